@@ -1,0 +1,40 @@
+# The two commands of the README: `make demo` and `make test`. Both set up a virtual environment first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow lint toy-models sweep speed clean
+
+demo: $(READY)
+	$(BIN)/kvw demo --out demo-run --force
+
+test: $(READY) lint
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+toy-models: $(READY)
+	$(BIN)/python -m kvw.toy.train --out src/kvw/toy/checkpoints/vanilla
+	$(BIN)/python -m kvw.toy.train --out src/kvw/toy/checkpoints/gold --without-forget
+
+sweep: $(READY)
+	$(BIN)/python benchmarks/sweep_gamma.py
+
+speed: $(READY)
+	$(BIN)/python benchmarks/measure_speed.py
+
+clean:
+	rm -rf $(VENV) demo-run build dist
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $(READY)

@@ -1,0 +1,63 @@
+"""kvw: training-free unlearning for vision-language models.
+
+The public names are looked up when first used, so that importing the package loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from kvw._version import __version__
+from kvw.errors import UserError
+
+if TYPE_CHECKING:
+    from kvw.data import Example, read_examples
+    from kvw.edits import Edit, EditMetadata, GateEdit, load_edit
+    from kvw.evaluation import evaluate
+    from kvw.measuring.engine import measure
+    from kvw.measuring.statistics import Statistics
+    from kvw.methods.kvw import one_shot, weaken
+    from kvw.models.families import find_value_matrices
+
+_HOMES = {
+    "Edit": "kvw.edits",
+    "EditMetadata": "kvw.edits",
+    "Example": "kvw.data",
+    "GateEdit": "kvw.edits",
+    "Statistics": "kvw.measuring.statistics",
+    "find_value_matrices": "kvw.models.families",
+    "evaluate": "kvw.evaluation",
+    "load_edit": "kvw.edits",
+    "measure": "kvw.measuring.engine",
+    "one_shot": "kvw.methods.kvw",
+    "read_examples": "kvw.data",
+    "weaken": "kvw.methods.kvw",
+}
+
+__all__ = [
+    "Edit",
+    "EditMetadata",
+    "Example",
+    "GateEdit",
+    "Statistics",
+    "UserError",
+    "__version__",
+    "evaluate",
+    "find_value_matrices",
+    "load_edit",
+    "measure",
+    "one_shot",
+    "read_examples",
+    "weaken",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'kvw' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,48 @@
+"""``kvw chat``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from kvw.cli.options import Model, find_model
+
+
+def chat(
+    model: Model,
+    *,
+    edit: Annotated[Path | None, Parameter(help="Edit file: ask the model with and without it.")] = None,
+    image: Annotated[
+        list[Path] | None, Parameter(negative="", help="Image to ask about. Repeatable; none for text only.")
+    ] = None,
+    ask: Annotated[
+        list[str] | None, Parameter(negative="", help="Ask this and exit instead of reading questions. Repeatable.")
+    ] = None,
+    max_new_tokens: Annotated[int, Parameter(help="Longest answer in tokens.")] = 50,
+) -> None:
+    """Ask the original and the edited model the same questions; each question stands alone."""
+    checkpoint = find_model(model)
+
+    from kvw.edits import load_edit
+    from kvw.runs.chat import Conversation
+
+    loaded_edit = load_edit(edit) if edit else None
+    conversation = Conversation(checkpoint, loaded_edit, tuple(image or ()), max_new_tokens=max_new_tokens)
+    for question in ask or _typed_questions():
+        for name, answer in conversation.answer(question).items():
+            print(f"{name}: {answer}")
+
+
+def _typed_questions() -> Iterator[str]:
+    """Questions from the terminal until an empty line or the end of input."""
+    while True:
+        try:
+            question = input("question> ").strip()
+        except EOFError:
+            return
+        if not question:
+            return
+        yield question

@@ -1,0 +1,75 @@
+"""What the user sees while work goes on, all of it on stderr: results alone go to stdout."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from kvw.runs.reporter import Progress as ProgressFunction
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class ConsoleReporter:
+    """Bars with the remaining time on a terminal; plain lines elsewhere, so that logs stay readable."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, emoji=False)
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[ProgressFunction]:
+        """Show one stage."""
+        start = time.monotonic()
+        with self._bar(title) if self._console.is_terminal else self._lines(title) as report:
+            yield report
+        self._console.print(f"[green]done[/green] {title} ({time.monotonic() - start:.1f} s)")
+
+    def note(self, text: str) -> None:
+        """Print a fact."""
+        self._console.print(f"[cyan]note[/cyan] {escape(text)}")
+
+    def warn(self, text: str) -> None:
+        """Print a warning."""
+        self._console.print(f"[yellow]warning[/yellow] {escape(text)}")
+
+    @contextmanager
+    def _bar(self, title: str) -> Iterator[ProgressFunction]:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as bars:
+            task = bars.add_task(title, total=None)
+            yield lambda done, total: bars.update(task, completed=done, total=total or None)
+
+    @contextmanager
+    def _lines(self, title: str) -> Iterator[ProgressFunction]:
+        start = last = time.monotonic()
+
+        def report(done: int, total: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if total and done < total and now - last > SECONDS_BETWEEN_LINES:
+                left = (now - start) / done * (total - done)
+                self._console.print(f"{title}: {done} of {total}, about {left:.0f} s left")
+                last = now
+
+        yield report

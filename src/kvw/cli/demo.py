@@ -1,0 +1,32 @@
+"""``kvw demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from kvw.cli.options import Force, Json, print_json, quiet_libraries
+
+
+def demo(
+    *,
+    out: Annotated[Path, Parameter(help="Run directory to write.")] = Path("demo-run"),
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Forget four people of the shipped toy model and compare with a model that never knew them."""
+    quiet_libraries()
+
+    from kvw.cli.console import ConsoleReporter
+    from kvw.report.plots import plot_demo
+    from kvw.report.tables import print_demo
+    from kvw.runs.demo import demo as run
+
+    record = run(out, ConsoleReporter(), force=force)
+    plot_demo(record, out / "tradeoff.png")
+    if json:
+        print_json(record.model_dump_json(indent=2))
+    else:
+        print_demo(record, out)

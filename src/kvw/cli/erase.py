@@ -1,0 +1,73 @@
+"""``kvw erase``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from kvw.cli.options import Data, Force, Json, MethodOptions, Model, find_model, parse_splits, print_json
+
+DEFAULTS = MethodOptions()
+
+
+def erase(
+    model: Model,
+    *,
+    forget: Data,
+    retain: Annotated[
+        Path | None,
+        Parameter(help="Like --forget, or a statistics file (.safetensors) from kvw measure."),
+    ] = None,
+    out: Annotated[Path, Parameter(help="Run directory to write.")],
+    options: MethodOptions = DEFAULTS,
+    eval: Annotated[
+        list[str] | None,
+        Parameter(negative="", help="NAME=FILE: score this file too, before and after. Repeatable."),
+    ] = None,
+    eval_limit: Annotated[int, Parameter(help="Score at most this many examples of each file; 0 for all.")] = 200,
+    max_new_tokens: Annotated[int, Parameter(help="Longest answer in tokens.")] = 50,
+    save_model: Annotated[bool, Parameter(negative="--no-model", help="Write OUT/model/ too.")] = True,
+    dry_run: Annotated[
+        bool,
+        Parameter(negative="", help="Print what was found and run one batch through every stage; write nothing."),
+    ] = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Weaken what a model knows of the forget set and write an ordinary checkpoint, the edit and the numbers.
+
+    OUT gets edit.safetensors (small, reversible), run.json, samples.jsonl and model/.
+    """
+    settings = options.settings()
+    splits = parse_splits(eval or [])
+    checkpoint = find_model(model)
+
+    from kvw.cli.console import ConsoleReporter
+    from kvw.report.tables import print_plan, print_record
+    from kvw.runs.erase import erase as run
+    from kvw.runs.plan import Plan
+    from kvw.runs.plan import dry_run as plan
+    from kvw.runs.record import RunRecord
+    from kvw.runs.request import EraseRequest
+
+    request = EraseRequest(
+        model=checkpoint,
+        forget=forget,
+        retain=retain,
+        out=out,
+        settings=settings,
+        splits=splits,
+        evaluate_at_most=eval_limit,
+        max_new_tokens=max_new_tokens,
+        save_model=save_model,
+        force=force,
+    )
+    found: Plan | RunRecord = plan(request, ConsoleReporter()) if dry_run else run(request, ConsoleReporter())
+    if json:
+        print_json(found.model_dump_json(indent=2))
+    elif isinstance(found, Plan):
+        print_plan(found)
+    else:
+        print_record(found, out)

@@ -1,0 +1,19 @@
+"""``kvw inspect``."""
+
+from __future__ import annotations
+
+from kvw.cli.options import Json, Model, find_model, print_json
+
+
+def inspect(model: Model, *, json: Json = False) -> None:
+    """Print where a model keeps its knowledge vectors; reads the configuration only, no weights."""
+    checkpoint = find_model(model)
+
+    from kvw.report.tables import print_structure
+    from kvw.runs.inspect import inspect as run
+
+    structure = run(checkpoint)
+    if json:
+        print_json(structure.model_dump_json(indent=2))
+    else:
+        print_structure(structure)

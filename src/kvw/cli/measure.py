@@ -1,0 +1,35 @@
+"""``kvw measure``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from kvw.cli.options import Data, Force, Json, Model, find_model, print_json
+
+
+def measure(
+    model: Model,
+    *,
+    data: Data,
+    out: Annotated[Path, Parameter(help="Statistics file to write (.safetensors).")],
+    positions: Annotated[Literal["answer", "all"], Parameter(help="Which positions count.")] = "answer",
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Measure the mean coefficients of all layers on a data set, for use as kvw erase --retain OUT."""
+    checkpoint = find_model(model)
+
+    from kvw.cli.console import ConsoleReporter
+    from kvw.report.tables import print_statistics
+    from kvw.runs.measure import measure as run
+    from kvw.runs.measure import summarise
+
+    measured = run(checkpoint, data, out, ConsoleReporter(), positions=positions, force=force)
+    summary = summarise(measured.statistics)
+    if json:
+        print_json(summary.model_dump_json(indent=2))
+    else:
+        print_statistics(summary, out)

@@ -1,0 +1,136 @@
+"""Options that several verbs share, and how their values are read; imports nothing heavy."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from kvw.errors import UserError
+from kvw.methods.settings import KvwSettings
+
+if TYPE_CHECKING:
+    from kvw.models.loading import Checkpoint
+
+TOY_PREFIX = "toy:"
+
+Model = Annotated[str, Parameter(help="Local folder, hub id (owner/name or owner/name@revision), or toy:vanilla.")]
+Data = Annotated[
+    Path,
+    Parameter(help="JSONL, CSV or Parquet file, or an image folder with metadata.{jsonl,csv,parquet}."),
+]
+Force = Annotated[bool, Parameter(negative="", help="Replace what the output holds.")]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the result as JSON on stdout.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class MethodOptions:
+    """Settings of the method."""
+
+    method: Literal["kvw"] = "kvw"
+    """Unlearning method."""
+    gamma: float = 0.02
+    """Strength: each step multiplies a knowledge vector by exp(-gamma A)."""
+    layers: str | None = None
+    """First and last decoder layer, 0-based, both included, as in 1:25. Default: 1 to L-3 of L layers."""
+    update_every: int = 1
+    """Forget examples per step."""
+    epochs: int = 1
+    """Times the forget set is gone through."""
+    seed: int = 0
+    """Shuffles the forget set."""
+    positions: Literal["answer", "all"] = "answer"
+    """Measure where an answer token is predicted, or (ablation) everywhere."""
+    schedule: Literal["progressive", "one-shot"] = "progressive"
+    """Measure the forget set on the model as weakened so far, or once on the original model."""
+    retain_contrast: bool = True
+    """Off (ablation): do without the retain set."""
+    parity: Annotated[bool, Parameter(negative="")] = False
+    """Reproduce the in-place low-precision rounding of the paper authors' code."""
+
+    def settings(self) -> KvwSettings:
+        """The checked settings.
+
+        Raises:
+            UserError: A value makes no sense.
+        """
+        return KvwSettings(
+            gamma=self.gamma,
+            layers=parse_layers(self.layers),
+            update_every=self.update_every,
+            epochs=self.epochs,
+            seed=self.seed,
+            retain_contrast=self.retain_contrast,
+            positions=self.positions,
+            schedule=self.schedule,
+            parity=self.parity,
+        )
+
+
+def parse_layers(text: str | None) -> tuple[int, int] | None:
+    """Read ``1:25``.
+
+    Raises:
+        UserError: It does not have that form.
+    """
+    if text is None:
+        return None
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdigit() and last.isdigit()):
+        raise UserError(
+            "--layers needs the first and the last layer.", found=text, do="write it as FIRST:LAST, for example 1:25"
+        )
+    return int(first), int(last)
+
+
+def parse_splits(entries: list[str]) -> dict[str, Path]:
+    """Read ``NAME=FILE`` entries.
+
+    Raises:
+        UserError: An entry has another form, or a name comes twice.
+    """
+    splits: dict[str, Path] = {}
+    for entry in entries:
+        name, equals, file = entry.partition("=")
+        if not (equals and name and file):
+            raise UserError("--eval needs a name and a file.", found=entry, do="write it as NAME=FILE")
+        if name in splits:
+            raise UserError(f"There are two splits named '{name}'.", do="give each --eval its own name")
+        splits[name] = Path(file)
+    return splits
+
+
+def find_model(model: str) -> Checkpoint:
+    """Find a checkpoint; ``toy:vanilla`` and ``toy:gold`` are the shipped ones.
+
+    Raises:
+        UserError: There is no such checkpoint.
+    """
+    quiet_libraries()
+    from kvw.models.loading import Checkpoint, find_checkpoint
+
+    if model.startswith(TOY_PREFIX):
+        from kvw.toy import checkpoint
+
+        name = model.removeprefix(TOY_PREFIX)
+        if name not in ("vanilla", "gold"):
+            raise UserError("There are two toy checkpoints.", found=model, do="toy:vanilla or toy:gold")
+        return Checkpoint(checkpoint("gold" if name == "gold" else "vanilla"), model)
+    return find_checkpoint(model)
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own bars and advice out of the terminal of the command line program."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
+def print_json(text: str) -> None:
+    """Print a result for machines."""
+    sys.stdout.write(text.rstrip("\n") + "\n")

@@ -1,0 +1,30 @@
+"""One example of a forget, retain or evaluation set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ImageSource = Path | bytes
+"""An image: a file, or the encoded bytes of one (as Parquet files of the Hugging Face hub carry them)."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question about images (or none) and the answer whose knowledge is to be forgotten, kept or scored.
+
+    Args:
+        question: What is asked.
+        answer: The reference answer; never empty.
+        images: The images in the order in which the prompt shows them.
+        identifier: How messages name this example, for example ``forget.jsonl:12``.
+        metadata: Whatever else the data carries (subject, split, task); never read by a method.
+    """
+
+    question: str
+    answer: str
+    images: tuple[ImageSource, ...] = ()
+    identifier: str = "example"
+    metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,226 @@
+"""The model's own prompt for an example, and which tokens of it are the answer."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import jinja2
+
+from kvw.data.example import Example
+from kvw.errors import UserError
+
+Processor: TypeAlias = Any
+"""A Hugging Face processor: the attributes differ from family to family and carry no types."""
+
+Tokenizer: TypeAlias = Any
+"""A Hugging Face tokenizer."""
+
+IMAGE_PLACEHOLDERS = ("image_token", "boi_token")
+OTHER_PLACEHOLDERS = ("video_token", "audio_token")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """An example as text, image placeholders not yet expanded.
+
+    Args:
+        prompt: Everything up to where the model starts to answer.
+        full: The prompt and the answer; nothing follows the answer, no end token either.
+        answer_ids: The answer's token ids: the tokens of ``full`` after its longest common prefix with
+            ``prompt``.
+        tokens: How many tokens ``full`` has.
+    """
+
+    prompt: str
+    full: str
+    answer_ids: tuple[int, ...]
+    tokens: int
+
+
+def render(example: Example, processor: Processor) -> Rendered:
+    """Render an example with the chat template of the model's processor and find its answer tokens.
+
+    The answer span is what follows the longest common prefix of the tokenised prompt and the tokenised full
+    text. It is counted from the end, so it still holds after the processor has expanded the image
+    placeholders, which all sit in the prompt. A token in which the end of the prompt and the start of the
+    answer merge belongs to the answer: it is the first token that the prompt alone does not have.
+
+    Args:
+        example: What to render.
+        processor: A Hugging Face processor with a tokenizer and a chat template.
+
+    Returns:
+        The texts and the answer's token ids.
+
+    Raises:
+        UserError: There is no chat template, it cannot show this example, the text contains a placeholder, or
+            the answer is not found at the end of the tokens. The message names the example.
+    """
+    _check_texts(example, processor)
+    parts = [{"type": "image"} for _ in example.images] + [{"type": "text", "text": example.question}]
+    question = {"role": "user", "content": parts}
+    answer = {"role": "assistant", "content": [{"type": "text", "text": example.answer}]}
+    prompt = _apply_template(example, processor, [question], add_generation_prompt=True)
+    full = _apply_template(example, processor, [question, answer], continue_final_message=True)
+    _check_prompt(example, processor, prompt)
+    tokenizer = processor.tokenizer
+    with unchanged(tokenizer):
+        wanted = adds_special_tokens(processor, prompt)
+        prompt_ids = tokenizer(prompt, add_special_tokens=wanted)["input_ids"]
+        full_ids = tokenizer(full, add_special_tokens=wanted)["input_ids"]
+    shared = _common_prefix(prompt_ids, full_ids)
+    answer_ids = tuple(full_ids[shared:])
+    _check_span(example, processor, answer_ids, prompt_ids[shared:])
+    return Rendered(prompt=prompt, full=full, answer_ids=answer_ids, tokens=len(full_ids))
+
+
+def adds_special_tokens(processor: Processor, text: str) -> bool:
+    """Whether the tokenizer is to add its special tokens: not if the chat template has already put them."""
+    beginning = processor.tokenizer.bos_token
+    return beginning is None or not text.startswith(beginning)
+
+
+@contextmanager
+def unchanged(tokenizer: Tokenizer) -> Iterator[None]:
+    """Leave a tokenizer as it was found.
+
+    Fast tokenizers keep the padding and truncation of the last call, and would write them into a saved
+    tokenizer. Inside, a tokenizer without padding token pads with its end token, which the attention mask
+    hides.
+
+    Raises:
+        UserError: The tokenizer has neither a padding token nor an end token.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    padding = backend.padding if backend is not None else None
+    truncation = backend.truncation if backend is not None else None
+    without_padding_token = tokenizer.pad_token is None
+    if without_padding_token:
+        if tokenizer.eos_token is None:
+            raise UserError(
+                "The tokenizer has neither a padding token nor an end token.",
+                do="set processor.tokenizer.pad_token",
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    try:
+        yield
+    finally:
+        if without_padding_token:
+            tokenizer.pad_token = None
+        if backend is not None:
+            backend.no_padding() if padding is None else backend.enable_padding(**padding)
+            backend.no_truncation() if truncation is None else backend.enable_truncation(**truncation)
+
+
+def _placeholders(processor: Processor, attributes: Sequence[str]) -> list[str]:
+    # Some families give the processor and its tokenizer different ones (Gemma 3: start of image, soft token).
+    holders = (processor, processor.tokenizer)
+    found = [getattr(holder, name, None) for holder in holders for name in attributes]
+    return list(dict.fromkeys(str(token) for token in found if token is not None))
+
+
+def _check_texts(example: Example, processor: Processor) -> None:
+    placeholders = _placeholders(processor, IMAGE_PLACEHOLDERS + OTHER_PLACEHOLDERS)
+    for name, text in (("question", example.question), ("answer", example.answer)):
+        for placeholder in placeholders:
+            if placeholder in text:
+                raise UserError(
+                    f"{example.identifier}: the {name} contains a placeholder of the model.",
+                    found=f"{placeholder!r} in {_shortened(text)}",
+                    do="remove it: the chat template puts a placeholder for each image by itself",
+                )
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{example.identifier}: the {name} is not valid Unicode.",
+                found=f"half of a surrogate pair at character {error.start + 1} of {_shortened(text)}",
+                do="repair the text, most likely a \\u escape that was cut in two",
+            ) from error
+    if not example.answer.strip():
+        raise UserError(f"{example.identifier}: the answer is empty.", do="give an answer or remove the example")
+
+
+def _apply_template(example: Example, processor: Processor, conversation: list[dict[str, Any]], **options: bool) -> str:
+    if not getattr(processor, "chat_template", None):
+        raise UserError(
+            "The processor has no chat template, so it is unknown how this model is asked a question.",
+            found=type(processor).__name__,
+            do="use the instruction-tuned model, or set processor.chat_template",
+        )
+    try:
+        return str(processor.apply_chat_template(conversation, tokenize=False, **options))
+    except (ValueError, TypeError, jinja2.TemplateError) as error:
+        raise UserError(
+            f"{example.identifier}: the chat template cannot show this example.",
+            found=f"{type(error).__name__}: {_shortened(str(error))}",
+            do="check that the processor belongs to an instruction-tuned model that takes images and text",
+        ) from error
+
+
+def _check_prompt(example: Example, processor: Processor, prompt: str) -> None:
+    if example.question.strip() not in prompt:
+        raise UserError(
+            f"{example.identifier}: the chat template does not show the question.",
+            found=_shortened(prompt),
+            do="check that the processor's chat template takes a list of images and text",
+        )
+    shown = [prompt.count(token) for token in _placeholders(processor, IMAGE_PLACEHOLDERS)]
+    if shown and len(example.images) not in shown:
+        raise UserError(
+            f"{example.identifier}: the chat template does not show every image.",
+            found=f"{len(example.images)} images, {max(shown)} placeholders in {_shortened(prompt)}",
+            do="use a model whose chat template takes this many images",
+        )
+
+
+def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    length = 0
+    for first, second in zip(left, right, strict=False):
+        if first != second:
+            break
+        length += 1
+    return length
+
+
+def _check_span(example: Example, processor: Processor, answer_ids: Sequence[int], prompt_only: Sequence[int]) -> None:
+    """Check that the answer's tokens are the answer, and that the prompt has no words that ``full`` has not.
+
+    Args:
+        example: For its answer and the message.
+        processor: For decoding.
+        answer_ids: The tokens of ``full`` after the common prefix.
+        prompt_only: The tokens of ``prompt`` after the common prefix: white space where tokens merge, else none.
+
+    Raises:
+        UserError: One of the two does not hold.
+    """
+    placeholders = _placeholders(processor, IMAGE_PLACEHOLDERS + OTHER_PLACEHOLDERS)
+    placeholder_ids = set(processor.tokenizer.convert_tokens_to_ids(placeholders))
+    decoded, rest = (
+        processor.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        for ids in (answer_ids, prompt_only)
+    )
+    if not answer_ids or placeholder_ids & set(answer_ids) or _normalised(decoded) != _normalised(example.answer):
+        found = f"{_shortened(decoded)} after the prompt instead of {_shortened(example.answer)}"
+    elif _normalised(rest):
+        found = f"a prompt that ends with {_shortened(rest)}, which is not there when the answer follows"
+    else:
+        return
+    raise UserError(
+        f"{example.identifier}: answer span not found.",
+        found=found,
+        do="check that the chat template puts the answer last and leaves it as it is",
+    )
+
+
+def _normalised(text: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _shortened(text: str, limit: int = 200) -> str:
+    return repr(text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}")

@@ -1,0 +1,171 @@
+"""What every edit is, and its file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+import safetensors.torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kvw.edits.summary import LayerSummary
+from kvw.errors import UserError
+from kvw.files import write_bytes
+from kvw.models.families import MatrixKey, ValueMatrix, find_value_matrices
+
+FORMAT = "kvw edit 1"
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that results depend on."""
+    return {name: version(name) for name in ("kvw", "torch", "transformers")}
+
+
+class EditMetadata(BaseModel):
+    """Where an edit comes from; everything needed to repeat it, nothing of the data itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str = ""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    base_model: str = ""
+    """Hub id and revision, or the name of the local folder."""
+    model_fingerprint: str = ""
+    """SHA-256 over the base model's weight files."""
+    model_type: str = ""
+    forget_digest: str = ""
+    """SHA-256 over the forget examples, in any order."""
+    retain_digest: str = ""
+    forget_count: int = 0
+    retain_count: int = 0
+    versions: dict[str, str] = Field(default_factory=package_versions)
+
+
+class Attachment(ABC):
+    """An edit in force on a model; undone by :meth:`detach` or at the end of a ``with`` block."""
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Take the edit off again; the model is bit for bit what it was. Harmless when called twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+
+class Edit(ABC):
+    """A change of a model's value matrices that can be attached, folded in, saved and loaded."""
+
+    kind: ClassVar[str]
+    kinds: ClassVar[dict[str, type[Edit]]] = {}
+
+    def __init__(self, metadata: EditMetadata | None = None) -> None:
+        self.metadata = metadata or EditMetadata()
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        Edit.kinds[cls.kind] = cls
+
+    @property
+    @abstractmethod
+    def widths(self) -> Mapping[MatrixKey, int]:
+        """The value matrices that the edit touches and how many knowledge vectors it expects in each."""
+
+    @abstractmethod
+    def attach(self, model: PreTrainedModel) -> Attachment:
+        """Put the edit in force on a live model without changing its weights for good."""
+
+    @abstractmethod
+    def fold(self, model: PreTrainedModel) -> None:
+        """Write the edit into the weights of a live model, once, from the values they have now."""
+
+    @abstractmethod
+    def describe(self) -> list[LayerSummary]:
+        """How much the edit weakens, layer by layer."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """What the file holds."""
+
+    @classmethod
+    @abstractmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], metadata: EditMetadata) -> Edit:
+        """Build the edit from what its file holds."""
+
+    def save(self, path: Path | str) -> None:
+        """Write a safetensors file.
+
+        Raises:
+            UserError: The place cannot be written; an older file there is untouched.
+        """
+        header = {"format": FORMAT, "kind": self.kind, "metadata": self.metadata.model_dump_json()}
+        write_bytes(Path(path), safetensors.torch.save(self.tensors(), header))
+
+    def value_matrices(self, model: PreTrainedModel) -> dict[MatrixKey, ValueMatrix]:
+        """The live value matrices that this edit is for.
+
+        Raises:
+            UserError: The model lacks one of them or it has another width: the edit is of another model.
+        """
+        live = {matrix.key: matrix for matrix in find_value_matrices(model)}
+        wrong = [
+            f"{key}: {width} in the edit, {live[key].width if key in live else 'missing'} in the model"
+            for key, width in self.widths.items()
+            if key not in live or live[key].width != width
+        ]
+        if wrong:
+            raise UserError(
+                f"The edit does not fit this {type(model).__name__}.",
+                found="; ".join(wrong[:3]) + ("; ..." if len(wrong) > 3 else ""),
+                do=f"use it with its base model{_named(self.metadata.base_model)}",
+            )
+        return {key: live[key] for key in self.widths}
+
+
+def load_edit(path: Path | str) -> Edit:
+    """Read an edit file.
+
+    Raises:
+        UserError: There is no such file, or it is not an edit of a format and kind that this version reads.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(
+            f"There is no edit file {path}.", do="make one with: kvw erase MODEL --forget F --retain R --out DIR"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT or header.get("kind") not in Edit.kinds:
+                raise _unreadable(path, f"format {header.get('format')!r}, kind {header.get('kind')!r}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a safetensors file.", found=str(error)) from error
+    try:
+        metadata = EditMetadata.model_validate_json(header["metadata"])
+        return Edit.kinds[header["kind"]].from_tensors(tensors, metadata)
+    except (KeyError, ValueError) as error:
+        raise _unreadable(path, str(error).splitlines()[0]) from error
+
+
+def _unreadable(path: Path, found: str) -> UserError:
+    return UserError(
+        f"{path} is not an edit file that this version reads.",
+        found=found,
+        do=f"expected {FORMAT!r} and one of the kinds {', '.join(sorted(Edit.kinds))}",
+    )
+
+
+def _named(base_model: str) -> str:
+    return f" ({base_model})" if base_model else ""

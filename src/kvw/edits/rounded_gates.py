@@ -1,0 +1,96 @@
+"""Gates multiplied in one after the other in the model's own dtype, as the paper authors' code does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from accelerate.utils import align_module_device
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kvw.edits.edit import Attachment, Edit, EditMetadata
+from kvw.edits.summary import LayerSummary, summarise_log_gates
+from kvw.models.families import MatrixKey, ValueMatrix
+
+
+class RoundedGateEdit(Edit):
+    """A sequence of gates, each rounded to the model's dtype and multiplied into the rounded weights.
+
+    In bfloat16 the result is not the product of the gates: a gate above 1 - 2^-9 rounds to 1 and does nothing. This
+    kind exists to reproduce published numbers; :class:`kvw.edits.gates.GateEdit` is exact.
+
+    Args:
+        steps: For each value matrix the gates of every step: (steps, width), in the model's dtype, on the CPU.
+        metadata: Where the edit comes from.
+    """
+
+    kind = "rounded gates"
+
+    def __init__(self, steps: Mapping[MatrixKey, Tensor], metadata: EditMetadata | None = None) -> None:
+        super().__init__(metadata)
+        self.steps = {key: value.cpu() for key, value in sorted(steps.items())}
+
+    @property
+    def widths(self) -> dict[MatrixKey, int]:
+        """How many knowledge vectors the edit expects in each value matrix."""
+        return {key: value.shape[1] for key, value in self.steps.items()}
+
+    def attach(self, model: PreTrainedModel) -> Attachment:
+        """Exchange the weights for the weakened ones; detaching puts the originals back bit for bit.
+
+        Raises:
+            UserError: The edit is of another model.
+        """
+        matrices = self.value_matrices(model)
+        originals = KeptWeights(list(matrices.values()))
+        self.fold(model)
+        return originals
+
+    def fold(self, model: PreTrainedModel) -> None:
+        """Multiply the columns by each step's gates in turn, rounding to the weight's dtype every time.
+
+        Raises:
+            UserError: The edit is of another model.
+        """
+        for key, matrix in self.value_matrices(model).items():
+            for gates in self.steps[key]:
+                multiply_in_place(matrix, gates)
+
+    def describe(self) -> list[LayerSummary]:
+        """Counts and means of the product of all steps' rounded gates (the rounding of the weights is not in it)."""
+        return summarise_log_gates({key: steps.float().log().sum(0) for key, steps in self.steps.items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """``<key>.steps`` for every value matrix."""
+        return {f"{key}.steps": value.contiguous() for key, value in self.steps.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], metadata: EditMetadata) -> RoundedGateEdit:
+        """Read the names written by :meth:`tensors`."""
+        return cls({MatrixKey.parse(name): value for name, value in tensors.items()}, metadata)
+
+
+class KeptWeights(Attachment):
+    """Copies of value matrices that :meth:`detach` writes back."""
+
+    def __init__(self, matrices: list[ValueMatrix]) -> None:
+        self._originals = []
+        for matrix in matrices:
+            with align_module_device(matrix.module):
+                self._originals.append((matrix.module, matrix.module.weight.detach().clone()))
+
+    def detach(self) -> None:
+        """Write the originals back."""
+        for module, original in self._originals:
+            with align_module_device(module), torch.no_grad():
+                module.weight.copy_(original)
+        self._originals = []
+
+
+def multiply_in_place(matrix: ValueMatrix, gates: Tensor) -> None:
+    """Multiply column i by gate i in the weight's own dtype; gates: (width,), any float dtype."""
+    # Offloaded weights live elsewhere; without aligning the product would be silently lost.
+    with align_module_device(matrix.module), torch.no_grad():
+        weight = matrix.module.weight
+        weight.mul_(gates.to(weight.device, weight.dtype))

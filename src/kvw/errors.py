@@ -1,0 +1,26 @@
+"""The one exception for "you must fix this"."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something the user can put right.
+
+    The command line prints it without a traceback and exits with code 2.
+
+    Args:
+        what: What happened, as a sentence.
+        found: What was there instead of what was needed; may be empty.
+        do: What to do about it; may be empty.
+    """
+
+    def __init__(self, what: str, *, found: str = "", do: str = "") -> None:
+        self.what = what
+        self.found = found
+        self.do = do
+        lines = [what]
+        if found:
+            lines.append(f"found: {found}")
+        if do:
+            lines.append(f"do: {do}")
+        super().__init__("\n".join(lines))

@@ -1,0 +1,20 @@
+"""Generating answers, scoring them, and how probable the reference answers are."""
+
+from kvw.evaluation.evaluation import Evaluation, Record, Summary, evaluate
+from kvw.evaluation.generation import generate_answers
+from kvw.evaluation.metrics import RougeL, exact_match, normalised_substring, rouge_l
+from kvw.evaluation.probability import AnswerProbability, answer_probabilities
+
+__all__ = [
+    "AnswerProbability",
+    "Evaluation",
+    "Record",
+    "RougeL",
+    "Summary",
+    "answer_probabilities",
+    "evaluate",
+    "exact_match",
+    "generate_answers",
+    "normalised_substring",
+    "rouge_l",
+]

@@ -1,0 +1,104 @@
+"""Greedy answers, the same for every batch size and order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from transformers import GenerationConfig, PreTrainedModel
+
+from kvw.data import Prepared, prompt_batch, to_model
+from kvw.data.rendering import Processor, Tokenizer
+from kvw.errors import UserError
+from kvw.evaluation.running import Key, Progress, budget_for, content_keys, inference, run_grouped
+
+
+def generate_answers(
+    model: PreTrainedModel,
+    processor: Processor,
+    prepared: Sequence[Prepared],
+    *,
+    max_new_tokens: int = 50,
+    budget: int | None = None,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Generate an answer to each prompt: at every step the token with the largest logit.
+
+    Examples with the same prompt and the same images are generated once. The model's own settings for
+    sampling, beams, repetition penalties and forced or suppressed tokens are not used: a repetition penalty
+    would count padding and prompt tokens, and so make answers depend on the batch. Batches are formed by
+    content, so the order of the examples changes nothing.
+
+    Args:
+        model: A model that generates text from images and text; its mode and settings are restored.
+        processor: The processor the examples were prepared with.
+        prepared: Examples from ``prepare``.
+        max_new_tokens: The longest answer in tokens, end token included.
+        budget: Padded tokens per batch, the new ones included; None for the default of the model's device.
+        progress: Called with (examples done, examples in all).
+
+    Returns:
+        One text per example, in order, without special tokens and surrounding white space.
+
+    Raises:
+        UserError: An image cannot be decoded, memory runs out on a single example, or ``max_new_tokens`` is
+            not positive.
+    """
+    if max_new_tokens < 1:
+        raise UserError("An answer needs at least one token.", found=f"max_new_tokens = {max_new_tokens}")
+    duplicates = _rows_of_equal_prompts(prepared)
+    items = [prepared[rows[0]] for rows in duplicates]
+    lengths = [item.length - len(item.answer_ids) + max_new_tokens for item in items]
+
+    def run(batch: list[Prepared]) -> list[str]:
+        inputs = to_model(prompt_batch(batch, processor), model)
+        produced = model.generate(**inputs, generation_config=model.generation_config)  # type: ignore[operator]
+        new_tokens = produced[:, inputs["input_ids"].shape[1] :]
+        texts = processor.tokenizer.batch_decode(
+            new_tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return [text.strip() for text in texts]
+
+    answers = [""] * len(prepared)
+    done = 0
+    with inference(model), _greedy(model, processor.tokenizer, max_new_tokens):
+        for indices, texts in run_grouped(items, lengths, run, budget=budget_for(model, budget)):
+            for index, text in zip(indices, texts, strict=True):
+                for row in duplicates[index]:
+                    answers[row] = text
+                done += len(duplicates[index])
+            if progress is not None:
+                progress(done, len(prepared))
+    return answers
+
+
+def _rows_of_equal_prompts(prepared: Sequence[Prepared]) -> list[list[int]]:
+    """Rows with the same prompt and images, in an order that depends on the content only."""
+    keys = content_keys(prepared, [item.prompt for item in prepared])
+    rows_of: dict[Key, list[int]] = {}
+    for row in sorted(range(len(prepared)), key=lambda row: (keys[row], prepared[row].length)):
+        rows_of.setdefault(keys[row], []).append(row)
+    return list(rows_of.values())
+
+
+@contextmanager
+def _greedy(model: PreTrainedModel, tokenizer: Tokenizer, max_new_tokens: int) -> Iterator[None]:
+    # The model's configuration is swapped and not only overruled in the call: generate() fills in whatever is
+    # left open from the model's, and None cannot be given explicitly.
+    original = model.generation_config
+    end = original.eos_token_id if original.eos_token_id is not None else tokenizer.eos_token_id
+    padding = original.pad_token_id if original.pad_token_id is not None else tokenizer.pad_token_id
+    if padding is None:
+        padding = end[0] if isinstance(end, list) else end
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        bos_token_id=original.bos_token_id,
+        eos_token_id=end,
+        pad_token_id=padding,
+    )
+    try:
+        yield
+    finally:
+        model.generation_config = original

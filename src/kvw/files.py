@@ -1,0 +1,135 @@
+"""Writing files so that a crash, a full disk or Ctrl-C leaves either the old state or the new one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kvw.errors import UserError
+
+FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file through a temporary sibling, fsync and rename.
+
+    Raises:
+        UserError: The disk is full or the folder cannot be written; the file at ``path`` is as it was before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with explained(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write UTF-8 text like :func:`write_bytes`."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def check_output_directory(path: Path, *, force: bool) -> None:
+    """Refuse an output directory that already holds something.
+
+    Raises:
+        UserError: ``path`` is a file, or a directory that is not empty and ``force`` is off.
+    """
+    if path.is_dir():
+        entries = sorted(entry.name for entry in path.iterdir())
+        if entries and not force:
+            shown = ", ".join(entries[:5]) + (", ..." if len(entries) > 5 else "")
+            raise UserError(
+                f"The output directory {path} is not empty.",
+                found=shown,
+                do="name another --out, or add --force to replace it",
+            )
+    elif path.exists():
+        raise UserError(f"The output directory {path} is a file.", do="name another --out")
+
+
+@contextmanager
+def new_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Fill a temporary sibling directory that takes the place of ``path`` when the block ends well.
+
+    Yields:
+        The directory to fill. If the block raises, it is removed and ``path`` stays as it was.
+
+    Raises:
+        UserError: ``path`` holds something and ``force`` is off, or the disk is full.
+    """
+    check_output_directory(path, force=force)
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with explained(path):
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        temporary.chmod(0o777 & ~_umask())
+        try:
+            yield temporary
+            _sync(temporary)
+            _replace_directory(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into messages for the user."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL_DISK_ERRORS:
+            free = shutil.disk_usage(existing_parent(path)).free
+            raise UserError(
+                f"The disk is full: {path} could not be written.",
+                found=f"{free / 1e9:.1f} GB free",
+                do="free space or name another place; what was there before is untouched",
+            ) from error
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            raise UserError(f"{path} could not be written.", found=str(error)) from error
+        raise
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest directory on the way to ``path`` that exists."""
+    path = path.absolute()
+    while not path.is_dir():
+        path = path.parent
+    return path
+
+
+def _replace_directory(temporary: Path, path: Path) -> None:
+    if not path.exists():
+        temporary.rename(path)
+        return
+    # Two renames: a crash between them leaves the old directory beside the new one, never a mixture.
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+    path.rename(old)
+    temporary.rename(path)
+    shutil.rmtree(old)
+
+
+def _sync(directory: Path) -> None:
+    for path in directory.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

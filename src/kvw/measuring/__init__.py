@@ -1,0 +1,1 @@
+"""Reading coefficients: hooks, batches, sums and their cache."""

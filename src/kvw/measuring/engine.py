@@ -1,0 +1,119 @@
+"""Running batches through a model for the sake of what the recorder sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kvw.data.batches import to_model
+from kvw.errors import UserError
+from kvw.measuring.positions import Positions, predicting_positions
+from kvw.measuring.recorder import Recorder, StopForward, recording
+from kvw.measuring.statistics import Statistics
+from kvw.models.families import MatrixKey, ValueMatrix, find_value_matrices, select_layers
+
+Batch = Mapping[str, Tensor]
+"""What a model's forward takes (input_ids, attention_mask, pixel_values, ...) plus ``labels`` (batch, tokens), int64,
+-100 outside the answer."""
+
+Progress = Callable[[int, int], None]
+"""Called with the number of examples or steps done and the total (0 if unknown)."""
+
+
+def run_batch(model: PreTrainedModel, recorder: Recorder, batch: Batch, positions: Positions) -> None:
+    """Run one batch up to the last measured value matrix; the recorder takes in what it sees.
+
+    Floating-point inputs are cast to the model's dtype and everything is moved to its device. No gradients, no logits.
+
+    Args:
+        model: The model whose value matrices are hooked.
+        recorder: From :func:`kvw.measuring.recorder.recording`.
+        batch: See :data:`Batch`.
+        positions: Which positions count.
+
+    Raises:
+        UserError: The batch lacks labels, or a value matrix saw no token or not the tokens of the batch.
+    """
+    chosen = predicting_positions(batch, positions)
+    inputs = to_model({name: value for name, value in batch.items() if name != "labels"}, model)
+    recorder.expect(chosen, batch["labels"].numel())
+    with torch.no_grad(), suppress(StopForward):
+        model(**inputs, use_cache=False)
+    recorder.check_complete()
+
+
+def measure(
+    model: PreTrainedModel,
+    batches: Iterable[Batch],
+    *,
+    layers: tuple[int, int] | None = None,
+    positions: Positions = "answer",
+    progress: Progress | None = None,
+) -> Statistics:
+    """Measure mean absolute coefficients (C_f or C_r of the paper) over batches.
+
+    Args:
+        model: A loaded model; an edit attached to it is in force, and coefficients are those before its gates.
+        batches: See :data:`Batch`; any order, any padding, any batch size.
+        layers: First and last layer, 0-based, both included; None for the paper code's default 1 .. L - 3.
+        positions: ``answer`` or ``all``, see :data:`kvw.measuring.positions.Positions`.
+        progress: Called after every batch.
+
+    Returns:
+        Sums and counts for every value matrix in the range.
+
+    Raises:
+        UserError: Unknown family, range outside the model, a batch without labels, no position at all that counts,
+            or coefficients that are not finite.
+    """
+    matrices = select_layers(find_value_matrices(model), layers)
+    total = len(batches) if isinstance(batches, Sequence) else 0
+    with evaluating(model), recording(matrices) as recorder:
+        for done, batch in enumerate(batches, 1):
+            run_batch(model, recorder, batch, positions)
+            if progress:
+                progress(done, total)
+    return statistics_of(recorder.sums, recorder.count, matrices)
+
+
+def statistics_of(sums: Mapping[MatrixKey, Tensor], count: int, matrices: Sequence[ValueMatrix]) -> Statistics:
+    """Sums from a recorder as statistics on the CPU.
+
+    Raises:
+        UserError: No position counted, or a sum is not finite.
+    """
+    if count == 0:
+        raise UserError(
+            "No position predicts an answer token, so there is nothing to average.",
+            found="every label is -100 (or no batch came)",
+            do="check that labels hold the answer's token ids",
+        )
+    on_cpu = {key: value.cpu().double() for key, value in sums.items()}
+    for matrix in matrices:
+        if not torch.isfinite(on_cpu[matrix.key]).all():
+            raise not_finite(matrix.name)
+    return Statistics(on_cpu, dict.fromkeys(on_cpu, count))
+
+
+def not_finite(name: str) -> UserError:
+    """The error for coefficients that overflowed or came from NaN weights or inputs."""
+    return UserError(
+        f"The coefficients at {name} are not finite.",
+        found="NaN or infinity in the FFN",
+        do="look for NaN in weights and inputs; a float16 model that overflows needs bfloat16 or float32",
+    )
+
+
+@contextmanager
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Switch dropout off for the block and put the training flag back afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

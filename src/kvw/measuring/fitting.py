@@ -1,0 +1,77 @@
+"""How many examples go through the model at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+from kvw.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+TOKENS_ON_CPU = 4_096
+TOKENS_ON_ACCELERATOR = 16_384
+
+
+def run_fitted(
+    items: Sequence[Item],
+    lengths: Sequence[int],
+    run: Callable[[list[Item]], Result],
+    *,
+    budget: int,
+) -> Iterator[tuple[list[int], Result]]:
+    """Run all items in batches that fit, longest first, halving the batches when memory runs out.
+
+    Batches hold items of similar length, so little is padded, and the first batch is the largest: what fits it
+    fits all. The budget is a fixed number of tokens and not found by timing, because a batch size that depends on
+    the clock would make the last digits of every result differ from run to run.
+
+    Args:
+        items: What to run.
+        lengths: Tokens of each item, images included; estimates will do.
+        run: Called with the items of one batch; everything it needs is in its argument, so it can be repeated.
+        budget: Padded tokens per batch at the start (batch size times longest item); at least one item goes in.
+
+    Yields:
+        The positions of the batch's items in ``items`` and what ``run`` returned for them.
+
+    Raises:
+        UserError: Memory runs out on a single item.
+    """
+    waiting = sorted(range(len(items)), key=lambda index: (-lengths[index], index))
+    while waiting:
+        size = max(1, budget // max(1, lengths[waiting[0]]))
+        indices = waiting[:size]
+        outcome = _try(run, [items[index] for index in indices])
+        if isinstance(outcome, MemoryError):
+            if len(indices) == 1:
+                raise UserError(
+                    "Memory ran out on a single example.",
+                    found=f"{lengths[indices[0]]} tokens, images included",
+                    do="use a device with more memory, a smaller data type, or smaller images",
+                ) from outcome
+            budget = max(1, lengths[waiting[0]]) * (len(indices) // 2)
+            clear_device_cache(garbage_collection=True)
+            continue
+        yield indices, outcome
+        waiting = waiting[size:]
+
+
+def token_budget(device: torch.device) -> int:
+    """Padded tokens per batch to start with on this device."""
+    return TOKENS_ON_CPU if device.type == "cpu" else TOKENS_ON_ACCELERATOR
+
+
+def _try(run: Callable[[list[Item]], Result], batch: list[Item]) -> Result | MemoryError:
+    # The exception is returned and not handled in place: while it is being handled its traceback keeps the
+    # tensors of the failed attempt alive, and the smaller attempt would fail as well.
+    try:
+        return run(batch)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or should_reduce_batch_size(error):
+            return MemoryError(str(error))
+        raise

@@ -1,0 +1,53 @@
+"""Which positions of a batch count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kvw.errors import UserError
+
+Positions = Literal["answer", "all"]
+"""``answer``: positions that predict an answer token. ``all``: positions that predict any token of the sequence."""
+
+IGNORED_LABEL = -100
+
+
+def predicting_positions(batch: Mapping[str, Tensor], positions: Positions = "answer") -> Tensor:
+    """Flat indices of the positions to measure.
+
+    Position t counts if it is attended to and the token at t + 1 is a target: an answer token (its label is not
+    -100), or for ``all`` any attended token. So the last prompt token is in and the last answer token is out.
+
+    Args:
+        batch: ``labels`` and, unless nothing is padded, ``attention_mask``, both (batch, tokens).
+        positions: Which targets count.
+
+    Returns:
+        Indices into the flattened (batch x tokens) grid, ascending: (n,), int64, on the CPU if the labels are there.
+
+    Raises:
+        UserError: ``labels`` is missing, or the shapes do not agree.
+    """
+    labels = batch.get("labels")
+    if labels is None:
+        raise UserError(
+            "A batch has no 'labels'.",
+            found=", ".join(sorted(batch)),
+            do="add labels of the shape of input_ids, -100 outside the answer",
+        )
+    attention = batch.get("attention_mask")
+    attended = torch.ones_like(labels, dtype=torch.bool) if attention is None else attention.bool()
+    if labels.ndim != 2 or attended.shape != labels.shape:
+        raise UserError(
+            "labels and attention_mask must both have the shape (batch, tokens).",
+            found=f"labels {tuple(labels.shape)}, attention_mask {tuple(attended.shape)}",
+        )
+    attended = attended.to(labels.device)
+    target = attended if positions == "all" else labels != IGNORED_LABEL
+    predicts = torch.zeros_like(attended)
+    predicts[:, :-1] = target[:, 1:] & attended[:, :-1]
+    return predicts.flatten().nonzero().squeeze(1)

@@ -1,0 +1,84 @@
+"""What measuring leaves behind: sums and counts for each value matrix, never stored activations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from kvw.errors import UserError
+from kvw.files import write_bytes
+from kvw.models.families import MatrixKey
+
+FORMAT = "kvw statistics 1"
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Sums of absolute coefficients and how many positions they run over.
+
+    Args:
+        sums: For each value matrix the sum of abs(m): (width,), float64, on the CPU.
+        counts: For each value matrix the number of positions summed.
+        fingerprint: What the sums depend on (model, data, prompt template, ...), each part as a digest; empty if
+            the caller brought their own batches.
+    """
+
+    sums: Mapping[MatrixKey, Tensor]
+    counts: Mapping[MatrixKey, int]
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
+
+    def coefficients(self, key: MatrixKey) -> Tensor:
+        """Mean absolute coefficients C = sum of abs(m) / count: (width,), float64."""
+        return self.sums[key] / self.counts[key]
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file.
+
+        Raises:
+            UserError: The place cannot be written; an older file there is untouched.
+        """
+        metadata = {
+            "format": FORMAT,
+            "counts": json.dumps({str(key): count for key, count in self.counts.items()}),
+            "fingerprint": json.dumps(dict(self.fingerprint)),
+        }
+        tensors = {f"{key}.sums": value.contiguous() for key, value in self.sums.items()}
+        write_bytes(path, safetensors.torch.save(tensors, metadata))
+
+    @classmethod
+    def load(cls, path: Path) -> Statistics:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            UserError: There is no such file, or it is not a statistics file of this format.
+        """
+        if not path.is_file():
+            raise UserError(
+                f"There is no statistics file {path}.", do="make one with: kvw measure MODEL --data FILE --out FILE"
+            )
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise UserError(
+                        f"{path} is not a statistics file that this version reads.",
+                        found=f"format {metadata.get('format')!r}",
+                        do=f"expected {FORMAT!r}",
+                    )
+                sums = {MatrixKey.parse(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise UserError(f"{path} is not a safetensors file.", found=str(error)) from error
+        counts = {MatrixKey.parse(name): count for name, count in json.loads(metadata["counts"]).items()}
+        return cls(sums, counts, json.loads(metadata["fingerprint"]))
+
+
+def differing_parts(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """Names of the fingerprint parts that are not equal, in the order of ``wanted``."""
+    names = list(wanted) + [name for name in found if name not in wanted]
+    return [name for name in names if wanted.get(name) != found.get(name)]

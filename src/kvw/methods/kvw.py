@@ -1,0 +1,267 @@
+"""Knowledge Vector Weakening (Kim, Hwang, Cha and Choe, arXiv 2601.21794)."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kvw.edits.edit import Edit, EditMetadata
+from kvw.edits.gates import GateEdit
+from kvw.errors import UserError
+from kvw.measuring.engine import Batch, Progress, evaluating, measure, not_finite, run_batch
+from kvw.measuring.positions import Positions
+from kvw.measuring.recorder import recording
+from kvw.measuring.statistics import Statistics
+from kvw.methods.settings import KvwSettings, Schedule
+from kvw.methods.weakening import RoundedWeights, ScaledCoefficients
+from kvw.models.families import MatrixKey, ValueMatrix, find_value_matrices, select_layers
+
+EPSILON = 1e-12
+"""Added to both means before the logarithm, as in the authors' code."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happened in one progressive step, for those who watch.
+
+    Args:
+        number: 0-based.
+        coefficients: C_f of the step's batches on the model as weakened so far: (width,), float64.
+        gates: exp(-gamma A) of this step alone: (width,), float32.
+    """
+
+    number: int
+    coefficients: Mapping[MatrixKey, Tensor]
+    gates: Mapping[MatrixKey, Tensor]
+
+
+def weaken(
+    model: PreTrainedModel,
+    forget_batches: Iterable[Batch],
+    retain: Iterable[Batch] | Statistics | None,
+    *,
+    gamma: float = 0.02,
+    layers: tuple[int, int] | None = None,
+    update_every: int = 1,
+    epochs: int = 1,
+    seed: int | None = None,
+    retain_contrast: bool = True,
+    positions: Positions = "answer",
+    schedule: Schedule = "progressive",
+    parity: bool = False,
+    on_step: Callable[[Step], None] | None = None,
+    progress: Progress | None = None,
+) -> Edit:
+    """Find the knowledge vectors that carry the forget set and say by how much to weaken each.
+
+    The model is left as it was; fold or attach the returned edit. It needs no processor: bring batches from any data
+    loader.
+
+    Args:
+        model: A loaded model of a known family.
+        forget_batches: Mappings of tensors with ``labels``, see :data:`kvw.measuring.engine.Batch`. Fed in the order
+            given (unless ``seed`` is set, which needs a sequence); must be iterable again for ``epochs`` > 1.
+        retain: The same for the retain set, or its statistics from :func:`kvw.measure`; ignored (and may be None)
+            without ``retain_contrast``.
+        gamma, layers, update_every, epochs, seed, retain_contrast, positions, schedule, parity: See
+            :class:`KvwSettings`.
+        on_step: Called after every progressive step.
+        progress: Called with the number of forget batches done and their total (0 if unknown).
+
+    Returns:
+        A :class:`~kvw.edits.gates.GateEdit`, or with ``parity`` a
+        :class:`~kvw.edits.rounded_gates.RoundedGateEdit`.
+
+    Raises:
+        UserError: A setting, a batch or the model is not usable; nothing was changed.
+    """
+    settings = KvwSettings(gamma, layers, update_every, epochs, seed, retain_contrast, positions, schedule, parity)
+    matrices = select_layers(find_value_matrices(model), settings.layers)
+    layer_range = (matrices[0].key.layer, matrices[-1].key.layer)
+    if not retain_contrast:
+        retain = None
+    elif retain is None:
+        raise UserError(
+            "The retain set is missing.", do="give retain batches or statistics, or set retain_contrast=False"
+        )
+    elif not isinstance(retain, Statistics):
+        retain = measure(model, retain, layers=layer_range, positions=positions)
+    if schedule == "one-shot":
+        counted = _Counted(forget_batches)
+        forget = measure(model, counted, layers=layer_range, positions=positions, progress=progress)
+        steps = math.ceil(counted.count / update_every) * epochs
+        return one_shot(forget, retain, gamma=gamma, steps=steps)
+    batches = _in_order(forget_batches, epochs, seed)
+    total = len(forget_batches) * epochs if isinstance(forget_batches, Sequence) else 0
+    return _progressive(model, matrices, batches, retain, settings, on_step, progress, total)
+
+
+def one_shot(forget: Statistics, retain: Statistics | None, *, gamma: float, steps: int) -> GateEdit:
+    """Gates from whole-set statistics of the original model: g = exp(-gamma steps A).
+
+    Independent of the order of the data, and free to repeat with another ``gamma``.
+
+    Args:
+        forget: Statistics of the forget set.
+        retain: Statistics of the retain set; None for the ablation without it.
+        gamma: Strength of a step.
+        steps: How many steps the progressive schedule would take; it sets the scale of ``gamma``.
+
+    Raises:
+        UserError: ``retain`` lacks a value matrix that ``forget`` has, or a setting makes no sense.
+    """
+    KvwSettings(gamma=gamma)
+    reference = _reference(retain, list(forget.sums))
+    log_gates = {
+        key: (-gamma * steps * accessor(forget.coefficients(key), reference.get(key))).float() for key in forget.sums
+    }
+    settings = {"gamma": gamma, "schedule": "one-shot", "layers": _range(forget.sums), "steps": steps}
+    return GateEdit(log_gates, EditMetadata(method="kvw", settings=settings))
+
+
+def accessor(forget: Tensor, retain: Tensor | None) -> Tensor:
+    """The paper's forget knowledge accessor, A = max(0, log(C_f + 1e-12) - log(C_r + 1e-12)).
+
+    Without a retain set the mean of C_f over the layer takes the place of C_r: a vector is weakened by how much more
+    active than the layer's average it is on the forget set. (The paper reports this ablation; its formula is not
+    public, this one is ours.)
+
+    Args:
+        forget: C_f of one value matrix: (width,).
+        retain: C_r of the same matrix: (width,), or None.
+
+    Returns:
+        A, at least 0: (width,), in the dtype of ``forget``.
+    """
+    reference = forget.mean() if retain is None else retain
+    return (torch.log(forget + EPSILON) - torch.log(reference + EPSILON)).clamp(min=0)
+
+
+def _progressive(
+    model: PreTrainedModel,
+    matrices: Sequence[ValueMatrix],
+    batches: Iterator[Batch],
+    retain: Statistics | None,
+    settings: KvwSettings,
+    on_step: Callable[[Step], None] | None,
+    progress: Progress | None,
+    total: int,
+) -> Edit:
+    keys = [matrix.key for matrix in matrices]
+    reference = _reference(retain, keys)
+    steps = done = positions_seen = 0
+    with evaluating(model), recording(matrices) as recorder:
+        weakening = RoundedWeights(matrices) if settings.parity else ScaledCoefficients(matrices, recorder)
+        with weakening:
+            for step in _chunks(batches, settings.update_every):
+                recorder.restart()
+                for batch in step:
+                    run_batch(model, recorder, batch, settings.positions)
+                done += len(step)
+                coefficients = {key: sums / max(recorder.count, 1) for key, sums in recorder.sums.items()}
+                exponents = {
+                    key: -settings.gamma * accessor(value, _to(reference.get(key), value))
+                    if recorder.count
+                    else torch.zeros_like(value)
+                    for key, value in coefficients.items()
+                }
+                _check_finite(exponents, matrices)
+                weakening.step(exponents)
+                positions_seen += recorder.count
+                if on_step:
+                    on_step(Step(steps, coefficients, {key: value.float().exp() for key, value in exponents.items()}))
+                steps += 1
+                if progress:
+                    progress(done, total)
+            found = {**asdict(settings), "layers": _range(keys), "steps": steps}
+            edit = weakening.edit(EditMetadata(method="kvw", settings=found))
+    if positions_seen == 0:
+        raise UserError(
+            "No position of the forget set predicts an answer token, so nothing would be weakened.",
+            found=f"{done} batches, every label -100" if done else "no batch",
+            do="check that labels hold the answer's token ids",
+        )
+    return edit
+
+
+def _reference(retain: Statistics | None, keys: Sequence[MatrixKey]) -> dict[MatrixKey, Tensor]:
+    if retain is None:
+        return {}
+    missing = [str(key) for key in keys if key not in retain.sums]
+    if missing:
+        raise UserError(
+            "The retain statistics do not cover the layers to be weakened.",
+            found=f"missing {', '.join(missing[:5])}",
+            do="measure the retain set again over these layers",
+        )
+    return {key: retain.coefficients(key) for key in keys}
+
+
+def _check_finite(exponents: Mapping[MatrixKey, Tensor], matrices: Sequence[ValueMatrix]) -> None:
+    # One flag over all layers, so that a step waits for the device once.
+    finite = torch.stack([value.isfinite().all().to("cpu", non_blocking=True) for value in exponents.values()])
+    if not finite.all():
+        names = {matrix.key: matrix.name for matrix in matrices}
+        raise not_finite(next(names[key] for key, value in exponents.items() if not value.isfinite().all()))
+
+
+def _range(keys: Iterable[MatrixKey]) -> tuple[int, int]:
+    layers = [key.layer for key in keys]
+    return min(layers), max(layers)
+
+
+def _in_order(batches: Iterable[Batch], epochs: int, seed: int | None) -> Iterator[Batch]:
+    if seed is not None:
+        if not isinstance(batches, Sequence):
+            raise UserError(
+                "Shuffling needs the forget batches as a sequence.",
+                found=type(batches).__name__,
+                do="pass a list, or leave seed at None and shuffle in your data loader",
+            )
+        shuffle = random.Random(seed)
+        for _ in range(epochs):
+            for index in shuffle.sample(range(len(batches)), len(batches)):
+                yield batches[index]
+        return
+    if epochs > 1 and iter(batches) is batches:
+        raise UserError(
+            "Several epochs need forget batches that can be gone through again.",
+            found=type(batches).__name__,
+            do="pass a list or a data loader instead of an iterator",
+        )
+    for _ in range(epochs):
+        yield from batches
+
+
+def _chunks(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    chunk: list[Batch] = []
+    for batch in batches:
+        chunk.append(batch)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _to(reference: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if reference is None else reference.to(like.device, like.dtype)
+
+
+class _Counted:
+    """Counts the batches that pass through."""
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self._batches = batches
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._batches:
+            self.count += 1
+            yield batch

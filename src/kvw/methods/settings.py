@@ -1,0 +1,57 @@
+"""Settings of the methods, checked before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from kvw.errors import UserError
+
+if TYPE_CHECKING:
+    from kvw.measuring.positions import Positions
+
+Schedule = Literal["progressive", "one-shot"]
+
+
+@dataclass(frozen=True)
+class KvwSettings:
+    """Settings of the method, with the defaults of the paper's code.
+
+    Args:
+        gamma: Strength; a step multiplies knowledge vector i by exp(-gamma A_i).
+        layers: First and last decoder layer, 0-based, both included; None for 1 .. L - 3 of L layers.
+        update_every: Forget batches (examples, on the command line) per step.
+        epochs: Times the forget set is gone through.
+        seed: Shuffles the forget set anew for each epoch; None keeps the order.
+        retain_contrast: Off: the ablation without the retain set, see :func:`accessor`.
+        positions: ``answer`` or ``all`` (the ablation).
+        schedule: ``progressive`` measures C_f at every step on the model as weakened so far; ``one-shot`` measures it
+            once over the whole forget set on the original model and applies exp(-gamma n A) for n steps.
+        parity: Multiply rounded gates into rounded weights at every step, as the authors' code does.
+
+    Raises:
+        UserError: A value makes no sense.
+    """
+
+    gamma: float = 0.02
+    layers: tuple[int, int] | None = None
+    update_every: int = 1
+    epochs: int = 1
+    seed: int | None = None
+    retain_contrast: bool = True
+    positions: Positions = "answer"
+    schedule: Schedule = "progressive"
+    parity: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.gamma > 0 and math.isfinite(self.gamma)):
+            raise UserError("gamma must be a positive number.", found=str(self.gamma), do="the paper uses 0.01 to 0.03")
+        for name in ("update_every", "epochs"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1.", found=str(getattr(self, name)))
+        if self.parity and self.schedule == "one-shot":
+            raise UserError(
+                "Parity reproduces the authors' progressive loop; it has no one-shot form.",
+                do="drop one of parity and schedule one-shot",
+            )

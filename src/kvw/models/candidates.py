@@ -1,0 +1,40 @@
+"""What in an unknown model looks like a value projection, for messages and ``kvw inspect``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Linear maps that sit at the same place in numbered blocks and narrow their input."""
+
+    template: str
+    """Module name with ``*`` for the block number."""
+    count: int
+    width: int
+    hidden: int
+
+    def __str__(self) -> str:
+        return f"{self.count} x {self.template} ({self.width} -> {self.hidden})"
+
+
+def find_candidates(model: nn.Module) -> list[Candidate]:
+    """List every group of linear maps from a wider to a narrower space that repeats over numbered blocks."""
+    groups: dict[tuple[str, int, int], int] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module.in_features > module.out_features:
+            template = re.sub(r"\.\d+\.", ".*.", name)
+            if "*" in template:
+                key = (template, module.in_features, module.out_features)
+                groups[key] = groups.get(key, 0) + 1
+    return [Candidate(template, count, width, hidden) for (template, width, hidden), count in groups.items()]
+
+
+def describe_candidates(model: nn.Module) -> str:
+    """One line that lists the candidates."""
+    found = find_candidates(model)
+    return "; ".join(map(str, found)) if found else "no repeated linear map that narrows its input"

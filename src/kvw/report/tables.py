@@ -1,0 +1,172 @@
+"""Results as tables on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from kvw.evaluation import Evaluation, Summary
+from kvw.runs.demo import DemoRecord
+from kvw.runs.inspect import Structure
+from kvw.runs.measure import StatisticsSummary
+from kvw.runs.plan import Plan
+from kvw.runs.record import RunRecord
+from kvw.runs.sweep import SweepPoint
+
+METRICS = {"exact": "exact match", "substring": "contains", "rouge_l_f": "ROUGE-L", "probability": "P(answer)"}
+
+
+def print_record(record: RunRecord, out: Path) -> None:
+    """What a run changed, and where it is."""
+    console = _console()
+    table = Table(title=f"{record.model.name}: before -> after", title_justify="left")
+    table.add_column("split")
+    table.add_column("n", justify="right")
+    for title in METRICS.values():
+        table.add_column(title, justify="right")
+    for name, split in record.splits.items():
+        cells = [_change(getattr(split.original, metric), getattr(split.unlearned, metric)) for metric in METRICS]
+        asked = split.original.count
+        table.add_row(name, str(asked) if asked == split.of else f"{asked} of {split.of}", *cells)
+    console.print(table)
+    weakened = sum(layer.weakened for layer in record.layers)
+    vectors = sum(layer.vectors for layer in record.layers)
+    strongest = max(record.layers, key=lambda layer: layer.total_exponent)
+    console.print(
+        f"{weakened:,} of {vectors:,} knowledge vectors in {len(record.layers)} layers were weakened, "
+        f"most in {strongest.key} (mean gate {strongest.mean_gate:.3f})."
+    )
+    _print_failed(console, {name: split.unlearned for name, split in record.splits.items()})
+    console.print(f"The run is in {out}: edit.safetensors, run.json, samples.jsonl" + _and_model(out))
+
+
+def print_demo(record: DemoRecord, out: Path) -> None:
+    """The demo's comparison with the gold model, the sweep, and a plain verdict."""
+    console = _console()
+    table = Table(
+        title=f"Exact match on the toy world ({record.forgotten} of {record.people} people forgotten)",
+        title_justify="left",
+    )
+    for name in ("split", "n", *record.models):
+        table.add_column(name, justify="left" if name == "split" else "right")
+    for split, scores in record.splits.items():
+        first = next(iter(scores.values()))
+        table.add_row(split, str(first.count), *(f"{scores[model].exact:.3f}" for model in record.models))
+    console.print(table)
+    print_sweep(record.sweep)
+    for sentence in record.verdict:
+        console.print(sentence)
+    console.print(f"Pictures, data and the run are in {out}: tradeoff.png, data/, run/")
+
+
+def print_sweep(points: list[SweepPoint]) -> None:
+    """Exact match by split, one line for each gamma."""
+    table = Table(title="Exact match over gamma", title_justify="left")
+    table.add_column("gamma", justify="right")
+    for split in points[0].exact:
+        table.add_column(split.replace("_", " "), justify="right")
+    for point in points:
+        name = "original" if point.gamma == 0 else f"{point.gamma:g}"
+        table.add_row(name, *(f"{value:.3f}" for value in point.exact.values()))
+    _console().print(table)
+
+
+def print_evaluations(evaluations: Mapping[str, Evaluation]) -> None:
+    """Scores of one or two models, one line for each split and model."""
+    table = Table()
+    for name in ("split", "model", "n", *METRICS.values()):
+        table.add_column(name, justify="left" if name in ("split", "model") else "right")
+    for model, evaluation in evaluations.items():
+        for split, summary in evaluation.summaries.items():
+            table.add_row(split, model, str(summary.count), *(f"{getattr(summary, metric):.3f}" for metric in METRICS))
+    console = _console()
+    console.print(table)
+    for evaluation in evaluations.values():
+        _print_failed(console, evaluation.summaries)
+
+
+def summaries_json(evaluations: Mapping[str, Evaluation]) -> str:
+    """Summaries by model and split."""
+    return json.dumps(
+        {
+            model: {split: summary.model_dump() for split, summary in evaluation.summaries.items()}
+            for model, evaluation in evaluations.items()
+        },
+        indent=2,
+    )
+
+
+def print_statistics(summary: StatisticsSummary, out: Path) -> None:
+    """Mean coefficients layer by layer."""
+    table = Table()
+    for name in ("value matrix", "vectors", "positions", "mean C", "largest C"):
+        table.add_column(name, justify="left" if name == "value matrix" else "right")
+    for row in summary.rows:
+        table.add_row(
+            row.key,
+            f"{row.vectors:,}",
+            f"{row.positions:,}",
+            f"{row.mean_coefficient:.4f}",
+            f"{row.largest_coefficient:.4f}",
+        )
+    console = _console()
+    console.print(table)
+    console.print(f"Statistics written to {out}. Use them with: kvw erase MODEL --forget FILE --retain {out} --out DIR")
+
+
+def print_structure(structure: Structure) -> None:
+    """What ``kvw inspect`` found."""
+    first, last = structure.default_layers
+    rows = {
+        "model": structure.model,
+        "family": f"{structure.model_type} with a {structure.decoder_type} decoder",
+        "value matrices": f"{structure.layers} x ({structure.hidden} x {structure.width})",
+        "first": structure.first,
+        "last": structure.last,
+        "default --layers": f"{first}:{last}",
+        "left alone": "\n".join(structure.left_alone) or "nothing else narrows its input",
+    }
+    _print_rows(rows)
+
+
+def print_plan(plan: Plan) -> None:
+    """What ``--dry-run`` found."""
+    rows = {
+        "model": f"{plan.model} ({plan.model_type}, {plan.dtype}, {plan.model_bytes / 1e6:,.1f} MB on {plan.device})",
+        "layers": f"{plan.layers[0]}:{plan.layers[1]} of 0:{plan.layers_in_model - 1}",
+        "examples": ", ".join(f"{name} {count:,}" for name, count in plan.examples.items()),
+        "longest": ", ".join(f"{name} {tokens:,} tokens" for name, tokens in plan.longest_example.items()),
+        "peak memory": ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in plan.peak_memory_bytes.items()),
+    }
+    rows |= {name: f"at most about {seconds:,.1f} s" for name, seconds in plan.seconds.items()}
+    _print_rows(rows)
+    _console().print("Nothing was written.")
+
+
+def _print_rows(rows: Mapping[str, str]) -> None:
+    table = Table(show_header=False, box=None)
+    for name, value in rows.items():
+        table.add_row(f"[bold]{name}[/bold]", value)
+    _console().print(table)
+
+
+def _print_failed(console: Console, summaries: Mapping[str, Summary]) -> None:
+    for name, summary in summaries.items():
+        if summary.failed:
+            console.print(f"[yellow]{summary.failed} of {summary.count} examples of {name} failed and count as wrong.")
+
+
+def _change(before: float, after: float) -> str:
+    return f"{before:.2f}\N{RIGHTWARDS ARROW}{after:.2f}"
+
+
+def _and_model(out: Path) -> str:
+    return ", model/" if (out / "model").is_dir() else ""
+
+
+def _console() -> Console:
+    return Console(highlight=False, emoji=False)

@@ -1,0 +1,1 @@
+"""Whole runs: what the command line does, as functions."""

@@ -1,0 +1,54 @@
+"""``kvw chat``: the same question to the original and the edited model."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+from kvw.data import Example, prepare
+from kvw.edits.edit import Edit
+from kvw.evaluation import generate_answers
+from kvw.models.loading import Checkpoint
+from kvw.runs.loaded import Loaded
+
+
+class Conversation:
+    """A model, the images it is asked about, and an edit to compare with.
+
+    Args:
+        checkpoint: The original model.
+        edit: Asked with and without it; None asks the original only.
+        images: Shown with every question.
+        max_new_tokens: The longest answer.
+
+    Raises:
+        UserError: The model cannot be loaded or the edit is of another model.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, edit: Edit | None, images: tuple[Path, ...], *, max_new_tokens: int = 50
+    ) -> None:
+        self._loaded = Loaded.load(checkpoint)
+        self._edit = edit
+        self._images = images
+        self._max_new_tokens = max_new_tokens
+        if edit is not None:
+            edit.value_matrices(self._loaded.model)
+
+    def answer(self, question: str) -> dict[str, str]:
+        """Answers by ``original`` and, with an edit, ``unlearned``; earlier questions are not remembered.
+
+        Raises:
+            UserError: An image cannot be read.
+        """
+        # The answer only has to be non-empty: the prompt that is generated from does not contain it.
+        example = Example(question, "-", self._images, "question")
+        prepared = prepare([example], self._loaded.processor)
+        answers = {}
+        for name, attachment in [("original", None), ("unlearned", self._edit)]:
+            if name == "original" or attachment is not None:
+                with attachment.attach(self._loaded.model) if attachment else nullcontext():
+                    answers[name] = generate_answers(
+                        self._loaded.model, self._loaded.processor, prepared, max_new_tokens=self._max_new_tokens
+                    )[0]
+        return answers

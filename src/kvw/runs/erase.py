@@ -1,0 +1,221 @@
+"""``kvw erase``: forget what a forget set holds, keep what a retain set holds, and show both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kvw.data import Prepared, prepare
+from kvw.data.batches import answer_batch
+from kvw.edits.edit import Edit
+from kvw.errors import UserError
+from kvw.evaluation import Evaluation, evaluate
+from kvw.files import check_output_directory, new_directory, write_text
+from kvw.measuring.engine import Batch
+from kvw.measuring.examples import Measured, measure_examples
+from kvw.measuring.fingerprint import examples_digest
+from kvw.measuring.statistics import Statistics, differing_parts
+from kvw.methods.kvw import one_shot, weaken
+from kvw.models.families import find_value_matrices, select_layers
+from kvw.models.saving import check_disk_space, save_checkpoint
+from kvw.runs.costs import Stopwatch
+from kvw.runs.loaded import Loaded
+from kvw.runs.measure import tell_origin
+from kvw.runs.record import DataPart, RunRecord, SplitPart
+from kvw.runs.reporter import Progress, Reporter
+from kvw.runs.request import DataSets, EraseRequest, read_data
+from kvw.runs.samples import sample_lines
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request that has been checked: model loaded, data read and rendered."""
+
+    request: EraseRequest
+    loaded: Loaded
+    data: DataSets
+    forget: list[Prepared]
+    retain: list[Prepared]
+    layers: tuple[int, int]
+    """First and last layer to weaken."""
+    warnings: list[str]
+
+
+class ForgetBatches(Sequence[Batch]):
+    """The forget set one example at a time, made when asked for."""
+
+    def __init__(self, prepared: Sequence[Prepared], processor: Any) -> None:
+        self._prepared = prepared
+        self._processor = processor
+
+    def __len__(self) -> int:
+        return len(self._prepared)
+
+    def __getitem__(self, index: Any) -> Any:
+        return answer_batch([self._prepared[index]], self._processor)
+
+
+def erase(request: EraseRequest, reporter: Reporter) -> RunRecord:
+    """Measure, weaken, score before and after, and write the run directory.
+
+    ``out`` receives ``edit.safetensors``, ``run.json``, ``samples.jsonl`` and, unless switched off, ``model/``: an
+    ordinary checkpoint with its processor. It appears when all of it is complete, or not at all.
+
+    Raises:
+        UserError: Something about the request must be fixed; nothing was written.
+    """
+    watch = Stopwatch(reporter)
+    job = check(request, watch, reporter)
+    with watch.stage("scoring the original model") as progress:
+        before = _score(job, progress)
+    retain = measure_retain(job, watch, reporter)
+    with watch.stage("weakening") as progress:
+        edit = find_edit(job, retain, progress)
+        edit.fold(job.loaded.model)
+    with watch.stage("scoring the unlearned model") as progress:
+        after = _score(job, progress)
+    with new_directory(request.out, force=request.force) as folder:
+        edit.save(folder / "edit.safetensors")
+        write_text(folder / "samples.jsonl", "".join(sample_lines({"original": before, "unlearned": after})))
+        with watch.stage("writing"):
+            if request.save_model:
+                (folder / "model").mkdir()
+                save_checkpoint(job.loaded.model, request.model.folder, folder / "model")
+        record = _record(job, edit, retain, before, after, watch)
+        write_text(folder / "run.json", record.model_dump_json(indent=2) + "\n")
+    return record
+
+
+def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter) -> Job:
+    """Find everything that can be wrong with a request before the first forward pass.
+
+    Raises:
+        UserError: Names what to fix.
+    """
+    check_output_directory(request.out, force=request.force)
+    data = read_data(request)
+    with watch.stage("loading the model"):
+        loaded = Loaded.load(request.model, request.device)
+    matrices = select_layers(find_value_matrices(loaded.model), request.settings.layers)
+    if request.save_model:
+        check_disk_space(loaded.model, request.out)
+    if data.retain_statistics is not None:
+        _check_conditions(data.retain_statistics, loaded, request)
+    with watch.stage("checking the data"):
+        forget, retain = prepare(data.forget, loaded.processor), prepare(data.retain, loaded.processor)
+        for examples in data.scored.values():
+            prepare(examples, loaded.processor)
+    warnings = []
+    if shared := data.shared():
+        warnings.append(
+            f"{shared} of {len(data.forget)} forget examples are in the retain set too; "
+            "what is as strong in both sets cannot be weakened."
+        )
+        reporter.warn(warnings[-1])
+    layers = (matrices[0].key.layer, matrices[-1].key.layer)
+    return Job(request, loaded, data, forget, retain, layers, warnings)
+
+
+def measure_retain(job: Job, watch: Stopwatch, reporter: Reporter) -> Measured | None:
+    """Statistics of the retain set over all layers: given, kept from an earlier run, or measured now."""
+    settings = job.request.settings
+    if not settings.retain_contrast:
+        return None
+    if job.data.retain_statistics is not None:
+        return Measured(job.data.retain_statistics, reused=True)
+    with watch.stage("measuring the retain set") as progress:
+        measured = measure_examples(
+            job.loaded.model,
+            job.loaded.processor,
+            job.retain,
+            layers=job.loaded.all_layers,
+            positions=settings.positions,
+            fingerprint=job.loaded.statistics_fingerprint(job.data.retain, settings.positions),
+            progress=progress,
+        )
+    tell_origin(measured, reporter)
+    return measured
+
+
+def find_edit(job: Job, retain: Measured | None, progress: Progress) -> Edit:
+    """Run the method; the model is left as it was."""
+    settings, loaded = job.request.settings, job.loaded
+    reference = retain.statistics if retain else None
+    edit: Edit
+    if settings.schedule == "one-shot":
+        forget = measure_examples(
+            loaded.model,
+            loaded.processor,
+            job.forget,
+            layers=job.layers,
+            positions=settings.positions,
+            progress=progress,
+        )
+        steps = -(-len(job.forget) // settings.update_every) * settings.epochs
+        edit = one_shot(forget.statistics, reference, gamma=settings.gamma, steps=steps)
+    else:
+        batches = ForgetBatches(job.forget, loaded.processor)
+        edit = weaken(loaded.model, batches, reference, progress=progress, **asdict(settings))
+    edit.metadata = edit.metadata.model_copy(
+        update={
+            "settings": asdict(settings) | edit.metadata.settings,
+            "base_model": str(loaded.checkpoint),
+            "model_fingerprint": loaded.fingerprint,
+            "model_type": loaded.model.config.model_type,
+            "forget_digest": examples_digest(job.data.forget),
+            "forget_count": len(job.data.forget),
+            "retain_digest": retain.statistics.fingerprint["data"] if retain else "",
+            "retain_count": len(job.data.retain),
+        }
+    )
+    return edit
+
+
+def _check_conditions(statistics: Statistics, loaded: Loaded, request: EraseRequest) -> None:
+    """Refuse retain statistics of another model, prompt, or choice of positions; the data may be anything."""
+    wanted = loaded.statistics_fingerprint([], request.settings.positions)
+    differing = [part for part in differing_parts(wanted, statistics.fingerprint) if part != "data"]
+    if differing:
+        raise UserError(
+            f"The statistics {request.retain} were measured under other conditions.",
+            found=f"different: {', '.join(differing)}",
+            do="measure again with: kvw measure MODEL --data FILE --out FILE",
+        )
+
+
+def _score(job: Job, progress: Progress) -> Evaluation:
+    loaded, tokens = job.loaded, job.request.max_new_tokens
+    return evaluate(loaded.model, loaded.processor, job.data.scored, max_new_tokens=tokens, progress=progress)
+
+
+def _record(
+    job: Job, edit: Edit, retain: Measured | None, before: Evaluation, after: Evaluation, watch: Stopwatch
+) -> RunRecord:
+    request, data = job.request, job.data
+    parts = {
+        name: DataPart(file=data.files[name].name, count=len(examples), digest=examples_digest(examples))
+        for name, examples in [("forget", data.forget), ("retain", data.retain)]
+        if name in data.files
+    }
+    return RunRecord(
+        method="kvw",
+        settings=edit.metadata.settings,
+        model=job.loaded.part(),
+        forget=parts["forget"],
+        retain=parts.get("retain"),
+        retain_statistics_reused=bool(retain and retain.reused),
+        layers=edit.describe(),
+        splits={
+            name: SplitPart(
+                file=data.files[name].name,
+                of=data.sizes[name],
+                original=before.summaries[name],
+                unlearned=after.summaries[name],
+            )
+            for name in data.scored
+        },
+        evaluation_settings={"max_new_tokens": request.max_new_tokens, "evaluate_at_most": request.evaluate_at_most},
+        costs=watch.costs(job.loaded.model),
+        warnings=job.warnings,
+    )

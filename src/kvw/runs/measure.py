@@ -1,0 +1,99 @@
+"""``kvw measure``: statistics of a data set as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from kvw.data import prepare, read_examples
+from kvw.errors import UserError
+from kvw.measuring.examples import Measured, measure_examples
+from kvw.measuring.positions import Positions
+from kvw.measuring.statistics import Statistics
+from kvw.models.loading import Checkpoint
+from kvw.runs.costs import Stopwatch
+from kvw.runs.loaded import Loaded
+from kvw.runs.reporter import Reporter
+from kvw.runs.request import STATISTICS_SUFFIX
+
+
+class StatisticsSummary(BaseModel):
+    """One line for each value matrix."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    class Row(BaseModel):
+        """One value matrix."""
+
+        key: str
+        vectors: int
+        positions: int
+        mean_coefficient: float
+        largest_coefficient: float
+
+    rows: list[Row]
+
+
+def measure(
+    checkpoint: Checkpoint,
+    data: Path,
+    out: Path,
+    reporter: Reporter,
+    *,
+    positions: Positions = "answer",
+    force: bool = False,
+) -> Measured:
+    """Measure all layers of a model on a data set and write the statistics file.
+
+    Raises:
+        UserError: The data or the model cannot be used, or ``out`` exists and ``force`` is off.
+    """
+    if out.suffix != STATISTICS_SUFFIX:
+        raise UserError("A statistics file ends in .safetensors.", found=str(out), do=f"name it {out.stem}.safetensors")
+    if out.exists() and not force:
+        raise UserError(f"{out} exists.", do="name another --out, or add --force to replace it")
+    examples = read_examples(data)
+    watch = Stopwatch(reporter)
+    with watch.stage("loading the model"):
+        loaded = Loaded.load(checkpoint)
+    with watch.stage("checking the data"):
+        prepared = prepare(examples, loaded.processor)
+    with watch.stage("measuring") as progress:
+        measured = measure_examples(
+            loaded.model,
+            loaded.processor,
+            prepared,
+            layers=loaded.all_layers,
+            positions=positions,
+            fingerprint=loaded.statistics_fingerprint(examples, positions),
+            progress=progress,
+        )
+    tell_origin(measured, reporter)
+    measured.statistics.save(out)
+    return measured
+
+
+def tell_origin(measured: Measured, reporter: Reporter) -> None:
+    """Say so if nothing, or not everything, had to be measured."""
+    if measured.reused:
+        reporter.note("These data were measured before with this model: the pass is skipped.")
+    elif measured.resumed_at:
+        reporter.note(f"Went on with an interrupted pass after {measured.resumed_at} examples.")
+
+
+def summarise(statistics: Statistics) -> StatisticsSummary:
+    """Counts, means and maxima of the coefficients."""
+    rows = []
+    for key in statistics.sums:
+        coefficients = statistics.coefficients(key)
+        rows.append(
+            StatisticsSummary.Row(
+                key=str(key),
+                vectors=coefficients.numel(),
+                positions=statistics.counts[key],
+                mean_coefficient=float(coefficients.mean()),
+                largest_coefficient=float(coefficients.max()),
+            )
+        )
+    return StatisticsSummary(rows=rows)

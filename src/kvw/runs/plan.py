@@ -1,0 +1,111 @@
+"""``--dry-run``: what was found, and one batch of the largest size through every stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pydantic import BaseModel, ConfigDict
+
+from kvw.data import Prepared
+from kvw.evaluation import answer_probabilities, generate_answers
+from kvw.measuring.engine import measure
+from kvw.measuring.examples import measure_examples
+from kvw.measuring.fitting import token_budget
+from kvw.models.saving import parameter_bytes
+from kvw.runs.costs import Stopwatch, peak_memory
+from kvw.runs.erase import ForgetBatches, Job, check
+from kvw.runs.reporter import Reporter
+from kvw.runs.request import EraseRequest
+
+
+class Plan(BaseModel):
+    """What a run would do, and how long it would take at the speed of one batch."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    model_type: str
+    dtype: str
+    device: str
+    model_bytes: int
+    peak_memory_bytes: dict[str, int]
+    layers: tuple[int, int]
+    layers_in_model: int
+    examples: dict[str, int]
+    longest_example: dict[str, int]
+    """Tokens, images included."""
+    seconds: dict[str, float]
+    """Estimated seconds of each stage; an upper bound, since the largest batch was timed."""
+    warnings: list[str]
+
+
+def dry_run(request: EraseRequest, reporter: Reporter) -> Plan:
+    """Check everything, then time the largest batch of every stage; nothing is written.
+
+    Raises:
+        UserError: Whatever the run itself would stop at.
+    """
+    job = check(request, Stopwatch(reporter), reporter)
+    loaded = job.loaded
+    with reporter.stage("one batch through every stage"):
+        seconds = _estimates(job)
+    lengths = {name: items for name, items in (("forget", job.forget), ("retain", job.retain)) if items}
+    return Plan(
+        model=str(loaded.checkpoint),
+        model_type=loaded.model.config.model_type,
+        dtype=str(loaded.model.dtype).removeprefix("torch."),
+        device=str(loaded.model.device),
+        model_bytes=parameter_bytes(loaded.model),
+        peak_memory_bytes=peak_memory(loaded.model.device),
+        layers=job.layers,
+        layers_in_model=loaded.all_layers[1] + 1,
+        examples=job.data.sizes,
+        longest_example={name: max(item.length for item in items) for name, items in lengths.items()},
+        seconds=seconds,
+        warnings=job.warnings,
+    )
+
+
+def _estimates(job: Job) -> dict[str, float]:
+    loaded, request = job.loaded, job.request
+    model, processor = loaded.model, loaded.processor
+    scored = sum(len(examples) for examples in job.data.scored.values())
+    batch = _largest_batch(job.forget, token_budget(model.device))
+    generate_answers(model, processor, batch[:1], max_new_tokens=2)  # the first call of a model is always slower
+    one_scoring = _timed(
+        lambda: (
+            generate_answers(model, processor, batch, max_new_tokens=request.max_new_tokens),
+            answer_probabilities(model, processor, batch),
+        )
+    )
+    scoring = one_scoring / len(batch) * scored
+    longest = max(range(len(job.forget)), key=lambda index: job.forget[index].length)
+    step = [ForgetBatches(job.forget, processor)[longest]]
+    one_step = _timed(lambda: measure(model, step, layers=job.layers, positions=request.settings.positions))
+    seconds = {
+        "scoring the original model": scoring,
+        "weakening": one_step * len(job.forget) * request.settings.epochs,
+        "scoring the unlearned model": scoring,
+    }
+    if job.retain:
+        retain = _largest_batch(job.retain, token_budget(model.device))
+        one_batch = _timed(lambda: measure_examples(model, processor, retain, layers=loaded.all_layers))
+        seconds["measuring the retain set"] = one_batch / len(retain) * len(job.retain)
+    return {name: round(value, 1) for name, value in seconds.items()}
+
+
+def _largest_batch(prepared: list[Prepared], budget: int) -> list[Prepared]:
+    longest = max(prepared, key=lambda item: item.length)
+    alike = sorted(
+        (item for item in prepared if item.image_count == longest.image_count),
+        key=lambda item: item.length,
+        reverse=True,
+    )
+    return alike[: max(1, budget // longest.length)]
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

@@ -1,0 +1,76 @@
+"""``run.json``: everything needed to repeat a run, what it cost and what came out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kvw.edits.edit import package_versions
+from kvw.edits.summary import LayerSummary
+from kvw.evaluation import Summary
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelPart(_Part):
+    """The model that was edited."""
+
+    name: str
+    revision: str
+    fingerprint: str
+    model_type: str
+    dtype: str
+    parameters: int
+
+
+class DataPart(_Part):
+    """A data file; its name and digest, never its contents or its place on the machine."""
+
+    file: str
+    count: int
+    digest: str
+
+
+class CostPart(_Part):
+    """What the run cost on this machine."""
+
+    device: str
+    seconds: dict[str, float]
+    """Wall-clock seconds of each stage."""
+    peak_memory_bytes: dict[str, int]
+    """Largest use: ``process`` is resident memory, any other key is an accelerator."""
+    model_bytes: int
+
+
+class SplitPart(_Part):
+    """Scores of one split by the original and by the unlearned model."""
+
+    file: str
+    of: int
+    """Examples in the file; ``original.count`` of them were asked."""
+    original: Summary
+    unlearned: Summary
+
+
+class RunRecord(_Part):
+    """The record of one ``kvw erase``."""
+
+    schema_version: Literal[1] = 1
+    finished: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    method: str
+    settings: dict[str, Any]
+    model: ModelPart
+    forget: DataPart
+    retain: DataPart | None
+    retain_statistics_reused: bool
+    layers: list[LayerSummary]
+    splits: dict[str, SplitPart]
+    protocol: str = "zero-shot, greedy, the model's own chat template"
+    evaluation_settings: dict[str, int]
+    costs: CostPart
+    warnings: list[str]
+    versions: dict[str, str] = Field(default_factory=package_versions)

@@ -1,0 +1,67 @@
+"""Forgetting against keeping over the strength gamma."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import harmonic_mean
+
+from pydantic import BaseModel, ConfigDict
+
+from kvw.evaluation import evaluate
+from kvw.measuring.examples import Measured
+from kvw.runs.erase import Job, find_edit
+from kvw.runs.reporter import Progress
+
+
+class SweepPoint(BaseModel):
+    """Exact match by split at one strength; gamma 0 is the original model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    gamma: float
+    exact: dict[str, float]
+
+
+def sweep(job: Job, retain: Measured | None, gammas: Sequence[float], progress: Progress) -> list[SweepPoint]:
+    """Run the method at each strength from the original model and score all splits.
+
+    Args:
+        job: A checked request; its own gamma is not used.
+        retain: Statistics of the retain set, shared by all strengths.
+        gammas: Strengths, all above 0.
+        progress: Called after each strength.
+    """
+    points = [SweepPoint(gamma=0, exact=_exact(job))]
+    for done, gamma in enumerate(gammas, 1):
+        request = replace(job.request, settings=replace(job.request.settings, gamma=gamma))
+        edit = find_edit(replace(job, request=request), retain, lambda *_: None)
+        with edit.attach(job.loaded.model):
+            points.append(SweepPoint(gamma=gamma, exact=_exact(job)))
+        progress(done, len(gammas))
+    return points
+
+
+def best_gamma(points: Sequence[SweepPoint]) -> float:
+    """The strength with the best balance on the data that unlearning was given.
+
+    Balance is the harmonic mean of the share of forget answers that are gone and the share of retain answers that
+    stay, both relative to the original model. Held-out splits take no part, so they can be reported.
+
+    Args:
+        points: From :func:`sweep`, the original model first.
+    """
+    original = points[0].exact
+
+    def balance(point: SweepPoint) -> float:
+        gone = 1 - point.exact["forget"] / max(original["forget"], 1e-9)
+        kept = point.exact["retain"] / max(original["retain"], 1e-9)
+        return harmonic_mean([max(gone, 0.0), kept])
+
+    return max(points[1:], key=balance).gamma
+
+
+def _exact(job: Job) -> dict[str, float]:
+    loaded = job.loaded
+    found = evaluate(loaded.model, loaded.processor, job.data.scored, max_new_tokens=job.request.max_new_tokens)
+    return {name: summary.exact for name, summary in found.summaries.items()}

@@ -1,0 +1,154 @@
+"""Train a toy model from scratch on a CPU: ``python -m kvw.toy.train --out DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+
+from kvw.errors import UserError
+from kvw.toy.batches import IGNORED, Batches, Recipe, learning_rate, make_optimizer
+from kvw.toy.exact_match import exact_match
+from kvw.toy.model import build_model, build_processor
+from kvw.toy.tower import train_tower
+from kvw.toy.world import SPLITS, World
+
+
+def train(
+    world: World, *, without_forget: bool = False, recipe: Recipe | None = None
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """Train a model from scratch; the loss is on the answer and the end-of-sequence token only.
+
+    Args:
+        world: What to teach.
+        without_forget: Leave out the people to forget (the gold model).
+        recipe: Steps, batches and learning rate.
+    """
+    recipe = recipe or Recipe()
+    processor = build_processor(world)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(world.seed)
+        model = build_model(world, processor)
+    people = world.training_people(without_forget=without_forget)
+    batches = Batches(world, people, processor, recipe)
+    started, total = time.monotonic(), 0.0
+    train_tower(model, batches, recipe)
+    optimizer = make_optimizer(model, recipe)
+    model.train()
+    for step in range(1, recipe.steps + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, step, recipe.steps)
+        loss = torch.zeros(())
+        for batch in (batches.about_images(), batches.by_name()):
+            share = len(batch["labels"]) / (recipe.portraits + recipe.scenes + recipe.texts)
+            loss = loss + share * _loss(model, batch)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        total += loss.item()
+        if step % recipe.report_every == 0:
+            seconds, mean = time.monotonic() - started, total / recipe.report_every
+            print(f"step {step} of {recipe.steps}, loss {mean:.4f}, {seconds:.0f} s", flush=True)
+            total = 0.0
+    model.train(False)
+    return model, processor
+
+
+def _loss(model: LlavaForConditionalGeneration, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean cross-entropy of the answer tokens; only their positions go through the output layer."""
+    labels = batch.pop("labels")[:, 1:]
+    hidden = model.model(**batch, use_cache=False).last_hidden_state[:, :-1]
+    wanted = labels != IGNORED
+    return cross_entropy(model.lm_head(hidden[wanted]), labels[wanted])
+
+
+def save_checkpoint(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
+    """Write a checkpoint whose weights are stored as float16 and computed with in float32."""
+    weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
+    model.save_pretrained(folder, state_dict=weights)
+    processor.save_pretrained(folder)
+
+
+def make_checkpoint(world: World, out: Path, *, without_forget: bool, recipe: Recipe) -> dict[str, Any]:
+    """Train, save, reload, measure, and put the finished checkpoint in its place in one step.
+
+    Args:
+        world: What to teach.
+        out: The new folder.
+        without_forget: Leave out the people to forget (the gold model).
+        recipe: Steps, batches and learning rate.
+
+    Returns:
+        What ``world.json`` says: the world, the recipe, and the exact match on every split.
+
+    Raises:
+        UserError: The folder exists already.
+    """
+    if out.exists():
+        raise UserError("The output folder exists already.", found=str(out), do="choose another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    model, processor = train(world, without_forget=without_forget, recipe=recipe)
+    record: dict[str, Any] = {
+        "world": asdict(world),
+        "without_forget": without_forget,
+        "recipe": asdict(recipe),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "threads": torch.get_num_threads(),
+        "training_seconds": round(time.monotonic() - started),
+        "exact_match": {},
+    }
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        folder = Path(scratch) / "checkpoint"
+        save_checkpoint(model, processor, folder)
+        # What counts is what was written, so the checkpoint is measured as a user would load it.
+        written = AutoModelForImageTextToText.from_pretrained(folder)
+        reader = cast(Any, AutoProcessor).from_pretrained(folder)
+        for split in SPLITS:
+            score = exact_match(cast(Any, written), reader, world, split)
+            record["exact_match"][split] = round(score, 4)
+            print(f"{split:<24} {score:.4f}", flush=True)
+        (folder / "world.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        folder.replace(out)
+    return record
+
+
+def main() -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Train the toy model from scratch.")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint; must not exist")
+    parser.add_argument("--people", type=int, default=World.people)
+    parser.add_argument("--forget", type=int, default=World.forget)
+    parser.add_argument("--seed", type=int, default=World.seed)
+    parser.add_argument("--without-forget", action="store_true", help="train the gold model")
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--threads", type=int, default=1, help="the weights' last digits depend on it")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    try:
+        world = World(people=arguments.people, forget=arguments.forget, seed=arguments.seed)
+        recipe = Recipe(steps=arguments.steps)
+        make_checkpoint(world, arguments.out, without_forget=arguments.without_forget, recipe=recipe)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,320 @@
+"""The program as a user meets it: exit codes, messages, files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import kvw
+from kvw.cli import main
+
+LIGHT = "import sys; from kvw.cli import main\ntry: main({arguments!r})\nfinally: print(*sys.modules)"
+
+
+@pytest.fixture
+def people(tmp_path, monkeypatch):
+    """A fresh folder with a user's data in it."""
+    monkeypatch.chdir(tmp_path)
+    for name, count in (("forget", 4), ("retain", 7)):
+        lines = []
+        for index in range(count):
+            image = f"{name}-{index}.png"
+            Image.new("RGB", (24 + index, 20), (30 * index, 80, 120)).save(tmp_path / image)
+            row = {"question": f"Who is person {index}?", "answer": f"{name.title()} Number {index}"}
+            lines.append(json.dumps(row | ({"image": image} if index % 2 else {})))
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def run(*arguments):
+    """Run the program in this process; returns the exit code."""
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0
+
+
+def erase(saved, *more, family="llava", out="run"):
+    common = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--out", out)
+    short = () if "--max-new-tokens" in more else ("--max-new-tokens", 3)
+    return run("erase", saved[family], *common, *short, *more)
+
+
+def assert_refused(capsys, code, *words):
+    error = capsys.readouterr().err
+    assert code == 2, error
+    for word in words:
+        assert word in error, error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["erase", "--help"], ["--version"], ["measure"], ["nonsense"]])
+def test_help_and_typing_errors_do_not_load_torch(arguments):
+    found = subprocess.run(
+        [sys.executable, "-c", LIGHT.format(arguments=arguments)], capture_output=True, text=True, check=False
+    )
+    modules = set(found.stdout.splitlines()[-1].split())
+    assert "kvw.cli" in modules
+    assert not modules & {"torch", "transformers", "numpy", "PIL", "matplotlib"}
+    assert found.returncode == (2 if arguments in (["measure"], ["nonsense"]) else 0), found.stderr
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import sys, kvw; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_every_public_name_exists():
+    for name in kvw.__all__:
+        assert getattr(kvw, name) is not None
+    with pytest.raises(AttributeError):
+        kvw.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_vl", "qwen2_5_vl"])
+def test_erase_leaves_a_model_an_edit_and_the_numbers(people, saved, family, capsys):
+    assert erase(saved, "--gamma", 2, "--eval", "again=retain.jsonl", family=family) == 0
+    assert "before" in capsys.readouterr().out
+    written = {path.name for path in (people / "run").iterdir()}
+    assert written == {"edit.safetensors", "run.json", "samples.jsonl", "model"}
+    record = json.loads((people / "run" / "run.json").read_text())
+    assert record["settings"]["gamma"] == 2
+    assert record["forget"]["count"] == 4
+    assert set(record["splits"]) == {"forget", "retain", "again"}
+    assert str(people) not in (people / "run" / "run.json").read_text()
+    samples = [json.loads(line) for line in (people / "run" / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) == 4 + 7 + 7
+    assert {"question", "reference", "original", "unlearned"} <= samples[0].keys()
+
+    edit = kvw.load_edit(people / "run" / "edit.safetensors")
+    assert edit.metadata.base_model == family
+    before = load_file(saved[family] / "model.safetensors")
+    after = load_file(people / "run" / "model" / "model.safetensors")
+    changed = sorted(name for name in before if not torch.equal(before[name], after[name]))
+    assert changed == sorted(
+        name for name in before if any(f"layers.{key.layer}.mlp.down_proj" in name for key in edit.widths)
+    )
+    for key, gates in edit.log_gates.items():
+        (name,) = [name for name in changed if f"layers.{key.layer}.mlp" in name]
+        torch.testing.assert_close(after[name], before[name] * gates.exp())
+
+
+def test_a_second_run_skips_the_retain_pass_and_says_so(people, saved, capsys):
+    assert erase(saved, out="first") == 0
+    assert "skipped" not in capsys.readouterr().err
+    assert erase(saved, "--layers", "0:1", "--gamma", 0.5, out="second") == 0
+    assert "the pass is skipped" in capsys.readouterr().err
+    assert json.loads((people / "second" / "run.json").read_text())["retain_statistics_reused"]
+    (people / "retain.jsonl").write_text((people / "retain.jsonl").read_text().replace("Who", "What"))
+    assert erase(saved, out="third") == 0
+    assert "skipped" not in capsys.readouterr().err
+
+
+def test_measure_then_erase_from_the_statistics_file(people, saved, capsys):
+    assert run("measure", saved["llava"], "--data", "retain.jsonl", "--out", "retain.safetensors", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["rows"]) == 4
+    assert erase(saved, out="from-data") == 0
+    forget = ("--forget", "forget.jsonl", "--retain", "retain.safetensors", "--max-new-tokens", 3)
+    assert run("erase", saved["llava"], *forget, "--out", "from-file") == 0
+    first, second = (kvw.load_edit(people / name / "edit.safetensors") for name in ("from-data", "from-file"))
+    assert first.metadata.retain_digest == second.metadata.retain_digest
+    for key in first.log_gates:
+        assert torch.equal(first.log_gates[key], second.log_gates[key])
+    code = run("erase", saved["llava"], *forget, "--out", "other", "--positions", "all")
+    assert_refused(capsys, code, "other conditions", "positions")
+
+
+def test_apply_writes_what_erase_wrote(people, saved):
+    assert erase(saved, "--gamma", 1) == 0
+    assert run("apply", "run/edit.safetensors", saved["llava"], "--out", "model") == 0
+    first, second = (load_file(people / path / "model.safetensors") for path in ("run/model", "model"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_evaluate_with_an_edit_scores_what_erase_scored(people, saved, capsys):
+    assert erase(saved, "--gamma", 1, "--json") == 0
+    expected = json.loads(capsys.readouterr().out)["splits"]["forget"]
+    more = ("--edit", "run/edit.safetensors", "--max-new-tokens", 3, "--samples", "s.jsonl", "--json")
+    assert run("evaluate", saved["llava"], "--data", "forget.jsonl", *more) == 0
+    found = json.loads(capsys.readouterr().out)
+    for model in ("original", "unlearned"):
+        for metric, value in found[model]["forget"].items():
+            assert value == pytest.approx(expected[model][metric], rel=1e-4), metric
+    assert len((people / "s.jsonl").read_text().splitlines()) == 4
+
+
+def test_chat_asks_both_models(people, saved, capsys, monkeypatch):
+    assert erase(saved, "--gamma", 1) == 0
+    capsys.readouterr()
+    more = ("--edit", "run/edit.safetensors", "--image", "forget-1.png", "--max-new-tokens", 3)
+    assert run("chat", saved["llava"], *more, "--ask", "Who is this?") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["original", "unlearned"]
+    answers = iter(["Who?", ""])
+    monkeypatch.setattr("builtins.input", lambda _: next(answers))
+    assert run("chat", saved["llava"], "--max-new-tokens", 3) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_inspect_reads_no_weights(saved, tmp_path, capsys):
+    shutil.copytree(saved["qwen2_vl"], tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    assert run("inspect", tmp_path / "model", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["first"] == "model.language_model.layers.0.mlp.down_proj"
+    assert any("visual" in group for group in found["left_alone"])
+    assert run("inspect", tmp_path / "model") == 0
+
+
+def test_a_dry_run_goes_through_every_stage_and_writes_nothing(people, saved, capsys):
+    before = {path.name for path in people.iterdir()}
+    assert erase(saved, "--dry-run", "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["examples"] == {"forget": 4, "retain": 7}
+    assert set(plan["seconds"]) >= {"measuring the retain set", "weakening"}
+    assert {path.name for path in people.iterdir()} == before
+    assert_refused(capsys, erase(saved, "--dry-run", "--layers", "0:40"), "0:40")
+
+
+def test_text_only_examples_work(people, saved):
+    rows = [{"question": f"Where does {name} live?", "answer": "Paris"} for name in "abc"]
+    (people / "forget.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert erase(saved, "--no-model") == 0
+    assert not (people / "run" / "model").exists()
+
+
+def test_the_ablation_needs_no_retain_set(people, saved):
+    more = ("--forget", "forget.jsonl", "--out", "run", "--no-retain-contrast", "--max-new-tokens", 3)
+    assert run("erase", saved["llava"], *more) == 0
+    assert json.loads((people / "run" / "run.json").read_text())["retain"] is None
+
+
+def test_one_shot_and_parity_go_through_the_program(people, saved):
+    assert erase(saved, "--schedule", "one-shot", "--gamma", 0.5, out="one-shot") == 0
+    assert json.loads((people / "one-shot" / "run.json").read_text())["settings"]["steps"] == 4
+    assert erase(saved, "--parity", "--gamma", 0.5, out="parity") == 0
+    assert kvw.load_edit(people / "parity" / "edit.safetensors").kind == "rounded gates"
+
+
+def test_forget_examples_in_the_retain_set_are_counted(people, saved, capsys):
+    with (people / "retain.jsonl").open("a") as file:
+        file.write("\n".join((people / "forget.jsonl").read_text().splitlines()[:2]) + "\n")
+    assert erase(saved) == 0
+    assert "2 of 4 forget examples are in the retain set too" in capsys.readouterr().err
+    assert len(json.loads((people / "run" / "run.json").read_text())["warnings"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, ["forget.jsonl"]),
+        ("", ["forget.jsonl", "no examples"]),
+        ('{"question": "a", "answer": "b"}\n{"question": ', ["forget.jsonl", "2"]),
+        ('{"question": "Who?"}\n', ["forget.jsonl:1", "answer"]),
+        ('{"question": "Who?", "answer": " "}\n', ["forget.jsonl:1", "answer", "empty"]),
+        (
+            '{"question": "Who?", "answer": "x", "image": "no.png", "id": ":7: [bold]"}\n',
+            [":7: [bold]", "no.png"],
+        ),
+        ('{"question": "Who?", "answer": "x", "image": "broken.png", "id": ":eight:"}\n', [":eight:", "broken.png"]),
+        ('{"question": "Who?", "answer": "an <image> of x"}\n', ["forget.jsonl:1", "<image>"]),
+    ],
+    ids=["missing", "empty", "not JSON", "no answer", "empty answer", "no image", "broken image", "placeholder"],
+)
+def test_unusable_forget_files(people, saved, capsys, content, words):
+    (people / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
+    (people / "forget.jsonl").unlink()
+    if content is not None:
+        (people / "forget.jsonl").write_text(content)
+    assert_refused(capsys, erase(saved), *words)
+    assert not (people / "run").exists()
+
+
+def test_an_answer_that_the_template_drops(people, saved, tmp_path, capsys):
+    shutil.copytree(saved["llava"], tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text("{% for message in messages %}USER: hello{% endfor %}")
+    common = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--out", "run")
+    assert_refused(capsys, run("erase", tmp_path / "model", *common), "forget.jsonl:1")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--gamma", "0"], ["gamma", "positive"]),
+        (["--gamma", "nan"], ["gamma", "positive"]),
+        (["--gamma", "-1"], ["gamma", "positive"]),
+        (["--gamma", "strong"], ["gamma"]),
+        (["--layers", "2:40"], ["2:40", "layers 0 to 3"]),
+        (["--layers", "2"], ["FIRST:LAST"]),
+        (["--layers", "3:1"], ["3:1"]),
+        (["--eval", "photos"], ["NAME=FILE"]),
+        (["--eval", "a=retain.jsonl", "--eval", "a=forget.jsonl"], ["'a'"]),
+        (["--eval", "retain=retain.jsonl"], ["'retain'"]),
+        (["--eval", "a=nowhere.jsonl"], ["nowhere.jsonl"]),
+        (["--update-every", "0"], ["update_every"]),
+        (["--max-new-tokens", "0"], ["max_new_tokens"]),
+        (["--method", "magic"], ["magic"]),
+        (["--nonsense"], ["--nonsense"]),
+    ],
+    ids=str,
+)
+def test_unusable_options(people, saved, capsys, more, words):
+    assert_refused(capsys, erase(saved, *more), *words)
+    assert not (people / "run").exists()
+
+
+def test_an_output_directory_that_holds_something(people, saved, capsys):
+    (people / "run").mkdir()
+    (people / "run" / "thesis.txt").write_text("precious")
+    assert_refused(capsys, erase(saved), "not empty", "thesis.txt", "--force")
+    assert (people / "run" / "thesis.txt").read_text() == "precious"
+    assert erase(saved, "--force") == 0
+    assert not (people / "run" / "thesis.txt").exists()
+
+
+def test_a_full_disk_while_the_model_is_saved(people, saved, capsys, monkeypatch):
+    assert erase(saved) == 0
+    before = (people / "run" / "run.json").read_text()
+    capsys.readouterr()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
+    assert_refused(capsys, erase(saved, "--force", "--gamma", 1), "disk is full", "untouched")
+    assert (people / "run" / "run.json").read_text() == before
+    assert sorted(path.name for path in people.iterdir() if path.name.startswith(".")) == []
+
+
+def test_models_that_cannot_be_used(people, saved, tmp_path, capsys):
+    common = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--out", "run")
+    assert_refused(capsys, run("erase", "no/where", *common), "no/where", "owner/name@revision")
+    shutil.copytree(saved["llava"], tmp_path / "nan")
+    weights = load_file(tmp_path / "nan" / "model.safetensors")
+    next(iter(weights.values())).view(-1)[0] = float("nan")
+    save_file(weights, tmp_path / "nan" / "model.safetensors", {"format": "pt"})
+    assert_refused(capsys, run("erase", tmp_path / "nan", *common), "NaN")
+    config = json.loads((tmp_path / "nan" / "config.json").read_text())
+    (tmp_path / "nan" / "config.json").write_text(json.dumps({**config, "model_type": "vipllava"}))
+    assert_refused(capsys, run("erase", tmp_path / "nan", *common), "'vipllava'", "down_proj", "llava, qwen2_vl")
+    assert not (people / "run").exists()
+
+
+def test_an_edit_of_other_weights_is_noticed(people, saved, tmp_path, capsys):
+    assert erase(saved) == 0
+    shutil.copytree(saved["llava"], tmp_path / "other")
+    weights = load_file(tmp_path / "other" / "model.safetensors")
+    next(iter(weights.values())).view(-1)[0] += 1
+    save_file(weights, tmp_path / "other" / "model.safetensors", {"format": "pt"})
+    assert run("apply", "run/edit.safetensors", tmp_path / "other", "--out", "model") == 0
+    assert "other weights" in capsys.readouterr().err
+    assert_refused(capsys, run("apply", "run/edit.safetensors", saved["qwen2_vl"], "--out", "x"), "does not fit")
+    assert_refused(capsys, run("apply", "nowhere.safetensors", saved["llava"], "--out", "x"), "no edit file")

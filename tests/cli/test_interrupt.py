@@ -1,0 +1,63 @@
+"""Ctrl-C in the middle of measuring: exit code 130, and the next run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from kvw.measuring.statistics import Statistics
+
+# The real program, slowed down and with small batches so that there is a middle to interrupt.
+SLOW = """
+import time
+import kvw.measuring.examples as examples
+from kvw.cli import main
+
+plain = examples.run_batch
+def slow(*arguments):
+    time.sleep({seconds})
+    plain(*arguments)
+examples.run_batch = slow
+examples.token_budget = lambda device: 30
+main({arguments!r})
+"""
+
+
+def program(arguments, seconds):
+    code = SLOW.format(arguments=arguments, seconds=seconds)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads of a tiny model only wait for each other
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def test_an_interrupted_measurement_exits_130_and_goes_on(saved, tmp_path, monkeypatch):
+    rows = [{"question": f"Who is {index}?", "answer": f"Number {index}"} for index in range(40)]
+    (tmp_path / "retain.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    arguments = ["measure", str(saved["llava"]), "--data", str(tmp_path / "retain.jsonl")]
+
+    interrupted = program([*arguments, "--out", str(tmp_path / "a.safetensors")], seconds=0.2)
+    for line in interrupted.stderr:
+        if "checking the data" in line:
+            time.sleep(1.0)
+            interrupted.send_signal(signal.SIGINT)
+            break
+    rest = interrupted.stderr.read()
+    assert interrupted.wait(timeout=60) == 130, rest
+    assert "interrupted" in rest
+    assert "Traceback" not in rest
+    assert not (tmp_path / "a.safetensors").exists()
+
+    resumed = program([*arguments, "--out", str(tmp_path / "a.safetensors")], seconds=0)
+    said = resumed.stderr.read()
+    assert resumed.wait(timeout=60) == 0, said
+    assert "Went on with an interrupted pass after" in said
+
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path / "another cache"))
+    whole = program([*arguments, "--out", str(tmp_path / "b.safetensors")], seconds=0)
+    assert whole.wait(timeout=60) == 0, whole.stderr.read()
+    first, second = (Statistics.load(tmp_path / name) for name in ("a.safetensors", "b.safetensors"))
+    assert all((first.sums[key] == second.sums[key]).all() for key in second.sums)
+    assert first.counts == second.counts

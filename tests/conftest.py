@@ -1,0 +1,76 @@
+"""Fixtures that several test folders share."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests import tiny_models
+from transformers import PreTrainedModel
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads what another one, or the developer, has cached; none touches the network."""
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    # Tiny matrices: more threads only wait for each other, all the more with several test processes.
+    torch.set_num_threads(1)
+
+
+@functools.cache
+def built(family: str) -> tuple[PreTrainedModel, Any]:
+    """The tiny model and processor of a family, built once; copy the model before changing it."""
+    return tiny_models.build(family)
+
+
+@pytest.fixture(params=sorted(tiny_models.FAMILIES), scope="session")
+def family(request: pytest.FixtureRequest) -> str:
+    """Every family in turn."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def model(family: str) -> PreTrainedModel:
+    """A tiny model of the family in float32, free to be changed."""
+    return copy.deepcopy(built(family)[0]).eval()
+
+
+@pytest.fixture(scope="session")
+def processor(family: str) -> Any:
+    """The family's processor; tests leave it as it was."""
+    return built(family)[1]
+
+
+@pytest.fixture
+def llava() -> PreTrainedModel:
+    """A tiny LLaVA in float32, free to be changed."""
+    return copy.deepcopy(built("llava")[0]).eval()
+
+
+@pytest.fixture(scope="session")
+def llava_processor() -> Any:
+    """The processor of the tiny LLaVA."""
+    return built("llava")[1]
+
+
+@pytest.fixture
+def qwen2_vl() -> PreTrainedModel:
+    """A tiny Qwen2-VL in float32, free to be changed."""
+    return copy.deepcopy(built("qwen2_vl")[0]).eval()
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The tiny models as checkpoint folders; read only."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {name: tiny_models.save(name, root / name) for name in tiny_models.FAMILIES}
