@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kvw.models.families import MatrixKey, find_value_matrices
+from kvw.models.families import find_value_matrices
+from kvw.models.value_matrix import MatrixKey
 
 
 def text_batch(rows: int, tokens: int, answer: int, seed: int, vocabulary: int = 60) -> dict[str, Tensor]:

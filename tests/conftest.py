@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# Before anything imports huggingface_hub, which reads it once: no test touches the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 import copy
 import functools
 from pathlib import Path
@@ -15,9 +20,8 @@ from transformers import PreTrainedModel
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads what another one, or the developer, has cached; none touches the network."""
+    """No test reads what another one, or the developer, has cached."""
     monkeypatch.setenv("KVW_CACHE", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from kvw.errors import UserError
@@ -62,3 +64,53 @@ def test_an_empty_directory_may_be_filled_and_a_file_may_not(tmp_path):
     write_text(tmp_path / "file", "x")
     with pytest.raises(UserError, match="is a file"):
         check_output_directory(tmp_path / "file", force=True)
+
+
+def test_a_failing_exchange_brings_the_old_directory_back(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    write_text(tmp_path / "out" / "a", "old")
+    plain = Path.rename
+
+    def rename(source, target):
+        if source.name.endswith(".partial"):
+            raise KeyboardInterrupt
+        return plain(source, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+
+    def exchange():
+        with new_directory(tmp_path / "out", force=True) as folder:
+            (folder / "a").write_text("new")
+
+    with pytest.raises(KeyboardInterrupt):
+        exchange()
+    assert (tmp_path / "out" / "a").read_text() == "old"
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("output", ["project", "project/model", "project/data.jsonl", "."])
+def test_what_a_run_reads_is_never_replaced(tmp_path, output):
+    (tmp_path / "project" / "model").mkdir(parents=True)
+    write_text(tmp_path / "project" / "data.jsonl", "{}")
+    inputs = [tmp_path / "project" / "model", tmp_path / "project" / "data.jsonl"]
+    with pytest.raises(UserError, match="which this run reads"):
+        check_output_directory(tmp_path / output, force=True, keep=inputs)
+    check_output_directory(tmp_path / "project" / "run", force=True, keep=inputs)
+
+
+def test_a_link_to_a_directory_is_followed(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    with new_directory(tmp_path / "link") as folder:
+        (folder / "a").write_text("x")
+    assert (tmp_path / "there" / "a").read_text() == "x"
+    assert names(tmp_path) == ["link", "there"]
+
+
+def test_places_that_cannot_be_written_are_messages(tmp_path):
+    write_text(tmp_path / "file", "x")
+    for path in (tmp_path / "file" / "run", tmp_path / "file" / "deep" / "run"):
+        with pytest.raises(UserError):
+            check_output_directory(path, force=False)
+        with pytest.raises(UserError, match="could not be written"):
+            write_text(path, "x")

@@ -19,16 +19,24 @@ if TYPE_CHECKING:
     from kvw.measuring.statistics import Statistics
     from kvw.methods.kvw import one_shot, weaken
     from kvw.models.families import find_value_matrices
+    from kvw.models.loading import find_checkpoint, load_model, load_processor
+    from kvw.runs.erase import erase
+    from kvw.runs.request import EraseRequest
 
 _HOMES = {
     "Edit": "kvw.edits",
     "EditMetadata": "kvw.edits",
+    "EraseRequest": "kvw.runs.request",
     "Example": "kvw.data",
     "GateEdit": "kvw.edits",
     "Statistics": "kvw.measuring.statistics",
-    "find_value_matrices": "kvw.models.families",
+    "erase": "kvw.runs.erase",
     "evaluate": "kvw.evaluation",
+    "find_checkpoint": "kvw.models.loading",
+    "find_value_matrices": "kvw.models.families",
     "load_edit": "kvw.edits",
+    "load_model": "kvw.models.loading",
+    "load_processor": "kvw.models.loading",
     "measure": "kvw.measuring.engine",
     "one_shot": "kvw.methods.kvw",
     "read_examples": "kvw.data",
@@ -38,14 +46,19 @@ _HOMES = {
 __all__ = [
     "Edit",
     "EditMetadata",
+    "EraseRequest",
     "Example",
     "GateEdit",
     "Statistics",
     "UserError",
     "__version__",
+    "erase",
     "evaluate",
+    "find_checkpoint",
     "find_value_matrices",
     "load_edit",
+    "load_model",
+    "load_processor",
     "measure",
     "one_shot",
     "read_examples",

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,10 +19,10 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file through a temporary sibling, fsync and rename.
 
     Raises:
-        UserError: The disk is full or the folder cannot be written; the file at ``path`` is as it was before.
+        UserError: The disk is full or the file cannot be written; what was at ``path`` is as it was before.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
         temporary = Path(name)
         try:
@@ -30,6 +30,7 @@ def write_bytes(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -41,12 +42,24 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8"))
 
 
-def check_output_directory(path: Path, *, force: bool) -> None:
-    """Refuse an output directory that already holds something.
+def check_output_directory(path: Path, *, force: bool, keep: Iterable[Path] = ()) -> None:
+    """Find out before the work begins whether an output directory can be written.
+
+    Args:
+        path: The directory.
+        force: Whether what it holds may be replaced.
+        keep: Files and folders that the run reads; never replaced, forced or not.
 
     Raises:
-        UserError: ``path`` is a file, or a directory that is not empty and ``force`` is off.
+        UserError: ``path`` is or holds one of ``keep``, is a file or a mount point, holds something and ``force`` is
+            off, or cannot be made.
     """
+    path = path.resolve()
+    for needed in keep:
+        if path in (needed.resolve(), *needed.resolve().parents):
+            raise UserError(
+                f"The output directory {path} is or holds {needed}, which this run reads.", do="name another --out"
+            )
     if path.is_dir():
         entries = sorted(entry.name for entry in path.iterdir())
         if entries and not force:
@@ -56,8 +69,15 @@ def check_output_directory(path: Path, *, force: bool) -> None:
                 found=shown,
                 do="name another --out, or add --force to replace it",
             )
+        if path.is_mount():
+            raise UserError(f"The output directory {path} is a mount point.", do="name a folder inside it")
     elif path.exists():
         raise UserError(f"The output directory {path} is a file.", do="name another --out")
+    with explained(path):
+        parent = path.parent
+        while not parent.exists():
+            parent = parent.parent
+        Path(tempfile.mkdtemp(dir=parent)).rmdir()
 
 
 @contextmanager
@@ -68,15 +88,15 @@ def new_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
         The directory to fill. If the block raises, it is removed and ``path`` stays as it was.
 
     Raises:
-        UserError: ``path`` holds something and ``force`` is off, or the disk is full.
+        UserError: ``path`` holds something and ``force`` is off, the disk is full, or the place cannot be written.
     """
     check_output_directory(path, force=force)
-    path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = path.resolve()
     with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-        temporary.chmod(0o777 & ~_umask())
         try:
+            temporary.chmod(0o777 & ~_umask())
             yield temporary
             _sync(temporary)
             _replace_directory(temporary, path)
@@ -98,9 +118,9 @@ def explained(path: Path) -> Iterator[None]:
                 found=f"{free / 1e9:.1f} GB free",
                 do="free space or name another place; what was there before is untouched",
             ) from error
-        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-            raise UserError(f"{path} could not be written.", found=str(error)) from error
-        raise
+        raise UserError(
+            f"{path} could not be written.", found=str(error), do="name another place that you may write to"
+        ) from error
 
 
 def existing_parent(path: Path) -> Path:
@@ -118,7 +138,11 @@ def _replace_directory(temporary: Path, path: Path) -> None:
     # Two renames: a crash between them leaves the old directory beside the new one, never a mixture.
     old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
     path.rename(old)
-    temporary.rename(path)
+    try:
+        temporary.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
     shutil.rmtree(old)
 
 

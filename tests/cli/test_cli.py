@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,7 @@ def run(*arguments):
 
 def erase(saved, *more, family="llava", out="run"):
     common = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--out", out)
+    common = common[:4] if "--out" in more else common
     short = () if "--max-new-tokens" in more else ("--max-new-tokens", 3)
     return run("erase", saved[family], *common, *short, *more)
 
@@ -125,6 +127,7 @@ def test_measure_then_erase_from_the_statistics_file(people, saved, capsys):
     forget = ("--forget", "forget.jsonl", "--retain", "retain.safetensors", "--max-new-tokens", 3)
     assert run("erase", saved["llava"], *forget, "--out", "from-file") == 0
     first, second = (kvw.load_edit(people / name / "edit.safetensors") for name in ("from-data", "from-file"))
+    assert json.loads((people / "from-file" / "run.json").read_text())["retain"]["file"] == "retain.safetensors"
     assert first.metadata.retain_digest == second.metadata.retain_digest
     for key in first.log_gates:
         assert torch.equal(first.log_gates[key], second.log_gates[key])
@@ -255,6 +258,10 @@ def test_an_answer_that_the_template_drops(people, saved, tmp_path, capsys):
         (["--layers", "2:40"], ["2:40", "layers 0 to 3"]),
         (["--layers", "2"], ["FIRST:LAST"]),
         (["--layers", "3:1"], ["3:1"]),
+        (["--layers", "1:\N{SUPERSCRIPT TWO}"], ["FIRST:LAST"]),
+        (["--eval-limit", "-5"], ["negative"]),
+        (["--out", "forget.jsonl/run"], ["could not be written"]),
+        (["--out", "."], ["which this run reads"]),
         (["--eval", "photos"], ["NAME=FILE"]),
         (["--eval", "a=retain.jsonl", "--eval", "a=forget.jsonl"], ["'a'"]),
         (["--eval", "retain=retain.jsonl"], ["'retain'"]),
@@ -280,6 +287,47 @@ def test_an_output_directory_that_holds_something(people, saved, capsys):
     assert not (people / "run" / "thesis.txt").exists()
 
 
+def test_force_never_replaces_what_the_run_reads(people, saved, capsys):
+    shutil.copytree(saved["llava"], people / "model")
+    common = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--force")
+    for out in ("model", "."):
+        assert_refused(capsys, run("erase", "model", *common, "--out", out), "which this run reads")
+    assert (people / "model" / "model.safetensors").is_file()
+
+
+def test_names_with_brackets_and_arrows_survive_any_terminal(people, saved):
+    (people / "a[b].jsonl").write_text((people / "forget.jsonl").read_text())
+    arguments = ["erase", str(saved["llava"]), "--forget", "a[b].jsonl", "--retain", "retain.jsonl"]
+    arguments += ["--out", "run[red]", "--eval", "[/x]=retain.jsonl", "--max-new-tokens", "2"]
+    code = f"from kvw.cli import main; main({arguments!r})"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "run[red]" in found.stdout
+    assert "[/x]" in found.stdout
+
+
+def test_a_damaged_picture_is_found_before_the_first_forward(people, saved, capsys):
+    content = (people / "retain-1.png").read_bytes()
+    (people / "retain-1.png").write_bytes(content[:50])
+    code = erase(saved)
+    error = capsys.readouterr().err
+    assert code == 2
+    assert "retain.jsonl:2" in error
+    assert "scoring" not in error
+
+
+def test_records_hold_no_path_of_this_machine(people, saved):
+    content = (people / "retain-1.png").read_bytes()
+    (people / "broken").mkdir()
+    (people / "broken" / "retain-1.png").write_bytes(content[:50])
+    (people / "broken" / "bad.jsonl").write_text((people / "retain.jsonl").read_text().splitlines()[1])
+    assert erase(saved, "--eval", f"bad={people / 'broken' / 'bad.jsonl'}") == 0
+    for name in ("run.json", "samples.jsonl", "edit.safetensors"):
+        assert str(people).encode() not in (people / "run" / name).read_bytes(), name
+    assert json.loads((people / "run" / "run.json").read_text())["splits"]["bad"]["unlearned"]["failed"] == 1
+
+
 def test_a_full_disk_while_the_model_is_saved(people, saved, capsys, monkeypatch):
     assert erase(saved) == 0
     before = (people / "run" / "run.json").read_text()
@@ -288,7 +336,7 @@ def test_a_full_disk_while_the_model_is_saved(people, saved, capsys, monkeypatch
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
+    monkeypatch.setattr("kvw.models.saving._patch", full)
     assert_refused(capsys, erase(saved, "--force", "--gamma", 1), "disk is full", "untouched")
     assert (people / "run" / "run.json").read_text() == before
     assert sorted(path.name for path in people.iterdir() if path.name.startswith(".")) == []
@@ -303,8 +351,8 @@ def test_models_that_cannot_be_used(people, saved, tmp_path, capsys):
     save_file(weights, tmp_path / "nan" / "model.safetensors", {"format": "pt"})
     assert_refused(capsys, run("erase", tmp_path / "nan", *common), "NaN")
     config = json.loads((tmp_path / "nan" / "config.json").read_text())
-    (tmp_path / "nan" / "config.json").write_text(json.dumps({**config, "model_type": "vipllava"}))
-    assert_refused(capsys, run("erase", tmp_path / "nan", *common), "'vipllava'", "down_proj", "llava, qwen2_vl")
+    (tmp_path / "nan" / "config.json").write_text(json.dumps({**config, "model_type": "llava_next_video"}))
+    assert_refused(capsys, run("erase", tmp_path / "nan", *common), "'llava_next_video'", "mlp.down_proj", "qwen2_vl")
     assert not (people / "run").exists()
 
 

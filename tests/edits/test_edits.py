@@ -7,13 +7,14 @@ import json
 
 import pytest
 import torch
-from accelerate import cpu_offload
+from accelerate import cpu_offload, disk_offload
 from safetensors.torch import load_file, save_file
 from tests.batches import logits, text_batch, weights
 
 import kvw
 from kvw.edits import EditMetadata, GateEdit, RoundedGateEdit
-from kvw.models.families import MatrixKey, find_value_matrices
+from kvw.models.families import find_value_matrices
+from kvw.models.value_matrix import MatrixKey
 
 BATCH = text_batch(2, 10, 3, seed=0)
 
@@ -89,16 +90,30 @@ def test_an_attached_edit_in_half_precision_is_as_close_as_one_rounding(llava):
 
 
 @pytest.mark.parametrize("make", [gate_edit, rounded_edit])
-def test_offloaded_weights_are_edited_too(llava, make):
-    expected = copy.deepcopy(llava)
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_offloaded_weights_are_edited_too(llava, make, place, tmp_path):
+    expected, original = copy.deepcopy(llava), logits(llava, BATCH)
     edit = make(llava)
     edit.fold(expected)
-    offloaded = cpu_offload(copy.deepcopy(llava), execution_device=torch.device("cpu"))
+    if place == "disk":
+        offloaded = disk_offload(llava, tmp_path, execution_device=torch.device("cpu"))
+    else:
+        offloaded = cpu_offload(llava, execution_device=torch.device("cpu"))
+    with edit.attach(offloaded):
+        torch.testing.assert_close(logits(offloaded, BATCH), logits(expected, BATCH), rtol=1e-4, atol=1e-5)
+    assert torch.equal(logits(offloaded, BATCH), original)
     edit.fold(offloaded)
     torch.testing.assert_close(logits(offloaded, BATCH), logits(expected, BATCH))
-    untouched = cpu_offload(llava, execution_device=torch.device("cpu"))
-    with edit.attach(untouched):
-        torch.testing.assert_close(logits(untouched, BATCH), logits(expected, BATCH), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("parity", [False, True])
+def test_offloaded_models_are_weakened_as_loaded_ones(llava, parity, tmp_path):
+    batches = [text_batch(1, 9, 3, seed=index) for index in range(3)]
+    expected = kvw.weaken(llava, batches, [BATCH], gamma=1.0, layers=(0, 3), parity=parity)
+    offloaded = disk_offload(llava, tmp_path, execution_device=torch.device("cpu"))
+    found = kvw.weaken(offloaded, batches, [BATCH], gamma=1.0, layers=(0, 3), parity=parity)
+    for name, value in expected.tensors().items():
+        torch.testing.assert_close(found.tensors()[name], value)
 
 
 @pytest.mark.parametrize("make", [gate_edit, rounded_edit])
@@ -140,8 +155,9 @@ def test_the_edit_of_another_model_is_refused(qwen2_vl, llava):
 def test_quantised_weights_are_refused_for_folding(llava):
     matrix = find_value_matrices(llava)[1]
     matrix.module.weight = torch.nn.Parameter(torch.zeros_like(matrix.module.weight).to(torch.int8), False)
+    edit = gate_edit(llava)
     with pytest.raises(kvw.UserError, match="quantised"):
-        gate_edit(llava).fold(llava)
+        edit.fold(llava)
 
 
 def test_files_that_are_no_edits_are_refused(tmp_path):
@@ -157,6 +173,13 @@ def test_files_that_are_no_edits_are_refused(tmp_path):
     save_file({"layer.0.log_gates": torch.zeros(1)}, tmp_path / "later.safetensors", header)
     with pytest.raises(kvw.UserError, match="not an edit file"):
         kvw.load_edit(tmp_path / "later.safetensors")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 0.5])
+def test_gates_that_make_no_sense_are_refused(tmp_path, value):
+    GateEdit({MatrixKey(0): torch.tensor([0.0, value])}).save(tmp_path / "edit.safetensors")
+    with pytest.raises(kvw.UserError, match="not an edit file"):
+        kvw.load_edit(tmp_path / "edit.safetensors")
 
 
 @pytest.mark.parametrize("key", [MatrixKey(0), MatrixKey(31), MatrixKey(3, 0), MatrixKey(12, 127)])

@@ -16,7 +16,8 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 import kvw
 from kvw.methods.kvw import Step
-from kvw.models.families import MatrixKey, find_value_matrices
+from kvw.models.families import find_value_matrices
+from kvw.models.value_matrix import MatrixKey
 
 HERE = Path(__file__).parent / "cases"
 ROOTS = [HERE, *(Path(extra) for extra in os.environ.get("KVW_GOLDEN_CASES", "").split(os.pathsep) if extra)]

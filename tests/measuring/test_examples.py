@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -106,6 +108,43 @@ def test_an_interrupted_run_goes_on_to_the_same_digits(prepared, stop_after):
     assert [path.name for path in (cache_directory() / "statistics").iterdir() if "unfinished" in path.name] == []
 
 
+def test_an_interrupted_run_starts_anew_when_the_data_come_in_another_order(prepared):
+    """The fingerprint does not depend on the order, but what an interrupted run has measured does."""
+    model, processor, items = prepared
+    calls = []
+
+    def interrupt(done, total):
+        calls.append(done)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_examples(model, processor, items, budget=120, fingerprint=FINGERPRINT, progress=interrupt)
+    # Lengths that tie are told apart by position, so the reversed file runs in another order.
+    other = [replace(item, length=100) for item in items[::-1]]
+    again = measure_examples(model, processor, other, budget=10_000, fingerprint=FINGERPRINT)
+    assert again.resumed_at == 0
+    assert_close(again.statistics, measure_examples(model, processor, items).statistics, rtol=1e-5, atol=1e-7)
+
+
+def test_a_damaged_file_of_the_cache_is_measured_again(prepared, caplog):
+    model, processor, items = prepared
+    first = measure_examples(model, processor, items, fingerprint=FINGERPRINT).statistics
+    (kept,) = (cache_directory() / "statistics").iterdir()
+    kept.write_bytes(b"")
+    again = measure_examples(model, processor, items, fingerprint=FINGERPRINT)
+    assert not again.reused
+    assert "damaged" in caplog.text
+    assert_close(again.statistics, first, rtol=0, atol=0)
+
+
+def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(prepared, tmp_path, monkeypatch, caplog):
+    model, processor, items = prepared
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path / "file"))
+    assert not measure_examples(model, processor, items, fingerprint=FINGERPRINT).reused
+    assert "could not be kept" in caplog.text
+
+
 def test_work_is_saved_from_time_to_time_against_a_hard_kill(prepared, monkeypatch):
     model, processor, items = prepared
     monkeypatch.setattr(module, "SECONDS_BETWEEN_SAVES", 0.0)
@@ -135,7 +174,7 @@ def test_files_that_are_no_statistics_are_refused(tmp_path):
     with pytest.raises(UserError, match="no statistics file"):
         Statistics.load(tmp_path / "missing.safetensors")
     (tmp_path / "text.safetensors").write_text("hello, this is not safetensors")
-    with pytest.raises(UserError, match="not a safetensors file"):
+    with pytest.raises(UserError, match="not a complete statistics file"):
         Statistics.load(tmp_path / "text.safetensors")
 
 

@@ -8,9 +8,8 @@ from PIL import Image
 from tests.batches import logits, text_batch
 
 from kvw.errors import UserError
-from kvw.measuring.engine import measure, run_batch
-from kvw.measuring.recorder import recording
-from kvw.models.families import MatrixKey, ValueMatrix, find_value_matrices
+from kvw.measuring.engine import measure
+from kvw.models.families import find_value_matrices
 
 BATCH = text_batch(2, 8, 2, seed=0)
 
@@ -25,12 +24,11 @@ def test_the_forward_ends_inside_the_last_measured_layer(llava):
 
 
 def test_a_value_matrix_that_saw_no_token_is_reported(llava):
-    elsewhere = ValueMatrix(MatrixKey(0), "nowhere", torch.nn.Linear(4, 4))
-    with (
-        recording([elsewhere, *find_value_matrices(llava)[1:3]]) as recorder,
-        pytest.raises(UserError, match="nowhere"),
-    ):
-        run_batch(llava, recorder, BATCH, "answer")
+    layer = llava.model.language_model.layers[1]
+    layer.mlp.forward = torch.nn.Identity().forward  # this layer's value projection never runs
+    with pytest.raises(UserError, match="saw no token") as caught:
+        measure(llava, [BATCH], layers=(0, 2))
+    assert caught.value.found == "model.language_model.layers.1.mlp.down_proj"
 
 
 def test_labels_that_do_not_line_up_with_the_decoder_are_refused(llava):
@@ -46,6 +44,14 @@ def test_float_inputs_are_cast_to_the_model_and_sums_stay_exact(llava, llava_pro
     assert inputs["pixel_values"].dtype == torch.float32
     statistics = measure(llava.to(torch.bfloat16), [{**inputs, "labels": inputs["input_ids"]}])
     assert all(value.dtype == torch.float64 for value in statistics.sums.values())
+
+
+def test_every_module_gets_its_own_training_flag_back(llava):
+    llava.train()
+    llava.model.vision_tower.eval()
+    before = {name: module.training for name, module in llava.named_modules()}
+    measure(llava, [BATCH])
+    assert {name: module.training for name, module in llava.named_modules()} == before
 
 
 def test_hooks_are_gone_afterwards(llava):

@@ -14,7 +14,8 @@ from kvw.edits import RoundedGateEdit
 from kvw.measuring.engine import measure
 from kvw.methods.kvw import Step, accessor
 from kvw.methods.settings import KvwSettings
-from kvw.models.families import MatrixKey, find_value_matrices
+from kvw.models.families import find_value_matrices
+from kvw.models.value_matrix import MatrixKey
 
 FORGET = [text_batch(1, 9 + index % 4, 3, seed=index) for index in range(5)]
 RETAIN = [text_batch(2, 12, 4, seed=100 + index) for index in range(3)]
@@ -211,6 +212,18 @@ def test_every_setting_changes_the_result(llava, change):
     assert differ(gates(llava, **base), gates(llava, **{**base, **change}))
 
 
+@pytest.mark.parametrize(("batches", "update_every", "epochs"), [(5, 2, 2), (5, 5, 1), (4, 2, 3), (1, 3, 2)])
+def test_both_schedules_count_the_same_steps(llava, batches, update_every, epochs):
+    """A step never spans two epochs, so five batches two by two are three steps in every epoch."""
+    settings = {"update_every": update_every, "epochs": epochs}
+    steps: list[Step] = []
+    progressive = kvw.weaken(llava, FORGET[:batches], RETAIN, on_step=steps.append, **settings)
+    one_shot = kvw.weaken(llava, FORGET[:batches], RETAIN, schedule="one-shot", **settings)
+    expected = math.ceil(batches / update_every) * epochs
+    assert len(steps) == progressive.metadata.settings["steps"] == one_shot.metadata.settings["steps"] == expected
+    assert one_shot.metadata.settings["update_every"] == update_every
+
+
 def test_a_seed_repeats_itself(llava):
     settings = {"gamma": 2.0, "layers": (0, 3), "epochs": 2}
     assert_same(gates(llava, seed=5, **settings), gates(llava, seed=5, **settings), rtol=0, atol=0)
@@ -249,11 +262,13 @@ def test_an_exception_in_the_model_comes_through_and_leaves_no_hook(llava):
         ({"gamma": 0.0}, "gamma must be a positive number"),
         ({"gamma": float("nan")}, "gamma must be a positive number"),
         ({"gamma": float("inf")}, "gamma must be a positive number"),
-        ({"update_every": 0}, "update_every must be at least 1"),
-        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"update_every": 0}, "update_every must be a whole number"),
+        ({"epochs": 0}, "epochs must be a whole number"),
         ({"layers": (2, 9)}, "does not fit this model"),
         ({"layers": (3, 1)}, "does not fit this model"),
         ({"parity": True, "schedule": "one-shot"}, "no one-shot form"),
+        ({"schedule": "one_shot"}, "no such schedule"),
+        ({"positions": "answers"}, "no such positions"),
         ({"retain": None}, "retain set is missing"),
         ({"retain": []}, "nothing to average"),
         ({"forget": []}, "nothing would be weakened"),

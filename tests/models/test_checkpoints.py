@@ -16,7 +16,7 @@ from kvw.errors import UserError
 from kvw.files import new_directory
 from kvw.models.families import find_value_matrices
 from kvw.models.loading import Checkpoint, find_checkpoint, load_model, load_processor, skeleton
-from kvw.models.saving import check_disk_space, save_checkpoint, tensor_shapes
+from kvw.models.saving import check_disk_space, check_saved, locate, save_checkpoint
 
 
 @pytest.fixture
@@ -31,26 +31,82 @@ def change_weights(folder, change):
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
-@pytest.mark.parametrize("family", ["llava", "qwen2_vl", "qwen2_5_vl"])
+def halved(_, weight):
+    return weight * 0.5
+
+
+def save(checkpoint, folder, change=halved, layer=1):
+    matrices = find_value_matrices(skeleton(checkpoint))
+    save_checkpoint(checkpoint.folder, folder, locate(matrices[layer : layer + 1], checkpoint.folder), change)
+
+
 def test_a_saved_model_is_an_ordinary_checkpoint(saved, family, tmp_path):
     checkpoint = find_checkpoint(str(saved[family]))
-    model = load_model(checkpoint)
-    with torch.no_grad():
-        find_value_matrices(model)[1].module.weight.mul_(0.5)
     (tmp_path / "model").mkdir()
-    save_checkpoint(model, checkpoint.folder, tmp_path / "model")
-
+    save(checkpoint, tmp_path / "model")
+    model = load_model(checkpoint)
+    matrix = find_value_matrices(model)[1]
+    matrix.write(matrix.read() * 0.5)
     again = AutoModelForImageTextToText.from_pretrained(tmp_path / "model", dtype="auto")
     for (name, value), (_, expected) in zip(again.state_dict().items(), model.state_dict().items(), strict=True):
         assert torch.equal(value, expected), name
     AutoProcessor.from_pretrained(tmp_path / "model")
     for path in checkpoint.folder.iterdir():
+        before, after = path.read_bytes(), (tmp_path / "model" / path.name).read_bytes()
         if path.suffix != ".safetensors":
-            assert (tmp_path / "model" / path.name).read_bytes() == path.read_bytes(), path.name
-    before, after = load_file(checkpoint.folder / "model.safetensors"), load_file(tmp_path / "model/model.safetensors")
-    changed = [name for name in before if not torch.equal(before[name], after[name])]
-    assert len(changed) == 1
-    assert changed[0].endswith("layers.1.mlp.down_proj.weight")
+            assert before == after, path.name
+        else:
+            different = sum(one != other for one, other in zip(before, after, strict=True))
+            assert 0 < different <= matrix.read().numel() * matrix.read().element_size()
+
+
+def test_a_sharded_checkpoint_with_mixed_dtypes_keeps_every_other_byte(saved, tmp_path):
+    """Two shards, one of them in half precision, a tensor nobody uses, and the same weights in another format."""
+    weights = load_file(saved["llava"] / "model.safetensors")
+    shutil.copytree(saved["llava"], tmp_path / "source", ignore=shutil.ignore_patterns("*.safetensors"))
+    names = sorted(weights)
+    shards = {
+        "model-00001-of-00002.safetensors": {name: weights[name] for name in names[::2]},
+        "model-00002-of-00002.safetensors": {name: weights[name].bfloat16() for name in names[1::2]},
+    }
+    shards["model-00001-of-00002.safetensors"]["model.rotary_emb.inv_freq"] = torch.ones(4)
+    index = {name: file for file, tensors in shards.items() for name in tensors}
+    (tmp_path / "source" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    for file, tensors in shards.items():
+        save_file(tensors, tmp_path / "source" / file, {"format": "pt"})
+    (tmp_path / "source" / "model-f16.gguf").write_bytes(b"the knowledge in another format")
+    (tmp_path / "source" / "consolidated.safetensors").write_bytes(b"and another")
+    (tmp_path / "out").mkdir()
+    save(find_checkpoint(str(tmp_path / "source")), tmp_path / "out")
+    assert not (tmp_path / "out" / "model-f16.gguf").exists()
+    assert not (tmp_path / "out" / "consolidated.safetensors").exists()
+    changed = []
+    for file, tensors in shards.items():
+        after = load_file(tmp_path / "out" / file)
+        assert {name: value.dtype for name, value in after.items()} == {n: v.dtype for n, v in tensors.items()}
+        changed += [name for name in tensors if not torch.equal(tensors[name], after[name])]
+    (name,) = changed
+    assert name.endswith("language_model.model.layers.1.mlp.down_proj.weight")
+    assert torch.equal(load_file(tmp_path / "out" / index[name])[name], shards[index[name]][name] * 0.5)
+
+
+def test_a_matrix_that_the_files_do_not_hold(folder):
+    change_weights(folder, lambda weights: weights.pop("language_model.model.layers.1.mlp.down_proj.weight"))
+    matrices = find_value_matrices(skeleton(find_checkpoint(str(folder))))
+    with pytest.raises(UserError, match="was not found in the files") as caught:
+        locate(matrices, folder)
+    assert "layers.1.mlp.down_proj" in caught.value.what
+
+
+def test_what_was_written_is_compared_with_what_was_scored(saved, tmp_path):
+    checkpoint = find_checkpoint(str(saved["llava"]))
+    stored = locate(find_value_matrices(load_model(checkpoint))[1:2], checkpoint.folder)
+    save_checkpoint(checkpoint.folder, tmp_path, stored, halved)
+    with pytest.raises(UserError, match="is not the weight that was scored"):
+        check_saved(tmp_path, stored)
+    for entry in stored.values():
+        entry.matrix.write(entry.matrix.read() * 0.5)
+    check_saved(tmp_path, stored)
 
 
 @pytest.mark.parametrize("where", ["does/not/exist", "nobody/nothing", "three/part/name"])
@@ -96,12 +152,22 @@ def test_a_configuration_that_is_no_json(folder):
         skeleton(find_checkpoint(str(folder)))
 
 
-def test_an_unknown_family_is_refused_before_any_weight_is_read(folder):
+def test_an_unknown_family(folder):
     config = json.loads((folder / "config.json").read_text())
     config["model_type"] = "no_such_model"
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="no_such_model"):
-        load_model(find_checkpoint(str(folder)))
+        skeleton(find_checkpoint(str(folder)))
+
+
+def test_code_in_a_checkpoint_is_never_run(folder, monkeypatch):
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text("raise SystemExit('the code of the checkpoint was run')")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(UserError, match="could not be read"):
+        skeleton(find_checkpoint(str(folder)))
 
 
 def test_a_checkpoint_without_its_processor(folder):
@@ -111,26 +177,21 @@ def test_a_checkpoint_without_its_processor(folder):
         load_processor(find_checkpoint(str(folder)))
 
 
-def test_a_disk_without_room_is_noticed_beforehand(llava, tmp_path, monkeypatch):
+def test_a_disk_without_room_is_noticed_beforehand(saved, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(UserError, match="no room"):
-        check_disk_space(llava, tmp_path / "not" / "yet" / "there")
+        check_disk_space(saved["llava"], tmp_path / "not" / "yet" / "there")
 
 
-def test_a_disk_that_fills_up_while_writing_is_a_message(llava, saved, tmp_path):
+def test_a_disk_that_fills_up_while_writing_is_a_message(saved, tmp_path):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         expected = pytest.raises(UserError, match=f"disk is full: {tmp_path / 'model'} ")
         with expected, new_directory(tmp_path / "model") as new:
-            save_checkpoint(llava, saved["llava"], new)
+            save(find_checkpoint(str(saved["llava"])), new)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_shapes_are_read_from_headers(folder):
-    shapes = tensor_shapes(folder)
-    assert shapes == {name: tuple(value.shape) for name, value in load_file(folder / "model.safetensors").items()}

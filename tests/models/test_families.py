@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, Idefics3Config, Idefics3ForConditionalGeneration
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from kvw.errors import UserError
 from kvw.models.candidates import describe_candidates, find_candidates
@@ -25,7 +25,7 @@ def test_every_text_layer_is_found_and_nothing_of_the_vision_tower(model):
 def test_a_wrong_shape_is_refused(llava):
     layer = llava.model.language_model.layers[2].mlp
     layer.down_proj = torch.nn.Linear(7, layer.down_proj.out_features, bias=False)
-    with pytest.raises(UserError, match="not the value projection") as caught:
+    with pytest.raises(UserError, match="not the value projection of an FFN") as caught:
         find_value_matrices(llava)
     assert "layers.2.mlp.down_proj" in str(caught.value)
 
@@ -37,40 +37,24 @@ def test_a_missing_layer_is_refused(llava):
 
 
 def test_an_unknown_family_lists_what_was_found():
-    config = Idefics3Config(
-        text_config={
-            "model_type": "llama",
-            "hidden_size": 16,
-            "intermediate_size": 40,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 2,
-            "vocab_size": 50,
-            "pad_token_id": 0,
-        },
-        vision_config={
-            "hidden_size": 16,
-            "intermediate_size": 24,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 2,
-            "image_size": 16,
-            "patch_size": 8,
-        },
-    )
+    config = AutoConfig.for_model("got_ocr2")
+    config.text_config.num_hidden_layers = 2
     with torch.device("meta"):
-        model = Idefics3ForConditionalGeneration(config)
-    with pytest.raises(UserError, match="does not know the vision-language family 'idefics3'") as caught:
+        model = AutoModelForImageTextToText.from_config(config)
+    with pytest.raises(UserError, match="does not know the vision-language family 'got_ocr2'") as caught:
         find_value_matrices(model)
-    assert "2 x model.text_model.layers.*.mlp.down_proj (40 -> 16)" in caught.value.found
+    assert "2 x model.language_model.layers.*.mlp.down_proj (2816 -> 1024)" in caught.value.found
     assert "llava" in caught.value.do
 
 
-def test_a_text_model_without_linear_layers_says_so():
-    with torch.device("meta"):
-        model = GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=20, n_positions=8))
-    assert describe_candidates(model) == "no repeated linear map that narrows its input"
-    with pytest.raises(UserError, match="'gpt2'"):
-        find_value_matrices(model)
+def test_an_unknown_decoder_is_refused(llava):
+    llava.config.text_config.model_type = "made_up"
+    with pytest.raises(UserError, match="does not know the text decoder 'made_up'"):
+        find_value_matrices(llava)
+
+
+def test_a_model_without_blocks_says_so():
+    assert describe_candidates(torch.nn.Linear(4, 2)) == "no repeated linear map that narrows its input"
 
 
 def test_candidates_are_grouped_over_blocks(llava):

@@ -91,7 +91,7 @@ def test_splits_are_balanced_over_people_and_attributes():
 
 
 def test_written_files_are_valid_and_their_images_exist(tmp_path):
-    world = World(people=8, forget=2, seed=3)
+    world = World(people=8, forget=2, seed=3, image_size=32)
     files = write_world(world, tmp_path / "world")
     assert tuple(files) == SPLITS
     identifiers = []
@@ -107,7 +107,7 @@ def test_written_files_are_valid_and_their_images_exist(tmp_path):
         identifiers += [row["id"] for row in rows]
     assert len(identifiers) == len(set(identifiers))
     with Image.open(tmp_path / "world" / "images" / "held-out-3-0.png") as image:
-        assert image.size == (96, 96)
+        assert image.size == (32, 32)
 
 
 def test_impossible_worlds_and_unknown_splits_are_refused():

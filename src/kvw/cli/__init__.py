@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -34,6 +35,9 @@ for verb in (erase, measure, apply, evaluate, inspect, chat, demo):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and exit: 0 well, 2 the user must fix something, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character is no reason to stop
     messages = Console(stderr=True, highlight=False, emoji=False)
     try:
         app(arguments, exit_on_error=False)
@@ -44,5 +48,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         messages.print(str(error), markup=False, soft_wrap=True)
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
-        messages.print("interrupted; the same command goes on where measuring stopped")
+        messages.print("interrupted; nothing was written, and statistics measured so far are kept for the next run")
         sys.exit(INTERRUPTED)

@@ -26,11 +26,13 @@ def chat(
     """Ask the original and the edited model the same questions; each question stands alone."""
     checkpoint = find_model(model)
 
+    from kvw.cli.console import ConsoleReporter
     from kvw.edits import load_edit
     from kvw.runs.chat import Conversation
 
     loaded_edit = load_edit(edit) if edit else None
-    conversation = Conversation(checkpoint, loaded_edit, tuple(image or ()), max_new_tokens=max_new_tokens)
+    pictures = tuple(image or ())
+    conversation = Conversation(checkpoint, loaded_edit, pictures, ConsoleReporter(), max_new_tokens=max_new_tokens)
     for question in ask or _typed_questions():
         for name, answer in conversation.answer(question).items():
             print(f"{name}: {answer}")

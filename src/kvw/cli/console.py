@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from kvw.runs.reporter import Progress as ProgressFunction
+from kvw.progress import Progress as ProgressFunction
 
 SECONDS_BETWEEN_LINES = 15.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,12 +80,12 @@ def parse_layers(text: str | None) -> tuple[int, int] | None:
     """
     if text is None:
         return None
-    first, colon, last = text.partition(":")
-    if not (colon and first.isdigit() and last.isdigit()):
+    found = re.fullmatch(r"([0-9]+):([0-9]+)", text)
+    if found is None:
         raise UserError(
             "--layers needs the first and the last layer.", found=text, do="write it as FIRST:LAST, for example 1:25"
         )
-    return int(first), int(last)
+    return int(found[1]), int(found[2])
 
 
 def parse_splits(entries: list[str]) -> dict[str, Path]:

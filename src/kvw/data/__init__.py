@@ -2,7 +2,7 @@
 
 from kvw.data.batches import Prepared, answer_batch, image_groups, prepare, prompt_batch, to_model
 from kvw.data.example import Example, ImageSource
-from kvw.data.images import image_digest, load_image
+from kvw.data.images import check_images, image_digest, load_image
 from kvw.data.readers import read_examples
 from kvw.data.rendering import Rendered, render
 
@@ -12,6 +12,7 @@ __all__ = [
     "Prepared",
     "Rendered",
     "answer_batch",
+    "check_images",
     "image_digest",
     "image_groups",
     "load_image",

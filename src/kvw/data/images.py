@@ -6,12 +6,14 @@ import hashlib
 import io
 import struct
 import zlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
 from PIL import Image, ImageCms, ImageOps
 
-from kvw.data.example import ImageSource
+from kvw.data.example import Example, ImageSource
 from kvw.errors import UserError
 
 # What Pillow's decoders raise on broken files; there is no common base class.
@@ -68,6 +70,22 @@ def image_size(source: ImageSource, identifier: str) -> tuple[int, int]:
             return image.height, image.width
     except BROKEN_IMAGE as error:
         raise _unreadable(source, identifier, error) from error
+
+
+def check_images(examples: Iterable[Example]) -> None:
+    """Decode every image once, several at a time, so that a damaged one is found before a long run begins.
+
+    Raises:
+        UserError: An image cannot be read; names the example.
+    """
+    owners = {source: example.identifier for example in examples for source in example.images}
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(_check, owners.items()):
+            pass
+
+
+def _check(owned: tuple[ImageSource, str]) -> None:
+    load_image(*owned)
 
 
 def image_digest(source: ImageSource) -> str:

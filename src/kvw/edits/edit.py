@@ -18,14 +18,16 @@ from transformers import PreTrainedModel
 from kvw.edits.summary import LayerSummary
 from kvw.errors import UserError
 from kvw.files import write_bytes
-from kvw.models.families import MatrixKey, ValueMatrix, find_value_matrices
+from kvw.models.families import find_value_matrices
+from kvw.models.value_matrix import MatrixKey, ValueMatrix
 
 FORMAT = "kvw edit 1"
+PACKAGES = ("kvw", "torch", "torchvision", "transformers", "tokenizers", "pillow", "accelerate")
 
 
 def package_versions() -> dict[str, str]:
     """Versions of the packages that results depend on."""
-    return {name: version(name) for name in ("kvw", "torch", "transformers")}
+    return {name: version(name) for name in PACKAGES}
 
 
 class EditMetadata(BaseModel):
@@ -87,8 +89,32 @@ class Edit(ABC):
         """Put the edit in force on a live model without changing its weights for good."""
 
     @abstractmethod
+    def changed(self, matrix: ValueMatrix, weight: Tensor) -> Tensor:
+        """The weight of one value matrix with the edit in it.
+
+        Args:
+            matrix: Which one; only its key and orientation are used.
+            weight: Its weight, in any floating dtype, as it is now; not changed.
+
+        Returns:
+            The new weight, of the same shape and dtype.
+        """
+
     def fold(self, model: PreTrainedModel) -> None:
-        """Write the edit into the weights of a live model, once, from the values they have now."""
+        """Write the edit into the weights of a live model, once, from the values they have now.
+
+        Raises:
+            UserError: The edit is of another model, or the weights are quantised.
+        """
+        for matrix in self.value_matrices(model).values():
+            weight = matrix.read()
+            if not weight.is_floating_point():
+                raise UserError(
+                    f"{matrix.name} holds quantised weights, which an edit cannot be folded into.",
+                    found=str(weight.dtype),
+                    do="attach the edit instead, or fold it into the full-precision checkpoint with: kvw apply",
+                )
+            matrix.write(self.changed(matrix, weight))
 
     @abstractmethod
     def describe(self) -> list[LayerSummary]:

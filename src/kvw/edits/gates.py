@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from kvw.edits.edit import Attachment, Edit, EditMetadata
 from kvw.edits.summary import LayerSummary, summarise_log_gates
-from kvw.errors import UserError
-from kvw.models.families import MatrixKey
+from kvw.models.value_matrix import MatrixKey, ValueMatrix
 
 
 class GateEdit(Edit):
@@ -50,25 +48,11 @@ class GateEdit(Edit):
             handles.append(matrix.module.register_forward_pre_hook(hook))
         return _Hooks(handles)
 
-    def fold(self, model: PreTrainedModel) -> None:
-        """Multiply column i of every value matrix by g_i, in float32 or better, and round once to the weight's dtype.
-
-        Raises:
-            UserError: The edit is of another model, or the weights are quantised.
-        """
-        for key, matrix in self.value_matrices(model).items():
-            # Offloaded weights live elsewhere; without this the product would be silently lost.
-            with align_module_device(matrix.module), torch.no_grad():
-                weight = matrix.module.weight
-                if not weight.is_floating_point():
-                    raise UserError(
-                        f"{matrix.name} holds quantised weights, which gates cannot be folded into.",
-                        found=str(weight.dtype),
-                        do="attach the edit instead, or fold it into the full-precision checkpoint with: kvw apply",
-                    )
-                exact = torch.promote_types(weight.dtype, torch.float32)
-                gates = self.log_gates[key].to(weight.device, exact).exp()
-                weight.copy_(weight.to(exact) * gates)
+    def changed(self, matrix: ValueMatrix, weight: Tensor) -> Tensor:
+        """Multiply knowledge vector i by g_i, in float32 or better, and round once to the weight's dtype."""
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        gates = self.log_gates[matrix.key].to(weight.device, exact).exp()
+        return (weight.to(exact) * matrix.along_vectors(gates)).to(weight.dtype)
 
     def describe(self) -> list[LayerSummary]:
         """Counts and means of the gates."""
@@ -81,6 +65,9 @@ class GateEdit(Edit):
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], metadata: EditMetadata) -> GateEdit:
         """Read the names written by :meth:`tensors`."""
+        for name, value in tensors.items():
+            if value.ndim != 1 or not bool((value <= 0).all()) or not bool(value.isfinite().all()):
+                raise ValueError(f"{name} holds no log-gates (finite numbers, at most 0)")
         return cls({MatrixKey.parse(name): value for name, value in tensors.items()}, metadata)
 
 
@@ -93,7 +80,8 @@ class _ScaleInput:
     def __call__(self, _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         coefficients: Tensor = inputs[0]
         if self._gates.device != coefficients.device:
-            self._gates = self._gates.to(coefficients.device)
+            with torch.inference_mode(False):  # an inference tensor kept here would break later gradients
+                self._gates = self._gates.to(coefficients.device)
         exact = torch.promote_types(coefficients.dtype, torch.float32)
         return ((coefficients.to(exact) * self._gates.to(exact)).to(coefficients.dtype), *inputs[1:])
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-from accelerate.utils import align_module_device
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from kvw.edits.edit import Attachment, Edit, EditMetadata
 from kvw.edits.summary import LayerSummary, summarise_log_gates
-from kvw.models.families import MatrixKey, ValueMatrix
+from kvw.models.value_matrix import MatrixKey, ValueMatrix
 
 
 class RoundedGateEdit(Edit):
@@ -47,15 +45,11 @@ class RoundedGateEdit(Edit):
         self.fold(model)
         return originals
 
-    def fold(self, model: PreTrainedModel) -> None:
-        """Multiply the columns by each step's gates in turn, rounding to the weight's dtype every time.
-
-        Raises:
-            UserError: The edit is of another model.
-        """
-        for key, matrix in self.value_matrices(model).items():
-            for gates in self.steps[key]:
-                multiply_in_place(matrix, gates)
+    def changed(self, matrix: ValueMatrix, weight: Tensor) -> Tensor:
+        """Multiply each step's gates in turn, rounding to the weight's dtype every time."""
+        for gates in self.steps[matrix.key]:
+            weight = weight * matrix.along_vectors(gates.to(weight.device, weight.dtype))
+        return weight
 
     def describe(self) -> list[LayerSummary]:
         """Counts and means of the product of all steps' rounded gates (the rounding of the weights is not in it)."""
@@ -75,22 +69,10 @@ class KeptWeights(Attachment):
     """Copies of value matrices that :meth:`detach` writes back."""
 
     def __init__(self, matrices: list[ValueMatrix]) -> None:
-        self._originals = []
-        for matrix in matrices:
-            with align_module_device(matrix.module):
-                self._originals.append((matrix.module, matrix.module.weight.detach().clone()))
+        self._originals = [(matrix, matrix.read().clone()) for matrix in matrices]
 
     def detach(self) -> None:
         """Write the originals back."""
-        for module, original in self._originals:
-            with align_module_device(module), torch.no_grad():
-                module.weight.copy_(original)
+        for matrix, original in self._originals:
+            matrix.write(original)
         self._originals = []
-
-
-def multiply_in_place(matrix: ValueMatrix, gates: Tensor) -> None:
-    """Multiply column i by gate i in the weight's own dtype; gates: (width,), any float dtype."""
-    # Offloaded weights live elsewhere; without aligning the product would be silently lost.
-    with align_module_device(matrix.module), torch.no_grad():
-        weight = matrix.module.weight
-        weight.mul_(gates.to(weight.device, weight.dtype))

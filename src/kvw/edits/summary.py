@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from kvw.models.families import MatrixKey
+from kvw.models.value_matrix import MatrixKey
 
 
 class LayerSummary(BaseModel):

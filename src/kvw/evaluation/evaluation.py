@@ -14,7 +14,7 @@ from kvw.errors import UserError
 from kvw.evaluation.generation import generate_answers
 from kvw.evaluation.metrics import exact_match, normalised_substring, rouge_l
 from kvw.evaluation.probability import answer_probabilities
-from kvw.evaluation.running import Progress
+from kvw.progress import Progress
 
 
 class Record(BaseModel):
@@ -147,7 +147,7 @@ def _decoding_error(source: ImageSource, identifier: str) -> str | None:
     try:
         load_image(source, identifier)
     except UserError as error:
-        return str(error)
+        return error.what  # without the path of this machine, which records must not carry
     return None
 
 

@@ -10,7 +10,9 @@ from transformers import GenerationConfig, PreTrainedModel
 from kvw.data import Prepared, prompt_batch, to_model
 from kvw.data.rendering import Processor, Tokenizer
 from kvw.errors import UserError
-from kvw.evaluation.running import Key, Progress, budget_for, content_keys, inference, run_grouped
+from kvw.evaluation.running import Key, budget_for, content_keys, run_grouped
+from kvw.measuring.engine import evaluating
+from kvw.progress import Progress
 
 
 def generate_answers(
@@ -61,7 +63,7 @@ def generate_answers(
 
     answers = [""] * len(prepared)
     done = 0
-    with inference(model), _greedy(model, processor.tokenizer, max_new_tokens):
+    with evaluating(model), _greedy(model, processor.tokenizer, max_new_tokens):
         for indices, texts in run_grouped(items, lengths, run, budget=budget_for(model, budget)):
             for index, text in zip(indices, texts, strict=True):
                 for row in duplicates[index]:

@@ -14,7 +14,9 @@ from transformers import PreTrainedModel
 from kvw.data import Prepared, answer_batch, to_model
 from kvw.data.rendering import Processor
 from kvw.errors import UserError
-from kvw.evaluation.running import Progress, budget_for, content_keys, inference, run_grouped
+from kvw.evaluation.running import budget_for, content_keys, run_grouped
+from kvw.measuring.engine import evaluating
+from kvw.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def answer_probabilities(
         return _token_log_probabilities(model, answer_batch(batch, processor))
 
     results: dict[int, AnswerProbability] = {}
-    with inference(model):
+    with evaluating(model):
         for indices, found in run_grouped(
             items, [item.length for item in items], run, budget=budget_for(model, budget)
         ):

@@ -4,34 +4,17 @@ content."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TypeVar
 
-import torch
 from transformers import PreTrainedModel
 
 from kvw.data import ImageSource, Prepared, image_digest, image_groups
 from kvw.measuring.fitting import run_fitted, token_budget
 
-Progress = Callable[[int, int], None]
-"""Called with (done, total), in examples."""
 Key = tuple[str, tuple[str, ...]]
 """A text and the digests of its images: examples with equal keys are the same input to the model."""
 
 Result = TypeVar("Result")
-
-
-@contextmanager
-def inference(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every module gets its training flag back."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def content_keys(prepared: Sequence[Prepared], texts: Sequence[str]) -> list[Key]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import torch
@@ -14,20 +14,20 @@ from kvw.errors import UserError
 from kvw.measuring.positions import Positions, predicting_positions
 from kvw.measuring.recorder import Recorder, StopForward, recording
 from kvw.measuring.statistics import Statistics
-from kvw.models.families import MatrixKey, ValueMatrix, find_value_matrices, select_layers
+from kvw.models.families import find_value_matrices, select_layers
+from kvw.models.value_matrix import MatrixKey, ValueMatrix
+from kvw.progress import Progress
 
 Batch = Mapping[str, Tensor]
 """What a model's forward takes (input_ids, attention_mask, pixel_values, ...) plus ``labels`` (batch, tokens), int64,
 -100 outside the answer."""
 
-Progress = Callable[[int, int], None]
-"""Called with the number of examples or steps done and the total (0 if unknown)."""
-
 
 def run_batch(model: PreTrainedModel, recorder: Recorder, batch: Batch, positions: Positions) -> None:
     """Run one batch up to the last measured value matrix; the recorder takes in what it sees.
 
-    Floating-point inputs are cast to the model's dtype and everything is moved to its device. No gradients, no logits.
+    Floating-point inputs are cast to the model's dtype and everything is moved to its device. No logits. Call it under
+    :func:`evaluating`.
 
     Args:
         model: The model whose value matrices are hooked.
@@ -36,14 +36,13 @@ def run_batch(model: PreTrainedModel, recorder: Recorder, batch: Batch, position
         positions: Which positions count.
 
     Raises:
-        UserError: The batch lacks labels, or a value matrix saw no token or not the tokens of the batch.
+        UserError: The batch lacks labels, or a value matrix did not see the tokens of the batch.
     """
     chosen = predicting_positions(batch, positions)
     inputs = to_model({name: value for name, value in batch.items() if name != "labels"}, model)
     recorder.expect(chosen, batch["labels"].numel())
-    with torch.no_grad(), suppress(StopForward):
+    with suppress(StopForward):
         model(**inputs, use_cache=False)
-    recorder.check_complete()
 
 
 def measure(
@@ -77,26 +76,35 @@ def measure(
             run_batch(model, recorder, batch, positions)
             if progress:
                 progress(done, total)
-    return statistics_of(recorder.sums, recorder.count, matrices)
+    return statistics_of(recorder.sums, recorder.counts, matrices)
 
 
-def statistics_of(sums: Mapping[MatrixKey, Tensor], count: int, matrices: Sequence[ValueMatrix]) -> Statistics:
-    """Sums from a recorder as statistics on the CPU.
+def statistics_of(
+    sums: Mapping[MatrixKey, Tensor], counts: Mapping[MatrixKey, int], matrices: Sequence[ValueMatrix]
+) -> Statistics:
+    """Sums and counts from a recorder as statistics on the CPU.
 
     Raises:
-        UserError: No position counted, or a sum is not finite.
+        UserError: No position counted, a value matrix saw none, or a sum is not finite.
     """
-    if count == 0:
+    if not any(counts.values()):
         raise UserError(
             "No position predicts an answer token, so there is nothing to average.",
             found="every label is -100 (or no batch came)",
             do="check that labels hold the answer's token ids",
         )
+    missed = [matrix.name for matrix in matrices if not counts.get(matrix.key)]
+    if missed:
+        raise UserError(
+            "Some value matrices saw no token, so their coefficients are unknown.",
+            found=", ".join(missed[:5]) + (", ..." if len(missed) > 5 else ""),
+            do="leave these layers out with --layers, or add examples that reach them (images, for cross-attention)",
+        )
     on_cpu = {key: value.cpu().double() for key, value in sums.items()}
     for matrix in matrices:
         if not torch.isfinite(on_cpu[matrix.key]).all():
             raise not_finite(matrix.name)
-    return Statistics(on_cpu, dict.fromkeys(on_cpu, count))
+    return Statistics(on_cpu, dict(counts))
 
 
 def not_finite(name: str) -> UserError:
@@ -109,11 +117,13 @@ def not_finite(name: str) -> UserError:
 
 
 @contextmanager
-def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Switch dropout off for the block and put the training flag back afterwards."""
-    training = model.training
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients for the block; every module gets its own training flag back."""
+    training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        yield
+        with torch.no_grad():
+            yield
     finally:
-        model.train(training)
+        for module in training:
+            module.training = True

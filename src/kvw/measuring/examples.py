@@ -11,13 +11,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kvw.data.batches import Prepared, answer_batch, image_groups
-from kvw.measuring.engine import Progress, evaluating, run_batch, statistics_of
+from kvw.measuring.engine import evaluating, run_batch, statistics_of
+from kvw.measuring.fingerprint import digest
 from kvw.measuring.fitting import run_fitted, token_budget
 from kvw.measuring.kept import KeptStatistics
 from kvw.measuring.positions import Positions
 from kvw.measuring.recorder import recording
 from kvw.measuring.statistics import Statistics
-from kvw.models.families import MatrixKey, ValueMatrix, find_value_matrices, select_layers
+from kvw.models.families import find_value_matrices, select_layers
+from kvw.models.value_matrix import MatrixKey, ValueMatrix
+from kvw.progress import Progress
 
 SECONDS_BETWEEN_SAVES = 30.0
 
@@ -71,31 +74,32 @@ def measure_examples(
     finished = kept.finished()
     if finished:
         return Measured(finished, reused=True)
-    start, total = kept.unfinished()
+    groups = _in_order(prepared)
+    order = digest([[item.full, [str(image) for image in item.example.images]] for group in groups for item in group])
+    start, total = kept.unfinished(order)
     running = _Running(total, start)
     budget = budget or token_budget(model.device)
     last_save = time.monotonic()
     with evaluating(model), recording(matrices) as recorder:
 
-        def run(batch: list[Prepared]) -> tuple[dict[MatrixKey, Tensor], int]:
+        def run(batch: list[Prepared]) -> tuple[dict[MatrixKey, Tensor], dict[MatrixKey, int]]:
             recorder.restart()  # what an attempt that ran out of memory has left behind
             run_batch(model, recorder, answer_batch(batch, processor), positions)
-            return dict(recorder.sums), recorder.count
+            return dict(recorder.sums), dict(recorder.counts)
 
         try:
-            for group in _remaining(prepared, start):
-                for indices, (sums, count) in run_fitted(group, [item.length for item in group], run, budget=budget):
-                    running.add(sums, count, len(indices))
+            for group in _without(groups, start):
+                for indices, (sums, counts) in run_fitted(group, [item.length for item in group], run, budget=budget):
+                    running.add(sums, counts, len(indices))
                     if progress:
                         progress(running.done, len(prepared))
                     if time.monotonic() - last_save > SECONDS_BETWEEN_SAVES:
-                        kept.keep_unfinished(running.done, running.statistics(matrices))
+                        kept.keep_unfinished(running.done, order, running.so_far())
                         last_save = time.monotonic()
-        except KeyboardInterrupt:
-            if running.done:
-                kept.keep_unfinished(running.done, running.statistics(matrices))
-            raise
-    return Measured(kept.keep_finished(running.statistics(matrices)), resumed_at=start)
+        finally:
+            if start < running.done < len(prepared):
+                kept.keep_unfinished(running.done, order, running.so_far())
+    return Measured(kept.keep_finished(running.finished(matrices)), resumed_at=start)
 
 
 class _Running:
@@ -103,31 +107,44 @@ class _Running:
 
     def __init__(self, statistics: Statistics | None, done: int) -> None:
         sums = dict(statistics.sums) if statistics else {}
-        count = next(iter(statistics.counts.values())) if statistics else 0
-        self._state = (sums, count, done)
+        counts = dict(statistics.counts) if statistics else {}
+        self._state = (sums, counts, done)
 
     @property
     def done(self) -> int:
         return self._state[2]
 
-    def add(self, sums: Mapping[MatrixKey, Tensor], count: int, examples: int) -> None:
-        old, old_count, done = self._state
-        new = {
-            key: value + old[key].to(value.device, value.dtype) if key in old else value for key, value in sums.items()
-        }
+    def add(self, sums: Mapping[MatrixKey, Tensor], counts: Mapping[MatrixKey, int], examples: int) -> None:
+        all_sums, all_counts, done = dict(self._state[0]), dict(self._state[1]), self._state[2]
+        for key, value in sums.items():
+            all_sums[key] = value + all_sums[key].to(value.device, value.dtype) if key in all_sums else value
+            all_counts[key] = counts[key] + all_counts.get(key, 0)
         # One assignment: Ctrl-C never leaves some layers a batch ahead of the others.
-        self._state = (new, old_count + count, done + examples)
+        self._state = (all_sums, all_counts, done + examples)
 
-    def statistics(self, matrices: Sequence[ValueMatrix]) -> Statistics:
-        sums, count, _ = self._state
-        return statistics_of(sums, count, matrices)
+    def so_far(self) -> Statistics:
+        """The totals, complete or not."""
+        sums, counts, _ = self._state
+        return Statistics({key: value.cpu().double() for key, value in sums.items()}, counts)
+
+    def finished(self, matrices: Sequence[ValueMatrix]) -> Statistics:
+        sums, counts, _ = self._state
+        return statistics_of(sums, counts, matrices)
 
 
-def _remaining(prepared: Sequence[Prepared], skip: int) -> list[list[Prepared]]:
-    """The examples in the order in which they run, grouped by image count, without the first ``skip``."""
+def _in_order(prepared: Sequence[Prepared]) -> list[list[Prepared]]:
+    """The examples in the order in which they run: grouped by image count, longest first."""
     groups = []
     for positions in image_groups(prepared):
         ordered = sorted(positions, key=lambda position: (-prepared[position].length, position))
-        groups.append([prepared[position] for position in ordered[skip:]])
-        skip = max(0, skip - len(ordered))
-    return [group for group in groups if group]
+        groups.append([prepared[position] for position in ordered])
+    return groups
+
+
+def _without(groups: Sequence[list[Prepared]], skip: int) -> list[list[Prepared]]:
+    """The groups without their first ``skip`` examples."""
+    remaining = []
+    for group in groups:
+        remaining.append(group[skip:])
+        skip = max(0, skip - len(group))
+    return [group for group in remaining if group]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,20 +15,22 @@ from kvw.data.images import image_digest
 from kvw.errors import UserError
 from kvw.files import write_text
 from kvw.measuring.cache import cache_directory
+from kvw.models.saving import weight_files
+
+logger = logging.getLogger(__name__)
+
+DIGEST_LENGTH = 64
 
 
 def weights_digest(folder: Path) -> str:
     """SHA-256 over the names and contents of a checkpoint's weight files.
 
-    Digests of single files are remembered in the cache directory under path, size and modification time, so a large
-    checkpoint is read once.
+    Digests of single files are remembered in the cache directory, so a large checkpoint is read once.
 
     Raises:
-        UserError: The folder holds no weight file.
+        UserError: The folder lacks weight files.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise UserError(f"{folder} holds no weights.", do="kvw reads safetensors files only")
+    files = weight_files(folder)
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(_file_digest, files))
     return digest([path.name for path in files], digests)
@@ -62,10 +65,15 @@ def digest(*parts: Any) -> str:
 def _file_digest(path: Path) -> str:
     real = path.resolve()
     state = real.stat()
-    memory = cache_directory() / "digests" / digest(str(real), state.st_size, state.st_mtime_ns)
-    if memory.is_file():
-        return memory.read_text("utf-8")
+    # The change time, unlike the modification time, cannot be set back by tools that restore files.
+    identity = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    memory = cache_directory() / "digests" / digest(str(real), identity)
+    if memory.is_file() and len(remembered := memory.read_text("utf-8")) == DIGEST_LENGTH:
+        return remembered
     with real.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    write_text(memory, found)
+    try:
+        write_text(memory, found)
+    except UserError as error:
+        logger.warning("the digest of a weight file could not be kept for the next run: %s", error)
     return found

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from kvw.errors import UserError
 from kvw.measuring.cache import cache_directory
 from kvw.measuring.fingerprint import digest
 from kvw.measuring.statistics import Statistics
 
-DONE = "examples done"
-"""The fingerprint part that only an unfinished file carries."""
+logger = logging.getLogger(__name__)
+
+DONE, ORDER = "examples done", "order of the examples"
+"""Fingerprint parts that only an unfinished file carries."""
 
 
 class KeptStatistics:
@@ -27,21 +31,26 @@ class KeptStatistics:
     def finished(self) -> Statistics | None:
         """The finished statistics, if an earlier run left them."""
         path = self._path(".safetensors")
-        return Statistics.load(path) if path and path.is_file() else None
+        return _read(path) if path else None
 
-    def unfinished(self) -> tuple[int, Statistics | None]:
-        """How many examples an interrupted run had measured, and their statistics."""
+    def unfinished(self, order: str) -> tuple[int, Statistics | None]:
+        """How many examples an interrupted run had measured, and their statistics.
+
+        Args:
+            order: Digest of the order in which this run goes through the examples. An unfinished file of another
+                order is of no use: its examples are not the first ones of this run.
+        """
         path = self._path(".unfinished.safetensors")
-        if path is None or not path.is_file():
+        statistics = _read(path) if path else None
+        if statistics is None or statistics.fingerprint.get(ORDER) != order:
             return 0, None
-        statistics = Statistics.load(path)
         return int(statistics.fingerprint[DONE]), statistics
 
-    def keep_unfinished(self, done: int, statistics: Statistics) -> None:
+    def keep_unfinished(self, done: int, order: str, statistics: Statistics) -> None:
         """Leave what an interrupted run has."""
         path = self._path(".unfinished.safetensors")
         if path is not None and self._fingerprint is not None:
-            replace(statistics, fingerprint={**self._fingerprint, DONE: str(done)}).save(path)
+            _write(path, replace(statistics, fingerprint={**self._fingerprint, DONE: str(done), ORDER: order}))
 
     def keep_finished(self, statistics: Statistics) -> Statistics:
         """Keep the finished statistics, drop the unfinished ones, and return the former with their fingerprint."""
@@ -49,11 +58,31 @@ class KeptStatistics:
         if path is None or self._fingerprint is None:
             return statistics
         statistics = replace(statistics, fingerprint=self._fingerprint)
-        statistics.save(path)
-        path.with_suffix(".unfinished.safetensors").unlink(missing_ok=True)
+        if _write(path, statistics):
+            path.with_suffix(".unfinished.safetensors").unlink(missing_ok=True)
         return statistics
 
     def _path(self, ending: str) -> Path | None:
         if self._fingerprint is None:
             return None
         return cache_directory() / "statistics" / (digest(self._fingerprint) + ending)
+
+
+def _read(path: Path) -> Statistics | None:
+    if not path.is_file():
+        return None
+    try:
+        return Statistics.load(path)
+    except UserError as error:
+        # A damaged file of the cache is the cache's problem: measure again and replace it.
+        logger.warning("ignored a damaged file of the cache: %s", error.what)
+        return None
+
+
+def _write(path: Path, statistics: Statistics) -> bool:
+    try:
+        statistics.save(path)
+    except UserError as error:
+        logger.warning("the statistics could not be kept for the next run: %s", error)
+        return False
+    return True

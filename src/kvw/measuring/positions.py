@@ -8,12 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from kvw.data.batches import IGNORED
 from kvw.errors import UserError
 
 Positions = Literal["answer", "all"]
 """``answer``: positions that predict an answer token. ``all``: positions that predict any token of the sequence."""
-
-IGNORED_LABEL = -100
 
 
 def predicting_positions(batch: Mapping[str, Tensor], positions: Positions = "answer") -> Tensor:
@@ -47,7 +46,7 @@ def predicting_positions(batch: Mapping[str, Tensor], positions: Positions = "an
             found=f"labels {tuple(labels.shape)}, attention_mask {tuple(attended.shape)}",
         )
     attended = attended.to(labels.device)
-    target = attended if positions == "all" else labels != IGNORED_LABEL
+    target = attended if positions == "all" else labels != IGNORED
     predicts = torch.zeros_like(attended)
     predicts[:, :-1] = target[:, 1:] & attended[:, :-1]
     return predicts.flatten().nonzero().squeeze(1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kvw.errors import UserError
-from kvw.models.families import MatrixKey, ValueMatrix
+from kvw.models.value_matrix import MatrixKey, ValueMatrix
 
 
 class StopForward(Exception):
@@ -26,7 +26,8 @@ class Recorder:
     Attributes:
         sums: For each value matrix the sum of abs(m) over the positions so far: (width,), float64 (float32 on devices
             without it).
-        count: Number of positions summed so far.
+        counts: For each value matrix the number of positions summed so far. They differ where a layer does not see
+            every example (cross-attention layers, for instance, run only where there is an image).
         gates: Factors (width,), float32, that the coefficients of a matrix are multiplied by after they were
             measured; the same function as scaling the columns of the value matrix.
     """
@@ -36,9 +37,8 @@ class Recorder:
         self._last = max(self._matrices, key=lambda matrix: matrix.key.layer).key
         self._positions = torch.empty(0, dtype=torch.int64)
         self._tokens = 0
-        self._seen: set[MatrixKey] = set()
         self.sums: dict[MatrixKey, Tensor] = {}
-        self.count = 0
+        self.counts: dict[MatrixKey, int] = {}
         self.gates: dict[MatrixKey, Tensor] = {}
 
     def expect(self, positions: Tensor, tokens: int) -> None:
@@ -50,27 +50,11 @@ class Recorder:
         """
         self._positions = positions
         self._tokens = tokens
-        self._seen.clear()
-        self.count += len(positions)
-
-    def check_complete(self) -> None:
-        """Raise if a value matrix saw no token in the forward that was announced last.
-
-        Raises:
-            UserError: Names the matrices.
-        """
-        missed = [matrix.name for matrix in self._matrices if matrix.key not in self._seen]
-        if missed:
-            raise UserError(
-                "Some value matrices saw no token, so their coefficients are unknown.",
-                found=", ".join(missed[:5]) + (", ..." if len(missed) > 5 else ""),
-                do="measure only layers that the model runs through",
-            )
 
     def restart(self) -> None:
-        """Forget the sums and the count; the gates stay."""
+        """Forget the sums and counts; the gates stay."""
         self.sums.clear()
-        self.count = 0
+        self.counts.clear()
 
     def observe(self, matrix: ValueMatrix, coefficients: Tensor) -> Tensor | None:
         """Take in the input of a value projection; return what the projection shall get instead, if it differs."""
@@ -84,11 +68,11 @@ class Recorder:
         self._positions = self._positions.to(flat.device)  # copied once, unless layers lie on several devices
         chosen = flat.index_select(0, self._positions)
         total = chosen.float().abs_().sum(0, dtype=_sum_dtype(flat.device))
-        self._seen.add(matrix.key)
         if matrix.key in self.sums:
             self.sums[matrix.key] += total
         else:
             self.sums[matrix.key] = total
+        self.counts[matrix.key] = self.counts.get(matrix.key, 0) + len(self._positions)
         if matrix.key == self._last:
             raise StopForward
         gate = self.gates.get(matrix.key)

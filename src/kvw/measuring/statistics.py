@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kvw.errors import UserError
 from kvw.files import write_bytes
-from kvw.models.families import MatrixKey
+from kvw.models.value_matrix import MatrixKey
 
 FORMAT = "kvw statistics 1"
 
@@ -72,10 +72,14 @@ class Statistics:
                         do=f"expected {FORMAT!r}",
                     )
                 sums = {MatrixKey.parse(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise UserError(f"{path} is not a safetensors file.", found=str(error)) from error
-        counts = {MatrixKey.parse(name): count for name, count in json.loads(metadata["counts"]).items()}
-        return cls(sums, counts, json.loads(metadata["fingerprint"]))
+            counts = {MatrixKey.parse(name): count for name, count in json.loads(metadata["counts"]).items()}
+            return cls({key: sums[key] for key in counts}, counts, json.loads(metadata["fingerprint"]))
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise UserError(
+                f"{path} is not a complete statistics file.",
+                found=f"{type(error).__name__}: {error}",
+                do="make it again with: kvw measure MODEL --data FILE --out FILE",
+            ) from error
 
 
 def differing_parts(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,13 +14,15 @@ from transformers import PreTrainedModel
 from kvw.edits.edit import Edit, EditMetadata
 from kvw.edits.gates import GateEdit
 from kvw.errors import UserError
-from kvw.measuring.engine import Batch, Progress, evaluating, measure, not_finite, run_batch
+from kvw.measuring.engine import Batch, evaluating, measure, not_finite, run_batch
 from kvw.measuring.positions import Positions
 from kvw.measuring.recorder import recording
 from kvw.measuring.statistics import Statistics
 from kvw.methods.settings import KvwSettings, Schedule
 from kvw.methods.weakening import RoundedWeights, ScaledCoefficients
-from kvw.models.families import MatrixKey, ValueMatrix, find_value_matrices, select_layers
+from kvw.models.families import find_value_matrices, select_layers
+from kvw.models.value_matrix import MatrixKey, ValueMatrix
+from kvw.progress import Progress
 
 EPSILON = 1e-12
 """Added to both means before the logarithm, as in the authors' code."""
@@ -95,11 +97,13 @@ def weaken(
     if schedule == "one-shot":
         counted = _Counted(forget_batches)
         forget = measure(model, counted, layers=layer_range, positions=positions, progress=progress)
-        steps = math.ceil(counted.count / update_every) * epochs
-        return one_shot(forget, retain, gamma=gamma, steps=steps)
-    batches = _in_order(forget_batches, epochs, seed)
+        edit = one_shot(forget, retain, gamma=gamma, steps=settings.steps(counted.count))
+        found = asdict(settings) | edit.metadata.settings
+        edit.metadata = edit.metadata.model_copy(update={"settings": found})
+        return edit
+    steps = _steps(forget_batches, settings)
     total = len(forget_batches) * epochs if isinstance(forget_batches, Sequence) else 0
-    return _progressive(model, matrices, batches, retain, settings, on_step, progress, total)
+    return _progressive(model, matrices, steps, retain, settings, on_step, progress, total)
 
 
 def one_shot(forget: Statistics, retain: Statistics | None, *, gamma: float, steps: int) -> GateEdit:
@@ -146,7 +150,7 @@ def accessor(forget: Tensor, retain: Tensor | None) -> Tensor:
 def _progressive(
     model: PreTrainedModel,
     matrices: Sequence[ValueMatrix],
-    batches: Iterator[Batch],
+    forget_steps: Iterator[list[Batch]],
     retain: Statistics | None,
     settings: KvwSettings,
     on_step: Callable[[Step], None] | None,
@@ -155,25 +159,27 @@ def _progressive(
 ) -> Edit:
     keys = [matrix.key for matrix in matrices]
     reference = _reference(retain, keys)
-    steps = done = positions_seen = 0
+    steps = done = 0
+    weakened: set[MatrixKey] = set()
     with evaluating(model), recording(matrices) as recorder:
         weakening = RoundedWeights(matrices) if settings.parity else ScaledCoefficients(matrices, recorder)
         with weakening:
-            for step in _chunks(batches, settings.update_every):
+            for step in forget_steps:
                 recorder.restart()
                 for batch in step:
                     run_batch(model, recorder, batch, settings.positions)
                 done += len(step)
-                coefficients = {key: sums / max(recorder.count, 1) for key, sums in recorder.sums.items()}
+                # A matrix that saw no answer in this step is left as it is.
+                coefficients = {
+                    key: sums / recorder.counts[key] for key, sums in recorder.sums.items() if recorder.counts[key]
+                }
                 exponents = {
                     key: -settings.gamma * accessor(value, _to(reference.get(key), value))
-                    if recorder.count
-                    else torch.zeros_like(value)
                     for key, value in coefficients.items()
                 }
                 _check_finite(exponents, matrices)
                 weakening.step(exponents)
-                positions_seen += recorder.count
+                weakened |= coefficients.keys()
                 if on_step:
                     on_step(Step(steps, coefficients, {key: value.float().exp() for key, value in exponents.items()}))
                 steps += 1
@@ -181,7 +187,7 @@ def _progressive(
                     progress(done, total)
             found = {**asdict(settings), "layers": _range(keys), "steps": steps}
             edit = weakening.edit(EditMetadata(method="kvw", settings=found))
-    if positions_seen == 0:
+    if not weakened:
         raise UserError(
             "No position of the forget set predicts an answer token, so nothing would be weakened.",
             found=f"{done} batches, every label -100" if done else "no batch",
@@ -204,8 +210,11 @@ def _reference(retain: Statistics | None, keys: Sequence[MatrixKey]) -> dict[Mat
 
 
 def _check_finite(exponents: Mapping[MatrixKey, Tensor], matrices: Sequence[ValueMatrix]) -> None:
-    # One flag over all layers, so that a step waits for the device once.
-    finite = torch.stack([value.isfinite().all().to("cpu", non_blocking=True) for value in exponents.values()])
+    if not exponents:
+        return
+    # All flags on one device, so that a step waits for it once.
+    device = next(iter(exponents.values())).device
+    finite = torch.stack([value.isfinite().all().to(device) for value in exponents.values()])
     if not finite.all():
         names = {matrix.key: matrix.name for matrix in matrices}
         raise not_finite(next(names[key] for key, value in exponents.items() if not value.isfinite().all()))
@@ -216,38 +225,30 @@ def _range(keys: Iterable[MatrixKey]) -> tuple[int, int]:
     return min(layers), max(layers)
 
 
-def _in_order(batches: Iterable[Batch], epochs: int, seed: int | None) -> Iterator[Batch]:
-    if seed is not None:
-        if not isinstance(batches, Sequence):
-            raise UserError(
-                "Shuffling needs the forget batches as a sequence.",
-                found=type(batches).__name__,
-                do="pass a list, or leave seed at None and shuffle in your data loader",
-            )
-        shuffle = random.Random(seed)
-        for _ in range(epochs):
-            for index in shuffle.sample(range(len(batches)), len(batches)):
-                yield batches[index]
-        return
-    if epochs > 1 and iter(batches) is batches:
+def _steps(batches: Iterable[Batch], settings: KvwSettings) -> Iterator[list[Batch]]:
+    """The forget batches step by step; the last step of an epoch may be short."""
+    if settings.epochs > 1 and iter(batches) is batches:
         raise UserError(
             "Several epochs need forget batches that can be gone through again.",
             found=type(batches).__name__,
             do="pass a list or a data loader instead of an iterator",
         )
-    for _ in range(epochs):
-        yield from batches
+    shuffle = random.Random(settings.seed)
+    for _ in range(settings.epochs):
+        epoch = iter(batches if settings.seed is None else _shuffled(batches, shuffle))
+        while step := list(itertools.islice(epoch, settings.update_every)):
+            yield step
 
 
-def _chunks(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    chunk: list[Batch] = []
-    for batch in batches:
-        chunk.append(batch)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+def _shuffled(batches: Iterable[Batch], shuffle: random.Random) -> Iterator[Batch]:
+    if not isinstance(batches, Sequence):
+        raise UserError(
+            "Shuffling needs the forget batches as a sequence.",
+            found=type(batches).__name__,
+            do="pass a list, or leave seed at None and shuffle in your data loader",
+        )
+    for index in shuffle.sample(range(len(batches)), len(batches)):
+        yield batches[index]
 
 
 def _to(reference: Tensor | None, like: Tensor) -> Tensor | None:

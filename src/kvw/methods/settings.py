@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from kvw.errors import UserError
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kvw.measuring.positions import Positions
 
 Schedule = Literal["progressive", "one-shot"]
+POSITIONS = ("answer", "all")
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,20 @@ class KvwSettings:
         if not (self.gamma > 0 and math.isfinite(self.gamma)):
             raise UserError("gamma must be a positive number.", found=str(self.gamma), do="the paper uses 0.01 to 0.03")
         for name in ("update_every", "epochs"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1.", found=str(getattr(self, name)))
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{name} must be a whole number of at least 1.", found=repr(value))
+        for name, choices in (("schedule", get_args(Schedule)), ("positions", POSITIONS)):
+            if getattr(self, name) not in choices:
+                raise UserError(
+                    f"There is no such {name}.", found=repr(getattr(self, name)), do=f"use one of: {', '.join(choices)}"
+                )
         if self.parity and self.schedule == "one-shot":
             raise UserError(
                 "Parity reproduces the authors' progressive loop; it has no one-shot form.",
                 do="drop one of parity and schedule one-shot",
             )
+
+    def steps(self, batches: int) -> int:
+        """How many steps a forget set of so many batches makes; no step spans two epochs."""
+        return -(-batches // self.update_every) * self.epochs

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from kvw.edits.edit import Edit, EditMetadata
 from kvw.edits.gates import GateEdit
-from kvw.edits.rounded_gates import KeptWeights, RoundedGateEdit, multiply_in_place
+from kvw.edits.rounded_gates import KeptWeights, RoundedGateEdit
 from kvw.measuring.recorder import Recorder
-from kvw.models.families import MatrixKey, ValueMatrix
+from kvw.models.value_matrix import MatrixKey, ValueMatrix
 
 
 class ScaledCoefficients:
@@ -58,8 +58,9 @@ class RoundedWeights:
         """Apply the log-gates of one step: (width,) for each value matrix."""
         for key, exponent in exponents.items():
             matrix = self._matrices[key]
-            gates = exponent.float().exp().to(matrix.module.weight.dtype)
-            multiply_in_place(matrix, gates)
+            weight = matrix.read()
+            gates = exponent.float().exp().to(weight.dtype)
+            matrix.write(weight * matrix.along_vectors(gates.to(weight.device)))
             self._steps[key].append(gates.cpu())
 
     def edit(self, metadata: EditMetadata) -> Edit:

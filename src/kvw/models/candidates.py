@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from kvw.models.value_matrix import linear_shape
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -26,10 +28,11 @@ def find_candidates(model: nn.Module) -> list[Candidate]:
     """List every group of linear maps from a wider to a narrower space that repeats over numbered blocks."""
     groups: dict[tuple[str, int, int], int] = {}
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module.in_features > module.out_features:
+        shape = linear_shape(module)
+        if shape and shape[0] > shape[1]:
             template = re.sub(r"\.\d+\.", ".*.", name)
             if "*" in template:
-                key = (template, module.in_features, module.out_features)
+                key = (template, *shape)
                 groups[key] = groups.get(key, 0) + 1
     return [Candidate(template, count, width, hidden) for (template, width, hidden), count in groups.items()]
 

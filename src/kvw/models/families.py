@@ -1,103 +1,124 @@
-"""Where the value matrices of each model family live: data, proven against the live module by shape."""
+"""Where the value matrices of each model family live: data, proven against the live module by its wiring."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from kvw.errors import UserError
 from kvw.models.candidates import describe_candidates
-
-
-class MatrixKey(NamedTuple):
-    """Names one value matrix of the language decoder.
-
-    Statistics and edits are stored under these keys and not under module names, because libraries rename modules.
-    """
-
-    layer: int
-    """0-based decoder layer."""
-    expert: int | None = None
-    """0-based expert of a mixture of experts; None for a dense FFN."""
-
-    def __str__(self) -> str:
-        return f"layer.{self.layer}" if self.expert is None else f"layer.{self.layer}.expert.{self.expert}"
-
-    @classmethod
-    def parse(cls, text: str) -> MatrixKey:
-        """Read what ``str`` wrote; a field name may follow it.
-
-        Raises:
-            ValueError: ``text`` does not start with a key.
-        """
-        found = re.match(r"layer\.(\d+)(?:\.expert\.(\d+))?(?:\.|$)", text)
-        if found is None:
-            raise ValueError(f"not the key of a value matrix: {text!r}")
-        return cls(int(found[1]), int(found[2]) if found[2] else None)
-
-
-@dataclass(frozen=True)
-class ValueMatrix:
-    """One value matrix V in a live model.
-
-    Knowledge vector ``v_i`` is column i of ``module.weight``, which has shape (hidden, width).
-    """
-
-    key: MatrixKey
-    name: str
-    """Dotted name of the module in the model."""
-    module: nn.Linear
-
-    @property
-    def width(self) -> int:
-        """Number of knowledge vectors (FFN width)."""
-        return self.module.in_features
+from kvw.models.value_matrix import MatrixKey, ValueMatrix, linear_shape
 
 
 @dataclass(frozen=True)
 class Family:
-    """A vision-language model class: where its language decoder is."""
+    """Vision-language model classes that keep their text decoder at one place."""
 
-    model_type: str
-    """``config.model_type`` of the whole model."""
     decoder: str
-    """Dotted path from the model to its text decoder."""
+    """Dotted path from the model to its text decoder, or to the causal language model that holds it."""
+    model_types: tuple[str, ...]
+    """``config.model_type`` of the whole model."""
+    causal: bool = False
+    """Whether ``decoder`` leads to a whole causal language model."""
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """A text decoder: where its layers are and, in each, the value projection."""
+    """Text decoders that are built alike: where the layers are and, in each, the FFN."""
 
-    model_type: str
-    """``config.get_text_config().model_type``."""
+    model_types: tuple[str, ...]
+    """``model_type`` of the text configuration."""
     layers: str = "layers"
-    value_projection: str = "mlp.down_proj"
+    """From the decoder to its list of layers."""
+    value: str = "mlp.down_proj"
+    """From a layer to its value projection."""
+    opener: str = "mlp.up_proj"
+    """From a layer to the linear map that opens the FFN; its output has the FFN's width (twice, if fused)."""
+    causal: str = "model"
+    """From a causal language model of its own to the decoder."""
 
 
 FAMILIES = (
-    Family("llava", decoder="model.language_model"),
-    Family("qwen2_vl", decoder="model.language_model"),
-    Family("qwen2_5_vl", decoder="model.language_model"),
+    Family(
+        "model.language_model",
+        (
+            "aya_vision",
+            "cohere2_vision",
+            "deepseek_vl",
+            "fast_vlm",
+            "florence2",
+            "gemma3",
+            "gemma4",
+            "glm46v",
+            "glm4v",
+            "internvl",
+            "janus",
+            "lfm2_vl",
+            "llava",
+            "llava_next",
+            "llava_onevision",
+            "minicpmv4_6",
+            "minicpmv4_7",
+            "mistral3",
+            "mllama",
+            "molmo2",
+            "ovis2",
+            "paligemma",
+            "qwen2_5_vl",
+            "qwen2_vl",
+            "qwen3_5",
+            "qwen3_vl",
+            "vipllava",
+        ),
+    ),
+    Family("model.text_model", ("idefics2", "idefics3", "smolvlm")),
+    Family("language_model", ("blip-2", "instructblip"), causal=True),
 )
 DECODERS = (
-    Decoder("llama"),
-    Decoder("mistral"),
-    Decoder("qwen2"),
-    Decoder("qwen2_vl_text"),
-    Decoder("qwen2_5_vl_text"),
+    Decoder(
+        (
+            "cohere",
+            "cohere2",
+            "gemma",
+            "gemma2",
+            "gemma3_text",
+            "gemma4_text",
+            "llama",
+            "ministral3",
+            "mistral",
+            "mllama_text_model",
+            "molmo2_text",
+            "olmo2",
+            "qwen2",
+            "qwen2_5_vl_text",
+            "qwen2_vl_text",
+            "qwen3",
+            "qwen3_5_text",
+            "qwen3_vl_text",
+        ),
+    ),
+    Decoder(("glm4", "glm4v_text", "phi3"), opener="mlp.gate_up_proj"),
+    Decoder(("lfm2",), value="feed_forward.w2", opener="feed_forward.w3"),
+    Decoder(("phi",), value="mlp.fc2", opener="mlp.fc1"),
+    Decoder(("gpt_neox",), value="mlp.dense_4h_to_h", opener="mlp.dense_h_to_4h", causal="gpt_neox"),
+    Decoder(("bloom", "falcon"), "h", "mlp.dense_4h_to_h", "mlp.dense_h_to_4h", causal="transformer"),
+    Decoder(("gpt2",), "h", "mlp.c_proj", "mlp.c_fc", causal="transformer"),
+    Decoder(("opt",), value="fc2", opener="fc1", causal="model.decoder"),
+    Decoder(("bart",), "decoder.layers", "fc2", "fc1"),
+    Decoder(("t5",), "decoder.block", "layer.2.DenseReluDense.wo", "layer.2.DenseReluDense.wi", causal=""),
 )
 
 
 def find_value_matrices(model: PreTrainedModel) -> list[ValueMatrix]:
     """Find the value matrices of the language decoder, layer by layer.
 
-    The family says where they should be; what is there must be a linear map from the FFN width to the hidden width
-    that the model's own configuration states, one for every decoder layer.
+    The family says where they should be. What is there must be a linear map from the FFN's width, which the map that
+    opens the FFN states, to the hidden width of the model's configuration; one for every decoder layer.
 
     Args:
         model: A loaded Hugging Face model.
@@ -106,31 +127,38 @@ def find_value_matrices(model: PreTrainedModel) -> list[ValueMatrix]:
         One entry for each decoder layer, in order.
 
     Raises:
-        UserError: The family is not known (the message lists what the model holds), a module is missing, or a
-            shape is not what the configuration says.
+        UserError: The family is not known (the message lists what the model holds), a module is missing, or it is
+            not wired as an FFN.
     """
     if hasattr(model, "peft_config"):
         raise UserError(
             "The model carries a PEFT adapter, and an edit would scale its base weights only.",
             do="merge the adapter first: model = model.merge_and_unload()",
         )
-    text_config = model.config.get_text_config()
-    family = _lookup(FAMILIES, model.config.model_type, "vision-language family", model)
-    decoder = _lookup(DECODERS, text_config.model_type, "text decoder", model)
-    path = f"{family.decoder}.{decoder.layers}"
+    text_config = model.config.get_text_config(decoder=True)
+    decoder = find_decoder(text_config.model_type, model)
+    path = _joined(_decoder_path(model, text_config.model_type, decoder), decoder.layers)
     layers = _submodule(model, path)
-    expected = int(text_config.num_hidden_layers)
+    expected = _decoder_depth(text_config)
     if not isinstance(layers, nn.ModuleList) or len(layers) != expected:
         raise UserError(
             f"{type(model).__name__}.{path} is not a list of {expected} decoder layers.",
             found=describe_candidates(model),
         )
-    matrices = []
-    for index in range(expected):
-        name = f"{path}.{index}.{decoder.value_projection}"
-        module = _value_projection(name, _submodule(model, name), text_config)
-        matrices.append(ValueMatrix(MatrixKey(index), name, module))
-    return matrices
+    hidden = int(text_config.hidden_size)
+    return [_value_matrix(model, decoder, f"{path}.{index}", index, hidden) for index in range(expected)]
+
+
+def find_decoder(model_type: str, model: PreTrainedModel) -> Decoder:
+    """The entry of a text decoder.
+
+    Raises:
+        UserError: There is none; the message lists what the model holds.
+    """
+    for decoder in DECODERS:
+        if model_type in decoder.model_types:
+            return decoder
+    raise _unknown("text decoder", model_type, [name for entry in DECODERS for name in entry.model_types], model)
 
 
 def select_layers(matrices: Sequence[ValueMatrix], layers: tuple[int, int] | None) -> list[ValueMatrix]:
@@ -147,11 +175,11 @@ def select_layers(matrices: Sequence[ValueMatrix], layers: tuple[int, int] | Non
     last = max(matrix.key.layer for matrix in matrices)
     start, end = default_layers(last + 1) if layers is None else layers
     if not 0 <= start <= end <= last:
+        first_default, last_default = default_layers(last + 1)
         raise UserError(
             f"The layer range {start}:{end} does not fit this model.",
             found=f"layers 0 to {last}",
-            do=f"give first and last layer, both included, for example {default_layers(last + 1)[0]}:"
-            f"{default_layers(last + 1)[1]}",
+            do=f"give first and last layer, both included, for example {first_default}:{last_default}",
         )
     return [matrix for matrix in matrices if start <= matrix.key.layer <= end]
 
@@ -162,16 +190,38 @@ def default_layers(count: int) -> tuple[int, int]:
     return min(1, end), end
 
 
-def _lookup(table: tuple[Any, ...], model_type: str, what: str, model: PreTrainedModel) -> Any:
-    for entry in table:
-        if entry.model_type == model_type:
-            return entry
-    known = ", ".join(entry.model_type for entry in table)
-    raise UserError(
-        f"kvw does not know the {what} '{model_type}' ({type(model).__name__}).",
-        found=describe_candidates(model),
-        do=f"use one of: {known}; or add the family in kvw/models/families.py",
-    )
+def _decoder_path(model: PreTrainedModel, text_type: str, decoder: Decoder) -> str:
+    model_type = model.config.model_type
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return _joined(family.decoder, decoder.causal if family.causal else "")
+    if model_type == text_type:
+        return decoder.causal
+    known = [name for family in FAMILIES for name in family.model_types]
+    raise _unknown("vision-language family", model_type, known, model)
+
+
+def _decoder_depth(text_config: Any) -> int:
+    # Encoder-decoders count their decoder's layers under names of their own.
+    for name in ("num_decoder_layers", "decoder_layers", "num_hidden_layers"):
+        if getattr(text_config, name, None):
+            return int(getattr(text_config, name))
+    return 0
+
+
+def _value_matrix(model: PreTrainedModel, decoder: Decoder, layer: str, index: int, hidden: int) -> ValueMatrix:
+    name = f"{layer}.{decoder.value}"
+    value = _submodule(model, name)
+    opener = linear_shape(_submodule(model, f"{layer}.{decoder.opener}"))
+    shape = linear_shape(value)
+    wired = shape and opener and opener[0] == hidden == shape[1] and opener[1] in (shape[0], 2 * shape[0])
+    if not wired or not isinstance(value, nn.Linear | Conv1D):
+        raise UserError(
+            f"{name} is not the value projection of an FFN.",
+            found=f"(in, out) = {shape or type(value).__name__} after {decoder.opener} {opener}",
+            do=f"expected a linear map back to the hidden width {hidden} from the width that {decoder.opener} opens",
+        )
+    return ValueMatrix(MatrixKey(index), name, value)
 
 
 def _submodule(model: PreTrainedModel, path: str) -> nn.Module:
@@ -181,12 +231,13 @@ def _submodule(model: PreTrainedModel, path: str) -> nn.Module:
         raise UserError(f"{type(model).__name__} has no module '{path}'.", found=describe_candidates(model)) from error
 
 
-def _value_projection(name: str, module: nn.Module, text_config: Any) -> nn.Linear:
-    wanted = (int(text_config.hidden_size), int(text_config.intermediate_size))
-    if isinstance(module, nn.Linear) and (module.out_features, module.in_features) == wanted:
-        return module
-    raise UserError(
-        f"{name} is not the value projection that the model's configuration describes.",
-        found=str(module),
-        do=f"expected a linear map from the FFN width {wanted[1]} to the hidden width {wanted[0]}",
+def _unknown(what: str, model_type: str, known: Sequence[str], model: PreTrainedModel) -> UserError:
+    return UserError(
+        f"kvw does not know the {what} '{model_type}' ({type(model).__name__}).",
+        found=describe_candidates(model),
+        do=f"use one of: {', '.join(sorted(known))}; or add it in kvw/models/families.py",
     )
+
+
+def _joined(*parts: str) -> str:
+    return ".".join(part for part in parts if part)

@@ -8,7 +8,12 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    StrictDataclassError,
+)
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -21,7 +26,6 @@ from transformers import (
 )
 
 from kvw.errors import UserError
-from kvw.models.families import FAMILIES, find_value_matrices
 
 NOT_NEEDED = ["*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "original/*"]
 """Hub files that duplicate the safetensors weights; pickled weights are never read."""
@@ -83,13 +87,13 @@ def skeleton(checkpoint: Checkpoint) -> PreTrainedModel:
     with torch.device("meta"):
         for factory in factories:
             try:
-                model: PreTrainedModel = factory.from_config(config)
+                model: PreTrainedModel = factory.from_config(config, trust_remote_code=False)
             except ValueError:  # this factory has no class for the configuration
                 continue
             return model
     raise UserError(
         f"The installed transformers has no model class for '{config.model_type}'.",
-        do=f"kvw knows: {', '.join(family.model_type for family in FAMILIES)}",
+        do="use a newer transformers, or one of the families listed in the documentation",
     )
 
 
@@ -103,12 +107,12 @@ def load_model(checkpoint: Checkpoint, device: torch.device | None = None) -> Pr
     Raises:
         UserError: Unknown family, weights that are missing, unreadable, or hold NaN or infinity.
     """
-    find_value_matrices(skeleton(checkpoint))  # an unknown family is refused before any weight is read
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             checkpoint.folder,
             dtype="auto",
             use_safetensors=True,
+            trust_remote_code=False,
             device_map={"": device or default_device()},
             output_loading_info=True,
         )
@@ -134,7 +138,7 @@ def load_processor(checkpoint: Checkpoint) -> Any:
         UserError: There is none, or a package it needs is missing.
     """
     try:
-        return AutoProcessor.from_pretrained(checkpoint.folder)
+        return AutoProcessor.from_pretrained(checkpoint.folder, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(
             f"The processor of {checkpoint} could not be loaded.",
@@ -150,7 +154,7 @@ def check_finite(model: PreTrainedModel) -> None:
         UserError: Names the first such tensors.
     """
     floating = [(name, weight) for name, weight in model.named_parameters() if weight.is_floating_point()]
-    flags = torch.stack([weight.isfinite().all().to("cpu", non_blocking=True) for _, weight in floating])
+    flags = torch.stack([weight.isfinite().all().to(model.device) for _, weight in floating])
     broken = [name for (name, _), finite in zip(floating, flags.tolist(), strict=True) if not finite]
     if broken:
         raise UserError(
@@ -168,8 +172,8 @@ def default_device() -> torch.device:
 
 def _config(checkpoint: Checkpoint) -> PretrainedConfig:
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(checkpoint.folder)
-    except (OSError, ValueError, KeyError) as error:
+        config: PretrainedConfig = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         raise UserError(f"The configuration of {checkpoint} could not be read.", found=_first_line(error)) from error
     return config
 

@@ -1,57 +1,157 @@
-"""Writing a model back as an ordinary checkpoint."""
+"""Writing an edited checkpoint: the source's files byte for byte, but for the value matrices."""
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from kvw.errors import UserError
 from kvw.files import existing_parent
+from kvw.models.value_matrix import MatrixKey, ValueMatrix
 
-WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth")
+COPIED = ("*.json", "*.jinja", "*/*.jinja", "*.txt", "*.model", "*.py", "*.md", "LICENSE*", "NOTICE*", "USE_POLICY*")
+"""What is copied beside the weights: configuration, tokenizer, processor, cards and licences. An allow-list, because
+the same weights in other formats (GGUF, ONNX, pickles) would carry the unedited knowledge along."""
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
 DISK_RESERVE = 16 * 2**20
 """Bytes on top of the weights for tokenizer, configuration and records."""
 
 
-def save_checkpoint(model: PreTrainedModel, source: Path, folder: Path) -> None:
-    """Write weights under the names they have in the source, and every other file byte for byte from the source.
+@dataclass(frozen=True)
+class StoredMatrix:
+    """Where a value matrix lies in a checkpoint's files."""
 
-    The processor is copied, never saved from a live object: measuring may have changed its settings.
+    matrix: ValueMatrix
+    file: str
+    name: str
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that transformers loads from a checkpoint folder.
+
+    Raises:
+        UserError: There are none, or the index names one that is not there.
+    """
+    names = [SINGLE]
+    if (folder / INDEX).is_file():
+        names = sorted(set(json.loads((folder / INDEX).read_text("utf-8"))["weight_map"].values()))
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{folder.name} lacks weight files.",
+            found=f"no {', '.join(missing)}",
+            do="kvw reads checkpoints whose weights are in safetensors files",
+        )
+    return [folder / name for name in names]
+
+
+def locate(matrices: Sequence[ValueMatrix], folder: Path) -> dict[MatrixKey, StoredMatrix]:
+    """Find value matrices in a checkpoint's files by name and shape.
+
+    Names in files differ from names in memory at the front (``language_model.model.layers.3...`` against
+    ``model.language_model.layers.3...``). What counts is how many parts agree from the end, and the shape.
 
     Args:
-        model: The model to write.
-        source: Folder of the checkpoint it was loaded from.
+        matrices: Those of the live model, or of its skeleton without weights.
+        folder: The checkpoint.
+
+    Raises:
+        UserError: A matrix is not there, or two tensors are equally good candidates for it.
+    """
+    stored: dict[str, list[tuple[str, str, tuple[int, ...]]]] = {}
+    for path in weight_files(folder):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                ending = name.rpartition(".")[0].rpartition(".")[2]
+                stored.setdefault(ending, []).append((path.name, name, tuple(file.get_slice(name).get_shape())))
+    found = {}
+    for matrix in matrices:
+        wanted, shape = f"{matrix.name}.weight", tuple(matrix.module.weight.shape)
+        candidates = [entry for entry in stored.get(matrix.name.rpartition(".")[2], []) if entry[2] == shape]
+        ranked = sorted(candidates, key=lambda entry: -_agreement(entry[1], wanted))
+        best = [entry for entry in ranked if _agreement(entry[1], wanted) == _agreement(ranked[0][1], wanted)]
+        # The layer's number and the list it counts in must agree too.
+        needed = len(wanted.split(".")) - wanted.split(".").index(str(matrix.key.layer)) + 1
+        if len(best) != 1 or _agreement(best[0][1], wanted) < needed:
+            raise UserError(
+                f"The value matrix {wanted} was not found in the files of the checkpoint.",
+                found=", ".join(entry[1] for entry in best[:3]) or f"no tensor of shape {shape} of that name",
+                do="attach the edit instead of writing it, and report the model's name",
+            )
+        found[matrix.key] = StoredMatrix(matrix, best[0][0], best[0][1])
+    return found
+
+
+def save_checkpoint(
+    source: Path,
+    folder: Path,
+    stored: Mapping[MatrixKey, StoredMatrix],
+    change: Callable[[ValueMatrix, Tensor], Tensor],
+) -> None:
+    """Copy a checkpoint and change its value matrices in the copy; every other byte of the weights stays.
+
+    Needs memory for one value matrix at a time, whatever the size of the model.
+
+    Args:
+        source: Folder of the checkpoint.
         folder: Existing directory to write into, as a rule from :func:`kvw.files.new_directory`.
+        stored: The matrices to change, from :func:`locate`.
+        change: Gives the new weight for the stored one, in the same dtype.
 
     Raises:
         OSError: The disk is full or the folder cannot be written.
-        UserError: What was written does not hold the tensors of the source.
     """
-    try:
-        model.save_pretrained(folder)
-    except SafetensorError as error:
-        # The writer of safetensors wraps the operating system's error in its own, as text.
-        raise OSError(_error_number(str(error)), str(error)) from error
-    for path in sorted(source.rglob("*")):
-        relative = path.relative_to(source)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if path.is_file() and not hidden and not any(path.match(pattern) for pattern in WEIGHT_FILES):
-            (folder / relative).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, folder / relative)
-    _check_tensors(model, source, folder)
+    for pattern in COPIED:
+        for path in source.glob(pattern):
+            copy = folder / path.relative_to(source)
+            if path.is_file() and not path.name.endswith(".bin.index.json"):
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, copy)
+    for path in weight_files(source):
+        shutil.copyfile(path, folder / path.name)
+        _patch(folder / path.name, [entry for entry in stored.values() if entry.file == path.name], change)
 
 
-def check_disk_space(model: PreTrainedModel, folder: Path) -> None:
-    """Refuse before the work begins if the model will not fit on the disk.
+def check_saved(folder: Path, stored: Mapping[MatrixKey, StoredMatrix]) -> None:
+    """Read the written value matrices back and compare them with the live ones they should be.
+
+    Args:
+        folder: What :func:`save_checkpoint` wrote.
+        stored: Its live matrices, with the edit folded in.
+
+    Raises:
+        UserError: One of them differs by more than the rounding to the stored dtype.
+    """
+    for entry in stored.values():
+        with safe_open(folder / entry.file, "pt") as file:
+            written = file.get_tensor(entry.name)
+        live = entry.matrix.read().to("cpu", written.dtype)
+        # Stored in another dtype than loaded, the product was rounded from another original.
+        tolerance = 0.0 if written.dtype == entry.matrix.read().dtype else 4 * torch.finfo(written.dtype).eps
+        if not torch.allclose(written.double(), live.double(), rtol=tolerance, atol=0.0):
+            raise UserError(
+                f"{entry.name} in the written model is not the weight that was scored.",
+                do="report this with the model's name",
+            )
+
+
+def check_disk_space(source: Path, folder: Path) -> None:
+    """Refuse before the work begins if the copy of a checkpoint will not fit on the disk.
 
     Raises:
         UserError: With the numbers.
     """
-    needed = sum(weight.numel() * weight.element_size() for weight in model.parameters()) + DISK_RESERVE
+    needed = sum(path.stat().st_size for path in weight_files(source)) + DISK_RESERVE
     free = shutil.disk_usage(existing_parent(folder)).free
     if free < needed:
         raise UserError(
@@ -61,41 +161,33 @@ def check_disk_space(model: PreTrainedModel, folder: Path) -> None:
         )
 
 
-def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all tensors in a checkpoint's safetensors files, read from their headers."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                shapes[name] = tuple(file.get_slice(name).get_shape())
-    return shapes
-
-
-def _check_tensors(model: PreTrainedModel, source: Path, folder: Path) -> None:
-    before, after = tensor_shapes(source), tensor_shapes(folder)
-    # A tied weight is one tensor under two names; some checkpoints hold both, transformers writes one.
-    tied = {name.rpartition(".")[0].rpartition(".")[2] for name in model.all_tied_weights_keys}
-    different = sorted(
-        name
-        for name in before.keys() | after.keys()
-        if before.get(name) != after.get(name)
-        and not (name not in after and name.rpartition(".")[0].rpartition(".")[2] in tied)
-    )
-    if before and different:
-        raise UserError(
-            "The saved model does not hold the tensors of its source, so other tools might not load it.",
-            found=", ".join(different[:5]) + (", ..." if len(different) > 5 else ""),
-            do="report this with the model's name; the edit file is unaffected",
-        )
-
-
-def _error_number(text: str) -> int:
-    start = text.find("os error ")
-    digits = text[start + len("os error ") :].split(")")[0] if start >= 0 else ""
-    return int(digits) if digits.isdigit() else 0
-
-
 def parameter_bytes(model: PreTrainedModel) -> int:
     """Bytes of all parameters and buffers."""
     tensors: list[torch.Tensor] = [*model.parameters(), *model.buffers()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _patch(path: Path, entries: Sequence[StoredMatrix], change: Callable[[ValueMatrix, Tensor], Tensor]) -> None:
+    with path.open("r+b") as file:
+        # The format: eight bytes for the length of the header, the header as JSON, then the tensors' bytes.
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        for entry in entries:
+            begin, end = header[entry.name]["data_offsets"]
+            with safe_open(path, "pt") as weights:
+                changed = change(entry.matrix, weights.get_tensor(entry.name)).contiguous()
+            # Serialised as a file of its own whose tail is the bytes, because numpy knows no bfloat16.
+            content = safetensors.torch.save({"weight": changed})[-(end - begin) :]
+            file.seek(8 + length + begin)
+            file.write(content)
+        file.flush()
+
+
+def _agreement(first: str, second: str) -> int:
+    """How many dotted parts agree from the end."""
+    count = 0
+    for one, other in zip(reversed(first.split(".")), reversed(second.split(".")), strict=False):
+        if one != other:
+            break
+        count += 1
+    return count

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kvw.evaluation import Evaluation, Summary
 from kvw.runs.demo import DemoRecord
@@ -23,7 +24,7 @@ METRICS = {"exact": "exact match", "substring": "contains", "rouge_l_f": "ROUGE-
 def print_record(record: RunRecord, out: Path) -> None:
     """What a run changed, and where it is."""
     console = _console()
-    table = Table(title=f"{record.model.name}: before -> after", title_justify="left")
+    table = Table(title=Text(f"{record.model.name}: before and after"), title_justify="left")
     table.add_column("split")
     table.add_column("n", justify="right")
     for title in METRICS.values():
@@ -150,14 +151,16 @@ def print_plan(plan: Plan) -> None:
 def _print_rows(rows: Mapping[str, str]) -> None:
     table = Table(show_header=False, box=None)
     for name, value in rows.items():
-        table.add_row(f"[bold]{name}[/bold]", value)
+        table.add_row(Text(name, style="bold"), value)
     _console().print(table)
 
 
 def _print_failed(console: Console, summaries: Mapping[str, Summary]) -> None:
     for name, summary in summaries.items():
         if summary.failed:
-            console.print(f"[yellow]{summary.failed} of {summary.count} examples of {name} failed and count as wrong.")
+            console.print(
+                f"{summary.failed} of {summary.count} examples of {name} failed and count as wrong.", style="yellow"
+            )
 
 
 def _change(before: float, after: float) -> str:
@@ -169,4 +172,4 @@ def _and_model(out: Path) -> str:
 
 
 def _console() -> Console:
-    return Console(highlight=False, emoji=False)
+    return Console(highlight=False, emoji=False, markup=False)

@@ -9,6 +9,8 @@ from kvw.data import Example, prepare
 from kvw.edits.edit import Edit
 from kvw.evaluation import generate_answers
 from kvw.models.loading import Checkpoint
+from kvw.progress import Reporter
+from kvw.runs.apply import warn_if_other_weights
 from kvw.runs.loaded import Loaded
 
 
@@ -19,6 +21,7 @@ class Conversation:
         checkpoint: The original model.
         edit: Asked with and without it; None asks the original only.
         images: Shown with every question.
+        reporter: Told if the edit was made on other weights.
         max_new_tokens: The longest answer.
 
     Raises:
@@ -26,7 +29,13 @@ class Conversation:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, edit: Edit | None, images: tuple[Path, ...], *, max_new_tokens: int = 50
+        self,
+        checkpoint: Checkpoint,
+        edit: Edit | None,
+        images: tuple[Path, ...],
+        reporter: Reporter,
+        *,
+        max_new_tokens: int = 50,
     ) -> None:
         self._loaded = Loaded.load(checkpoint)
         self._edit = edit
@@ -34,6 +43,7 @@ class Conversation:
         self._max_new_tokens = max_new_tokens
         if edit is not None:
             edit.value_matrices(self._loaded.model)
+            warn_if_other_weights(edit, self._loaded.fingerprint, reporter)
 
     def answer(self, question: str) -> dict[str, str]:
         """Answers by ``original`` and, with an edit, ``unlearned``; earlier questions are not remembered.

@@ -12,8 +12,8 @@ import torch
 from transformers import PreTrainedModel
 
 from kvw.models.saving import parameter_bytes
+from kvw.progress import Progress, Reporter
 from kvw.runs.record import CostPart
-from kvw.runs.reporter import Progress, Reporter
 
 
 class Stopwatch:

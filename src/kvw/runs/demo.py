@@ -13,11 +13,11 @@ from kvw.measuring.examples import Measured, measure_examples
 from kvw.methods.kvw import accessor
 from kvw.methods.settings import KvwSettings
 from kvw.models.loading import Checkpoint
+from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
 from kvw.runs.erase import Job, check, erase, measure_retain
 from kvw.runs.loaded import Loaded
 from kvw.runs.record import RunRecord
-from kvw.runs.reporter import Reporter
 from kvw.runs.request import EraseRequest, read_data
 from kvw.runs.sweep import SweepPoint, best_gamma, sweep
 from kvw.toy import SPLITS, World, checkpoint, write_world

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kvw.data import Prepared, prepare
+from kvw.data import Prepared, check_images, prepare
 from kvw.data.batches import answer_batch
 from kvw.edits.edit import Edit
 from kvw.errors import UserError
@@ -18,12 +18,13 @@ from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.statistics import Statistics, differing_parts
 from kvw.methods.kvw import one_shot, weaken
 from kvw.models.families import find_value_matrices, select_layers
-from kvw.models.saving import check_disk_space, save_checkpoint
+from kvw.models.saving import StoredMatrix, check_disk_space, check_saved, locate, save_checkpoint
+from kvw.models.value_matrix import MatrixKey
+from kvw.progress import SILENT, Progress, Reporter
 from kvw.runs.costs import Stopwatch
 from kvw.runs.loaded import Loaded
 from kvw.runs.measure import tell_origin
 from kvw.runs.record import DataPart, RunRecord, SplitPart
-from kvw.runs.reporter import Progress, Reporter
 from kvw.runs.request import DataSets, EraseRequest, read_data
 from kvw.runs.samples import sample_lines
 
@@ -39,6 +40,8 @@ class Job:
     retain: list[Prepared]
     layers: tuple[int, int]
     """First and last layer to weaken."""
+    stored: dict[MatrixKey, StoredMatrix]
+    """Where the matrices to weaken lie in the checkpoint's files; empty if no model is to be saved."""
     warnings: list[str]
 
 
@@ -56,7 +59,7 @@ class ForgetBatches(Sequence[Batch]):
         return answer_batch([self._prepared[index]], self._processor)
 
 
-def erase(request: EraseRequest, reporter: Reporter) -> RunRecord:
+def erase(request: EraseRequest, reporter: Reporter = SILENT) -> RunRecord:
     """Measure, weaken, score before and after, and write the run directory.
 
     ``out`` receives ``edit.safetensors``, ``run.json``, ``samples.jsonl`` and, unless switched off, ``model/``: an
@@ -81,7 +84,8 @@ def erase(request: EraseRequest, reporter: Reporter) -> RunRecord:
         with watch.stage("writing"):
             if request.save_model:
                 (folder / "model").mkdir()
-                save_checkpoint(job.loaded.model, request.model.folder, folder / "model")
+                save_checkpoint(request.model.folder, folder / "model", job.stored, edit.changed)
+                check_saved(folder / "model", job.stored)
         record = _record(job, edit, retain, before, after, watch)
         write_text(folder / "run.json", record.model_dump_json(indent=2) + "\n")
     return record
@@ -93,19 +97,22 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter) -> Job:
     Raises:
         UserError: Names what to fix.
     """
-    check_output_directory(request.out, force=request.force)
+    check_output_directory(request.out, force=request.force, keep=request.inputs())
     data = read_data(request)
     with watch.stage("loading the model"):
         loaded = Loaded.load(request.model, request.device)
     matrices = select_layers(find_value_matrices(loaded.model), request.settings.layers)
+    stored = {}
     if request.save_model:
-        check_disk_space(loaded.model, request.out)
+        check_disk_space(request.model.folder, request.out)
+        stored = locate(matrices, request.model.folder)
     if data.retain_statistics is not None:
         _check_conditions(data.retain_statistics, loaded, request)
     with watch.stage("checking the data"):
         forget, retain = prepare(data.forget, loaded.processor), prepare(data.retain, loaded.processor)
         for examples in data.scored.values():
             prepare(examples, loaded.processor)
+        check_images([*data.forget, *data.retain])
     warnings = []
     if shared := data.shared():
         warnings.append(
@@ -114,7 +121,7 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter) -> Job:
         )
         reporter.warn(warnings[-1])
     layers = (matrices[0].key.layer, matrices[-1].key.layer)
-    return Job(request, loaded, data, forget, retain, layers, warnings)
+    return Job(request, loaded, data, forget, retain, layers, stored, warnings)
 
 
 def measure_retain(job: Job, watch: Stopwatch, reporter: Reporter) -> Measured | None:
@@ -152,7 +159,7 @@ def find_edit(job: Job, retain: Measured | None, progress: Progress) -> Edit:
             positions=settings.positions,
             progress=progress,
         )
-        steps = -(-len(job.forget) // settings.update_every) * settings.epochs
+        steps = settings.steps(len(job.forget))
         edit = one_shot(forget.statistics, reference, gamma=settings.gamma, steps=steps)
     else:
         batches = ForgetBatches(job.forget, loaded.processor)
@@ -198,6 +205,9 @@ def _record(
         for name, examples in [("forget", data.forget), ("retain", data.retain)]
         if name in data.files
     }
+    if data.retain_statistics is not None and request.retain is not None:
+        digest = data.retain_statistics.fingerprint["data"]
+        parts["retain"] = DataPart(file=request.retain.name, count=None, digest=digest)
     return RunRecord(
         method="kvw",
         settings=edit.metadata.settings,
@@ -210,6 +220,7 @@ def _record(
             name: SplitPart(
                 file=data.files[name].name,
                 of=data.sizes[name],
+                digest=examples_digest(data.scored[name]),
                 original=before.summaries[name],
                 unlearned=after.summaries[name],
             )

@@ -6,14 +6,15 @@ from pathlib import Path
 
 from kvw.data import read_examples
 from kvw.edits.edit import Edit
+from kvw.errors import UserError
 from kvw.evaluation import Evaluation
 from kvw.evaluation import evaluate as score
 from kvw.files import write_text
 from kvw.models.loading import Checkpoint
+from kvw.progress import Reporter
 from kvw.runs.apply import warn_if_other_weights
 from kvw.runs.costs import Stopwatch
 from kvw.runs.loaded import Loaded
-from kvw.runs.reporter import Reporter
 from kvw.runs.samples import sample_lines
 
 
@@ -35,6 +36,8 @@ def evaluate(
         UserError: The data, the model or the edit cannot be used.
     """
     splits = {data.stem: read_examples(data)}
+    if samples is not None and samples.exists():
+        raise UserError(f"{samples} exists.", do="name another file for --samples")
     watch = Stopwatch(reporter)
     with watch.stage("loading the model"):
         loaded = Loaded.load(checkpoint)
@@ -44,7 +47,7 @@ def evaluate(
             loaded.model, loaded.processor, splits, max_new_tokens=max_new_tokens, progress=progress
         )
     if edit is not None:
-        warn_if_other_weights(edit, loaded, reporter)
+        warn_if_other_weights(edit, loaded.fingerprint, reporter)
         with edit.attach(loaded.model), watch.stage("scoring the unlearned model") as progress:
             results["unlearned"] = score(
                 loaded.model, loaded.processor, splits, max_new_tokens=max_new_tokens, progress=progress

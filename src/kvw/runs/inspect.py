@@ -43,7 +43,7 @@ def inspect(checkpoint: Checkpoint) -> Structure:
         layers=len(matrices),
         default_layers=default_layers(len(matrices)),
         width=matrices[0].width,
-        hidden=matrices[0].module.out_features,
+        hidden=matrices[0].hidden,
         first=matrices[0].name,
         last=matrices[-1].name,
         left_alone=[str(group) for group in find_candidates(model) if not _covers(group, names)],

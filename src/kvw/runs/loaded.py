@@ -14,7 +14,7 @@ from kvw.edits.edit import package_versions
 from kvw.measuring.fingerprint import digest, examples_digest, processor_parts, weights_digest
 from kvw.measuring.positions import Positions
 from kvw.models.families import find_value_matrices
-from kvw.models.loading import Checkpoint, load_model, load_processor
+from kvw.models.loading import Checkpoint, load_model, load_processor, skeleton
 from kvw.runs.record import ModelPart
 
 
@@ -41,6 +41,7 @@ class Loaded:
         Raises:
             UserError: See :func:`load_model` and :func:`load_processor`.
         """
+        find_value_matrices(skeleton(checkpoint))  # an unknown family is refused before anything is read
         processor = load_processor(checkpoint)
         return cls(checkpoint, load_model(checkpoint, device), processor, weights_digest(checkpoint.folder))
 

@@ -12,9 +12,9 @@ from kvw.measuring.examples import Measured, measure_examples
 from kvw.measuring.positions import Positions
 from kvw.measuring.statistics import Statistics
 from kvw.models.loading import Checkpoint
+from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
 from kvw.runs.loaded import Loaded
-from kvw.runs.reporter import Reporter
 from kvw.runs.request import STATISTICS_SUFFIX
 
 

@@ -13,9 +13,9 @@ from kvw.measuring.engine import measure
 from kvw.measuring.examples import measure_examples
 from kvw.measuring.fitting import token_budget
 from kvw.models.saving import parameter_bytes
+from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch, peak_memory
 from kvw.runs.erase import ForgetBatches, Job, check
-from kvw.runs.reporter import Reporter
 from kvw.runs.request import EraseRequest
 
 

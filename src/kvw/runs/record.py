@@ -31,8 +31,10 @@ class DataPart(_Part):
     """A data file; its name and digest, never its contents or its place on the machine."""
 
     file: str
-    count: int
+    count: int | None
+    """Examples; None for a statistics file, which does not say."""
     digest: str
+    """SHA-256 over the examples, in any order."""
 
 
 class CostPart(_Part):
@@ -52,6 +54,8 @@ class SplitPart(_Part):
     file: str
     of: int
     """Examples in the file; ``original.count`` of them were asked."""
+    digest: str
+    """SHA-256 over the examples asked, in any order."""
     original: Summary
     unlearned: Summary
 

@@ -50,6 +50,10 @@ class EraseRequest:
     force: bool = False
     device: torch.device | None = None
 
+    def inputs(self) -> list[Path]:
+        """Everything that the run reads."""
+        return [self.model.folder, self.forget, *([self.retain] if self.retain else []), *self.splits.values()]
+
 
 @dataclass(frozen=True)
 class DataSets:
@@ -100,6 +104,8 @@ def read_data(request: EraseRequest) -> DataSets:
         files[name] = path
     examples = {name: read_examples(path) for name, path in files.items()}
     limit = request.evaluate_at_most
+    if limit < 0:
+        raise UserError("--eval-limit cannot be negative.", found=str(limit), do="0 scores all examples")
     scored = {name: Random(0).sample(read, limit) if 0 < limit < len(read) else read for name, read in examples.items()}
     sizes = {name: len(read) for name, read in examples.items()}
     return DataSets(examples["forget"], examples.get("retain", []), statistics, scored, files, sizes)

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from kvw.evaluation import evaluate
 from kvw.measuring.examples import Measured
+from kvw.progress import Progress
 from kvw.runs.erase import Job, find_edit
-from kvw.runs.reporter import Progress
 
 
 class SweepPoint(BaseModel):

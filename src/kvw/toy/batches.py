@@ -88,8 +88,9 @@ class Batches:
         pixels: torch.Tensor = processor.image_processor(images, return_tensors="pt")["pixel_values"]
         self.pixels = pixels.half()
         """All training images, portraits before scenes, in float16 to save memory: (images, 3, side, side)."""
+        colours, shapes = list(COLOURS), list(SHAPES)
         self.scene_labels = torch.tensor(
-            [[list(COLOURS).index(scene.colour), SHAPES.index(scene.shape), scene.count - 1] for scene in self.scenes]
+            [[colours.index(scene.colour), shapes.index(scene.shape), scene.count - 1] for scene in self.scenes]
         )
         # There are only a few thousand different questions, and rendering one takes milliseconds.
         self.encode_prompt = lru_cache(maxsize=None)(self._encode_prompt)

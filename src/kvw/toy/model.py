@@ -169,6 +169,6 @@ def _corpus(world: World) -> list[str]:
         f"USER: \n{text.format(shapes=plural)} ASSISTANT:"
         for phrasings in KINDS.values()
         for text in (*phrasings[0], *phrasings[1])
-        for plural in ("circles", "squares", "triangles", "stars", "crosses", "rings")
+        for plural in SHAPES.values()
     ]
     return [*answers, *names, *names, *questions]

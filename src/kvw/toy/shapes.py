@@ -24,7 +24,16 @@ COLOURS: dict[str, Colour] = {
     "black": (20, 20, 20),
     "brown": (120, 72, 32),
 }
-SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+SHAPES = {
+    "circle": "circles",
+    "square": "squares",
+    "triangle": "triangles",
+    "star": "stars",
+    "cross": "crosses",
+    "ring": "rings",
+}
+"""Every kind of shape and its plural."""
+
 COUNTS = ("one", "two", "three", "four")
 BACKDROPS: tuple[Colour, ...] = ((250, 250, 250), (240, 238, 228), (232, 240, 246), (240, 232, 238))
 """Paper on which every colour is darker, so that seeing a shape does not depend on its colour."""
@@ -71,7 +80,7 @@ class Scene:
     Args:
         identifier: Which scene, for example ``held-out 3``.
         kind: A key of ``KINDS``.
-        shape: One of ``SHAPES``.
+        shape: A key of ``SHAPES``.
         colour: A key of ``COLOURS``.
         count: How many shapes; 1 unless the question is about the count.
     """
@@ -90,8 +99,7 @@ class Scene:
     def question(self, phrasing: int, *, held_out: bool) -> str:
         """The scene's question in one of the training or held-out phrasings (counted modulo their number)."""
         phrasings = KINDS[self.kind][held_out]
-        plural = "crosses" if self.shape == "cross" else f"{self.shape}s"
-        return phrasings[phrasing % len(phrasings)].format(shapes=plural)
+        return phrasings[phrasing % len(phrasings)].format(shapes=SHAPES[self.shape])
 
 
 def make_scenes(count: int, seed: int, *, held_out: bool) -> list[Scene]:
@@ -111,7 +119,7 @@ def make_scenes(count: int, seed: int, *, held_out: bool) -> list[Scene]:
             Scene(
                 identifier=f"{part} {seed} {index}",
                 kind=kind,
-                shape=random.choice(SHAPES),
+                shape=random.choice(tuple(SHAPES)),
                 colour=random.choice(tuple(COLOURS)),
                 count=random.randint(1, len(COUNTS)) if kind == "count" else 1,
             )

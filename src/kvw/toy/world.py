@@ -230,5 +230,7 @@ def write_world(world: World, directory: Path) -> dict[str, Path]:
             row |= {"subject": line.subject, "attribute": line.attribute, "split": split}
             rows.append(json.dumps(row, ensure_ascii=False))
         files[split] = directory / f"{split}.jsonl"
-        files[split].write_text("\n".join(rows) + "\n", encoding="utf-8")
+        part = directory / f".{split}.part"
+        part.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        part.replace(files[split])
     return files

@@ -1,4 +1,4 @@
-"""Where a run tells what it is doing."""
+"""How long work tells what it is doing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
+"""Called with what is done and the total (0 if unknown), in examples, batches or steps."""
 
 
 class Reporter(Protocol):
@@ -35,3 +35,6 @@ class Silent:
 
     def warn(self, text: str) -> None:
         """Ignore the warning."""
+
+
+SILENT = Silent()

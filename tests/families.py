@@ -1,0 +1,123 @@
+"""A tiny random model of the real class of every family that kvw lists, made by shrinking its default configuration."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from kvw.models.families import DECODERS, FAMILIES
+
+VISION_LANGUAGE = [name for family in FAMILIES for name in family.model_types]
+TEXT = [name for decoder in DECODERS for name in decoder.model_types]
+NOT_ALONE = {
+    "glm4v_text": "only inside glm4v and glm46v",
+    "mllama_text_model": "only inside mllama",
+    "molmo2_text": "only inside molmo2",
+    "qwen2_5_vl_text": "only inside qwen2_5_vl",
+    "qwen2_vl_text": "only inside qwen2_vl",
+    "qwen3_vl_text": "only inside qwen3_vl",
+}
+NOT_BUILDABLE = {"fast_vlm": "its vision tower needs the timm package"}
+ENCODER_DECODERS = ("t5", "bart", "florence2")
+
+LAYERS, HIDDEN, WIDTH, VOCABULARY = 4, 32, 64, 128
+TEXT_SIZES = {
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers", "decoder_layers"), LAYERS),
+    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "word_embed_proj_dim", "block_dim", "conv_dim"), HIDDEN),
+    **dict.fromkeys(("intermediate_size", "ffn_dim", "d_ff", "decoder_ffn_dim", "encoder_ffn_dim"), WIDTH),
+    **dict.fromkeys(("num_attention_heads", "n_head", "num_heads", "encoder_attention_heads"), 4),
+    **dict.fromkeys(("decoder_attention_heads", "linear_num_value_heads"), 4),
+    **dict.fromkeys(("num_key_value_heads", "linear_num_key_heads", "encoder_layers"), 2),
+    **dict.fromkeys(("head_dim", "d_kv", "linear_key_head_dim", "linear_value_head_dim"), HIDDEN // 4),
+    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input"), VOCABULARY),
+    **dict.fromkeys(("max_position_embeddings", "n_positions"), 64),
+    "block_ff_dim": WIDTH,
+    "ffn_hidden_size": 4 * HIDDEN,
+    "hidden_size_per_layer_input": 8,
+    "num_kv_shared_layers": 0,
+    "sliding_window": 32,
+}
+VISION_SIZES = {
+    **dict.fromkeys(("hidden_size", "embed_dim", "out_hidden_size", "projection_dim", "encoder_hidden_size"), 32),
+    **dict.fromkeys(("num_attention_heads", "num_heads", "attention_heads"), 4),
+    **dict.fromkeys(("num_hidden_layers", "depth"), 2),
+    "intermediate_size": 48,
+    "image_size": 32,
+    "patch_size": 8,
+    "num_global_layers": 1,
+    "vision_output_dim": 64,
+    "vocab_size": VOCABULARY,
+}
+SPECIAL_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+
+
+@functools.cache
+def build_family(model_type: str) -> PreTrainedModel:
+    """A tiny random model in float32; copy it before changing it.
+
+    Args:
+        model_type: From ``VISION_LANGUAGE`` or ``TEXT``.
+    """
+    config = AutoConfig.for_model(model_type)
+    for name, part in vars(config).items():
+        if isinstance(part, PretrainedConfig):
+            _shrink(part, VISION_SIZES if name in ("vision_config", "qformer_config") else TEXT_SIZES)
+    _shrink(config.get_text_config(decoder=True), TEXT_SIZES)
+    _shrink(config, TEXT_SIZES)
+    factory = AutoModelForCausalLM
+    if model_type in VISION_LANGUAGE:
+        factory = AutoModelForImageTextToText
+    elif model_type in ENCODER_DECODERS:
+        factory = AutoModelForSeq2SeqLM
+    transformers.logging.set_verbosity_error()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model: PreTrainedModel = factory.from_config(config).float().eval()
+        # Wider than the usual initialisation, so that coefficients differ enough to matter.
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim == 2:
+                    parameter.normal_(std=0.15)
+    return model
+
+
+def family_batch(model: PreTrainedModel, rows: int, tokens: int, seed: int) -> dict[str, Tensor]:
+    """Random text (and, for models that insist on it, an image) whose last tokens are the answer."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(40, 110, (rows, tokens), generator=generator)
+    labels = torch.full_like(ids, -100)
+    labels[:, -3:] = ids[:, -3:]
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    if model.config.model_type in ENCODER_DECODERS:
+        batch["decoder_input_ids"] = ids
+    if model.config.model_type in ("blip-2", "instructblip"):
+        config = model.config
+        ids[:, : config.num_query_tokens] = config.image_token_index
+        batch["pixel_values"] = torch.randn(rows, 3, 32, 32, generator=generator)
+        batch["qformer_input_ids"] = ids
+        if config.model_type == "blip-2":
+            del batch["qformer_input_ids"]
+    return batch
+
+
+def _shrink(part: PretrainedConfig, sizes: dict[str, int]) -> None:
+    known = part.to_dict()
+    for name, value in {**sizes, **SPECIAL_TOKENS}.items():
+        if isinstance(known.get(name), int) and not isinstance(known[name], bool):
+            setattr(part, name, value)
+    if isinstance(known.get("layer_types"), list):
+        part.layer_types = known["layer_types"][:LAYERS]
+    rope = known.get("rope_parameters")
+    if isinstance(rope, dict) and "mrope_section" in rope:
+        part.rope_parameters = {**rope, "mrope_section": [2, 1, 1]}
