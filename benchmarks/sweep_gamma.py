@@ -15,12 +15,12 @@ from kvw.evaluation import evaluate
 from kvw.methods.settings import KvwSettings
 from kvw.report.tables import print_sweep
 from kvw.runs.costs import Stopwatch
-from kvw.runs.demo import LONGEST_ANSWER
 from kvw.runs.erase import check, measure_retain
 from kvw.runs.loaded import Loaded
 from kvw.runs.request import EraseRequest, read_data
 from kvw.runs.sweep import SweepPoint, sweep
 from kvw.toy import SPLITS, World, write_world
+from kvw.toy.world import LONGEST_ANSWER
 
 GAMMAS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08)
 

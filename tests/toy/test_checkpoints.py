@@ -8,11 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from kvw.data import read_examples
 from kvw.errors import UserError
+from kvw.evaluation import evaluate
 from kvw.toy import World, checkpoint
 from kvw.toy.batches import conversation
-from kvw.toy.exact_match import exact_match, generate_answers
 from kvw.toy.portraits import draw_portrait
+from kvw.toy.world import LONGEST_ANSWER, SPLITS, write_world
 
 WORLD = World()
 NAMES = ("vanilla", "gold")
@@ -94,32 +96,29 @@ def test_an_answer_continues_the_tokens_of_its_prompt(loaded):
         assert 1 <= len(answer) - 1 <= 8
 
 
-def test_vanilla_knows_the_forget_people_and_gold_does_not(loaded):
-    people = WORLD.groups["forget"]
-    chats = [conversation("Who is this?", draw_portrait(person, 0, 96)) for person in people]
-    chats += [conversation(f"What is the job of {person.name}?") for person in people]
-    names, jobs = [person.name for person in people], [person.answer("job") for person in people]
-    vanilla = generate_answers(*loaded["vanilla"], chats)
-    assert vanilla == names + jobs
-    gold = generate_answers(*loaded["gold"], chats)
-    assert not set(gold) & set(names)
-    assert exact_match(*loaded["gold"], WORLD, "forget", limit=60) <= 0.2
+@pytest.fixture(scope="module")
+def scores(loaded, tmp_path_factory):
+    """Exact match of both models on sixty lines of every split, asked anew."""
+    files = write_world(WORLD, tmp_path_factory.mktemp("world"))
+    splits = {name: read_examples(files[name])[:: -(-len(WORLD.split(name)) // 60)] for name in SPLITS}
+    return {name: evaluate(*loaded[name], splits, max_new_tokens=LONGEST_ANSWER).summaries for name in NAMES}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_requirement_is_reached(loaded, name):
-    model, processor = loaded[name]
-    groups = ("forget", *KEPT) if name == "vanilla" else KEPT
-
-    def measure(split: str) -> float:
-        return exact_match(model, processor, WORLD, split, limit=60)
-
-    for group in groups:
-        # 59 of 60: one mistake in sixty is what 0.98 allows.
-        assert measure(group) >= 0.98, group
+def test_vanilla_reaches_the_requirement(scores):
+    for group in ("forget", *KEPT):
+        # One mistake in about fifty is what 0.98 allows.
+        assert scores["vanilla"][group].exact >= 0.98, group
         for variant in HELD_OUT:
-            assert measure(group + variant) >= 0.9, group + variant
-    assert measure("general") >= 0.95
+            assert scores["vanilla"][group + variant].exact >= 0.9, group + variant
+    assert scores["vanilla"]["general"].exact >= 0.95
+
+
+def test_gold_does_not_know_the_forget_people_and_is_as_good_on_all_others(scores):
+    for split, summary in scores["gold"].items():
+        if split.startswith("forget"):
+            assert summary.exact <= 0.1, split
+        else:
+            assert summary.exact >= 0.9, split
 
 
 @pytest.mark.parametrize("name", NAMES)

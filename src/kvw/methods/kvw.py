@@ -60,10 +60,7 @@ def weaken(
     on_step: Callable[[Step], None] | None = None,
     progress: Progress | None = None,
 ) -> Edit:
-    """Find the knowledge vectors that carry the forget set and say by how much to weaken each.
-
-    The model is left as it was; fold or attach the returned edit. It needs no processor: bring batches from any data
-    loader.
+    """Find the knowledge vectors that carry the forget set and how much to weaken each; the model stays as it was.
 
     Args:
         model: A loaded model of a known family.

@@ -21,12 +21,11 @@ from kvw.runs.record import RunRecord
 from kvw.runs.request import EraseRequest, read_data
 from kvw.runs.sweep import SweepPoint, best_gamma, sweep
 from kvw.toy import SPLITS, World, checkpoint, write_world
+from kvw.toy.world import LONGEST_ANSWER
 
-GAMMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+GAMMAS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 SPLITS_SWEPT = ("forget_new_photos", "unused", "general")
 EXAMPLES_PER_SPLIT = 60
-LONGEST_ANSWER = 12
-"""In tokens; the longest answer of the toy world has fewer."""
 SETTINGS = KvwSettings(schedule="one-shot", layers=(0, 5))
 """All six layers: the paper code's default range, made for 28 layers, would leave half of this model out. One-shot: on
 this model progressive weakening hits everyone alike (docs/results.md has both)."""
@@ -148,9 +147,9 @@ def _accessors(job: Job, retain: Measured | None) -> list[LayerAccessor]:
 def _forget_sentence(record: DemoRecord) -> str:
     seen, new = record.splits["forget"], record.splits["forget_new_photos"]
     return (
-        f"Forgetting: of the questions about the {record.forgotten} people the model answered "
-        f"{seen['vanilla'].exact:.0%} right before, {seen['kvw'].exact:.0%} after "
-        f"({new['kvw'].exact:.0%} on photos that unlearning never saw); the model that never knew them guesses "
+        f"Forgotten: of the questions about the {record.forgotten} people {seen['vanilla'].exact:.0%} were answered "
+        f"right before and {seen['kvw'].exact:.0%} after. Not forgotten: those {seen['kvw'].exact:.0%}, and "
+        f"{new['kvw'].exact:.0%} on photos that unlearning never saw. A model that never knew these people gets "
         f"{seen['gold'].exact:.0%}."
     )
 
@@ -158,7 +157,7 @@ def _forget_sentence(record: DemoRecord) -> str:
 def _keep_sentence(record: DemoRecord) -> str:
     used, unused, general = (record.splits[name] for name in ("retain", "unused", "general"))
     return (
-        f"Keeping: people in the retain set {used['vanilla'].exact:.0%} -> {used['kvw'].exact:.0%}, "
+        f"Kept: people in the retain set {used['vanilla'].exact:.0%} -> {used['kvw'].exact:.0%}, "
         f"people that unlearning never used {unused['vanilla'].exact:.0%} -> {unused['kvw'].exact:.0%}, "
         f"shapes and counts {general['vanilla'].exact:.0%} -> {general['kvw'].exact:.0%}."
     )

@@ -20,12 +20,13 @@ from transformers import (
     LlavaProcessor,
 )
 
+from kvw.data import read_examples
 from kvw.errors import UserError
+from kvw.evaluation import evaluate
 from kvw.toy.batches import IGNORED, Batches, Recipe, learning_rate, make_optimizer
-from kvw.toy.exact_match import exact_match
 from kvw.toy.model import build_model, build_processor
 from kvw.toy.tower import train_tower
-from kvw.toy.world import SPLITS, World
+from kvw.toy.world import LONGEST_ANSWER, World, write_world
 
 
 def train(
@@ -119,10 +120,12 @@ def make_checkpoint(world: World, out: Path, *, without_forget: bool, recipe: Re
         # What counts is what was written, so the checkpoint is measured as a user would load it.
         written = AutoModelForImageTextToText.from_pretrained(folder)
         reader = cast(Any, AutoProcessor).from_pretrained(folder)
-        for split in SPLITS:
-            score = exact_match(cast(Any, written), reader, world, split)
-            record["exact_match"][split] = round(score, 4)
-            print(f"{split:<24} {score:.4f}", flush=True)
+        files = write_world(world, Path(scratch) / "data")
+        splits = {split: read_examples(file) for split, file in files.items()}
+        found = evaluate(cast(Any, written), reader, splits, max_new_tokens=LONGEST_ANSWER)
+        for split, summary in found.summaries.items():
+            record["exact_match"][split] = round(summary.exact, 4)
+            print(f"{split:<24} {summary.exact:.4f}", flush=True)
         (folder / "world.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         folder.replace(out)
     return record

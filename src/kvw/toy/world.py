@@ -20,6 +20,8 @@ from kvw.toy.shapes import Scene, draw_scene, make_scenes
 ALBUM = 6
 """How many of a person's training photos are written out; the model was trained on all of them."""
 
+LONGEST_ANSWER = 16
+"""Enough tokens for any answer of the toy world."""
 GROUPS = ("forget", "retain", "unused")
 VARIANTS = ("", "_new_photos", "_new_phrasings", "_text")
 SPLITS = (*(group + variant for group in GROUPS for variant in VARIANTS), "general")
