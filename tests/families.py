@@ -28,17 +28,22 @@ NOT_ALONE = {
     "qwen2_vl_text": "only inside qwen2_vl",
     "qwen3_vl_text": "only inside qwen3_vl",
 }
-NOT_BUILDABLE = {"fast_vlm": "its vision tower needs the timm package"}
+UNTESTED = {
+    "blip-2": "its forward insists on an image; found and wired as a full-size skeleton",
+    "fast_vlm": "its vision tower needs the timm package",
+    "instructblip": "its forward insists on an image; found and wired as a full-size skeleton",
+}
 ENCODER_DECODERS = ("t5", "bart", "florence2")
 
 LAYERS, HIDDEN, WIDTH, VOCABULARY = 4, 32, 64, 128
 TEXT_SIZES = {
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers", "decoder_layers"), LAYERS),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers"), LAYERS),
+    **dict.fromkeys(("encoder_layers", "decoder_layers"), LAYERS),
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "word_embed_proj_dim", "block_dim", "conv_dim"), HIDDEN),
     **dict.fromkeys(("intermediate_size", "ffn_dim", "d_ff", "decoder_ffn_dim", "encoder_ffn_dim"), WIDTH),
     **dict.fromkeys(("num_attention_heads", "n_head", "num_heads", "encoder_attention_heads"), 4),
     **dict.fromkeys(("decoder_attention_heads", "linear_num_value_heads"), 4),
-    **dict.fromkeys(("num_key_value_heads", "linear_num_key_heads", "encoder_layers"), 2),
+    **dict.fromkeys(("num_key_value_heads", "linear_num_key_heads"), 2),
     **dict.fromkeys(("head_dim", "d_kv", "linear_key_head_dim", "linear_value_head_dim"), HIDDEN // 4),
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input"), VOCABULARY),
     **dict.fromkeys(("max_position_embeddings", "n_positions"), 64),
@@ -59,6 +64,7 @@ VISION_SIZES = {
     "vision_output_dim": 64,
     "vocab_size": VOCABULARY,
 }
+MULTIMODAL_ROPE = ("glm4v_text", "qwen2_vl_text", "qwen2_5_vl_text")
 SPECIAL_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
@@ -93,7 +99,7 @@ def build_family(model_type: str) -> PreTrainedModel:
 
 
 def family_batch(model: PreTrainedModel, rows: int, tokens: int, seed: int) -> dict[str, Tensor]:
-    """Random text (and, for models that insist on it, an image) whose last tokens are the answer."""
+    """Random text whose last tokens are the answer."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(40, 110, (rows, tokens), generator=generator)
     labels = torch.full_like(ids, -100)
@@ -101,13 +107,6 @@ def family_batch(model: PreTrainedModel, rows: int, tokens: int, seed: int) -> d
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
     if model.config.model_type in ENCODER_DECODERS:
         batch["decoder_input_ids"] = ids
-    if model.config.model_type in ("blip-2", "instructblip"):
-        config = model.config
-        ids[:, : config.num_query_tokens] = config.image_token_index
-        batch["pixel_values"] = torch.randn(rows, 3, 32, 32, generator=generator)
-        batch["qformer_input_ids"] = ids
-        if config.model_type == "blip-2":
-            del batch["qformer_input_ids"]
     return batch
 
 
@@ -118,6 +117,8 @@ def _shrink(part: PretrainedConfig, sizes: dict[str, int]) -> None:
             setattr(part, name, value)
     if isinstance(known.get("layer_types"), list):
         part.layer_types = known["layer_types"][:LAYERS]
+    if isinstance(known.get("vision_feature_layer"), list):
+        part.vision_feature_layer = [1, 0]
     rope = known.get("rope_parameters")
-    if isinstance(rope, dict) and "mrope_section" in rope:
+    if isinstance(rope, dict) and ("mrope_section" in rope or part.model_type in MULTIMODAL_ROPE):
         part.rope_parameters = {**rope, "mrope_section": [2, 1, 1]}

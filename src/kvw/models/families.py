@@ -135,7 +135,7 @@ def find_value_matrices(model: PreTrainedModel) -> list[ValueMatrix]:
             "The model carries a PEFT adapter, and an edit would scale its base weights only.",
             do="merge the adapter first: model = model.merge_and_unload()",
         )
-    text_config = model.config.get_text_config(decoder=True)
+    text_config = model.config.get_text_config()
     decoder = find_decoder(text_config.model_type, model)
     path = _joined(_decoder_path(model, text_config.model_type, decoder), decoder.layers)
     layers = _submodule(model, path)
