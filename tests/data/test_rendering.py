@@ -47,7 +47,7 @@ def test_the_answer_tokens_are_the_end_and_decode_to_the_answer(processor, quest
     prompt_ids = tokenizer(rendered.prompt, add_special_tokens=wanted)["input_ids"]
     count = len(rendered.answer_ids)
     assert tuple(full_ids[-count:]) == rendered.answer_ids
-    assert rendered.tokens == len(full_ids)
+    assert list(rendered.token_ids) == full_ids
     # These tokenizers lose nothing, so the decoded tail is the answer to the letter after at most white space.
     decoded = tokenizer.decode(list(rendered.answer_ids))
     assert rendered.full.endswith(answer)

@@ -31,6 +31,7 @@ class Prepared:
         prompt: The rendered prompt, image placeholders not yet expanded.
         full: The rendered prompt followed by the answer.
         answer_ids: The answer's token ids; the last tokens of ``full``, in order.
+        token_ids: All token ids of ``full``, image placeholders not yet expanded.
         length: Tokens of ``full`` with the image placeholders expanded, estimated; batches are sorted and
             sized by it.
     """
@@ -39,6 +40,7 @@ class Prepared:
     prompt: str
     full: str
     answer_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
     length: int
 
     @property
@@ -78,7 +80,8 @@ def prepare(examples: Sequence[Example], processor: Processor) -> list[Prepared]
                 prompt=rendered.prompt,
                 full=rendered.full,
                 answer_ids=rendered.answer_ids,
-                length=rendered.tokens + expanded,
+                token_ids=rendered.token_ids,
+                length=len(rendered.token_ids) + expanded,
             )
         )
     return prepared

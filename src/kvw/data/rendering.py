@@ -32,13 +32,13 @@ class Rendered:
         full: The prompt and the answer; nothing follows the answer, no end token either.
         answer_ids: The answer's token ids: the tokens of ``full`` after its longest common prefix with
             ``prompt``.
-        tokens: How many tokens ``full`` has.
+        token_ids: The tokens of ``full``.
     """
 
     prompt: str
     full: str
     answer_ids: tuple[int, ...]
-    tokens: int
+    token_ids: tuple[int, ...]
 
 
 def render(example: Example, processor: Processor) -> Rendered:
@@ -75,7 +75,7 @@ def render(example: Example, processor: Processor) -> Rendered:
     shared = _common_prefix(prompt_ids, full_ids)
     answer_ids = tuple(full_ids[shared:])
     _check_span(example, processor, answer_ids, prompt_ids[shared:])
-    return Rendered(prompt=prompt, full=full, answer_ids=answer_ids, tokens=len(full_ids))
+    return Rendered(prompt=prompt, full=full, answer_ids=answer_ids, token_ids=tuple(full_ids))
 
 
 def adds_special_tokens(processor: Processor, text: str) -> bool:

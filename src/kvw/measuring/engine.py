@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from kvw.data.batches import to_model
 from kvw.errors import UserError
@@ -39,10 +39,21 @@ def run_batch(model: PreTrainedModel, recorder: Recorder, batch: Batch, position
         UserError: The batch lacks labels, or a value matrix did not see the tokens of the batch.
     """
     chosen = predicting_positions(batch, positions)
-    inputs = to_model({name: value for name, value in batch.items() if name != "labels"}, model)
     recorder.expect(chosen, batch["labels"].numel())
+    run_model(model, {name: value for name, value in batch.items() if name != "labels"})
+
+
+def run_model(model: PreTrainedModel, inputs: Batch, past_key_values: Cache | None = None) -> None:
+    """Run the model up to the last measured value matrix, on its device and with floats in its dtype.
+
+    Args:
+        model: The model whose value matrices are hooked.
+        inputs: What its forward takes.
+        past_key_values: A cache to start from and to fill; None keeps no keys and values.
+    """
+    cache = {} if past_key_values is None else {"past_key_values": past_key_values}
     with suppress(StopForward):
-        model(**inputs, use_cache=False)
+        model(**to_model(dict(inputs), model), use_cache=past_key_values is not None, **cache)
 
 
 def measure(

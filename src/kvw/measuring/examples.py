@@ -16,6 +16,7 @@ from kvw.measuring.fingerprint import digest
 from kvw.measuring.fitting import run_fitted, token_budget
 from kvw.measuring.kept import KeptStatistics
 from kvw.measuring.positions import Positions
+from kvw.measuring.prefixes import bundle, run_bundles, shares_prefixes
 from kvw.measuring.recorder import recording
 from kvw.measuring.statistics import Statistics
 from kvw.models.families import find_value_matrices, select_layers
@@ -74,23 +75,30 @@ def measure_examples(
     finished = kept.finished()
     if finished:
         return Measured(finished, reused=True)
-    groups = _in_order(prepared)
-    order = digest([[item.full, [str(image) for image in item.example.images]] for group in groups for item in group])
+    share = positions == "answer" and shares_prefixes(model)
+    budget = budget or token_budget(model.device)
+    groups = [
+        bundle([prepared[place] for place in places], share=share, budget=budget) for places in image_groups(prepared)
+    ]
+    order = digest([[item.full, str(item.example.images)] for group in groups for alike in group for item in alike])
     start, total = kept.unfinished(order)
     running = _Running(total, start)
-    budget = budget or token_budget(model.device)
     last_save = time.monotonic()
     with evaluating(model), recording(matrices) as recorder:
 
-        def run(batch: list[Prepared]) -> tuple[dict[MatrixKey, Tensor], dict[MatrixKey, int]]:
+        def run(batch: list[list[Prepared]]) -> tuple[dict[MatrixKey, Tensor], dict[MatrixKey, int]]:
             recorder.restart()  # what an attempt that ran out of memory has left behind
-            run_batch(model, recorder, answer_batch(batch, processor), positions)
+            if share and batch[0][0].image_count:
+                run_bundles(model, recorder, batch, processor)
+            else:
+                run_batch(model, recorder, answer_batch([alike[0] for alike in batch], processor), positions)
             return dict(recorder.sums), dict(recorder.counts)
 
         try:
             for group in _without(groups, start):
-                for indices, (sums, counts) in run_fitted(group, [item.length for item in group], run, budget=budget):
-                    running.add(sums, counts, len(indices))
+                lengths = [sum(item.length for item in alike) for alike in group]
+                for indices, (sums, counts) in run_fitted(group, lengths, run, budget=budget):
+                    running.add(sums, counts, sum(len(group[index]) for index in indices))
                     if progress:
                         progress(running.done, len(prepared))
                     if time.monotonic() - last_save > SECONDS_BETWEEN_SAVES:
@@ -132,19 +140,16 @@ class _Running:
         return statistics_of(sums, counts, matrices)
 
 
-def _in_order(prepared: Sequence[Prepared]) -> list[list[Prepared]]:
-    """The examples in the order in which they run: grouped by image count, longest first."""
-    groups = []
-    for positions in image_groups(prepared):
-        ordered = sorted(positions, key=lambda position: (-prepared[position].length, position))
-        groups.append([prepared[position] for position in ordered])
-    return groups
-
-
-def _without(groups: Sequence[list[Prepared]], skip: int) -> list[list[Prepared]]:
-    """The groups without their first ``skip`` examples."""
+def _without(groups: Sequence[list[list[Prepared]]], skip: int) -> list[list[list[Prepared]]]:
+    """The bundles that are left once the first ``skip`` examples, in the order in which they run, are done."""
     remaining = []
     for group in groups:
-        remaining.append(group[skip:])
-        skip = max(0, skip - len(group))
+        left = []
+        # run_fitted takes the longest bundles first, so that is the order in which they were done.
+        for alike in sorted(group, key=lambda alike: -sum(item.length for item in alike)):
+            if skip > 0:
+                skip -= len(alike)
+            else:
+                left.append(alike)
+        remaining.append(left)
     return [group for group in remaining if group]
