@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import torch
 import transformers
@@ -32,6 +33,11 @@ UNTESTED = {
     "blip-2": "its forward insists on an image; found and wired as a full-size skeleton",
     "fast_vlm": "its vision tower needs the timm package",
     "instructblip": "its forward insists on an image; found and wired as a full-size skeleton",
+}
+REMARKS = {
+    "lfm2": "its configuration states another FFN width than it has",
+    "mllama": "cross-attention layers see examples with images only",
+    "molmo2": "attaching works; writing a checkpoint is refused, its files use other names",
 }
 ENCODER_DECODERS = ("t5", "bart", "florence2")
 
@@ -122,3 +128,33 @@ def _shrink(part: PretrainedConfig, sizes: dict[str, int]) -> None:
     rope = known.get("rope_parameters")
     if isinstance(rope, dict) and ("mrope_section" in rope or part.model_type in MULTIMODAL_ROPE):
         part.rope_parameters = {**rope, "mrope_section": [2, 1, 1]}
+
+
+def table() -> str:
+    """docs/families.md."""
+    lines = [
+        "# Model families",
+        "",
+        "Found by data in `src/kvw/models/families.py` and proven by wiring.",
+        "",
+        "- *weakened*: a tiny random model of the real class gives the numbers of plain hooks in float64, on text;",
+        "  attaching, folding and the written checkpoint agree.",
+        "- *skeleton*: found in the full-size structure without weights.",
+        "",
+        "LLaVA-1.5, Qwen2-VL and Qwen2.5-VL are tested with images and their real processors as well. Models of text",
+        "alone are weakened from Python (`kvw.weaken`), not from the command line. Mixtures of experts are not",
+        "supported yet. This page is written by `python -m tests.families`.",
+        "",
+        "| model type | kind | tested | remark |",
+        "|---|---|---|---|",
+    ]
+    for kind, names in (("vision-language", VISION_LANGUAGE), ("text decoder", TEXT)):
+        for name in sorted(names):
+            remark = {**NOT_ALONE, **UNTESTED}.get(name, REMARKS.get(name, ""))
+            tested = "no" if name == "fast_vlm" else "skeleton" if name in UNTESTED else "weakened"
+            lines.append(f"| `{name}` | {kind} | {tested} | {remark} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    (Path(__file__).parent.parent / "docs" / "families.md").write_text(table(), encoding="utf-8")

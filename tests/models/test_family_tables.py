@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from tests.families import NOT_ALONE, TEXT, VISION_LANGUAGE
+from tests.families import NOT_ALONE, TEXT, VISION_LANGUAGE, table
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM
 
 from kvw.models.families import find_value_matrices
@@ -56,3 +58,9 @@ def test_the_reasons_for_not_testing_still_hold():
 def test_no_name_is_listed_twice():
     assert len(set(VISION_LANGUAGE)) == len(VISION_LANGUAGE)
     assert len(set(TEXT)) == len(TEXT)
+
+
+def test_the_documented_table_is_current():
+    """``python -m tests.families`` renews it."""
+    page = Path(__file__).parents[2] / "docs" / "families.md"
+    assert page.read_text(encoding="utf-8") == table()

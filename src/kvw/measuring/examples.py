@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -17,7 +18,7 @@ from kvw.measuring.fitting import run_fitted, token_budget
 from kvw.measuring.kept import KeptStatistics
 from kvw.measuring.positions import Positions
 from kvw.measuring.prefixes import bundle, run_bundles, shares_prefixes
-from kvw.measuring.recorder import recording
+from kvw.measuring.recorder import Recorder, recording
 from kvw.measuring.statistics import Statistics
 from kvw.models.families import find_value_matrices, select_layers
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
@@ -85,15 +86,7 @@ def measure_examples(
     running = _Running(total, start)
     last_save = time.monotonic()
     with evaluating(model), recording(matrices) as recorder:
-
-        def run(batch: list[list[Prepared]]) -> tuple[dict[MatrixKey, Tensor], dict[MatrixKey, int]]:
-            recorder.restart()  # what an attempt that ran out of memory has left behind
-            if share and batch[0][0].image_count:
-                run_bundles(model, recorder, batch, processor)
-            else:
-                run_batch(model, recorder, answer_batch([alike[0] for alike in batch], processor), positions)
-            return dict(recorder.sums), dict(recorder.counts)
-
+        run = partial(_run_bundles, model, recorder, processor, positions, share)
         try:
             for group in _without(groups, start):
                 lengths = [sum(item.length for item in alike) for alike in group]
@@ -108,6 +101,23 @@ def measure_examples(
             if start < running.done < len(prepared):
                 kept.keep_unfinished(running.done, order, running.so_far())
     return Measured(kept.keep_finished(running.finished(matrices)), resumed_at=start)
+
+
+def _run_bundles(
+    model: PreTrainedModel,
+    recorder: Recorder,
+    processor: Any,
+    positions: Positions,
+    share: bool,
+    batch: list[list[Prepared]],
+) -> tuple[dict[MatrixKey, Tensor], dict[MatrixKey, int]]:
+    """Sums and counts of one batch."""
+    recorder.restart()  # what an attempt that ran out of memory has left behind
+    if share and batch[0][0].image_count:
+        run_bundles(model, recorder, batch, processor)
+    else:
+        run_batch(model, recorder, answer_batch([alike[0] for alike in batch], processor), positions)
+    return dict(recorder.sums), dict(recorder.counts)
 
 
 class _Running:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from kvw.data import Example
 from kvw.edits.edit import package_versions
+from kvw.errors import UserError
 from kvw.measuring.fingerprint import digest, examples_digest, processor_parts, weights_digest
 from kvw.measuring.positions import Positions
 from kvw.models.families import find_value_matrices
@@ -41,7 +42,14 @@ class Loaded:
         Raises:
             UserError: See :func:`load_model` and :func:`load_processor`.
         """
-        find_value_matrices(skeleton(checkpoint))  # an unknown family is refused before anything is read
+        structure = skeleton(checkpoint)
+        find_value_matrices(structure)  # an unknown family is refused before anything is read
+        if structure.config.model_type == structure.config.get_text_config().model_type:
+            raise UserError(
+                f"{checkpoint} is a model of text alone, and this command works with images and text.",
+                found=type(structure).__name__,
+                do="use it from Python, where kvw.weaken takes any batches",
+            )
         processor = load_processor(checkpoint)
         return cls(checkpoint, load_model(checkpoint, device), processor, weights_digest(checkpoint.folder))
 

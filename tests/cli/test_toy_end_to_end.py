@@ -1,0 +1,84 @@
+"""The main job on the shipped toy model, from files to a checkpoint that plain transformers answers with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from safetensors.torch import load_file
+
+import kvw
+from kvw.cli import main
+from kvw.toy import World, checkpoint, write_world
+
+PLAIN = """
+import json, sys
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+folder, lines = sys.argv[1], [json.loads(line) for line in open(sys.argv[2])]
+model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+for line in lines:
+    content = [{"type": "image"}, {"type": "text", "text": line["question"]}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    image = Image.open(sys.argv[3] + "/" + line["image"])
+    inputs = processor(text=[prompt], images=[image], return_tensors="pt")
+    produced = model.generate(**inputs, max_new_tokens=16, do_sample=False)
+    print(processor.decode(produced[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True).strip())
+assert "kvw" not in sys.modules
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_world(World(), folder)
+    return folder
+
+
+def test_four_people_are_weakened_and_plain_transformers_answers(world, tmp_path, capsys):
+    run = tmp_path / "run"
+    arguments = ["erase", "toy:vanilla", "--forget", world / "forget.jsonl", "--retain", world / "retain.jsonl"]
+    arguments += ["--out", run, "--schedule", "one-shot", "--layers", "0:5", "--gamma", "0.2", "--eval-limit", "40"]
+    arguments += ["--eval", f"unused={world / 'unused.jsonl'}", "--max-new-tokens", "16", "--json"]
+    assert run_program(arguments) == 0
+    record = json.loads(capsys.readouterr().out)
+    scores = {
+        name: (split["original"]["exact"], split["unlearned"]["exact"]) for name, split in record["splits"].items()
+    }
+    assert all(before >= 0.97 for before, _ in scores.values())
+    # What KVW reaches on this model at this strength (docs/results.md), with room for rounding.
+    assert scores["forget"][1] <= 0.75
+    assert scores["retain"][1] >= 0.75
+    assert scores["unused"][1] >= 0.75
+    assert scores["forget"][1] < scores["retain"][1] - 0.1
+
+    samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    samples = [sample for sample in samples if sample["split"] == "retain"][:15]
+    rows = {
+        f"retain.jsonl:{row['id']}": row for row in map(json.loads, (world / "retain.jsonl").read_text().splitlines())
+    }
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text("\n".join(json.dumps(rows[sample["identifier"]]) for sample in samples))
+    found = subprocess.run(
+        [sys.executable, "-c", PLAIN, run / "model", asked, world], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.splitlines() == [sample["unlearned"]["prediction"] for sample in samples]
+
+
+def run_program(arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    return stopped.value.code
+
+
+def test_the_written_toy_model_is_the_source_but_for_the_value_matrices(world, tmp_path):
+    arguments = ["erase", "toy:vanilla", "--forget", world / "forget.jsonl", "--retain", world / "retain.jsonl"]
+    assert run_program([*arguments, "--out", tmp_path / "run", "--eval-limit", "4"]) == 0
+    before = load_file(checkpoint("vanilla") / "model.safetensors")
+    after = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    changed = {name for name in before if not (before[name] == after[name]).all()}
+    layers = {key.layer for key in kvw.load_edit(tmp_path / "run" / "edit.safetensors").widths}
+    assert changed == {f"language_model.model.layers.{layer}.mlp.down_proj.weight" for layer in layers}
+    assert layers == {1, 2, 3}
