@@ -18,7 +18,7 @@ from kvw.runs.costs import Stopwatch
 from kvw.runs.erase import check, measure_retain
 from kvw.runs.loaded import Loaded
 from kvw.runs.request import EraseRequest, read_data
-from kvw.runs.sweep import SweepPoint, sweep
+from kvw.runs.sweep import sweep
 from kvw.toy import SPLITS, World, write_world
 from kvw.toy.world import LONGEST_ANSWER
 
@@ -54,9 +54,7 @@ def main() -> None:
             points = sweep(job, measure_retain(job, watch, reporter), arguments.gammas, progress)
         gold = Loaded.load(find_model("toy:gold"))
         found = evaluate(gold.model, gold.processor, read_data(request).scored, max_new_tokens=LONGEST_ANSWER)
-    print_sweep(points)
-    print("gold model:")
-    print_sweep([SweepPoint(gamma=0, exact={name: summary.exact for name, summary in found.summaries.items()})])
+    print_sweep(points, {name: summary.exact for name, summary in found.summaries.items()})
 
 
 if __name__ == "__main__":

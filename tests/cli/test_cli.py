@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -128,6 +129,7 @@ def test_measure_then_erase_from_the_statistics_file(people, saved, capsys):
     forget = ("--forget", "forget.jsonl", "--retain", "retain.safetensors", "--max-new-tokens", 3)
     assert run("erase", saved["llava"], *forget, "--out", "from-file") == 0
     first, second = (kvw.load_edit(people / name / "edit.safetensors") for name in ("from-data", "from-file"))
+    assert "No retain questions were asked" in capsys.readouterr().out
     assert json.loads((people / "from-file" / "run.json").read_text())["retain"]["file"] == "retain.safetensors"
     assert first.metadata.retain_digest == second.metadata.retain_digest
     for key in first.log_gates:
@@ -162,10 +164,9 @@ def test_chat_asks_both_models(people, saved, capsys, monkeypatch):
     assert run("chat", saved["llava"], *more, "--ask", "Who is this?") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["original", "unlearned"]
-    answers = iter(["Who?", ""])
-    monkeypatch.setattr("builtins.input", lambda _: next(answers))
+    monkeypatch.setattr("sys.stdin", io.StringIO("Who?\n\nWhere?\n"))
     assert run("chat", saved["llava"], "--max-new-tokens", 3) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["original", "original"]
 
 
 def test_inspect_reads_no_weights(saved, tmp_path, capsys):

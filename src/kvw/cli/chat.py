@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -39,12 +40,11 @@ def chat(
 
 
 def _typed_questions() -> Iterator[str]:
-    """Questions from the terminal until an empty line or the end of input."""
+    """Questions, one a line, until the end of input (Ctrl-D on a terminal)."""
     while True:
         try:
-            question = input("question> ").strip()
+            question = input("question> " if sys.stdin.isatty() else "").strip()
         except EOFError:
             return
-        if not question:
-            return
-        yield question
+        if question:
+            yield question

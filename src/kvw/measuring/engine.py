@@ -69,7 +69,7 @@ def measure(
     Args:
         model: A loaded model; an edit attached to it is in force, and coefficients are those before its gates.
         batches: See :data:`Batch`; any order, any padding, any batch size.
-        layers: First and last layer, 0-based, both included; None for the paper code's default 1 .. L - 3.
+        layers: First and last layer, 0-based, both included; None for all, so that the statistics serve any range.
         positions: ``answer`` or ``all``, see :data:`kvw.measuring.positions.Positions`.
         progress: Called after every batch.
 
@@ -80,7 +80,9 @@ def measure(
         UserError: Unknown family, range outside the model, a batch without labels, no position at all that counts,
             or coefficients that are not finite.
     """
-    matrices = select_layers(find_value_matrices(model), layers)
+    matrices = find_value_matrices(model)
+    if layers is not None:
+        matrices = select_layers(matrices, layers)
     total = len(batches) if isinstance(batches, Sequence) else 0
     with evaluating(model), recording(matrices) as recorder:
         for done, batch in enumerate(batches, 1):

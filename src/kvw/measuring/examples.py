@@ -62,7 +62,7 @@ def measure_examples(
         model: A loaded model.
         processor: Its processor.
         prepared: From :func:`kvw.data.prepare`.
-        layers: First and last layer, 0-based, both included; None for the default range.
+        layers: First and last layer, 0-based, both included; None for all.
         positions: Which positions count.
         fingerprint: Everything that the sums depend on; None keeps nothing on disk.
         budget: Padded tokens per forward at the start; None for the device's default.
@@ -71,7 +71,9 @@ def measure_examples(
     Raises:
         UserError: As :func:`kvw.measuring.engine.measure`, or an image cannot be read.
     """
-    matrices = select_layers(find_value_matrices(model), layers)
+    matrices = find_value_matrices(model)
+    if layers is not None:
+        matrices = select_layers(matrices, layers)
     kept = KeptStatistics(fingerprint)
     finished = kept.finished()
     if finished:

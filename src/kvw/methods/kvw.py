@@ -130,8 +130,8 @@ def accessor(forget: Tensor, retain: Tensor | None) -> Tensor:
     """The paper's forget knowledge accessor, A = max(0, log(C_f + 1e-12) - log(C_r + 1e-12)).
 
     Without a retain set the mean of C_f over the layer takes the place of C_r: a vector is weakened by how much more
-    active than the layer's average it is on the forget set. (The paper reports this ablation; its formula is not
-    public, this one is ours.)
+    active than the layer's average it is on the forget set. (The paper reports this ablation; this formula for it is
+    ours.)
 
     Args:
         forget: C_f of one value matrix: (width,).

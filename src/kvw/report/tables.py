@@ -18,6 +18,7 @@ from kvw.runs.plan import Plan
 from kvw.runs.record import RunRecord
 from kvw.runs.sweep import SweepPoint
 
+NOTHING_FORGOTTEN = 0.95
 METRICS = {"exact": "exact match", "substring": "contains", "rouge_l_f": "ROUGE-L", "probability": "P(answer)"}
 
 
@@ -41,6 +42,13 @@ def print_record(record: RunRecord, out: Path) -> None:
         f"{weakened:,} of {vectors:,} knowledge vectors in {len(record.layers)} layers were weakened, "
         f"most in {strongest.key} (mean gate {strongest.mean_gate:.3f})."
     )
+    forget = record.splits["forget"]
+    if forget.unlearned.exact > NOTHING_FORGOTTEN * forget.original.exact:
+        console.print(
+            "The forget set is answered almost as before: try a larger --gamma, more --layers, or --schedule one-shot."
+        )
+    if "retain" not in record.splits:
+        console.print("No retain questions were asked. What was kept is unknown: add --eval retain=FILE.")
     _print_failed(console, {name: split.unlearned for name, split in record.splits.items()})
     console.print(f"The run is in {out}: edit.safetensors, run.json, samples.jsonl" + _and_model(out))
 
@@ -64,15 +72,17 @@ def print_demo(record: DemoRecord, out: Path) -> None:
     console.print(f"Pictures, data and the run are in {out}: tradeoff.png, data/, run/")
 
 
-def print_sweep(points: list[SweepPoint]) -> None:
-    """Exact match by split, one line for each gamma."""
+def print_sweep(points: list[SweepPoint], gold: Mapping[str, float] | None = None) -> None:
+    """Exact match, one line for each split and one column for each gamma; at the end the gold model's, if given."""
     table = Table(title="Exact match over gamma", title_justify="left")
-    table.add_column("gamma", justify="right")
-    for split in points[0].exact:
-        table.add_column(split.replace("_", " "), justify="right")
+    table.add_column("split")
     for point in points:
-        name = "original" if point.gamma == 0 else f"{point.gamma:g}"
-        table.add_row(name, *(f"{value:.3f}" for value in point.exact.values()))
+        table.add_column(f"{point.gamma:g}" if point.gamma else "original", justify="right")
+    if gold is not None:
+        table.add_column("gold", justify="right")
+    for split in points[0].exact:
+        values = [point.exact[split] for point in points] + ([gold[split]] if gold is not None else [])
+        table.add_row(split, *(f"{value:.2f}" for value in values))
     _console().print(table)
 
 

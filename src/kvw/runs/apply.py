@@ -33,5 +33,5 @@ def warn_if_other_weights(edit: Edit, fingerprint: str, reporter: Reporter) -> N
     if made_on and made_on != fingerprint:
         reporter.warn(
             f"This edit was made on {edit.metadata.base_model} with other weights "
-            f"({made_on[:12]}, here {fingerprint[:12]}); its effect on these was never measured."
+            f"({made_on[:12]}, here {fingerprint[:12]}): perhaps these have an edit in them already."
         )

@@ -30,7 +30,8 @@ def evaluate(
     """Score a model on a data file.
 
     Returns:
-        ``original``, and with an edit ``unlearned``: the evaluation, whose only split is named after the file.
+        ``model``, or with an edit ``original`` and ``unlearned``: the evaluation, whose only split is named after the
+        file.
 
     Raises:
         UserError: The data, the model or the edit cannot be used.
@@ -42,12 +43,13 @@ def evaluate(
     with watch.stage("loading the model"):
         loaded = Loaded.load(checkpoint)
     results = {}
-    with watch.stage("scoring the original model") as progress:
-        results["original"] = score(
+    if edit is not None:
+        warn_if_other_weights(edit, loaded.fingerprint, reporter)
+    with watch.stage("scoring the model as it is") as progress:
+        results["original" if edit else "model"] = score(
             loaded.model, loaded.processor, splits, max_new_tokens=max_new_tokens, progress=progress
         )
     if edit is not None:
-        warn_if_other_weights(edit, loaded.fingerprint, reporter)
         with edit.attach(loaded.model), watch.stage("scoring the unlearned model") as progress:
             results["unlearned"] = score(
                 loaded.model, loaded.processor, splits, max_new_tokens=max_new_tokens, progress=progress
