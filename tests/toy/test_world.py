@@ -127,4 +127,4 @@ def test_a_larger_world_is_the_same_code():
 
 def test_importing_the_package_does_not_import_torch():
     code = "import sys, kvw.toy; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

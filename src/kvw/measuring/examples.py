@@ -72,18 +72,16 @@ def measure_examples(
         UserError: As :func:`kvw.measuring.engine.measure`, or an image cannot be read.
     """
     matrices = find_value_matrices(model)
-    if layers is not None:
-        matrices = select_layers(matrices, layers)
+    matrices = matrices if layers is None else select_layers(matrices, layers)
     kept = KeptStatistics(fingerprint)
-    finished = kept.finished()
-    if finished:
+    if finished := kept.finished():
         return Measured(finished, reused=True)
     share = positions == "answer" and shares_prefixes(model)
     budget = budget or token_budget(model.device)
     groups = [
         bundle([prepared[place] for place in places], share=share, budget=budget) for places in image_groups(prepared)
     ]
-    order = digest([[item.full, str(item.example.images)] for group in groups for alike in group for item in alike])
+    order = _order_digest(groups)
     start, total = kept.unfinished(order)
     running = _Running(total, start)
     last_save = time.monotonic()
@@ -150,6 +148,10 @@ class _Running:
     def finished(self, matrices: Sequence[ValueMatrix]) -> Statistics:
         sums, counts, _ = self._state
         return statistics_of(sums, counts, matrices)
+
+
+def _order_digest(groups: Sequence[list[list[Prepared]]]) -> str:
+    return digest([[item.full, str(item.example.images)] for group in groups for alike in group for item in alike])
 
 
 def _without(groups: Sequence[list[list[Prepared]]], skip: int) -> list[list[list[Prepared]]]:
