@@ -95,7 +95,7 @@ def run_bundles(model: PreTrainedModel, recorder: Recorder, bundles: Sequence[li
     predicting = [
         number * width + place
         for number, row in enumerate(rows)
-        for place in range(len(row.rest) - row.answer - 1, len(row.rest) - 1)
+        for place in range(len(row.rest) - row.answer, len(row.rest))
     ]
     recorder.expect(torch.tensor(predicting), endings.numel())
     batch: dict[str, Tensor] = {
@@ -119,7 +119,8 @@ class _Row:
 
     @property
     def rest(self) -> tuple[int, ...]:
-        return self.item.token_ids[self.shared :]
+        """The tokens up to the one that predicts the last answer token, which itself predicts nothing."""
+        return self.item.token_ids[self.shared : -1]
 
     @property
     def answer(self) -> int:
