@@ -21,8 +21,8 @@ lint: $(READY)
 	$(BIN)/mypy
 
 toy-models: $(READY)
-	$(BIN)/python -m kvw.toy.train --out src/kvw/toy/checkpoints/vanilla
-	$(BIN)/python -m kvw.toy.train --out src/kvw/toy/checkpoints/gold --without-forget
+	$(BIN)/python -m kvw.toy.train --out toy-models/vanilla
+	$(BIN)/python -m kvw.toy.train --out toy-models/gold --without-forget
 
 sweep: $(READY)
 	$(BIN)/python benchmarks/sweep_gamma.py
