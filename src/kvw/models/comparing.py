@@ -15,9 +15,7 @@ Range = tuple[int, int]
 """First byte and the byte after the last one, counted from the beginning of the file."""
 
 
-def first_difference(
-    source: Path, copy: Path, replaced: Mapping[Range, str], *, whole: hashlib._Hash | None = None
-) -> Range | None:
+def first_difference(source: Path, copy: Path, replaced: Mapping[Range, str]) -> Range | None:
     """Bring a copy to the disk, read it back, and compare it with its source.
 
     Both are read from the operating system, which serves what it still holds in memory: a fault on the way to it is
@@ -27,7 +25,6 @@ def first_difference(
         source: The file that was copied.
         copy: The copy.
         replaced: SHA-256 of what the copy must hold where it differs from the source, by range.
-        whole: Is fed all bytes of the source, if given.
 
     Returns:
         The first range in which the copy is not what it should be; None if it is.
@@ -44,8 +41,6 @@ def first_difference(
         for begin, end in [*sorted(replaced), (size, size)]:
             pairs = zip(pieces(original, position, begin), pieces(written, position, begin), strict=True)
             for one, other in pairs:
-                if whole is not None:
-                    whole.update(one)
                 if one != other:
                     return position, begin
             found = hashlib.sha256()
@@ -53,9 +48,6 @@ def first_difference(
                 found.update(piece)
             if end > begin and found.hexdigest() != replaced[begin, end]:
                 return begin, end
-            if whole is not None:
-                for piece in pieces(original, begin, end):
-                    whole.update(piece)
             position = end
     return None
 

@@ -101,9 +101,9 @@ def save_checkpoint(
             if partial is not None:
                 partial.finish(found.name, found.model_dump_json())
 
-    # While one file is copied, the one before is brought to the disk and read back.
+    # While one file is copied, it is hashed, and the one before is brought to the disk and read back.
     pending: list[Future[WrittenFile]] = []
-    with ThreadPoolExecutor(1) as verifier:
+    with ThreadPoolExecutor(2) as verifier:
         for path in files:
             target, entries = folder / path.name, [entry for entry in stored.values() if entry.file == path.name]
             if path.name in written:
@@ -112,9 +112,11 @@ def save_checkpoint(
                 written[path.name] = _share(path, target, untouched, known)
                 report(written[path.name].size)
             else:
+                unknown = known is not None and path.name not in known
+                hashed = verifier.submit(file_digest, path) if unknown else None
                 copied = _copy(path, target, entries, change, report)
                 settle(pending)
-                pending = [verifier.submit(_read_back, copied, known)]
+                pending = [verifier.submit(_read_back, copied, hashed or (known or {}).get(path.name, ""))]
         settle(pending)
     return [written[path.name] for path in files]
 
@@ -258,15 +260,19 @@ def _patch(tensor: StoredTensor, entries: Sequence[StoredMatrix], change: Change
     return weight.cpu().contiguous().view(-1).view(torch.uint8).numpy().data
 
 
-def _read_back(copied: _Copied, known: Mapping[str, str] | None) -> WrittenFile:
+def _read_back(copied: _Copied, source_digest: str | Future[str]) -> WrittenFile:
     """Bring a file to the disk and compare what is read back with the source and with what was computed.
+
+    Args:
+        copied: The file.
+        source_digest: The source's SHA-256, or who is computing it.
 
     Raises:
         UserError: They differ, or the source changed meanwhile.
     """
     path = copied.path
-    whole = None if known is None or path.name in known else hashlib.sha256()
-    wrong = first_difference(path, copied.target, copied.replaced, whole=whole)
+    wrong = first_difference(path, copied.target, copied.replaced)
+    found = source_digest if isinstance(source_digest, str) else source_digest.result()
     if _state(path) != copied.state:
         raise UserError(f"{path.name} was changed while it was copied.", do="run again when it is at rest")
     if wrong is not None:
@@ -277,7 +283,7 @@ def _read_back(copied: _Copied, known: Mapping[str, str] | None) -> WrittenFile:
         tensors=copied.tensors,
         changed=len(copied.replaced),
         way="copy",
-        source_digest=whole.hexdigest() if whole else (known or {}).get(path.name, ""),
+        source_digest=found,
     )
 
 
