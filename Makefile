@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test unit test-slow lint toy-models sweep speed apply-speed clean
+.PHONY: demo test unit test-slow lint toy-models bench-models sweep speed apply-speed clean
 
 demo: $(READY)
 	$(BIN)/kvw demo --out demo-run --force
@@ -26,6 +26,9 @@ lint: $(READY)
 toy-models: $(READY)
 	$(BIN)/python -m kvw.toy.train --out toy-models/vanilla
 	$(BIN)/python -m kvw.toy.train --out toy-models/gold --without-forget
+
+bench-models: $(READY)
+	$(BIN)/python -m kvw.toy.benchmark --out bench-models
 
 sweep: $(READY)
 	$(BIN)/python benchmarks/sweep_gamma.py

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from kvw.bench.scores import alternatives, score_likelihoods, score_reply
+from kvw.bench.scores import alternatives, score_likelihoods, score_preference, score_reply
 from kvw.data.benchmarks import Item, Prompt, Task
-from kvw.data.benchmarks.prompts import BARE
+from kvw.data.benchmarks.prompts import BARE, UNSEEN_OPTIONS
 from kvw.evaluation import TokenScores
 from kvw.evaluation.metrics import Outcome
 
@@ -52,6 +52,15 @@ def test_likelihoods_of_options():
     assert alternatives(CHOICE, ITEM) == ["A", "B"]
     assert score_likelihoods(ITEM, scored(1), [scored(2), scored(1)])["likeliest_correct"] == 1
     assert score_likelihoods(ITEM, scored(1), [scored(0.5), scored(1)])["likeliest_correct"] == 0
+
+
+def test_options_that_are_not_shown_are_compared_without_a_reply():
+    unseen = Task("choice", "image", UNSEEN_OPTIONS, ("choice_accuracy",), 1)
+    assert alternatives(unseen, ITEM) == ["a baker", "a pilot"]
+    likely, unlikely = ({"likeliest_correct": value} for value in (1.0, 0.0))
+    assert score_preference(likely) == (Outcome.CORRECT, {"correct": 1.0})
+    assert score_preference(unlikely) == (Outcome.INCORRECT, {"correct": 0.0})
+    assert score_preference(None) == (Outcome.FAILED, {"correct": 0.0})
 
 
 def test_likelihoods_of_paraphrases_and_wrong_answers():

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from kvw.bench.journal import Journal
 from kvw.bench.recipe import EvaluationPart
-from kvw.bench.scores import ItemScore, alternatives, score_likelihoods, score_reply
+from kvw.bench.scores import ItemScore, alternatives, score_likelihoods, score_preference, score_reply
 from kvw.data import Example, prepare
 from kvw.data.benchmarks import BenchmarkData, Item, Protocol, Task, examples
 from kvw.evaluation import generate_answers, token_scores
@@ -115,13 +115,20 @@ def _ask_group(
     prepared = prepare([question.example for question in group], processor)
     errors = unreadable_images([question.example for question in group])
     readable = [row for row in range(len(group)) if row not in errors]
-    tokens = group[0].task.max_new_tokens
-    answers = generate_answers(model, processor, [prepared[row] for row in readable], max_new_tokens=tokens)
-    replies = dict(zip(readable, answers, strict=True))
-    found = _likelihoods(model, processor, [group[row] for row in readable]) if likelihoods else {}
+    task, replies = group[0].task, dict[int, str]()
+    answered = task.prompt.reply != "nothing"
+    if answered:
+        shown = [prepared[row] for row in readable]
+        answers = generate_answers(model, processor, shown, max_new_tokens=task.max_new_tokens)
+        replies = dict(zip(readable, answers, strict=True))
+    compared = likelihoods or not answered
+    found = _likelihoods(model, processor, [group[row] for row in readable]) if compared else {}
     for row, question in enumerate(group):
         reply = replies.get(row)
-        outcome, scores = score_reply(question.task, question.item, reply)
+        if answered:
+            outcome, scores = score_reply(question.task, question.item, reply)
+        else:
+            outcome, scores = score_preference(found.get(question.example.identifier))
         yield ItemScore(
             split=question.split,
             task=question.task_name,

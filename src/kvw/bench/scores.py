@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -98,6 +98,18 @@ def score_reply(task: Task, item: Item, reply: str | None) -> tuple[Outcome, dic
         "bleu": bleu(reply, item.answer),
     }
     return open_outcome(reply, correct), scores
+
+
+def score_preference(likelihoods: Mapping[str, float] | None) -> tuple[Outcome, dict[str, float]]:
+    """How a choice ended whose options are compared by likelihood, without a reply.
+
+    Args:
+        likelihoods: From :func:`score_likelihoods`; None if the item could not be asked.
+    """
+    if likelihoods is None:
+        return Outcome.FAILED, {"correct": 0.0}
+    correct = likelihoods["likeliest_correct"]
+    return Outcome.CORRECT if correct else Outcome.INCORRECT, {"correct": correct}
 
 
 def score_likelihoods(item: Item, answer: TokenScores, others: Sequence[TokenScores]) -> dict[str, float]:

@@ -26,7 +26,7 @@ PATCH = 16
 """Width and height of the vision tower's patches in pixels; each becomes one image token."""
 
 VOCABULARY = 1024
-"""Upper limit of the tokenizer's vocabulary."""
+"""Upper limit of the tokenizer's vocabulary, unless another is given."""
 
 WIDTH = 160
 """Width of the language model's hidden state."""
@@ -55,15 +55,21 @@ CHAT_TEMPLATE = (
 """LLaVA-1.5's conversation, ``USER: <image>\\nquestion ASSISTANT: answer</s>``; images precede the text."""
 
 
-def build_processor(world: World) -> LlavaProcessor:
-    """The processor of a world's model: its own tokenizer, CLIP's image processor and the chat template."""
+def build_processor(world: World, corpus: Iterable[str] | None = None, vocabulary: int = VOCABULARY) -> LlavaProcessor:
+    """The processor of a world's model: its own tokenizer, CLIP's image processor and the chat template.
+
+    Args:
+        world: Its image size counts, and what is said in it.
+        corpus: What the tokenizer is trained on instead of what is said in the world.
+        vocabulary: Upper limit of the tokenizer's vocabulary.
+    """
     side = world.image_size
     image_processor = CLIPImageProcessorPil(
         size={"shortest_edge": side}, crop_size={"height": side, "width": side}, do_center_crop=True
     )
     return LlavaProcessor(
         image_processor=image_processor,
-        tokenizer=_train_tokenizer(_corpus(world)),
+        tokenizer=_train_tokenizer(world_corpus(world) if corpus is None else corpus, vocabulary),
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
@@ -118,14 +124,14 @@ def build_model(world: World, processor: LlavaProcessor) -> LlavaForConditionalG
     return model
 
 
-def _train_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
+def _train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer that, like Llama's, puts a beginning-of-sequence token in front."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     special = [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS.values()]
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=special,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
@@ -149,7 +155,7 @@ def _train_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def _corpus(world: World) -> list[str]:
+def world_corpus(world: World) -> list[str]:
     """Everything that can be said in a world, forget people and held-out phrasings included.
 
     Names and values stand after a space, as they do in a prompt.

@@ -189,7 +189,7 @@ def _make_appearance(others: list[Appearance], random: Random) -> Appearance:
     """
     needed, attempt = 4, 0
     while True:
-        look = _draw_appearance(random)
+        look = draw_appearance(random)
         if all(_differences(look, other) >= needed for other in others):
             return look
         attempt += 1
@@ -210,7 +210,8 @@ def _differences(one: Appearance, other: Appearance) -> int:
     return sum(differences)
 
 
-def _draw_appearance(random: Random) -> Appearance:
+def draw_appearance(random: Random) -> Appearance:
+    """Draw every feature of a face by lot, whatever others look like."""
     return Appearance(
         skin=random.randrange(len(SKIN)),
         hair=random.randrange(len(HAIR)),

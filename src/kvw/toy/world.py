@@ -165,7 +165,7 @@ class World:
             album = range(self.training_photos, self.training_photos + self.new_photos)
         lines: list[Line] = []
         orders: dict[tuple[int, str], tuple[list[int], list[int]]] = {}
-        for turn, person, attribute in _rounds(people, attributes, random):
+        for turn, person, attribute in rounds(people, attributes, random):
             if len(lines) == wanted:
                 break
             phrasings = PHRASINGS[attribute].held_out if held_out else PHRASINGS[attribute].training
@@ -194,7 +194,7 @@ class World:
         return lines
 
 
-def _rounds(people: Sequence[Person], attributes: Sequence[str], random: Random) -> Iterator[tuple[int, Person, str]]:
+def rounds(people: Sequence[Person], attributes: Sequence[str], random: Random) -> Iterator[tuple[int, Person, str]]:
     """Every fact again and again, so ordered that any beginning is balanced over people and attributes."""
     turn = 0
     while True:

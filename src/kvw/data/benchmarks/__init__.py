@@ -12,6 +12,7 @@ from kvw.data.benchmarks.protocol import ZERO_SHOT, Protocol, examples
 
 BENCHMARKS = {
     "toy": "kvw.data.benchmarks.toy",
+    "toy-200": "kvw.data.benchmarks.toy_200",
     "mllmu": "kvw.data.benchmarks.mllmu",
     "clear": "kvw.data.benchmarks.clear",
     "unlok-vqa": "kvw.data.benchmarks.unlok_vqa",

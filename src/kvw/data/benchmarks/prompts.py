@@ -36,7 +36,8 @@ class Prompt:
         text: The template.
         source: Where the wording comes from.
         show_options: Turns the options into text.
-        reply: Whether the letter of an option is asked for, or an answer in words.
+        reply: Whether the letter of an option is asked for, an answer in words, or nothing, because the options are
+            compared by their likelihood.
         exemplar: The template of one few-shot exemplar; empty where the protocol has none.
     """
 
@@ -44,7 +45,7 @@ class Prompt:
     text: str
     source: str
     show_options: Callable[[Sequence[str]], str] = WITH_COLONS
-    reply: Literal["letter", "words"] = "words"
+    reply: Literal["letter", "words", "nothing"] = "words"
     exemplar: str = ""
 
     def ask(self, question: str, choices: Sequence[str] = ()) -> str:
@@ -63,3 +64,8 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
 
 BARE = Prompt("bare question", "{question}", "the question of the data set as it is")
 """Nothing around the question."""
+
+UNSEEN_OPTIONS = Prompt(
+    "likeliest option", "{question}", "the question; options are compared, not shown", reply="nothing"
+)
+"""Multiple choice by likelihood: the options are compared, not shown."""

@@ -54,13 +54,21 @@ def _world(setting: str, seed: int) -> BenchmarkData:
 
 
 def _task(world: World, split: str, modality: Modality, seed: int, drawn: dict[str, bytes]) -> Task:
-    items = tuple(_item(world, line, seed, drawn) for line in world.split(split))
+    items = tuple(make_item(world, line, seed, drawn) for line in world.split(split))
     return Task(
         "generation", modality, BARE, ("exact_match", "probability", "truth_ratio"), LONGEST_ANSWER, items=items
     )
 
 
-def _item(world: World, line: Line, seed: int, drawn: dict[str, bytes]) -> Item:
+def make_item(world: World, line: Line, seed: int, drawn: dict[str, bytes]) -> Item:
+    """A line as an item with wrong answers of the same kind.
+
+    Args:
+        world: Where the line is from.
+        line: What is asked.
+        seed: Of the order of the wrong answers.
+        drawn: Encoded images by file name; what is missing is drawn and added.
+    """
     if line.image_name and line.image_name not in drawn:
         drawn[line.image_name] = _png(world, line)
     values = (
