@@ -102,7 +102,7 @@ def _refuse_local(**given: object) -> None:
     """Refuse what has no meaning for a model that the server has loaded."""
     advice = {
         "model": "leave MODEL out; if the server has several models, name one with --served-model",
-        "edit": "write it into a checkpoint with kvw apply, and serve that",
+        "edit": "serve it with kvw serve, or write it into a checkpoint with kvw apply and serve that",
     }
     for name, value in given.items():
         if value:

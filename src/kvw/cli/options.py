@@ -109,20 +109,34 @@ def parse_layers(text: str | None) -> tuple[int, int] | None:
 
 
 def parse_splits(entries: list[str]) -> dict[str, Path]:
+    """Read the ``NAME=FILE`` entries of ``--eval``.
+
+    Raises:
+        UserError: See :func:`parse_named_files`.
+    """
+    return parse_named_files(entries, "--eval", "splits")
+
+
+def parse_named_files(entries: list[str], option: str, things: str) -> dict[str, Path]:
     """Read ``NAME=FILE`` entries.
+
+    Args:
+        entries: What the user typed.
+        option: After which option.
+        things: What the option names, in the plural.
 
     Raises:
         UserError: An entry has another form, or a name comes twice.
     """
-    splits: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for entry in entries:
         name, equals, file = entry.partition("=")
         if not (equals and name and file):
-            raise UserError("--eval needs a name and a file.", found=entry, do="write it as NAME=FILE")
-        if name in splits:
-            raise UserError(f"There are two splits named '{name}'.", do="give each --eval its own name")
-        splits[name] = Path(file)
-    return splits
+            raise UserError(f"{option} needs a name and a file.", found=entry, do="write it as NAME=FILE")
+        if name in files:
+            raise UserError(f"There are two {things} named '{name}'.", do=f"give each {option} its own name")
+        files[name] = Path(file)
+    return files
 
 
 def find_model(model: str, value_matrices: str = "") -> Checkpoint:

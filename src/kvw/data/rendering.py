@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -67,8 +67,8 @@ def render(example: Example, processor: Processor) -> Rendered:
     parts = [{"type": "image"} for _ in example.images] + [{"type": "text", "text": example.question}]
     question = {"role": "user", "content": parts}
     answer = {"role": "assistant", "content": [{"type": "text", "text": example.answer}]}
-    prompt = _apply_template(example, processor, [question], add_generation_prompt=True)
-    full = _apply_template(example, processor, [question, answer], continue_final_message=True)
+    prompt = apply_template(example.identifier, processor, [question], add_generation_prompt=True)
+    full = apply_template(example.identifier, processor, [question, answer], continue_final_message=True)
     _check_prompt(example, processor, prompt)
     tokenizer = processor.tokenizer
     with unchanged(tokenizer):
@@ -119,7 +119,13 @@ def unchanged(tokenizer: Tokenizer) -> Iterator[None]:
             backend.no_truncation() if truncation is None else backend.enable_truncation(**truncation)
 
 
-def _placeholders(processor: Processor, attributes: Sequence[str]) -> list[str]:
+def placeholders_of(processor: Processor, attributes: Sequence[str]) -> list[str]:
+    """The texts that stand for images, video or sound in this model's prompts.
+
+    Args:
+        processor: A Hugging Face processor.
+        attributes: :data:`IMAGE_PLACEHOLDERS`, :data:`OTHER_PLACEHOLDERS` or both.
+    """
     # Some families give the processor and its tokenizer different ones (Gemma 3: start of image, soft token).
     holders = (processor, processor.tokenizer)
     found = [getattr(holder, name, None) for holder in holders for name in attributes]
@@ -146,7 +152,7 @@ def check_texts(example: Example) -> None:
 
 
 def _check_for_processor(example: Example, processor: Processor) -> None:
-    placeholders = _placeholders(processor, IMAGE_PLACEHOLDERS + OTHER_PLACEHOLDERS)
+    placeholders = placeholders_of(processor, IMAGE_PLACEHOLDERS + OTHER_PLACEHOLDERS)
     for name, text in (("question", example.question), ("answer", example.answer)):
         for placeholder in placeholders:
             if placeholder in text:
@@ -163,7 +169,20 @@ def _check_for_processor(example: Example, processor: Processor) -> None:
         )
 
 
-def _apply_template(example: Example, processor: Processor, conversation: list[dict[str, Any]], **options: bool) -> str:
+def apply_template(
+    identifier: str, processor: Processor, conversation: Sequence[Mapping[str, Any]], **options: bool
+) -> str:
+    """Render a conversation with the chat template of the model's processor.
+
+    Args:
+        identifier: How messages name the conversation.
+        processor: A Hugging Face processor with a chat template.
+        conversation: Messages, each with a role and a list of parts.
+        **options: Those of ``apply_chat_template``.
+
+    Raises:
+        UserError: There is no chat template, or it cannot show this conversation.
+    """
     if not getattr(processor, "chat_template", None):
         raise UserError(
             "The processor has no chat template, so it is unknown how this model is asked a question.",
@@ -174,7 +193,7 @@ def _apply_template(example: Example, processor: Processor, conversation: list[d
         return str(processor.apply_chat_template(conversation, tokenize=False, **options))
     except (ValueError, TypeError, jinja2.TemplateError) as error:
         raise UserError(
-            f"{example.identifier}: the chat template cannot show this example.",
+            f"{identifier}: the chat template cannot show this example.",
             found=f"{type(error).__name__}: {_shortened(str(error))}",
             do="check that the processor belongs to an instruction-tuned model that takes images and text",
         ) from error
@@ -187,7 +206,7 @@ def _check_prompt(example: Example, processor: Processor, prompt: str) -> None:
             found=_shortened(prompt),
             do="check that the processor's chat template takes a list of images and text",
         )
-    shown = [prompt.count(token) for token in _placeholders(processor, IMAGE_PLACEHOLDERS)]
+    shown = [prompt.count(token) for token in placeholders_of(processor, IMAGE_PLACEHOLDERS)]
     if shown and len(example.images) not in shown:
         raise UserError(
             f"{example.identifier}: the chat template does not show every image.",
@@ -217,7 +236,7 @@ def _check_span(example: Example, processor: Processor, answer_ids: Sequence[int
     Raises:
         UserError: One of the two does not hold.
     """
-    placeholders = _placeholders(processor, IMAGE_PLACEHOLDERS + OTHER_PLACEHOLDERS)
+    placeholders = placeholders_of(processor, IMAGE_PLACEHOLDERS + OTHER_PLACEHOLDERS)
     placeholder_ids = set(processor.tokenizer.convert_tokens_to_ids(placeholders))
     decoded, rest = (
         processor.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)

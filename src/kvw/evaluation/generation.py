@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel
 
@@ -62,7 +63,7 @@ def generate_answers(
     run = partial(_generate, model, processor)
     answers = [""] * len(prepared)
     done = 0
-    with evaluating(model), _greedy(model, processor.tokenizer, max_new_tokens):
+    with evaluating(model), decoding(model, processor.tokenizer, max_new_tokens):
         for indices, texts in kept.run_grouped(items, keys, lengths, run, budget=budget_for(model, budget)):
             for index, text in zip(indices, texts, strict=True):
                 for row in duplicates[index]:
@@ -91,7 +92,24 @@ def _rows_of_equal_prompts(prepared: Sequence[Prepared]) -> dict[Key, list[int]]
 
 
 @contextmanager
-def _greedy(model: PreTrainedModel, tokenizer: Tokenizer, max_new_tokens: int) -> Iterator[None]:
+def decoding(
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    max_new_tokens: int,
+    *,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+) -> Iterator[None]:
+    """Let a model generate with these settings and none of its own but the special tokens.
+
+    Args:
+        model: Gets its settings back at the end of the block.
+        tokenizer: Its tokenizer, for special tokens that the model does not name.
+        max_new_tokens: The longest answer in tokens, end token included.
+        temperature: 0 takes the token with the largest logit; above, tokens are drawn from
+            softmax(logits / temperature).
+        top_p: When drawing, only from the most probable tokens that together have this probability.
+    """
     # The model's configuration is swapped and not only overruled in the call: generate() fills in whatever is
     # left open from the model's, and None cannot be given explicitly.
     original = model.generation_config
@@ -100,8 +118,8 @@ def _greedy(model: PreTrainedModel, tokenizer: Tokenizer, max_new_tokens: int) -
     if padding is None:
         padding = end[0] if isinstance(end, list) else end
     model.generation_config = GenerationConfig(
-        do_sample=False,
         num_beams=1,
+        **_drawing(temperature, top_p),
         max_new_tokens=max_new_tokens,
         bos_token_id=original.bos_token_id,
         eos_token_id=end,
@@ -111,3 +129,9 @@ def _greedy(model: PreTrainedModel, tokenizer: Tokenizer, max_new_tokens: int) -
         yield
     finally:
         model.generation_config = original
+
+
+def _drawing(temperature: float, top_p: float) -> dict[str, Any]:
+    if temperature == 0:
+        return {"do_sample": False}
+    return {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}  # left open, it would be 50

@@ -1,0 +1,145 @@
+"""``kvw serve``: a model behind OpenAI's protocol, with edits that each request chooses for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvw.edits.edit import Edit, load_edit
+from kvw.errors import UserError
+from kvw.models.loading import Checkpoint
+from kvw.models.quantised import Quantise
+from kvw.progress import Reporter
+from kvw.runs.costs import Stopwatch
+from kvw.runs.loaded import Loaded
+from kvw.serving.names import Names
+
+if TYPE_CHECKING:
+    from kvw.serving.engine import Engine
+
+PACKAGES = ("starlette", "uvicorn")
+
+
+def serve(
+    checkpoint: Checkpoint,
+    edits: Mapping[str, Path],
+    reporter: Reporter,
+    announce: Callable[[str], None],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    default: str | None = None,
+    allow_plain: bool = False,
+    longest_answer: int = 1024,
+    device: str | None = None,
+    quantise: Quantise | None = None,
+) -> None:
+    """Serve a model until the process is told to end.
+
+    Args:
+        checkpoint: The model without edits.
+        edits: Edit files by the names under which clients ask for them.
+        reporter: Told of progress and of what the operator should know.
+        announce: Called with the URL as soon as the model is loaded.
+        host: The name or address to listen at.
+        port: 0 for any free one.
+        default: What the model's own name stands for, see :class:`kvw.serving.names.Names`.
+        allow_plain: Whether the model without any edit may be asked.
+        longest_answer: The largest number of new tokens of an answer.
+        device, quantise: See :func:`kvw.models.loading.load_model`.
+
+    Raises:
+        UserError: A package is missing, a name, an edit or the model cannot be used, an edit is of another model, or
+            the port is in use.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    _check_packages()
+    from kvw.serving.app import build_app
+    from kvw.serving.listening import address, listen, reachable_from_outside, run
+
+    if longest_answer < 1:
+        raise UserError("An answer needs at least one token.", found=f"--max-new-tokens {longest_answer}")
+    names = Names(checkpoint.name, list(edits), default, allow_plain)
+    with listen(host, port) as listening:
+        engine = load_engine(
+            checkpoint, edits, reporter, longest_answer=longest_answer, device=device, quantise=quantise
+        )
+        _tell(names, reachable_from_outside(listening), reporter)
+        announce(address(listening))
+        try:
+            run(build_app(engine, names), listening)
+        finally:
+            engine.close()
+
+
+def load_engine(
+    checkpoint: Checkpoint,
+    edits: Mapping[str, Path],
+    reporter: Reporter,
+    *,
+    longest_answer: int,
+    device: str | None = None,
+    quantise: Quantise | None = None,
+) -> Engine:
+    """Load a model and its edits, ready to answer.
+
+    Raises:
+        UserError: See :func:`serve`.
+    """
+    from kvw.serving.engine import Engine
+
+    loaded_edits = {name: load_edit(path) for name, path in edits.items()}
+    with Stopwatch(reporter).stage("loading the model"):
+        loaded = Loaded.load(checkpoint, device, quantise=quantise)
+    for name, edit in loaded_edits.items():
+        _check_edit(name, edit, loaded, reporter)
+    return Engine(loaded.model, loaded.processor, loaded_edits, longest_answer=longest_answer)
+
+
+def _check_edit(name: str, edit: Edit, loaded: Loaded, reporter: Reporter) -> None:
+    """Refuse an edit that would not do here what it was made for.
+
+    Raises:
+        UserError: It is an inverse, was made on other weights, or does not fit.
+    """
+    made = edit.metadata
+    if made.method == "invert":
+        raise UserError(
+            f"The edit '{name}' is the inverse of one: it makes stronger what that one weakens.",
+            do="serve the original model with the edit that was inverted; --allow-plain serves it without",
+        )
+    if made.model_fingerprint and made.model_fingerprint != loaded.fingerprint:
+        raise UserError(
+            f"The edit '{name}' was made on other weights than those of {loaded.checkpoint}.",
+            found=f"{made.base_model or 'a model'} with fingerprint {made.model_fingerprint[:12]}, "
+            f"here {loaded.fingerprint[:12]}",
+            do="serve the model that the edit was made on",
+        )
+    if not made.model_fingerprint:
+        reporter.warn(f"The edit '{name}' does not say which weights it was made on; here it just fits in shape.")
+    edit.attach(loaded.model).detach()
+
+
+def _tell(names: Names, outside: bool, reporter: Reporter) -> None:
+    own = f"'{names.base}' stands for " + (f"'{names.default_name}'" if names.default_name else "none of them")
+    reporter.note(f"Models: {', '.join(names.listed)}; {own}.")
+    if names.allow_plain:
+        reporter.warn("Every client can ask the model without an edit: --allow-plain.")
+    if outside:
+        reporter.warn("Other machines may reach this server, and it asks nobody who they are.")
+
+
+def _check_packages() -> None:
+    for package in PACKAGES:
+        try:
+            import_module(package)
+        except ModuleNotFoundError as error:
+            if error.name != package:
+                raise
+            raise UserError(
+                f"Serving needs the package {package}.",
+                found="it is not installed",
+                do='install it with: pip install "kvw[serve]"',
+            ) from error

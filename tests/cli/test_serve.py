@@ -1,0 +1,156 @@
+"""``kvw serve`` as an operator meets it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import openai
+import pytest
+from tests.cli.test_cli import LIGHT, assert_refused, run
+from tests.serving.running import TOY, gates
+
+from kvw.measuring.fingerprint import weights_digest
+from kvw.models.loading import skeleton
+
+# A shell's background jobs inherit that Ctrl-C is ignored.
+START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from kvw.cli import main; main()"
+QUESTION = [{"role": "user", "content": "Who?"}]
+
+
+@pytest.fixture(scope="module")
+def edits(tmp_path_factory):
+    """Files of edits for the toy model, and of one for other weights."""
+    folder, model = tmp_path_factory.mktemp("edits"), skeleton(TOY)
+    made_here = {"model_fingerprint": weights_digest(TOY.folder)}
+    metadata = {
+        "alice": made_here,
+        "bob": made_here,
+        "other": {"model_fingerprint": "0" * 64},
+        "inverse": {"method": "invert", **made_here},
+        "unknown": {},
+    }
+    for seed, (name, stated) in enumerate(metadata.items()):
+        gates(model, seed, **stated).save(folder / name)
+    return {name: f"{name}={folder / name}" for name in metadata}
+
+
+@pytest.fixture
+def start():
+    """Starts ``kvw serve`` in a process of its own; returns the process and its first line on stdout."""
+    processes = []
+
+    def started(*arguments):
+        command = [sys.executable, "-c", START, "serve", "toy:vanilla", "--port", "0", "--device", "cpu", *arguments]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        processes.append(process)
+        return process, process.stdout.readline()
+
+    yield started
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.thorough
+def test_a_server_runs_until_it_is_interrupted(edits, start, capsys):
+    process, line = start("--edit", edits["alice"], "--edit", edits["bob"], "--default", "bob", "--max-new-tokens", "9")
+    client = openai.OpenAI(base_url=line.strip(), api_key="none", max_retries=0)
+    assert [model.id for model in client.models.list()] == ["toy:vanilla", "alice", "bob"]
+    reply = client.chat.completions.create(model="toy:vanilla", messages=QUESTION)
+    assert reply.model == "bob"
+    assert reply.usage.completion_tokens <= 9
+    with pytest.raises(openai.BadRequestError, match="at most 9 tokens"):
+        client.chat.completions.create(model="alice", messages=QUESTION, max_tokens=10)
+    with pytest.raises(openai.PermissionDeniedError):
+        client.chat.completions.create(model="none", messages=QUESTION)
+
+    port = line.strip().removesuffix("/v1").rpartition(":")[2]
+    assert run("serve", "toy:vanilla", "--edit", edits["alice"], "--port", port) == 2
+    error = capsys.readouterr().err
+    assert f"cannot listen at 127.0.0.1, port {port}" in error
+    assert "in use" in error
+
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert out == ""
+    assert "Models: toy:vanilla, alice, bob; 'toy:vanilla' stands for 'bob'." in " ".join(error.split())
+    assert "interrupted" in error
+    assert "warning" not in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.thorough
+def test_the_plain_model_is_served_to_those_whom_the_operator_allows_it(edits, start):
+    more = ("--allow-plain", "--default", "none", "--host", "0.0.0.0")
+    process, line = start("--edit", edits["alice"], "--edit", edits["unknown"], *more)
+    client = openai.OpenAI(base_url=line.strip().replace("0.0.0.0", "127.0.0.1"), api_key="none", max_retries=0)
+    for model in ("none", "toy:vanilla"):
+        assert client.chat.completions.create(model=model, messages=QUESTION, max_tokens=2).model == "none"
+    process.send_signal(signal.SIGTERM)
+    error = " ".join(process.communicate(timeout=60)[1].split())
+    assert process.returncode == -signal.SIGTERM
+    assert "Every client can ask the model without an edit" in error
+    assert "Other machines may reach this server" in error
+    assert "The edit 'unknown' does not say which weights" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("arguments", [["serve", "--help"], ["serve", "toy:vanilla"]])
+def test_help_does_not_load_torch(arguments):
+    found = subprocess.run(
+        [sys.executable, "-c", LIGHT.format(arguments=arguments)], capture_output=True, text=True, check=False
+    )
+    assert not set(found.stdout.splitlines()[-1].split()) & {"torch", "transformers", "starlette", "uvicorn"}
+
+
+@pytest.mark.parametrize(
+    ("which", "more", "words"),
+    [
+        ("other", (), ("'other' was made on other weights", "000000000000", "serve the model that")),
+        ("inverse", (), ("'inverse' is the inverse of one", "--allow-plain")),
+        ("alice", ("--default", "carol"), ("The default 'carol' cannot be served", "alice")),
+        ("alice", ("--default", "none"), ("The default 'none' cannot be served", "add --allow-plain")),
+        ("alice", ("--max-new-tokens", "0"), ("at least one token",)),
+        ("alice", ("--edit", "alice=b"), ("two edits named 'alice'",)),
+        ("alice", ("--edit", "bob"), ("--edit needs a name and a file", "NAME=FILE")),
+        ("alice", ("--edit", "none=b"), ("cannot be the name of an edit",)),
+        ("alice", ("--edit", "bob=nowhere"), ("no edit file nowhere",)),
+        ("alice", ("--port", "70000"), ("cannot listen", "port")),
+        ("alice", ("--host", "192.0.2.1"), ("cannot listen at 192.0.2.1", "--host")),
+    ],
+)
+def test_what_cannot_be_served(edits, capsys, which, more, words):
+    port = () if "--port" in more else ("--port", "0")
+    assert_refused(capsys, run("serve", "toy:vanilla", "--edit", edits[which], "--device", "cpu", *port, *more), *words)
+
+
+def test_an_edit_of_another_family_is_refused(saved, edits, capsys):
+    code = run("serve", saved["qwen2_vl"], "--edit", edits["unknown"], "--port", "0", "--device", "cpu")
+    assert_refused(capsys, code, "does not fit this Qwen2VLForConditionalGeneration")
+
+
+def test_the_missing_package_is_named(edits, capsys, monkeypatch):
+    for package in ("starlette", "uvicorn"):
+        with monkeypatch.context() as patched:
+            patched.setitem(sys.modules, package, None)
+            code = run("serve", "toy:vanilla", "--edit", edits["alice"], "--port", "0")
+            assert_refused(capsys, code, f"needs the package {package}", 'pip install "kvw[serve]"')
+
+
+def test_addresses_are_those_of_clients():
+    from kvw.serving.listening import address, listen, reachable_from_outside
+
+    with listen("localhost", 0) as listening:
+        assert address(listening) == f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        assert not reachable_from_outside(listening)
+    with listen("0.0.0.0", 0) as listening:
+        assert reachable_from_outside(listening)
+    if socket.has_dualstack_ipv6():
+        with listen("::1", 0) as listening:
+            assert address(listening) == f"http://[::1]:{listening.getsockname()[1]}/v1"
