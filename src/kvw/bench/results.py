@@ -91,15 +91,15 @@ def read_results(folder: Path) -> Results:
     manifest = files.manifest()
     if manifest is None:
         raise UserError(f"There is no benchmark run in {folder}.", do="make one with: kvw bench run RECIPE --out DIR")
-    records = [files.record(identifier) for identifier in manifest.requests]
-    finished = [record for record in records if record is not None]
-    if len(finished) < len(records):
+    found = {identifier: (files.record(identifier), files.items(identifier)) for identifier in manifest.requests}
+    finished = [record for record, items in found.values() if record is not None and items is not None]
+    if len(finished) < len(found):
         raise UserError(
             f"The run in {folder} is not finished.",
-            found=f"{len(finished)} of {len(records)} models asked",
+            found=f"{len(finished)} of {len(found)} models asked",
             do="go on with: kvw bench run RECIPE --out DIR",
         )
-    return summarise(manifest, finished, {record.identifier: files.items(record.identifier) for record in finished})
+    return summarise(manifest, finished, {identifier: items or [] for identifier, (_, items) in found.items()})
 
 
 def summarise(manifest: Manifest, records: Sequence[ModelRecord], items: Mapping[str, Sequence[ItemScore]]) -> Results:
