@@ -128,6 +128,7 @@ def _ask_task(
             identifier=question.example.identifier,
             subject=question.item.subject,
             modality=question.task.modality,
+            pair=str(question.item.metadata.get("pair", "")),
             reply=reply,
             outcome=outcome,
             scores=scores if row in errors else scores | next(found),

@@ -32,6 +32,8 @@ class TaskPart(BaseModel):
     metric: str
     """The score that stands for the task: the benchmark's own if kvw computes it, else the share of correct items."""
     items: int
+    named: list[str] = []
+    """All metrics that the benchmark names for it."""
 
 
 class Manifest(BaseModel):
@@ -162,6 +164,15 @@ class RunFiles:
     def edit_file(self, identifier: str) -> Path:
         """Where a method's edit is kept."""
         return self.folder / EDITS / f"{identifier}.safetensors"
+
+
+def run_folders(out: Path) -> list[Path]:
+    """The run directories in ``out``: itself, or, of a recipe with several settings, one for each."""
+    if (out / MANIFEST).is_file() or not out.is_dir():
+        return [out]
+    found = [path.parent for path in out.glob(f"*/{MANIFEST}")]
+    # Settings are names with a number: the shorter name has the smaller one.
+    return sorted(found, key=lambda folder: (len(folder.name), folder.name)) or [out]
 
 
 def read_file(path: Path, kind: type[Part]) -> Part:

@@ -16,7 +16,7 @@ from kvw.bench.methods import build_settings, get_method
 from kvw.bench.planting import plant
 from kvw.bench.recipe import BenchmarkPart, PlantPart, Recipe
 from kvw.bench.record import MODELS, Manifest, ModelRecord, PlantingPart, RunFiles, TaskPart
-from kvw.bench.scores import COMPUTED, HEADLINES, ItemScore
+from kvw.bench.scores import COMPUTED, HEADLINES, PAIRED, ItemScore
 from kvw.data import Example
 from kvw.data.benchmarks import BenchmarkData, Protocol, get_benchmark, two_folds
 from kvw.edits.edit import Edit, load_edit, package_versions
@@ -116,7 +116,7 @@ class _Work:
             tasks=_tasks(self.asked),
             folds=_folds(self.data, self.recipe),
             unusable=len(self.data.unusable),
-            not_computed=sorted({m for q in self.asked for m in q.task.metrics} - COMPUTED.keys()),
+            not_computed=sorted({m for q in self.asked for m in q.task.metrics} - COMPUTED.keys() - PAIRED.keys()),
             requests=[self.identifier(label, values) for label, values in labels],
             versions=package_versions(),
         )
@@ -207,6 +207,7 @@ def _tasks(asked: Sequence[Question]) -> list[TaskPart]:
             modality=several[0].task.modality,
             metric=next((COMPUTED[m] for m in several[0].task.metrics if m in HEADLINES), "correct"),
             items=len(several),
+            named=list(several[0].task.metrics),
         )
         for (split, name), several in found.items()
     ]
