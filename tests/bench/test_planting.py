@@ -88,8 +88,6 @@ def test_vanilla_learns_everything_and_gold_all_but_the_forgotten(data, saved, t
 def test_what_is_planted_is_found_again_unless_something_has_changed(data, saved, tmp_path, monkeypatch):
     part = PlantPart(base="b", epochs=1, batch_size=8)
     first = planted(part, data, saved["llava"], tmp_path)
-    other = planted(part.model_copy(update={"model_extra": {}}), data, saved["llava"], tmp_path)
-    assert other["gold"] == first["gold"]
     monkeypatch.setattr(bench_planting, "finetune", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(bench_planting, "gold", lambda *_, **__: pytest.fail("trained again"))
     assert planted(part, data, saved["llava"], tmp_path) == first
@@ -160,7 +158,7 @@ def test_killed_at_any_moment_and_continued_gives_the_same_tables(clear_copy, sa
 
     whole = run("whole")
     assert whole.returncode == 0, whole.stderr
-    for moment in (("planting", "3"), ("planting", "9"), ("asking", "1"), ("asking", "6")):
+    for moment in (("planting", "9"), ("asking", "1"), ("asking", "6")):
         assert run("parts", *moment).returncode == -9
     last = run("parts")
     assert last.returncode == 0, last.stderr
