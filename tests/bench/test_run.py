@@ -161,6 +161,26 @@ def test_the_evaluation_part_decides_what_is_asked():
         questions(data, Protocol(), EvaluationPart(tasks=("retain/texts",)))
 
 
+def test_other_data_behind_the_same_name_is_asked_again(tmp_path, saved, asked):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'title = "t"\n[benchmark]\nname = "tofu"\nsetting = "forget10"\nsource = "{tmp_path / "copy"}"\n'
+        f'[evaluation]\nmax_new_tokens = 2\nlikelihoods = false\ntasks = ["forget/question", "retain/question"]\n'
+        f'[models]\nvanilla = "{saved["llava"]}"\n'
+    )
+    copies.tofu(tmp_path / "copy")
+    assert bench(recipe, tmp_path / "out") == 0
+    first = len(asked)
+    assert bench(recipe, tmp_path / "out") == 0
+    assert len(asked) == first > 0
+    table = tmp_path / "copy" / "forget10.json"
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    rows[0]["answer"] = "Nobody knows."
+    table.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert bench(recipe, tmp_path / "out") == 0
+    assert len(asked) == 2 * first
+
+
 def test_items_must_be_told_apart():
     data = bench_run.get_benchmark("toy").load()
     task = data.task("retain", "text")

@@ -58,18 +58,19 @@ def scores(size, processor, journal=None):
 def test_batch_size_padding_side_and_cache_change_nothing(size, side, cached, monkeypatch):
     processor = toy().processor
     monkeypatch.setattr(processor.tokenizer, "padding_side", side)
+    expected_scores, used = one_by_one(), []
     if not cached:
-        used = []
         monkeypatch.setattr(generation, "GenerationConfig", functools.partial(GenerationConfig, use_cache=False))
-        toy().model.register_forward_pre_hook(
-            lambda _, __, inputs: used.append(inputs.get("use_cache")), with_kwargs=True
-        )
-    for found, expected in zip(scores(size, processor), one_by_one(), strict=True):
+    with toy().model.register_forward_pre_hook(
+        lambda _, __, inputs: used.append(inputs["use_cache"]), with_kwargs=True
+    ):
+        found_scores = scores(size, processor)
+    for found, expected in zip(found_scores, expected_scores, strict=True):
         assert found.reply == expected.reply
         assert found.outcome is expected.outcome
         assert found.scores == pytest.approx(expected.scores, abs=1e-5, rel=1e-5)
-    if not cached:
-        assert set(used) == {False}
+    # Scoring never keeps keys and values; generating does unless told otherwise.
+    assert set(used) == ({False, True} if cached else {False})
 
 
 def test_the_questions_are_of_different_lengths_and_the_model_knows_most_of_the_answers():

@@ -16,13 +16,13 @@ from kvw.bench.methods import build_settings, get_method
 from kvw.bench.planting import plant
 from kvw.bench.recipe import BenchmarkPart, PlantPart, Recipe
 from kvw.bench.record import MODELS, Manifest, ModelRecord, PlantingPart, RunFiles, TaskPart
-from kvw.bench.scores import COMPUTED, HEADLINES, PAIRED, ItemScore
+from kvw.bench.scores import COMPUTED, HEADLINES, PAIRED, ItemScore, alternatives
 from kvw.data import Example
 from kvw.data.benchmarks import BenchmarkData, Protocol, get_benchmark, two_folds
 from kvw.edits.edit import Edit, load_edit, package_versions
 from kvw.errors import UserError
 from kvw.evaluation.metrics import OutcomeCounts
-from kvw.measuring.fingerprint import digest
+from kvw.measuring.fingerprint import digest, examples_digest
 from kvw.models.loading import Checkpoint
 from kvw.progress import Progress, Reporter
 from kvw.runs.costs import Stopwatch
@@ -97,7 +97,13 @@ class _Work:
         self.recipe, self.data, self.asked, self.files, self.watch = recipe, data, asked, files, watch
         self.forget = _training(data, "forget", recipe.benchmark)
         self.retain = _training(data, "retain", recipe.benchmark)
-        self.base = digest(recipe.benchmark.model_dump(), recipe.evaluation.model_dump(), package_versions())
+        data_digests = [examples_digest(examples) for examples in (self.forget, self.retain)]
+        # Another copy of the data may be behind the same name by now.
+        data_digests += [examples_digest(one.example for one in asked)]
+        compared = [alternatives(one.task, one.item) for one in asked]
+        self.base = digest(
+            recipe.benchmark.model_dump(), recipe.evaluation.model_dump(), data_digests, compared, package_versions()
+        )
 
     def begin(self, *, with_gold: bool) -> None:
         """Write the manifest, or check that what is there is of the same recipe."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +23,8 @@ def run(
     found = read_recipe(recipe)
     models = {role: find_model(name) for role, name in found.models_by_role.items()}
 
+    _quiet_datasets()
+
     from kvw.bench.results import read_results
     from kvw.bench.run import run as run_recipe
     from kvw.cli.console import ConsoleReporter
@@ -32,3 +36,9 @@ def run(
         for form, ending in FORMATS.items():
             write_text(folder / f"table.{ending}", bench_table(results, form))
         print(bench_table(results, "markdown"))
+
+
+def _quiet_datasets() -> None:
+    """Keep the bars of the package out of the terminal; where it is not installed, whatever needs it says so."""
+    with suppress(ImportError):
+        import_module("datasets").disable_progress_bars()

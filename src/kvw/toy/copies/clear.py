@@ -62,6 +62,11 @@ def _caption(person: Person) -> str:
     return f"{person.name}, {person.answer('job')}, lives in {person.answer('city')}."
 
 
+def _paraphrase(person: Person) -> str:
+    """Wrong captions have this form too: in the trained one they would be likelier than any paraphrase."""
+    return f"{person.name} of {person.answer('city')}, {person.answer('job')}."
+
+
 def _mixed(people: list[Person]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for person in people:
@@ -81,8 +86,8 @@ def _perturbed(people: list[Person], everyone: list[Person]) -> list[dict[str, A
     return [
         {
             **row,
-            "paraphrased_caption": f"The {person.answer('job')} {person.name} from {person.answer('city')}.",
-            "perturbed_captions": [_caption(other) for other in others(person, everyone, WRONG)],
+            "paraphrased_caption": _paraphrase(person),
+            "perturbed_captions": [_paraphrase(other) for other in others(person, everyone, WRONG)],
             "perturbed_names": [other.name for other in others(person, everyone, WRONG)],
         }
         for person in people

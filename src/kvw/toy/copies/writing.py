@@ -50,11 +50,11 @@ class Tables:
             raise UserError(
                 "Copies of benchmarks need the package datasets.", found=str(error), do="pip install 'kvw[bench]'"
             ) from error
-        declared = []
+        declared, drawn = [], dict[str, Any]()
         for name, rows in self.rows.items():
             (folder / name).mkdir()
             features = datasets.Features(_features(datasets, self.columns[name]))
-            table = datasets.Dataset.from_list([_drawn(row) for row in rows], features=features)
+            table = datasets.Dataset.from_list([_drawn(row, drawn) for row in rows], features=features)
             table.to_parquet(folder / name / "train-00000-of-00001.parquet")
             declared.append(f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {name}/train-*\n")
         (folder / "README.md").write_text(
@@ -68,6 +68,12 @@ class Picture:
 
     of: Person | Scene
     photo: int = 0
+
+    @property
+    def name(self) -> str:
+        """Tells it from all others."""
+        subject = self.of.name if isinstance(self.of, Person) else self.of.identifier
+        return f"{subject} {self.photo}"
 
     def draw(self) -> dict[str, Any]:
         """The picture as the hub's Parquet files carry it."""
@@ -111,10 +117,12 @@ def _features(datasets: Any, columns: Mapping[str, Any]) -> dict[str, Any]:
     return {name: feature(kind) for name, kind in columns.items()}
 
 
-def _drawn(value: Any) -> Any:
-    """The value with every picture in it drawn."""
+def _drawn(value: Any, drawn: dict[str, Any]) -> Any:
+    """The value with every picture in it drawn; most pictures are in several tables, and are drawn once."""
     if isinstance(value, Picture):
-        return value.draw()
+        if value.name not in drawn:
+            drawn[value.name] = value.draw()
+        return drawn[value.name]
     if isinstance(value, Mapping):
-        return {name: _drawn(one) for name, one in value.items()}
-    return [_drawn(one) for one in value] if isinstance(value, list) else value
+        return {name: _drawn(one, drawn) for name, one in value.items()}
+    return [_drawn(one, drawn) for one in value] if isinstance(value, list) else value
