@@ -12,6 +12,7 @@ from rich.text import Text
 
 from kvw.edits import Edit, EditDifference, EditMetadata
 from kvw.evaluation import Evaluation, Summary
+from kvw.methods.subspace.memory import MemoryPlan
 from kvw.runs.apply import Applied
 from kvw.runs.demo import DemoRecord
 from kvw.runs.edits import EditSummary
@@ -241,9 +242,22 @@ def print_plan(plan: Plan) -> None:
         "longest": ", ".join(f"{name} {tokens:,} tokens" for name, tokens in plan.longest_example.items()),
         "peak memory": ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in plan.peak_memory_bytes.items()),
     }
+    if plan.memory is not None:
+        rows |= _memory_rows(plan.memory)
     rows |= {name: f"at most about {seconds:,.1f} s" for name, seconds in plan.seconds.items()}
     _print_rows(rows)
     _console().print("Nothing was written.")
+
+
+def _memory_rows(memory: MemoryPlan) -> dict[str, str]:
+    return {
+        "path": memory.path,
+        "second moments": f"{memory.moments / 1e9:.3f} GB at a time, the largest {memory.largest_moment / 1e9:.3f} GB",
+        "kept tokens": f"forget {memory.forget_tokens / 1e9:.3f} GB, retain {memory.null_tokens / 1e9:.3f} GB",
+        "largest solve": f"{memory.largest_solve / 1e9:.3f} GB in float32, and if that is not good enough "
+        f"{memory.largest_solve_again / 1e9:.3f} GB in float64",
+        "in all": f"{memory.largest / 1e9:.3f} GB beside model and batch; --set layers_per_pass=N takes less at a time",
+    }
 
 
 def _lineage(parents: Sequence[EditMetadata], above: str = "") -> dict[str, str]:

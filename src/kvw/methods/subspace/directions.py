@@ -164,6 +164,8 @@ def _certificate(
         key=str(measured.key),
         shrinkage=found.shrinkage,
         threshold=tau,
+        subjects=len(set(columns.subjects)),
+        inseparable=tuple(lost),
         eigenvalues=tuple(modes.eigenvalues.tolist()),
         honest=None if honest is None else tuple(honest.tolist()),
         gates=tuple((settings.strength * log_gates).exp().tolist()),
@@ -172,5 +174,5 @@ def _certificate(
         distortion=distortion,
         relative_distortion=relative,
         source_bounds=bounds,
-        warnings=tuple(certificates.warnings(lost, len(set(columns.subjects)), spreads)),
+        warnings=tuple(certificates.warnings(len(lost), len(set(columns.subjects)), spreads)),
     )

@@ -16,10 +16,10 @@ Shrinkage = float | Literal["cross-validated"]
 
 @dataclass(frozen=True)
 class SubspaceSettings:
-    """Settings of subspace weakening.
+    """Subspace weakening: scale directions of coefficients that set forget and retain set apart.
 
     Args:
-        layers: First and last decoder layer, 0-based, both included; None for 1 .. L - 3 of L layers.
+        layers: First and last decoder layer, 0-based, both included; None for all of them.
         shrinkage: rho in S = (1 - rho) C + rho diag(C), between 0 and 1; or ``cross-validated``, by subject.
         gate: How a direction's forget-to-retain ratio lambda becomes its gate, see :mod:`kvw.methods.subspace.gates`.
         gamma: Exponent of the exponential gate; 2 falls off as a Wiener gate does.
