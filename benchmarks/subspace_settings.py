@@ -17,16 +17,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.subspace_toy import labelled_batches
-
 from kvw.cli.options import find_model, quiet_libraries
-from kvw.data import Example, read_examples
+from kvw.data import Example, prepare, read_examples
 from kvw.evaluation import evaluate
+from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.sources import Sources
 from kvw.methods.subspace.labels import Labels
 from kvw.methods.subspace.method import subspace
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.loading import load_model, load_processor
+from kvw.runs.unlearning import labels_of
 from kvw.toy import World, write_world
 from kvw.toy.people import Person
 from kvw.toy.world import LONGEST_ANSWER
@@ -40,8 +40,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     **{f"Wiener, mu {mu:g}": {**WIENER, "mu": mu} for mu in (1.0, 3.0, 10.0, 30.0)},
     **{f"thresholded Wiener, median null, mu {mu:g}": {**THRESHOLDED, "mu": mu} for mu in (3.0, 30.0, 300.0)},
     **{
-        f"thresholded Wiener, {quantile:.0%} null, mu {mu:g}": {**THRESHOLDED, "quantile": quantile, "mu": mu}
-        for quantile in (0.01, 0.25)
+        f"thresholded Wiener, least tau, mu {mu:g}": {**THRESHOLDED, "quantile": 1e-6, "mu": mu}
         for mu in (1.0, 3.0, 10.0)
     },
     "hard, median null": {"gate": "hard", "quantile": 0.5},
@@ -109,7 +108,9 @@ class Bench:
         key = (name, by_name)
         if key not in self._batches:
             more = self._by_name[f"{name}_text"] if by_name else []
-            self._batches[key] = labelled_batches([*self._examples[name], *more], self._processor)
+            examples = [*self._examples[name], *more]
+            batches = LabelledBatches(prepare(examples, self._processor), self._processor, self._model)
+            self._batches[key] = list(batches), labels_of([examples[place] for place in batches.order])
         return self._batches[key]
 
     def scores(self, name: str, values: Mapping[str, Any]) -> dict[str, float]:

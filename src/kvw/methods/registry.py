@@ -112,7 +112,8 @@ def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
         elif dot:
             raise UserError(f"Setting {name} of {where} is no group.", found=key, do=f"write {name}=VALUE")
         else:
-            found[name] = _read_layers(value, where) if name == "layers" else _none(value)
+            value = None if value == "none" else value
+            found[name] = _read_layers(value, where) if name == "layers" else value
     for name, inside in groups.items():
         group = hints[name]
         found[name] = _build(group, inside, f"{name} of {where}")
@@ -125,10 +126,6 @@ def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
                 f"Setting {name} of {where} cannot be used.", found=f"{value!r}: {reason}", do="see: kvw methods NAME"
             ) from error
     return kind(**found)
-
-
-def _none(value: Any) -> Any:
-    return None if value == "none" else value
 
 
 def _read_layers(value: Any, where: str) -> Any:
