@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import kvw
-from kvw.bench.methods import build_settings, combinations
 from kvw.bench.recipe import read_recipe
+from kvw.methods.registry import build_settings, combinations
 from kvw.training.settings import LoraSettings, TrainingSettings
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))

@@ -9,10 +9,10 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from kvw.bench.methods import combinations
 from kvw.data.benchmarks import BENCHMARKS, get_benchmark
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
+from kvw.methods.registry import combinations
 from kvw.toy.copies import COPIES, SOURCE
 from kvw.training.settings import LoraSettings, TrainingSettings
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 
 from kvw.bench.asking import Question, ask, questions
-from kvw.bench.methods import build_settings, get_method
 from kvw.bench.planting import plant
 from kvw.bench.recipe import BenchmarkPart, PlantPart, Recipe
 from kvw.bench.record import MODELS, Manifest, ModelRecord, PlantingPart, RunFiles, TaskPart
@@ -23,10 +21,12 @@ from kvw.edits.edit import Edit, load_edit, package_versions
 from kvw.errors import UserError
 from kvw.evaluation.metrics import OutcomeCounts
 from kvw.measuring.fingerprint import digest, examples_digest
+from kvw.methods.registry import build_settings
 from kvw.models.loading import Checkpoint
 from kvw.progress import Progress, Reporter
 from kvw.runs.costs import Stopwatch
 from kvw.runs.loaded import Loaded
+from kvw.runs.unlearning import unlearn
 from kvw.toy.copies import SOURCE, cached_copy
 
 
@@ -186,10 +186,9 @@ class _Work:
         path = self.files.edit_file(self.identifier(method, values))
         if path.is_file():
             return load_edit(path)
-        module, function = get_method(method).home
         with self.watch.stage(f"unlearning with {described}") as progress:
-            make = getattr(import_module(module), function)
-            edit: Edit = make(loaded, self.forget, self.retain, build_settings(method, values), progress)
+            settings = build_settings(method, values)
+            edit = unlearn(method, loaded, self.forget, self.retain, settings, progress).edit
         edit.save(path)
         return edit
 
