@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from importlib import import_module
 from typing import Any
 
 from kvw.data.benchmarks.items import known
@@ -26,6 +27,23 @@ class Method:
     home: tuple[str, str]
 
 
+TRAINED = (
+    "dpo",
+    "ga",
+    "grad-diff",
+    "idk-dpo",
+    "idk-nll",
+    "kl",
+    "manu",
+    "mmunlearner",
+    "npo",
+    "rmu",
+    "simnpo",
+    "task-vector",
+    "undial",
+)
+"""The methods that change weights: the names of :data:`kvw.methods.gradient.METHODS`, known without torch."""
+
 METHODS = {
     "kvw": Method(KvwSettings, ("kvw.bench.unlearning", "kvw_edit")),
     "subspace": Method(SubspaceSettings, ("kvw.bench.unlearning", "subspace_edit")),
@@ -33,12 +51,13 @@ METHODS = {
 
 
 def get_method(name: str) -> Method:
-    """A method by name.
+    """A method that makes an edit, by name.
 
     Raises:
         UserError: There is none; the message names the closest.
     """
-    return METHODS[known(name, METHODS, "method", "kvw")]
+    known(name, dict.fromkeys((*METHODS, *TRAINED)), "method", "kvw")
+    return METHODS[name]
 
 
 def combinations(name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -54,6 +73,8 @@ def combinations(name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
     Raises:
         UserError: There is no such method or setting, or a value makes no sense.
     """
+    if name in TRAINED:
+        return list(import_module("kvw.bench.training").combinations(name, values))
     method = get_method(name)
     names = {field.name: field for field in fields(method.settings)}
     lists = []
@@ -75,6 +96,8 @@ def build_settings(name: str, values: Mapping[str, Any]) -> Any:
     Raises:
         UserError: A value makes no sense.
     """
+    if name in TRAINED:
+        return import_module("kvw.bench.training").build_settings(name, values)
     values = dict(values)
     if isinstance(values.get("layers"), str):
         first, _, last = values["layers"].partition(":")

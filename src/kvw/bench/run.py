@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-
 from kvw.bench.asking import Question, ask, questions
-from kvw.bench.methods import build_settings, get_method
+from kvw.bench.changes import Change, EditChange, TrainedChange
+from kvw.bench.methods import TRAINED, build_settings, get_method
 from kvw.bench.recipe import Recipe
 from kvw.bench.record import Manifest, ModelRecord, RunFiles, TaskPart
 from kvw.bench.scores import COMPUTED, HEADLINES
+from kvw.bench.training import alternatives, train_and_put_back
 from kvw.data import Example
 from kvw.data.benchmarks import BenchmarkData, Protocol, get_benchmark, two_folds
-from kvw.edits.edit import Edit, load_edit, package_versions
+from kvw.edits.edit import load_edit, package_versions
 from kvw.errors import UserError
 from kvw.evaluation.metrics import OutcomeCounts
 from kvw.measuring.fingerprint import digest
@@ -128,13 +127,13 @@ class _Work:
         self.score(self.load(label, checkpoint), label, {})
 
     def score(self, loaded: Loaded, label: str, values: dict[str, Any]) -> None:
-        """Make the edit, if it is a method's, and ask the model."""
+        """Unlearn, if the label is a method's, and ask the model."""
         identifier, before = self.identifier(label, values), dict(self.watch.seconds)
         described = label + "".join(f" {name}={value}" for name, value in values.items())
-        edit = None if label in ("vanilla", "gold") else self.make_edit(loaded, label, values, described)
+        change = None if label in ("vanilla", "gold") else self.make_change(loaded, label, values, described)
         journal = self.files.journal(identifier)
         with self.watch.stage(f"asking {described}") as progress:
-            attachment = edit.attach(loaded.model) if edit else None
+            put_on = change.attach(loaded.model) if change else None
             try:
                 scores = ask(
                     loaded.model,
@@ -145,8 +144,8 @@ class _Work:
                     progress=progress,
                 )
             finally:
-                if attachment:
-                    attachment.detach()
+                if put_on:
+                    put_on.detach()
         outcomes: dict[str, list[Any]] = {}
         for score in scores:
             outcomes.setdefault(f"{score.split}/{score.task}", []).append(score.outcome)
@@ -156,22 +155,26 @@ class _Work:
             settings=values,
             model=str(loaded.checkpoint),
             model_fingerprint=loaded.fingerprint,
-            edit_digest=_content(edit) if edit else "",
+            edit_digest=change.digest if change else "",
             outcomes={place: vars(OutcomeCounts.of(found)) for place, found in outcomes.items()},
             seconds={name: spent for name, spent in self.watch.seconds.items() if name not in before},
         )
         self.files.write_record(record)
 
-    def make_edit(self, loaded: Loaded, method: str, values: dict[str, Any], described: str) -> Edit:
-        path = self.files.edit_file(self.identifier(method, values))
-        if path.is_file():
-            return load_edit(path)
-        module, function = get_method(method).home
-        with self.watch.stage(f"unlearning with {described}") as progress:
-            make = getattr(import_module(module), function)
-            edit: Edit = make(loaded, self.forget, self.retain, build_settings(method, values), progress)
-        edit.save(path)
-        return edit
+    def make_change(self, loaded: Loaded, label: str, values: dict[str, Any], described: str) -> Change:
+        """What a method does with these settings; made once and kept."""
+        identifier, settings = self.identifier(label, values), build_settings(label, values)
+        path, folder = self.files.edit_file(identifier), self.files.trained_folder(identifier)
+        if not (folder.is_dir() or path.is_file()):
+            with self.watch.stage(f"unlearning with {described}") as progress:
+                if label in TRAINED:
+                    others, state = alternatives(self.data), self.files.state_file(identifier)
+                    train_and_put_back(loaded, self.forget, self.retain, settings, others, folder, state, progress)
+                else:
+                    module, function = get_method(label).home
+                    make = getattr(import_module(module), function)
+                    make(loaded, self.forget, self.retain, settings, progress).save(path)
+        return TrainedChange(folder) if label in TRAINED else EditChange(load_edit(path))
 
 
 def _training(data: BenchmarkData, part: str) -> list[Example]:
@@ -206,7 +209,3 @@ def _folds(data: BenchmarkData, recipe: Recipe) -> dict[str, int]:
         for task in tasks.values()
         for item in task.items
     }
-
-
-def _content(edit: Edit) -> str:
-    return hashlib.sha256(safetensors.torch.save(edit.tensors())).hexdigest()
