@@ -109,7 +109,7 @@ def read_recipe(path: Path) -> Recipe:
         values = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a TOML file.", found=str(error)) from error
-    _check_keys(values, Recipe, path.name)
+    check_keys(values, Recipe, path.name)
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
@@ -124,10 +124,10 @@ def read_recipe(path: Path) -> Recipe:
     return recipe
 
 
-def _check_keys(values: dict[str, Any], part: type[BaseModel], where: str) -> None:
+def check_keys(values: dict[str, Any], part: type[BaseModel], where: str) -> None:
     """Refuse keys that a part does not have, with the closest one that it has."""
     for key, value in values.items():
         field = part.model_fields[known(key, part.model_fields, "key", where)]
         kind = field.annotation
         if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, Part):
-            _check_keys(value, kind, f"{where} [{key}]")
+            check_keys(value, kind, f"{where} [{key}]")
