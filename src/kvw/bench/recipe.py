@@ -9,10 +9,10 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from kvw.bench.methods import combinations
 from kvw.data.benchmarks import BENCHMARKS, get_benchmark
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
-from kvw.methods.registry import combinations
 from kvw.toy.copies import COPIES, SOURCE
 from kvw.training.settings import LoraSettings, TrainingSettings
 
@@ -188,7 +188,7 @@ def read_recipe(path: Path) -> Recipe:
         values = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a TOML file.", found=str(error)) from error
-    _check_keys(values, Recipe, path.name)
+    check_keys(values, Recipe, path.name)
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
@@ -215,11 +215,11 @@ def _check_benchmark(part: BenchmarkPart, where: str) -> None:
         known(part.name, COPIES, "toy copy", where)
 
 
-def _check_keys(values: dict[str, Any], part: type[BaseModel], where: str) -> None:
+def check_keys(values: dict[str, Any], part: type[BaseModel], where: str) -> None:
     """Refuse keys that a part does not have, with the closest one that it has."""
     for key, value in values.items():
         field = part.model_fields[known(key, part.model_fields, "key", where)]
         kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
         for kind in kinds:
             if isinstance(value, dict) and issubclass(kind, Part):
-                _check_keys(value, kind, f"{where} [{key}]")
+                check_keys(value, kind, f"{where} [{key}]")

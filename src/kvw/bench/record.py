@@ -98,7 +98,7 @@ class ModelRecord(BaseModel):
     model: str
     model_fingerprint: str
     edit_digest: str
-    """SHA-256 over the edit's tensors; empty for vanilla and gold."""
+    """SHA-256 over the edit's tensors, or of the file of trained weights; empty for vanilla and gold."""
     planting: PlantingPart | None = None
     """How this run has planted it; None for edits, which are of the vanilla model, and for models that were given."""
     outcomes: dict[str, dict[str, int]]
@@ -164,6 +164,14 @@ class RunFiles:
     def edit_file(self, identifier: str) -> Path:
         """Where a method's edit is kept."""
         return self.folder / EDITS / f"{identifier}.safetensors"
+
+    def trained_folder(self, identifier: str) -> Path:
+        """Where the weights or adapters of a method that trains are kept."""
+        return self.folder / EDITS / identifier
+
+    def state_file(self, identifier: str) -> Path:
+        """Where a training that has not ended keeps its state."""
+        return self.folder / EDITS / f"{identifier}.training"
 
 
 def run_folders(out: Path) -> list[Path]:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-
 from kvw.bench.asking import Question, ask, questions
+from kvw.bench.changes import Change, EditChange, TrainedChange, put_on
+from kvw.bench.methods import TRAINED, build_settings
 from kvw.bench.planting import plant
 from kvw.bench.recipe import BenchmarkPart, PlantPart, Recipe
 from kvw.bench.record import MODELS, Manifest, ModelRecord, PlantingPart, RunFiles, TaskPart
 from kvw.bench.scores import COMPUTED, HEADLINES, PAIRED, ItemScore, alternatives
+from kvw.bench.training import first_wrong_answers, train_and_put_back
 from kvw.data import Example
 from kvw.data.benchmarks import BenchmarkData, Protocol, get_benchmark, two_folds
-from kvw.edits.edit import Edit, load_edit, package_versions
+from kvw.edits.edit import load_edit, package_versions
 from kvw.errors import UserError
 from kvw.evaluation.metrics import OutcomeCounts
 from kvw.measuring.fingerprint import digest, examples_digest
-from kvw.methods.registry import build_settings
 from kvw.models.loading import Checkpoint
 from kvw.progress import Progress, Reporter
 from kvw.runs.costs import Stopwatch
@@ -144,16 +142,13 @@ class _Work:
             return Loaded.load(checkpoint)
 
     def score(self, loaded: Loaded, label: str, values: dict[str, Any], planting: PlantingPart | None) -> None:
-        """Make the edit, if it is a method's, and ask the model."""
+        """Unlearn, if the label is a method's, and ask the model."""
         identifier, before = self.identifier(label, values), dict(self.watch.seconds)
         described = label + "".join(f" {name}={value}" for name, value in values.items())
-        edit = None if label in ("vanilla", "gold") else self.make_edit(loaded, label, values, described)
+        change = None if label in ("vanilla", "gold") else self.make_change(loaded, label, values, described)
         scores = self.files.items(identifier)
         if scores is None:
-            with (
-                self.watch.stage(f"asking {described}") as progress,
-                edit.attach(loaded.model) if edit else nullcontext(),
-            ):
+            with self.watch.stage(f"asking {described}") as progress, put_on(change, loaded.model):
                 scores = self.ask(loaded, identifier, progress)
         outcomes: dict[str, list[Any]] = {}
         for score in scores:
@@ -164,7 +159,7 @@ class _Work:
             settings=values,
             model=str(loaded.checkpoint),
             model_fingerprint=loaded.fingerprint,
-            edit_digest=_content(edit) if edit else "",
+            edit_digest=change.digest if change else "",
             planting=planting,
             outcomes={place: vars(OutcomeCounts.of(found)) for place, found in outcomes.items()},
             seconds={name: spent for name, spent in self.watch.seconds.items() if name not in before},
@@ -182,15 +177,18 @@ class _Work:
         journal.discard()
         return scores
 
-    def make_edit(self, loaded: Loaded, method: str, values: dict[str, Any], described: str) -> Edit:
-        path = self.files.edit_file(self.identifier(method, values))
-        if path.is_file():
-            return load_edit(path)
-        with self.watch.stage(f"unlearning with {described}") as progress:
-            settings = build_settings(method, values)
-            edit = unlearn(method, loaded, self.forget, self.retain, settings, progress).edit
-        edit.save(path)
-        return edit
+    def make_change(self, loaded: Loaded, label: str, values: dict[str, Any], described: str) -> Change:
+        """What a method does with these settings; made once and kept."""
+        identifier, settings = self.identifier(label, values), build_settings(label, values)
+        path, folder = self.files.edit_file(identifier), self.files.trained_folder(identifier)
+        if not (folder.is_dir() or path.is_file()):
+            with self.watch.stage(f"unlearning with {described}") as progress:
+                if label in TRAINED:
+                    others, state = first_wrong_answers(self.data), self.files.state_file(identifier)
+                    train_and_put_back(loaded, self.forget, self.retain, settings, others, folder, state, progress)
+                else:
+                    unlearn(label, loaded, self.forget, self.retain, settings, progress).edit.save(path)
+        return TrainedChange(folder) if label in TRAINED else EditChange(load_edit(path))
 
 
 def _training(data: BenchmarkData, name: str, part: BenchmarkPart) -> list[Example]:
@@ -227,7 +225,3 @@ def _folds(data: BenchmarkData, recipe: Recipe) -> dict[str, int]:
         for task in tasks.values()
         for item in task.items
     }
-
-
-def _content(edit: Edit) -> str:
-    return hashlib.sha256(safetensors.torch.save(edit.tensors())).hexdigest()

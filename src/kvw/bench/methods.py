@@ -1,0 +1,58 @@
+"""The methods that a recipe can name: those that make edits, and those that train; importing this loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from kvw.data.benchmarks.items import known
+from kvw.methods import registry
+
+TRAINED = (
+    "dpo",
+    "ga",
+    "grad-diff",
+    "idk-dpo",
+    "idk-nll",
+    "kl",
+    "manu",
+    "mmunlearner",
+    "npo",
+    "rmu",
+    "simnpo",
+    "task-vector",
+    "undial",
+)
+"""The methods that change weights: the names of :data:`kvw.methods.gradient.METHODS`, known without torch."""
+
+
+def combinations(name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every combination of the settings of a recipe; a list stands for several values to try.
+
+    Args:
+        name: The method.
+        values: Settings by name.
+
+    Returns:
+        At least one set of settings, in the order in which the recipe lists them.
+
+    Raises:
+        UserError: There is no such method or setting, or a value makes no sense.
+    """
+    found: list[dict[str, Any]] = _home(name).combinations(name, values)
+    return found
+
+
+def build_settings(name: str, values: Mapping[str, Any]) -> Any:
+    """The settings of a method from one of the :func:`combinations`.
+
+    Raises:
+        UserError: A value makes no sense.
+    """
+    return _home(name).build_settings(name, values)
+
+
+def _home(name: str) -> Any:
+    known(name, dict.fromkeys((*registry.METHODS, *TRAINED)), "method", "kvw")
+    return import_module("kvw.bench.training") if name in TRAINED else registry
