@@ -10,6 +10,7 @@ from typing import Any
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
 from kvw.methods.settings import KvwSettings
+from kvw.methods.steering.settings import SteeringSettings
 from kvw.methods.subspace.settings import SubspaceSettings
 
 
@@ -29,6 +30,7 @@ class Method:
 METHODS = {
     "kvw": Method(KvwSettings, ("kvw.bench.unlearning", "kvw_edit")),
     "subspace": Method(SubspaceSettings, ("kvw.bench.unlearning", "subspace_edit")),
+    "steering": Method(SteeringSettings, ("kvw.bench.unlearning", "steering_edit")),
 }
 
 

@@ -14,6 +14,8 @@ from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.statistics import Statistics
 from kvw.methods.kvw import one_shot, weaken
 from kvw.methods.settings import KvwSettings
+from kvw.methods.steering.method import steering
+from kvw.methods.steering.settings import SteeringSettings
 from kvw.methods.subspace.labels import Labels
 from kvw.methods.subspace.method import subspace
 from kvw.methods.subspace.settings import SubspaceSettings
@@ -71,6 +73,14 @@ def subspace_edit(
         retain_labels=retain_labels,
         progress=progress,
     )
+    return _described(edit, loaded, forget, retain, edit.metadata.settings)
+
+
+def steering_edit(
+    loaded: Loaded, forget: Sequence[Example], retain: Sequence[Example], settings: SteeringSettings, progress: Progress
+) -> Edit:
+    """Steering from the forget set's answers towards refusals."""
+    edit = steering(loaded.model, loaded.processor, forget, retain, settings, progress=progress)
     return _described(edit, loaded, forget, retain, edit.metadata.settings)
 
 

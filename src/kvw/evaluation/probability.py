@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from kvw.data import Prepared, answer_batch, to_model
 from kvw.data.batches import IGNORED
 from kvw.data.rendering import Processor
+from kvw.edits.prompts import ends_before, prompt_ends
 from kvw.errors import UserError
 from kvw.evaluation.journal import SCORES, Journal
 from kvw.evaluation.running import budget_for, content_keys
@@ -173,10 +174,12 @@ def score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> list[Tok
     # One set of columns for all rows is the form of selection that every release of transformers supports.
     columns = predicting.any(dim=0).nonzero().flatten()
     inputs = to_model({name: tensor for name, tensor in batch.items() if name != "labels"}, model)
-    if "logits_to_keep" in inspect.signature(model.forward).parameters:
-        logits = model(**inputs, use_cache=False, logits_to_keep=columns.to(inputs["input_ids"].device)).logits
-    else:
-        logits = model(**inputs, use_cache=False).logits[:, columns.to(inputs["input_ids"].device)]
+    device = inputs["input_ids"].device
+    with prompt_ends(model, ends_before(batch["labels"]).to(device)):
+        if "logits_to_keep" in inspect.signature(model.forward).parameters:
+            logits = model(**inputs, use_cache=False, logits_to_keep=columns.to(device)).logits
+        else:
+            logits = model(**inputs, use_cache=False).logits[:, columns.to(device)]
     chosen = predicting[:, columns].to(logits.device)
     targets = batch["labels"][:, 1:][:, columns].to(logits.device)[chosen]
     parts = zip(torch.split(logits[chosen], POSITIONS_AT_ONCE), torch.split(targets, POSITIONS_AT_ONCE), strict=True)
