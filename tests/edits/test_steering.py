@@ -12,7 +12,7 @@ from tests.families import build_family
 from torch import nn
 
 import kvw
-from kvw.edits import EditMetadata, GateEdit, LowRankEdit, Steer, SteeringEdit, export_ia3, export_lora
+from kvw.edits import Directions, EditMetadata, GateEdit, LowRankEdit, Steer, SteeringEdit, export_ia3, export_lora
 from kvw.edits.prompts import prompt_ends
 from kvw.edits.surviving import surviving_shares
 from kvw.evaluation.probability import score_batch
@@ -227,17 +227,6 @@ def test_prompt_ends_matters_to_nobody_without_such_an_edit(llava):
         assert torch.equal(logits(llava, batch), original)
 
 
-class OtherSignature(nn.Module):
-    """A decoder layer whose states are neither first nor called as usual."""
-
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, extra, x):
-        return self.layer(x, **extra)
-
-
 class ByName(nn.Module):
     """A decoder layer that is given its states as a keyword."""
 
@@ -292,14 +281,17 @@ def test_it_goes_together_with_edits_of_value_matrices(llava):
     batch, matrix = text_batch(2, 10, 3, seed=0), MatrixKey(2)
     generator = torch.Generator().manual_seed(3)
     gates = GateEdit({matrix: -torch.rand(80, generator=generator)})
+    picked = torch.eye(80)[:, :3]
+    directions = LowRankEdit({MatrixKey(3): Directions(picked, picked, torch.tensor([-1.0, -2.0, -0.5]))})
     edit, other = steering_edit(llava), steering_edit(llava, layers=(1,), strength=-0.1)
     folded = copy.deepcopy(llava)
     gates.fold(folded)
+    directions.fold(folded)
     with edit.attach(folded):
         expected = logits(folded, batch)
-    with edit.attach(llava), gates.attach(llava):
+    with edit.attach(llava), gates.attach(llava), directions.attach(llava):
         torch.testing.assert_close(logits(llava, batch), expected, rtol=1e-4, atol=1e-4)
-    with gates.attach(llava), edit.attach(llava):
+    with directions.attach(llava), gates.attach(llava), edit.attach(llava):
         torch.testing.assert_close(logits(llava, batch), expected, rtol=1e-4, atol=1e-4)
     # Two steering edits share one observer of prompts, whichever is detached first.
     with edit.attach(llava):
@@ -481,13 +473,3 @@ def test_generated_tokens_in_other_rows_are_refused(llava):
         output.past_key_values.batch_select_indices(torch.tensor([0, 1]))
         with pytest.raises(kvw.UserError, match="in other rows than their prompts"):
             llava(input_ids=torch.tensor([[5], [6]]), past_key_values=output.past_key_values)
-
-
-def test_low_rank_edits_are_unaware_of_it(llava):
-    """An edit of another kind beside it changes what it would change alone."""
-    empty = LowRankEdit({})
-    batch = text_batch(2, 10, 3, seed=0)
-    with steering_edit(llava).attach(llava):
-        expected = logits(llava, batch)
-        with empty.attach(llava):
-            assert torch.equal(logits(llava, batch), expected)

@@ -111,7 +111,7 @@ def find_directions(
             raise UserError(
                 f"Recall and erasure do not differ in layer {layer}, so there is no direction between them.",
                 found=f"a difference of length {float(found[layer].norm()):.2g} between states of length {size:.2g}",
-                do="give pairs whose prompts differ",
+                do="give pairs whose prompts differ" + (", and leave out layer 0" if layer == 0 else ""),
             )
     return found
 

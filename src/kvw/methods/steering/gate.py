@@ -68,7 +68,8 @@ def auc(ones: Tensor, others: Tensor) -> float:
         ones, others: (n,) and (m,), any floating dtype, at least one number each.
     """
     ascending = others.double().sort().values
-    below, up_to = (torch.searchsorted(ascending, ones.double(), right=right) for right in (False, True))
+    wanted = ones.double().contiguous()
+    below, up_to = (torch.searchsorted(ascending, wanted, right=right) for right in (False, True))
     return float((below + up_to).double().mean() / (2 * len(others)))
 
 
