@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Edit,
         EditMetadata,
         GateEdit,
+        SteeringEdit,
         calibrate,
         compose,
         diff,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from kvw.measuring.engine import measure
     from kvw.measuring.statistics import Statistics
     from kvw.methods.kvw import one_shot, weaken
+    from kvw.methods.steering.method import steering
     from kvw.models.detection import confirm_value_matrices
     from kvw.models.families import find_value_matrices
     from kvw.models.loading import find_checkpoint, load_model, load_processor
@@ -46,6 +48,7 @@ _HOMES = {
     "Example": "kvw.data",
     "GateEdit": "kvw.edits",
     "Statistics": "kvw.measuring.statistics",
+    "SteeringEdit": "kvw.edits",
     "calibrate": "kvw.edits",
     "compose": "kvw.edits",
     "confirm_value_matrices": "kvw.models.detection",
@@ -66,6 +69,7 @@ _HOMES = {
     "one_shot": "kvw.methods.kvw",
     "read_examples": "kvw.data",
     "scale": "kvw.edits",
+    "steering": "kvw.methods.steering.method",
     "together": "kvw.processes",
     "weaken": "kvw.methods.kvw",
 }
@@ -77,6 +81,7 @@ __all__ = [
     "Example",
     "GateEdit",
     "Statistics",
+    "SteeringEdit",
     "UserError",
     "__version__",
     "calibrate",
@@ -99,6 +104,7 @@ __all__ = [
     "one_shot",
     "read_examples",
     "scale",
+    "steering",
     "together",
     "weaken",
 ]

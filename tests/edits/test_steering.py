@@ -12,6 +12,7 @@ from tests.families import build_family
 from torch import nn
 
 import kvw
+from kvw.cli import main
 from kvw.edits import Directions, EditMetadata, GateEdit, LowRankEdit, Steer, SteeringEdit, export_ia3, export_lora
 from kvw.edits.prompts import prompt_ends
 from kvw.edits.surviving import surviving_shares
@@ -473,3 +474,20 @@ def test_generated_tokens_in_other_rows_are_refused(llava):
         output.past_key_values.batch_select_indices(torch.tensor([0, 1]))
         with pytest.raises(kvw.UserError, match="in other rows than their prompts"):
             llava(input_ids=torch.tensor([[5], [6]]), past_key_values=output.past_key_values)
+
+
+def test_the_command_line_shows_and_scales_it(llava, tmp_path, capsys):
+    file, half = tmp_path / "edit.safetensors", tmp_path / "half.safetensors"
+    edit = steering_edit(llava, layers=(1, 3))
+    edit.save(file)
+    for arguments in (["show", str(file)], ["scale", str(file), "--strength", "0.5", "--out", str(half)]):
+        with pytest.raises(SystemExit) as stopped:
+            main(["edit", *arguments])
+        assert not stopped.value.code
+    shown = capsys.readouterr().out
+    assert "steering" in shown
+    for layer in (1, 3):
+        assert f"layer.{layer}" in shown
+        assert f"{0.05 * float(edit.steers[layer].direction.norm()):.4g}" in shown
+    assert f"{half} steers 2 layers." in shown
+    assert kvw.load_edit(half).strength == 0.025

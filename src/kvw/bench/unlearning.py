@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +14,8 @@ from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.statistics import Statistics
 from kvw.methods.kvw import one_shot, weaken
 from kvw.methods.settings import KvwSettings
+from kvw.methods.steering.direction import ContrastPairs
+from kvw.methods.steering.gate import GateReport
 from kvw.methods.steering.method import steering
 from kvw.methods.steering.settings import SteeringSettings
 from kvw.methods.subspace.labels import Labels
@@ -77,10 +79,26 @@ def subspace_edit(
 
 
 def steering_edit(
-    loaded: Loaded, forget: Sequence[Example], retain: Sequence[Example], settings: SteeringSettings, progress: Progress
+    loaded: Loaded,
+    forget: Sequence[Example],
+    retain: Sequence[Example],
+    settings: SteeringSettings,
+    progress: Progress,
+    *,
+    pairs: ContrastPairs | None = None,
+    on_layer: Callable[[GateReport], None] | None = None,
 ) -> Edit:
-    """Steering from the forget set's answers towards refusals."""
-    edit = steering(loaded.model, loaded.processor, forget, retain, settings, progress=progress)
+    """Steering; without pairs from the forget set's answers towards refusals."""
+    edit = steering(
+        loaded.model,
+        loaded.processor,
+        forget,
+        retain,
+        settings,
+        pairs=pairs,
+        on_layer=on_layer,
+        progress=progress,
+    )
     return _described(edit, loaded, forget, retain, edit.metadata.settings)
 
 
