@@ -235,6 +235,9 @@ class ByName(nn.Module):
         super().__init__()
         self.layer = layer
 
+    def __call__(self, states, **named):
+        return super().__call__(hidden_states=states, **named)
+
     def forward(self, attention_mask=None, hidden_states=None, **others):
         return self.layer(hidden_states, attention_mask=attention_mask, **others)
 
@@ -247,13 +250,8 @@ def test_layers_of_other_signatures_are_steered_alike(llava):
     for number, layer in enumerate(layers):
         layers[number] = ByName(layer)
         layers[number].attention_type = getattr(layer, "attention_type", None)
-        layers[number].register_forward_pre_hook(_states_as_keyword, with_kwargs=True, prepend=True)
     with edit.attach(llava):
         assert torch.equal(logits(llava, batch), expected)
-
-
-def _states_as_keyword(_, inputs, named):
-    return (), {**named, "hidden_states": inputs[0]} if inputs else named
 
 
 def test_states_are_found_by_the_name_of_the_first_parameter():

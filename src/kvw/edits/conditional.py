@@ -12,10 +12,10 @@ from kvw.edits.edit import Attachment
 from kvw.edits.gates import GateEdit, Scaling
 from kvw.edits.hooks import Hooks
 from kvw.edits.prompts import Prompts, observe_prompts
-from kvw.edits.steering import Observing, SteeringEdit
+from kvw.edits.steering import SteeringEdit
 from kvw.errors import UserError
 from kvw.models.coefficients import Seen, intercept
-from kvw.models.layer_inputs import at_columns, decoder_layers, on_input
+from kvw.models.layer_inputs import InputHook, at_columns, decoder_layers
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,7 @@ def attach_where(edit: GateEdit, model: PreTrainedModel, condition: Condition) -
     scaling = Scaling({key: value.exp() for key, value in edit.log_gates.items()})
     return Hooks(
         [
-            Observing(prompts),
-            on_input(layers[condition.layer], condition.layer, decision.decide),
+            prompts.tap(InputHook(layers[condition.layer], condition.layer, decision.decide), always=True),
             *intercept(list(matrices.values()), lambda seen: decision.choose(seen, scaling(seen))),
         ]
     )

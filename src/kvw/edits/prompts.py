@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 
 from kvw.data.batches import IGNORED
 from kvw.errors import UserError
-from kvw.models.layer_inputs import named_arguments
+from kvw.models.coefficients import Handle
+from kvw.models.layer_inputs import InputHook, named_arguments
 
 _OBSERVED: WeakKeyDictionary[nn.Module, Prompts] = WeakKeyDictionary()
 
@@ -59,6 +60,27 @@ class _Generation:
     """(rows, columns); rows are those before beams."""
 
 
+class Tap:
+    """A hook on a layer that is there only in forwards over prompts, or in all; ends with ``remove``.
+
+    Args:
+        prompts: Who knows which forwards these are; one use of it ends with the tap.
+        hook: What to put on.
+        always: Whether it is there for generated tokens, too.
+    """
+
+    def __init__(self, prompts: Prompts, hook: InputHook, always: bool) -> None:
+        self._prompts: Prompts | None = prompts
+        self.hook = hook
+        self.always = always
+
+    def remove(self) -> None:
+        """Once more does no harm."""
+        if self._prompts is not None:
+            self._prompts.untap(self)
+            self._prompts = None
+
+
 class Prompts:
     """Knows, in every forward of a model, where each row's prompt ends.
 
@@ -71,7 +93,8 @@ class Prompts:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self._users = 0
+        self._taps: list[Tap] = []
+        self._handles: list[Handle] = []
         self._span: Span | None = None
         self._generation: _Generation | None = None
         self.given: Tensor | None = None
@@ -80,41 +103,57 @@ class Prompts:
 
     @property
     def span(self) -> Span:
-        """That of the forward that is going on.
-
-        Raises:
-            UserError: None is: the layers run without the model around them.
-        """
+        """That of the forward that is going on; for taps."""
         if self._span is None:
-            raise UserError(
-                "The decoder's layers run outside of a forward of the model, so it is unknown where the prompt ends.",
-                do="call the model that the edit is attached to, not a part of it; do not train while it is attached",
-            )
+            raise ValueError("no forward of the model is going on")
         return self._span
 
-    def start(self) -> None:
-        """Begin to observe, or note one more user."""
-        self._users += 1
-        if self._users > 1:
-            return
-        before = self._model.register_forward_pre_hook(self._before, with_kwargs=True)
-        # Also after an error: what a stopped forward leaves must not be taken for that of the next.
-        after = self._model.register_forward_hook(self._after, always_call=True)
-        self._undo = [before.remove, after.remove, *_wrap_generate(self._model, self._generating)]
+    def tap(self, hook: InputHook, *, always: bool) -> Tap:
+        """Put a hook on a layer in every forward over prompts from now on, before all hooks that are not taps.
 
-    def stop(self) -> None:
-        """End observing if this was the last user."""
-        self._users -= 1
-        if self._users == 0:
+        In other forwards it is not even called: the time per generated token stays that of the plain model.
+
+        Args:
+            hook: It may ask for :attr:`span`.
+            always: In forwards over generated tokens, too.
+        """
+        if not self._taps:
+            before = self._model.register_forward_pre_hook(self._before, with_kwargs=True)
+            # Also after an error: what a stopped forward leaves must not be taken for that of the next.
+            after = self._model.register_forward_hook(self._after, always_call=True)
+            guard = hook.layer.register_forward_pre_hook(self._guard)
+            self._undo = [before.remove, after.remove, guard.remove, *_wrap_generate(self._model, self._generating)]
+            _OBSERVED[self._model] = self
+        self._taps.append(Tap(self, hook, always))
+        return self._taps[-1]
+
+    def untap(self, tap: Tap) -> None:
+        """End what :meth:`tap` began, and with the last tap all observing."""
+        self._taps.remove(tap)
+        if not self._taps:
             for undo in self._undo:
                 undo()
             _OBSERVED.pop(self._model, None)
 
     def _before(self, model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self._span = self._find(named_arguments(model, inputs, named))
+        span = self._span = self._find(named_arguments(model, inputs, named))
+        # From the last to the first, each before those that are there: so they run in their own order.
+        for tap in reversed(self._taps):
+            if span.last is not None or tap.always:
+                self._handles.append(tap.hook.put_on(first=True))
+
+    def _guard(self, *_: Any) -> None:
+        if self._span is None:
+            raise UserError(
+                "The decoder's layers run outside of a forward of the model, so it is unknown where the prompt ends.",
+                do="call the model that the edit is attached to, not a part of it; do not train while it is attached",
+            )
 
     def _after(self, *_: Any) -> None:
         self._span = None
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
 
     @contextmanager
     def _generating(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> Iterator[None]:
@@ -124,7 +163,7 @@ class Prompts:
         finally:
             self._generation = previous
 
-    def _find(self, named: dict[str, Any]) -> Span:
+    def _find(self, named: Mapping[str, Any]) -> Span:
         given = named["input_ids"] if named.get("input_ids") is not None else named["inputs_embeds"]
         rows, tokens = given.shape[:2]
         cache = named.get("past_key_values")
@@ -151,7 +190,7 @@ class Prompts:
 
 
 def observe_prompts(model: PreTrainedModel) -> Prompts:
-    """The one observer of a model, running; call its ``stop`` when it is no longer needed.
+    """The one observer of a model; it is at work while it has taps.
 
     Raises:
         UserError: The model reads prompts in an encoder.
@@ -162,11 +201,7 @@ def observe_prompts(model: PreTrainedModel) -> Prompts:
             found=str(model.config.model_type),
             do="use a model that is a decoder alone, or an edit of value matrices",
         )
-    found = _OBSERVED.get(model)
-    if found is None:
-        found = _OBSERVED[model] = Prompts(model)
-    found.start()
-    return found
+    return _OBSERVED.get(model) or Prompts(model)
 
 
 @contextmanager

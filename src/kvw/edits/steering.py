@@ -16,8 +16,7 @@ from kvw.edits.hooks import Hooks
 from kvw.edits.prompts import Prompts, observe_prompts
 from kvw.edits.summary import LayerSummary
 from kvw.errors import UserError
-from kvw.models.coefficients import Handle
-from kvw.models.layer_inputs import at_columns, decoder_layers, on_input
+from kvw.models.layer_inputs import InputHook, at_columns, decoder_layers
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 
 Where = Literal["prompt", "last"]
@@ -102,12 +101,12 @@ class SteeringEdit(Edit):
         if self.strength == 0:
             return Hooks([])
         prompts = observe_prompts(model)
-        handles: list[Handle] = [Observing(prompts)]
         layers = decoder_layers(model)
+        taps = []
         for number, steer in self.steers.items():
             shift = _Shift(prompts, steer, self.strength, self.where, self.decoding)
-            handles.append(on_input(layers[number], number, shift))
-        return Hooks(handles)
+            taps.append(prompts.tap(InputHook(layers[number], number, shift), always=self.decoding))
+        return Hooks(taps)
 
     def check_model(self, model: PreTrainedModel) -> None:
         """Refuse a model that this edit is not for.
@@ -198,19 +197,6 @@ class SteeringEdit(Edit):
         )
 
 
-class Observing:
-    """One use of a model's prompt observer; ends with ``remove``."""
-
-    def __init__(self, prompts: Prompts) -> None:
-        self._prompts: Prompts | None = prompts
-
-    def remove(self) -> None:
-        """Once more does no harm."""
-        if self._prompts is not None:
-            self._prompts.stop()
-            self._prompts = None
-
-
 class _Shift:
     """Shifts what enters one layer; the vectors follow it to its device."""
 
@@ -220,10 +206,8 @@ class _Shift:
         self._strength, self._where, self._decoding = strength, where, decoding
         self._amounts: Tensor | None = None
 
-    def __call__(self, states: Tensor) -> Tensor | None:
+    def __call__(self, states: Tensor) -> Tensor:
         span = self._prompts.span
-        if span.last is None and not self._decoding:
-            return None
         if self._filter.device != states.device:
             with torch.inference_mode(False):  # an inference tensor kept here would break later gradients
                 self._filter, self._direction = self._filter.to(states.device), self._direction.to(states.device)

@@ -41,20 +41,32 @@ def on_input(layer: nn.Module, number: int, see: See) -> Handle:
     Returns:
         A handle with ``remove()``.
     """
-    return layer.register_forward_pre_hook(_InputHook(layer, number, see), with_kwargs=True)
+    return InputHook(layer, number, see).put_on()
 
 
-class _InputHook:
+class InputHook:
+    """What :func:`on_input` puts on a layer, for those who take it off and put it on again.
+
+    Args:
+        layer, number, see: See :func:`on_input`.
+    """
+
     def __init__(self, layer: nn.Module, number: int, see: See) -> None:
+        self.layer = layer
         names = list(inspect.signature(layer.forward).parameters)
         self._place = names.index(USUAL_NAME) if USUAL_NAME in names else 0
         self._name = names[self._place]
         self._number = number
         self._see = see
 
+    def put_on(self, *, first: bool = False) -> Handle:
+        """Begin to see what enters the layer; ``first`` before other hooks do."""
+        return self.layer.register_forward_pre_hook(self, with_kwargs=True, prepend=first)
+
     def __call__(
         self, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Find the states among the arguments, and put others in their place."""
         place, by_place = self._place, len(inputs) > self._place
         states = inputs[place] if by_place else named.get(self._name)
         if not isinstance(states, Tensor) or states.ndim != 3 or not states.is_floating_point():
@@ -88,8 +100,8 @@ def at_columns(states: Tensor, columns: Tensor) -> Tensor:
     return states[torch.arange(len(states), device=states.device), columns]
 
 
-def named_arguments(model: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
+def named_arguments(model: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Mapping[str, Any]:
     """Everything a forward is called with, by name."""
     if not inputs:
-        return dict(named)
+        return named
     return {**dict(zip(inspect.signature(model.forward).parameters, inputs, strict=False)), **named}
