@@ -21,7 +21,8 @@ from kvw.cli.options import find_model, quiet_libraries
 from kvw.data import Example, prepare, prompt_batch, read_examples, to_model
 from kvw.data.batches import answer_batch, image_groups
 from kvw.edits import Condition, SteeringEdit, attach_where
-from kvw.evaluation import evaluate
+from kvw.evaluation import generate_answers
+from kvw.evaluation.metrics import exact_match
 from kvw.measuring.engine import measure
 from kvw.methods.kvw import one_shot
 from kvw.methods.steering.diagnosis import Diagnosis, diagnose
@@ -49,6 +50,7 @@ FORGET_TASKS = COLUMNS[:4]
 KEPT_TASKS = ("retain_new_photos", "general")
 KEPT = 0.9
 """Of the original score; the choice is among settings that keep this much in every kept task."""
+PAIRS = ("refusals", "strangers")
 GAMMAS = (0.1, 0.4, 1.6)
 TOKENS = 64
 
@@ -80,8 +82,15 @@ class Bench:
     def scores(self, splits: Splits, attachment: AbstractContextManager[Any] | None = None) -> dict[str, float]:
         """Exact match by split."""
         with attachment or nullcontext():
-            found = evaluate(self.model, self.processor, splits, max_new_tokens=LONGEST_ANSWER).summaries
-        return {name: found[name].exact for name in splits}
+            return {name: self.exact(examples) for name, examples in splits.items()}
+
+    def exact(self, examples: Sequence[Example]) -> float:
+        """Share of answers that are the reference."""
+        prepared = prepare(examples, self.processor)
+        answers = generate_answers(self.model, self.processor, prepared, max_new_tokens=LONGEST_ANSWER)
+        return statistics.mean(
+            exact_match(answer, example.answer) for answer, example in zip(answers, examples, strict=True)
+        )
 
     def batches(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
         """Teacher-forced batches, for KVW's statistics."""
@@ -181,6 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=120, help="per split, both halves together")
     parser.add_argument("--ratios", type=float, nargs="+", default=(0.2, 0.3, 0.5))
+    parser.add_argument("--pairs", nargs="+", default=PAIRS, choices=PAIRS)
     parser.add_argument("--strengths", type=float, nargs="+", default=(1, 2, 3, 4, 6))
     parser.add_argument("--layers", type=int, nargs=2, default=(2, 5), help="first and last")
     parser.add_argument("--turns", type=int, default=15, help="of timing")
@@ -194,7 +204,8 @@ def main() -> None:
         bench = Bench()
         validation, test = halves(examples, arguments.examples)
         settings = SteeringSettings(layers=tuple(arguments.layers), strength=1.0)
-        sources = {"refusals": None, "strangers": pairs_of(examples["forget"], strangers, bench.processor)}
+        known = {"refusals": None, "strangers": pairs_of(examples["forget"], strangers, bench.processor)}
+        sources = {name: known[name] for name in arguments.pairs}
         edits = {
             f"{name}, ratio {ratio:g}": steering(
                 bench.model,

@@ -15,6 +15,7 @@ import kvw
 from kvw.cli import main
 from kvw.edits import Directions, EditMetadata, GateEdit, LowRankEdit, Steer, SteeringEdit, export_ia3, export_lora
 from kvw.edits.prompts import prompt_ends
+from kvw.edits.steering import _Shift
 from kvw.edits.surviving import surviving_shares
 from kvw.evaluation.probability import score_batch
 from kvw.models.layer_inputs import decoder_layers, on_input
@@ -489,3 +490,17 @@ def test_the_command_line_shows_and_scales_it(llava, tmp_path, capsys):
         assert f"{0.05 * float(edit.steers[layer].direction.norm()):.4g}" in shown
     assert f"{half} steers 2 layers." in shown
     assert kvw.load_edit(half).strength == 0.025
+
+
+@pytest.mark.parametrize(("decoding", "expected"), [(False, [9] * 3), (True, [9] * 3 + [1] * 15)])
+def test_generated_tokens_that_are_not_steered_cost_no_hook(llava, monkeypatch, decoding, expected):
+    tokens, shift = [], _Shift.__call__
+
+    def counted(self, states):
+        tokens.append(states.shape[1])
+        return shift(self, states)
+
+    monkeypatch.setattr(_Shift, "__call__", counted)
+    with steering_edit(llava, decoding=decoding).attach(llava):
+        answers(llava, prompts([ROWS[0]]))
+    assert tokens == expected
