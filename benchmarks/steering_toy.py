@@ -141,14 +141,15 @@ def show_gates(diagnosis: Diagnosis) -> None:
         best = max(by_layer, key=lambda layer: by_layer[layer])
         overall = diagnosis.auc(name, forget="forget_new_photos")
         print(f"| {name.replace('_', ' ')} | {mean:.2f} | {overall:.3f} | {by_layer[best]:.3f} (layer {best}) |")
-    for warning in diagnosis.warnings(forget="forget_new_photos"):
+    others = {name: gates for name, gates in diagnosis.gates.items() if name not in FORGET_TASKS}
+    judged = Diagnosis({**others, "forget_new_photos": diagnosis.gates["forget_new_photos"]})
+    for warning in judged.warnings(forget="forget_new_photos"):
         print(f"- {warning}")
 
 
-def show_conditional(bench: Bench, edit: SteeringEdit, examples: Splits, validation: Splits, test: Splits) -> None:
-    """KVW of all samples beside KVW of those that a gate picks, in the layer that picks best on the validation half."""
-    found = diagnose(edit, bench.model, bench.processor, {name: validation[name] for name in COLUMNS})
-    layer = found.best_layer("retain_new_photos", forget="forget_new_photos")
+def show_conditional(bench: Bench, edit: SteeringEdit, examples: Splits, test: Splits) -> None:
+    """KVW of all samples beside KVW of those that the gate of the first steered layer picks."""
+    layer = min(edit.steers)
     forget, retain = (
         measure(bench.model, bench.batches(examples[name]), layers=(layer, 5)) for name in ("forget", "retain")
     )
@@ -226,7 +227,7 @@ def main() -> None:
         print("|---|" + "---:|" * len(COLUMNS))
         show("original", bench.scores(test))
         show(f"steering, {name}, strength {strength:g}", bench.scores(test, edit.attach(bench.model)))
-        show_conditional(bench, edit, examples, validation, test)
+        show_conditional(bench, edit, examples, test)
         diagnosis = diagnose(edit, bench.model, bench.processor, {split: test[split] for split in COLUMNS})
         show_gates(diagnosis)
         if arguments.plot:
