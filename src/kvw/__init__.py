@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         EditMetadata,
         GateEdit,
         LowRankEdit,
+        SteeringEdit,
         calibrate,
         compose,
         diff,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from kvw.measuring.statistics import Statistics
     from kvw.methods.kvw import one_shot, weaken
     from kvw.methods.settings import KvwSettings
+    from kvw.methods.steering.method import steering
     from kvw.methods.subspace.labels import Labels
     from kvw.methods.subspace.method import subspace
     from kvw.methods.subspace.settings import SubspaceSettings
@@ -55,6 +57,7 @@ _HOMES = {
     "LowRankEdit": "kvw.edits",
     "Statistics": "kvw.measuring.statistics",
     "SubspaceSettings": "kvw.methods.subspace.settings",
+    "SteeringEdit": "kvw.edits",
     "calibrate": "kvw.edits",
     "compose": "kvw.edits",
     "confirm_value_matrices": "kvw.models.detection",
@@ -76,6 +79,7 @@ _HOMES = {
     "read_examples": "kvw.data",
     "scale": "kvw.edits",
     "subspace": "kvw.methods.subspace.method",
+    "steering": "kvw.methods.steering.method",
     "together": "kvw.processes",
     "weaken": "kvw.methods.kvw",
 }
@@ -90,6 +94,7 @@ __all__ = [
     "Labels",
     "LowRankEdit",
     "Statistics",
+    "SteeringEdit",
     "SubspaceSettings",
     "UserError",
     "__version__",
@@ -113,6 +118,7 @@ __all__ = [
     "one_shot",
     "read_examples",
     "scale",
+    "steering",
     "subspace",
     "together",
     "weaken",

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from kvw.data import Prepared, answer_batch, to_model
 from kvw.data.batches import IGNORED
 from kvw.data.rendering import Processor
+from kvw.edits.prompts import ends_before, prompt_ends
 from kvw.errors import UserError
 from kvw.evaluation.journal import SCORES, Journal
 from kvw.evaluation.running import budget_for, content_keys
@@ -169,7 +170,9 @@ def score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> list[Tok
             found="a row without answer tokens" if "labels" in batch else f"only {', '.join(batch)}",
             do="give labels of shape (batch, tokens): the token id at answer tokens, -100 everywhere else",
         )
-    found = answer_logits(model, to_model(dict(batch), model))
+    inputs = to_model(dict(batch), model)
+    with prompt_ends(model, ends_before(inputs["labels"])):
+        found = answer_logits(model, inputs)
     parts = (torch.split(tensor, POSITIONS_AT_ONCE) for tensor in (found.logits, found.targets))
     pieces = zip(*parts, strict=True)
     table = torch.cat([_position_scores(logits, targets) for logits, targets in pieces]).double().cpu()

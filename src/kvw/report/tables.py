@@ -8,10 +8,11 @@ from pathlib import Path
 from statistics import median
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from kvw.edits import Edit, EditDifference, EditMetadata
+from kvw.edits.summary import LayerSummary
 from kvw.evaluation import Evaluation, Summary
 from kvw.methods.subspace.certificates import Certificate
 from kvw.methods.subspace.memory import MemoryPlan
@@ -218,6 +219,9 @@ def print_edit(summary: EditSummary) -> None:
         rows["forget"] = _examples(metadata.forget_count, metadata.forget_digest)
         rows["retain"] = _examples(metadata.retain_count, metadata.retain_digest)
     _print_rows(rows | _lineage(metadata.parents))
+    if any(layer.shift is not None for layer in summary.layers):
+        _print_shifts(summary.layers)
+        return
     strengthened = any(layer.strengthened for layer in summary.layers)
     table = Table()
     names = ["value matrix", "vectors", "weakened", *(["stronger"] if strengthened else [])]
@@ -227,6 +231,13 @@ def print_edit(summary: EditSummary) -> None:
         counts = [layer.vectors, layer.weakened, *([layer.strengthened] if strengthened else [])]
         numbers = (f"{layer.mean_gate:.4f}", f"{layer.smallest_gate:.4g}", f"{layer.total_exponent:.4g}")
         table.add_row(layer.key, *(f"{count:,}" for count in counts), *numbers)
+    _console().print(table)
+
+
+def _print_shifts(layers: Sequence[LayerSummary]) -> None:
+    table = Table("layer", Column("shift where a . h = 1", justify="right"))
+    for layer in layers:
+        table.add_row(layer.key, f"{layer.shift:.4g}")
     _console().print(table)
 
 
@@ -251,6 +262,10 @@ def print_difference(difference: EditDifference) -> None:
 def print_written_edit(edit: Edit, out: Path) -> None:
     """Where an edit was written and what it does."""
     layers = edit.describe()
+    if any(layer.shift is not None for layer in layers):
+        text = f"{out} steers {len(layers)} layers. Look at it with: kvw edit show {out}"
+        _console().print(text, soft_wrap=True)
+        return
     vectors, weakened = sum(layer.vectors for layer in layers), sum(layer.weakened for layer in layers)
     strengthened = sum(layer.strengthened for layer in layers)
     also = f" and strengthens {strengthened:,}" if strengthened else ""

@@ -18,6 +18,9 @@ from kvw.measuring.statistics import Statistics
 from kvw.methods.kvw import one_shot, weaken
 from kvw.methods.registry import get_method
 from kvw.methods.settings import KvwSettings
+from kvw.methods.steering.gate import GateReport
+from kvw.methods.steering.method import steering
+from kvw.methods.steering.settings import SteeringSettings
 from kvw.methods.subspace.certificates import Certificate, separation_warnings
 from kvw.methods.subspace.labels import Labels
 from kvw.methods.subspace.method import subspace
@@ -140,6 +143,17 @@ def subspace_edit(
         progress=progress,
     )
     return Unlearned(edit, tuple(certificates), tuple(separation_warnings(certificates)))
+
+
+def steering_edit(
+    loaded: Loaded, forget: Sequence[Example], retain: Sequence[Example], settings: SteeringSettings, progress: Progress
+) -> Unlearned:
+    """Steering from the forget set's answers towards refusals; what the gates are worth is said in warnings."""
+    reports: list[GateReport] = []
+    edit = steering(
+        loaded.model, loaded.processor, forget, retain, settings, on_layer=reports.append, progress=progress
+    )
+    return Unlearned(edit, warnings=tuple(warning for report in reports for warning in report.warnings))
 
 
 def labels_of(examples: Sequence[Example]) -> Labels:
