@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -140,7 +142,7 @@ def _load_libraries(model: PreTrainedModel, values: dict[str, Any]) -> None:
 def _alone(do: Callable[..., CostRow], recipe: CostRecipe, label: str, method: str, values: dict[str, Any]) -> CostRow:
     """Do it in a fresh process, so that neither memory nor state of one method is there for the next."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_parent) as pool:
         try:
             return pool.submit(do, recipe, label, method, values).result()
         except (torch.OutOfMemoryError, MemoryError):
@@ -163,6 +165,18 @@ def _alone(do: Callable[..., CostRow], recipe: CostRecipe, label: str, method: s
         joules=None,
         error=error,
     )
+
+
+def _end_with_parent() -> None:
+    """Do not go on, and hold on to memory, when the process that waits for the result was killed."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _facts(recipe: CostRecipe) -> dict[str, Any]:
