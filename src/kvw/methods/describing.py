@@ -57,9 +57,15 @@ def _settings(kind: type[Any], above: str) -> list[Setting]:
             found += _settings(hint, f"{above}{field.name}.")
             continue
         default = field.default if field.default_factory is MISSING else field.default_factory()
-        shown = {MISSING: "", None: "none"}.get(default, default)
-        found.append(Setting(above + field.name, _kind(hint), str(shown), texts.get(field.name, "")))
+        found.append(Setting(above + field.name, _kind(hint), _shown(default), texts.get(field.name, "")))
     return found
+
+
+def _shown(default: Any) -> str:
+    """A default as a user writes it."""
+    if default is MISSING:
+        return ""
+    return "none" if default is None else ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def _kind(hint: Any) -> str:
@@ -70,6 +76,8 @@ def _kind(hint: Any) -> str:
         return " | ".join(map(_kind, get_args(hint)))
     if hint == tuple[int, int]:
         return "FIRST:LAST"
+    if get_origin(hint) is tuple:
+        return f"{_kind(get_args(hint)[0])}, ..."
     return {NoneType: "none", bool: "true | false", int: "integer", float: "number", str: "text"}.get(hint, str(hint))
 
 

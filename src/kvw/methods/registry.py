@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
@@ -114,8 +114,7 @@ def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
         elif dot:
             raise UserError(f"Setting {name} of {where} is no group.", found=key, do=f"write {name}=VALUE")
         else:
-            value = None if value == "none" else value
-            found[name] = _read_layers(value, where) if name == "layers" else value
+            found[name] = _read(name, value, inner, where)
     for name, inside in groups.items():
         group = hints[name]
         found[name] = _build(group, inside, f"{name} of {where}")
@@ -128,6 +127,17 @@ def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
                 f"Setting {name} of {where} cannot be used.", found=f"{value!r}: {reason}", do="see: kvw methods NAME"
             ) from error
     return kind(**found)
+
+
+def _read(name: str, value: Any, hint: Any, where: str) -> Any:
+    """A value that may be text: ``none``, ``1:25`` for layers, ``1, 2`` for several."""
+    if value == "none":
+        return None
+    if name == "layers":
+        return _read_layers(value, where)
+    if get_origin(hint) is tuple and isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
 
 
 def _read_layers(value: Any, where: str) -> Any:

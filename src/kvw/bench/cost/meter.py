@@ -108,7 +108,10 @@ def energy(device: torch.device) -> Callable[[], float] | None:
 
     NVIDIA devices since Volta have one; it is read with the package ``nvidia-ml-py``.
     """
-    if device.type != "cuda":
+    if device.type == "cpu":
+        return None
+    properties = torch.get_device_module(device).get_device_properties(device)
+    if not hasattr(properties, "uuid"):
         return None
     try:
         nvml: Any = importlib.import_module("pynvml")
@@ -116,7 +119,7 @@ def energy(device: torch.device) -> Callable[[], float] | None:
         return None
     try:
         nvml.nvmlInit()
-        handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
         nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except nvml.NVMLError:
         return None
