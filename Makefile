@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test unit test-slow lint toy-models bench-models sweep speed apply-speed clean
+.PHONY: demo test unit test-slow lint toy-models bench-models sweep speed apply-speed cost cost-gpu clean
 
 demo: $(READY)
 	$(BIN)/kvw demo --out demo-run --force
@@ -39,8 +39,15 @@ speed: $(READY)
 apply-speed: $(READY)
 	$(BIN)/python benchmarks/apply_speed.py
 
+cost: $(READY)
+	$(BIN)/kvw bench cost recipes/cost/toy.toml --out cost-run/toy
+	$(BIN)/kvw bench cost recipes/cost/100m.toml --out cost-run/100m
+
+cost-gpu: $(READY)
+	PYTHON=$(CURDIR)/$(BIN)/python benchmarks/cost_gpu.sh cost-run
+
 clean:
-	rm -rf $(VENV) demo-run build dist
+	rm -rf $(VENV) demo-run cost-run build dist
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

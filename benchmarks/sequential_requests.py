@@ -33,8 +33,8 @@ from kvw.measuring.examples import measure_examples
 from kvw.measuring.statistics import Statistics
 from kvw.methods.kvw import one_shot, weaken
 from kvw.runs.costs import Stopwatch
-from kvw.runs.erase import ForgetBatches
 from kvw.runs.loaded import Loaded
+from kvw.runs.unlearning import ForgetBatches
 from kvw.toy import World, write_world
 from kvw.toy.world import LONGEST_ANSWER
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,11 +16,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kvw.cli.options import find_model, quiet_libraries
-from kvw.data import Example, prepare, read_examples
-from kvw.data.batches import answer_batch, image_groups
+from kvw.data import prepare, read_examples
 from kvw.edits import Edit
 from kvw.evaluation import evaluate
-from kvw.measuring.engine import measure
+from kvw.measuring.examples import measure_examples
+from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.moments import Moment, Tokens, measure_moments, measure_tokens
 from kvw.methods.kvw import one_shot
 from kvw.methods.subspace import relatives
@@ -32,14 +32,21 @@ from kvw.methods.subspace.vectors import view_means
 from kvw.models.families import find_value_matrices, select_layers
 from kvw.models.loading import load_model, load_processor
 from kvw.models.value_matrix import MatrixKey
+from kvw.runs.unlearning import labels_of
 from kvw.toy import SPLITS, World, write_world
 from kvw.toy.world import LONGEST_ANSWER
 
-ROWS_PER_BATCH = 24
 GAMMAS = (0.05, 0.1, 0.2, 0.4, 1.6)
 SETTINGS: dict[str, dict[str, Any]] = {
-    **{f"default, strength {strength:g}": {"strength": strength} for strength in (1.0, 4.0, 16.0)},
-    **{f"median null, strength {strength:g}": {"quantile": 0.5, "strength": strength} for strength in (1.0, 4.0, 16.0)},
+    **{
+        f"exponential, {name}, strength {strength:g}": {
+            "gate": "exponential",
+            "quantile": quantile,
+            "strength": strength,
+        }
+        for name, quantile in (("90 % null", 0.9), ("median null", 0.5))
+        for strength in (1.0, 4.0, 16.0)
+    },
     **{f"Wiener, mu {mu:g}": {"gate": "wiener", "mu": mu} for mu in (0.1, 0.3, 1.0, 3.0, 10.0)},
     "Wiener, mu 1, sequential": {"gate": "wiener", "schedule": "sequential"},
     "Wiener, mu 1, cross-validated": {"gate": "wiener", "shrinkage": "cross-validated"},
@@ -55,19 +62,6 @@ COLUMNS = (
     "unused_text",
     "general",
 )
-
-
-def labelled_batches(examples: Sequence[Example], processor: Any) -> tuple[list[dict[str, Tensor]], Labels]:
-    """Batches, and subject and fact of every example in the order in which they run."""
-    prepared = prepare(examples, processor)
-    batches, order = [], []
-    for places in image_groups(prepared):
-        for start in range(0, len(places), ROWS_PER_BATCH):
-            part = places[start : start + ROWS_PER_BATCH]
-            batches.append(answer_batch([prepared[place] for place in part], processor))
-            order += part
-    subjects = [examples[place].metadata["subject"] for place in order]
-    return batches, Labels([(examples[place].metadata["subject"], examples[place].answer) for place in order], subjects)
 
 
 def relative_weights(
@@ -127,8 +121,11 @@ def main() -> None:
         print("| | " + " | ".join(name.replace("_", " ") for name in COLUMNS) + " |")
         print("|---|" + "---:|" * len(COLUMNS))
         show("original")
-        forget, forget_labels = labelled_batches(examples["forget"], processor)
-        retain, retain_labels = labelled_batches(examples["retain"], processor)
+        forget, retain = (
+            LabelledBatches(prepare(examples[name], processor), processor, model) for name in ("forget", "retain")
+        )
+        forget_labels = labels_of([examples["forget"][place] for place in forget.order])
+        retain_labels = labels_of([examples["retain"][place] for place in retain.order])
         if arguments.relatives:
             matrices = select_layers(find_value_matrices(model), layers)
             moments, _ = measure_moments(model, retain, matrices)
@@ -141,7 +138,10 @@ def main() -> None:
                 for matrix in matrices:
                     matrix.write(originals[matrix.key])
         else:
-            statistics = [measure(model, batches, layers=layers) for batches in (forget, retain)]
+            statistics = [
+                measure_examples(model, processor, prepare(examples[name], processor), layers=layers).statistics
+                for name in ("forget", "retain")
+            ]
             for gamma in GAMMAS:
                 show_edit(f"KVW one-shot, gamma {gamma:g}", one_shot(*statistics, gamma=gamma, steps=144))
             for name, values in SETTINGS.items():

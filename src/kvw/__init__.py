@@ -17,6 +17,8 @@ if TYPE_CHECKING:
         Edit,
         EditMetadata,
         GateEdit,
+        LowRankEdit,
+        SteeringEdit,
         calibrate,
         compose,
         diff,
@@ -32,6 +34,11 @@ if TYPE_CHECKING:
     from kvw.measuring.engine import measure
     from kvw.measuring.statistics import Statistics
     from kvw.methods.kvw import one_shot, weaken
+    from kvw.methods.settings import KvwSettings
+    from kvw.methods.steering.method import steering
+    from kvw.methods.subspace.labels import Labels
+    from kvw.methods.subspace.method import subspace
+    from kvw.methods.subspace.settings import SubspaceSettings
     from kvw.models.detection import confirm_value_matrices
     from kvw.models.families import find_value_matrices
     from kvw.models.loading import find_checkpoint, load_model, load_processor
@@ -45,7 +52,12 @@ _HOMES = {
     "EraseRequest": "kvw.runs.request",
     "Example": "kvw.data",
     "GateEdit": "kvw.edits",
+    "KvwSettings": "kvw.methods.settings",
+    "Labels": "kvw.methods.subspace.labels",
+    "LowRankEdit": "kvw.edits",
     "Statistics": "kvw.measuring.statistics",
+    "SubspaceSettings": "kvw.methods.subspace.settings",
+    "SteeringEdit": "kvw.edits",
     "calibrate": "kvw.edits",
     "compose": "kvw.edits",
     "confirm_value_matrices": "kvw.models.detection",
@@ -66,6 +78,8 @@ _HOMES = {
     "one_shot": "kvw.methods.kvw",
     "read_examples": "kvw.data",
     "scale": "kvw.edits",
+    "subspace": "kvw.methods.subspace.method",
+    "steering": "kvw.methods.steering.method",
     "together": "kvw.processes",
     "weaken": "kvw.methods.kvw",
 }
@@ -76,7 +90,12 @@ __all__ = [
     "EraseRequest",
     "Example",
     "GateEdit",
+    "KvwSettings",
+    "Labels",
+    "LowRankEdit",
     "Statistics",
+    "SteeringEdit",
+    "SubspaceSettings",
     "UserError",
     "__version__",
     "calibrate",
@@ -99,6 +118,8 @@ __all__ = [
     "one_shot",
     "read_examples",
     "scale",
+    "steering",
+    "subspace",
     "together",
     "weaken",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import kvw
-from kvw.bench.methods import build_settings, combinations
 from kvw.bench.recipe import read_recipe
+from kvw.methods.registry import build_settings, combinations
+from kvw.training.settings import LoraSettings, TrainingSettings
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 GOOD = """
@@ -47,7 +49,76 @@ def test_shipped_recipes_are_valid(path):
 
 
 def test_there_are_shipped_recipes():
-    assert {"toy.toml", "clear-qwen2-vl-2b.toml", "mllmu-llava-1.5-7b.toml"} <= {path.name for path in SHIPPED}
+    assert {path.name for path in SHIPPED} >= {
+        *("toy.toml", "toy-clear.toml", "toy-mllmu.toml"),
+        *("clear-qwen2-vl-2b.toml", "mllmu-llava-1.5-7b.toml", "mllmu-qwen2-vl-2b.toml"),
+    }
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SHIPPED if not path.name.startswith("toy")], ids=lambda path: path.name
+)
+def test_every_value_of_a_full_size_recipe_says_where_it_comes_from(path):
+    table = ""
+    for line in path.read_text().splitlines():
+        table = line if line.startswith("[") else table
+        key, equals, rest = line.partition(" = ")
+        if equals and key not in ("title", "name", "tasks") and not line.startswith("#"):
+            assert re.search(r"# .*(paper|benchmark|our choice)", rest), (table, line)
+    recipe = read_recipe(path)
+    assert len(recipe.runs) == 3
+    assert recipe.plant.training.lora.rank == 16
+
+
+PLANT = GOOD.replace(
+    '[models]\nvanilla = "toy:vanilla"', '[plant]\nbase = "toy:vanilla"\nepochs = 3\n[plant.lora]\nrank = 4'
+)
+
+
+def test_how_to_plant(tmp_path):
+    recipe = read_recipe(written(tmp_path, PLANT))
+    assert recipe.models_by_role == {"base": "toy:vanilla"}
+    assert recipe.plant.training == TrainingSettings(epochs=3, lora=LoraSettings(rank=4))
+    full = read_recipe(written(tmp_path, PLANT.replace("[plant.lora]\nrank = 4", 'parts = ["language", "projector"]')))
+    assert full.plant.training == TrainingSettings(epochs=3, parts=("language", "projector"))
+    assert read_recipe(written(tmp_path, GOOD)).models_by_role == {"vanilla": "toy:vanilla"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("epochs", "epoch", ["no setting 'epoch' in [plant]", "did you mean 'epochs'"]),
+        ("rank = 4", "ranks = 4", ["no setting 'ranks' in [plant.lora]", "did you mean 'rank'"]),
+        ("epochs = 3", "epochs = 0", ["epochs must be a whole number of at least 1"]),
+        ("rank = 4", "rank = 0.5", ["rank must be a whole number"]),
+        ("epochs = 3\n[plant.lora]\nrank = 4", "lora = 4", ["plant.lora must be a table"]),
+        ('base = "toy:vanilla"', "", ["plant.base cannot be used"]),
+        ("[plant]", '[models]\nvanilla = "toy:gold"\n[plant]', ["either [models] or [plant]", "both"]),
+        ('[plant]\nbase = "toy:vanilla"\nepochs = 3\n[plant.lora]\nrank = 4', "", ["either", "neither"]),
+        ('name = "toy"', 'name = "toy"\nsource = "toy"', ["no toy copy 'toy'", "clear, mllmu"]),
+        ('name = "toy"', 'name = "clear"\nsetting = ["forget05", "forget5"]', ["no setting 'forget5'"]),
+        ('name = "toy"', 'name = "clear"\nsetting = ["forget05", "forget05"]', ["each setting once"]),
+        ('name = "toy"', 'name = "clear"\nsetting = []', ["each setting once", "none"]),
+        ('name = "toy"', 'name = "clear"\nunlearn_on = "texts"', ["benchmark.unlearn_on cannot be used"]),
+    ],
+)
+def test_mistakes_about_planting_are_answered(tmp_path, before, after, words):
+    text = PLANT.replace(before, after, 1)
+    assert text != PLANT
+    with pytest.raises(kvw.UserError) as caught:
+        read_recipe(written(tmp_path, text))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_several_settings_are_several_runs(tmp_path):
+    text = GOOD.replace('name = "toy"', 'name = "clear"\nsetting = ["forget05", "forget10"]')
+    recipe = read_recipe(written(tmp_path, text))
+    assert {name: one.benchmark.setting for name, one in recipe.runs.items()} == {
+        "forget05": ("forget05",),
+        "forget10": ("forget10",),
+    }
+    assert list(read_recipe(written(tmp_path, GOOD)).runs) == [""]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +150,11 @@ def test_a_recipe_that_is_not_there(tmp_path):
         read_recipe(tmp_path / "no.toml")
 
 
-@pytest.mark.parametrize("arguments", [["bench", "ls"], ["bench", "validate", str(SHIPPED[0])]])
+# Settings of methods that train stand beside their losses, which need torch.
+LIGHT = [path for path in SHIPPED if path.name != "toy-methods.toml"]
+
+
+@pytest.mark.parametrize("arguments", [["bench", "ls"], *(["bench", "validate", str(path)] for path in LIGHT)])
 def test_listing_and_validating_load_nothing_heavy(arguments):
     code = f"import sys; from kvw.cli import main\ntry: main({arguments!r})\nfinally: print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

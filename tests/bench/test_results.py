@@ -109,6 +109,8 @@ def test_an_unfinished_run_says_how_far_it_is(tmp_path):
     files = RunFiles(tmp_path)
     files.write_manifest(MANIFEST)
     files.write_record(record("vanilla"))
+    files.write_items("vanilla", items_of(VANILLA))
+    files.write_items("kvw-weak", items_of(VANILLA))
     with pytest.raises(kvw.UserError, match="not finished") as caught:
         read_results(tmp_path)
     assert caught.value.found == "1 of 2 models asked"

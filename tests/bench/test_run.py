@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
-from tests.bench.records import item
 from tests.data.benchmarks import copies
 
 import kvw
 from kvw.bench import run as bench_run
 from kvw.bench.asking import questions
-from kvw.bench.journal import Journal
-from kvw.bench.recipe import EvaluationPart, read_recipe
+from kvw.bench.recipe import BenchmarkPart, EvaluationPart, read_recipe
 from kvw.bench.results import read_results
 from kvw.cli import main
 from kvw.data.benchmarks import Protocol
-from kvw.evaluation import generation
+from kvw.evaluation import Journal, generation
 
 pytestmark = pytest.mark.thorough
 
@@ -76,23 +75,24 @@ def test_killed_half_way_and_continued_gives_the_same_tables(tmp_path, monkeypat
     assert bench(recipe, tmp_path / "whole") == 0
     expected, all_asked = read_results(tmp_path / "whole"), len(asked)
     asked.clear()
-    flush, flushed = Journal.flush, []
+    append, appended = Journal._append, []
 
-    def stop_in_the_third_model(self):
-        flush(self)
-        flushed.append(self)
-        if len(flushed) == 10:
+    def stop_in_the_third_model(self, path, lines):
+        append(self, path, lines)
+        appended.append(path)
+        if len(set(appended)) == 3 and appended.count(path) == 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Journal, "flush", stop_in_the_third_model)
+    monkeypatch.setattr(Journal, "_append", stop_in_the_third_model)
     assert bench(recipe, tmp_path / "parts") == 130
     with pytest.raises(kvw.UserError, match="not finished"):
         read_results(tmp_path / "parts")
-    with next((tmp_path / "parts" / "items").glob("kvw*")).open("ab") as torn:
-        torn.write(b'{"split": "ret')
+    with next((tmp_path / "parts" / "answers").glob("kvw*")).open("ab") as torn:
+        torn.write(b'{"kind": "ans')
     assert bench(recipe, tmp_path / "parts") == 0
     assert read_results(tmp_path / "parts").rows == expected.rows
     assert len(asked) == all_asked
+    assert list((tmp_path / "parts" / "answers").iterdir()) == []
     for name in ("table.md", "table.tex", "table.csv"):
         assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
     asked.clear()
@@ -136,7 +136,7 @@ def test_copies_of_published_benchmarks_go_through(tmp_path, saved, name, settin
         f'[evaluation]\nmax_new_tokens = 3\n[models]\nvanilla = "{saved["qwen2_vl"]}"\ngold = "{saved["qwen2_vl"]}"\n'
         '[[method]]\nname = "kvw"\nschedule = "one-shot"\ngamma = [0.5, 1.0]\n'
     )
-    data = bench_run._load(read_recipe(recipe))
+    data = bench_run.load_benchmark(read_recipe(recipe).benchmark)
     assert bench(recipe, tmp_path / "out") == 0
     found = read_results(tmp_path / "out")
     assert {(row.split, row.task) for row in found.rows} == {
@@ -154,19 +154,49 @@ def test_the_evaluation_part_decides_what_is_asked():
     assert len(everything) == sum(len(task.items) for tasks in data.splits.values() for task in tasks.values())
     some = questions(data, Protocol(), EvaluationPart(tasks=("retain/text",), at_most=3, max_new_tokens=2))
     assert [(one.split, one.task_name, one.task.max_new_tokens) for one in some] == [("retain", "text", 2)] * 3
+    assert questions(data, Protocol(), EvaluationPart(tasks=("retain/text",) * 2)) == questions(
+        data, Protocol(), EvaluationPart(tasks=("retain/text",))
+    )
     with pytest.raises(kvw.UserError, match="no task"):
         questions(data, Protocol(), EvaluationPart(tasks=("retain/texts",)))
 
 
-def test_a_journal_keeps_what_was_flushed_and_tells_items_apart(tmp_path):
-    journal = Journal(tmp_path / "items.jsonl")
-    journal.add(item("forget", "a", 1.0))
-    with pytest.raises(kvw.UserError, match="same identifier"):
-        journal.add(item("forget", "a", 0.0))
-    journal.flush()
-    journal.add(item("forget", "b", 1.0))
-    again = Journal(tmp_path / "items.jsonl")
-    assert [score.subject for score in again.scores] == ["a"]
-    (tmp_path / "items.jsonl").write_text("{}\n")
-    with pytest.raises(kvw.UserError, match="not a journal"):
-        Journal(tmp_path / "items.jsonl")
+def test_other_data_behind_the_same_name_is_asked_again(tmp_path, saved, asked):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'title = "t"\n[benchmark]\nname = "tofu"\nsetting = "forget10"\nsource = "{tmp_path / "copy"}"\n'
+        f'[evaluation]\nmax_new_tokens = 2\nlikelihoods = false\ntasks = ["forget/question", "retain/question"]\n'
+        f'[models]\nvanilla = "{saved["llava"]}"\n'
+    )
+    copies.tofu(tmp_path / "copy")
+    assert bench(recipe, tmp_path / "out") == 0
+    first = len(asked)
+    assert bench(recipe, tmp_path / "out") == 0
+    assert len(asked) == first > 0
+    table = tmp_path / "copy" / "forget10.json"
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    rows[0]["answer"] = "Nobody knows."
+    table.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert bench(recipe, tmp_path / "out") == 0
+    assert len(asked) == 2 * first
+
+
+def test_items_must_be_told_apart():
+    data = bench_run.get_benchmark("toy").load()
+    task = data.task("retain", "text")
+    twice = replace(data, splits={"retain": {"text": replace(task, items=task.items[:1] * 2)}})
+    with pytest.raises(kvw.UserError, match="retain/text have the same identifier"):
+        questions(twice, Protocol(), EvaluationPart())
+
+
+def test_methods_may_get_the_examples_with_an_image_alone(tmp_path):
+    data = bench_run.get_benchmark("clear").load(copies.clear(tmp_path / "copy"), "forget05")
+    every, seen = (
+        bench_run._training(data, "forget", BenchmarkPart(name="clear", unlearn_on=which))
+        for which in ("everything", "images")
+    )
+    assert len(every) == len(data.training["forget"])
+    assert seen == [example for example in every if example.images]
+    assert 0 < len(seen) < len(every)
+    with pytest.raises(kvw.UserError, match="no retain examples"):
+        bench_run._training(replace(data, training={}), "retain", BenchmarkPart(name="clear"))

@@ -60,7 +60,7 @@ def test_options_that_are_not_shown_are_compared_without_a_reply():
     likely, unlikely = ({"likeliest_correct": value} for value in (1.0, 0.0))
     assert score_preference(likely) == (Outcome.CORRECT, {"correct": 1.0})
     assert score_preference(unlikely) == (Outcome.INCORRECT, {"correct": 0.0})
-    assert score_preference(None) == (Outcome.FAILED, {"correct": 0.0})
+    assert score_preference({}) == (Outcome.FAILED, {"correct": 0.0})
 
 
 def test_likelihoods_of_paraphrases_and_wrong_answers():

@@ -228,7 +228,7 @@ def test_mistakes_are_named(llava):
     with pytest.raises(RuntimeError, match="not announced"):
         recorder.observe(Seen(matrices[:1], torch.zeros(4, 80)))
     nothing = torch.zeros(0, dtype=torch.int64)
-    recorder.expect(Plan(torch.zeros(4, 20), torch.zeros(20), nothing, nothing, nothing, 20))
+    recorder.expect(Plan(torch.zeros(1, 4, 20), nothing, nothing, nothing, 20))
     with pytest.raises(kvw.UserError, match="sees 4 tokens where the batch has 20"):
         recorder.observe(Seen(matrices[:1], torch.zeros(4, 80)))
     with torch.no_grad():

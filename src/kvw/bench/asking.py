@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from kvw.bench.journal import Journal
 from kvw.bench.recipe import EvaluationPart
 from kvw.bench.scores import ItemScore, alternatives, score_likelihoods, score_preference, score_reply
 from kvw.data import Example, prepare
 from kvw.data.benchmarks import BenchmarkData, Item, Protocol, Task, examples
-from kvw.evaluation import generate_answers, token_scores
+from kvw.errors import UserError
+from kvw.evaluation import Journal, generate_answers, token_scores
 from kvw.evaluation.evaluation import unreadable_images
 from kvw.progress import Progress
-
-ITEMS_AT_A_TIME = 64
-"""Items between two writes of the journal. Neither answers nor probabilities depend on what shares a batch."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,11 @@ class Question:
     item: Item
     example: Example
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Split and task."""
+        return self.split, self.task_name
+
 
 def questions(data: BenchmarkData, protocol: Protocol, wanted: EvaluationPart) -> list[Question]:
     """Everything that a model will be asked, split by split and task by task.
@@ -41,18 +44,23 @@ def questions(data: BenchmarkData, protocol: Protocol, wanted: EvaluationPart) -
         wanted: Which tasks, how many items of each, and how long a reply may be.
 
     Raises:
-        UserError: A task is not in the benchmark.
+        UserError: A task is not in the benchmark, or two items of a task have the same identifier.
     """
     places = wanted.tasks or [f"{split}/{task}" for split, found in data.splits.items() for task in found]
     asked = []
-    for place in places:
+    for place in dict.fromkeys(places):
         split, _, name = place.partition("/")
         task = data.task(split, name)
         if wanted.max_new_tokens:
             task = replace(task, max_new_tokens=wanted.max_new_tokens)
         shown = examples(data, split, name, protocol if task.prompt.exemplar else Protocol())
-        pairs = list(zip(task.items, shown, strict=True))
-        asked += [Question(split, name, task, item, example) for item, example in pairs[: wanted.at_most or None]]
+        pairs = list(zip(task.items, shown, strict=True))[: wanted.at_most or None]
+        seen: set[str] = set()
+        for item, example in pairs:
+            if example.identifier in seen:
+                raise UserError(f"Two items of {place} have the same identifier.", found=example.identifier)
+            seen.add(example.identifier)
+            asked.append(Question(split, name, task, item, example))
     return asked
 
 
@@ -65,93 +73,102 @@ def ask(
     likelihoods: bool = True,
     progress: Progress | None = None,
 ) -> list[ItemScore]:
-    """Score every question; those in the journal are not asked again.
+    """Score every question; what the journal has is not asked again.
 
     Args:
         model: A loaded model, with an edit attached or not.
         processor: Its processor.
         asked: From :func:`questions`.
-        journal: Knows what was asked before and keeps what is asked now.
+        journal: Of this model alone. Knows what was asked before and keeps what is asked now, batch by batch.
         likelihoods: Also score reference answers and their alternatives by probability.
         progress: Called with (done, total).
 
     Returns:
         One score for each question, in order.
     """
-    left = [question for question in asked if not journal.has(_place(question))]
-    done = len(asked) - len(left)
-    for group in _groups(left):
-        for scores in _ask_group(model, processor, group, likelihoods):
-            journal.add(scores)
-        journal.flush()
-        done += len(group)
-        if progress:
-            progress(done, len(asked))
-    return [journal.get(_place(question)) for question in asked]
+    scores: list[ItemScore] = []
+    for _, several in groupby(asked, key=lambda question: question.place):
+        group = list(several)
+        told = _part(progress, len(scores), len(group), len(asked))
+        scores += _ask_task(model, processor, group, journal, likelihoods, told)
+    return scores
 
 
-def _place(question: Question) -> tuple[str, str, str]:
-    return question.split, question.task_name, question.example.identifier
+def _part(progress: Progress | None, before: int, count: int, total: int) -> Progress | None:
+    """Report the work on some of the questions as a part of the whole."""
+    if progress is None:
+        return None
+    report = progress
+    return lambda done, of: report(before + count * done // max(1, of), total)
 
 
-def _groups(asked: Sequence[Question]) -> Iterator[list[Question]]:
-    """Questions of one task each, a few at a time."""
-    start = 0
-    while start < len(asked):
-        first, end = asked[start], start
-        while (
-            end < len(asked)
-            and end - start < ITEMS_AT_A_TIME
-            and (asked[end].split, asked[end].task_name) == (first.split, first.task_name)
-        ):
-            end += 1
-        yield list(asked[start:end])
-        start = end
-
-
-def _ask_group(
-    model: PreTrainedModel, processor: Any, group: Sequence[Question], likelihoods: bool
+def _ask_task(
+    model: PreTrainedModel,
+    processor: Any,
+    group: Sequence[Question],
+    journal: Journal,
+    likelihoods: bool,
+    progress: Progress | None,
 ) -> Iterator[ItemScore]:
-    prepared = prepare([question.example for question in group], processor)
+    """All questions of one task: with the same batches a resumed run comes to the bits of an uninterrupted one."""
     errors = unreadable_images([question.example for question in group])
-    readable = [row for row in range(len(group)) if row not in errors]
-    task, replies = group[0].task, dict[int, str]()
-    answered = task.prompt.reply != "nothing"
-    if answered:
-        shown = [prepared[row] for row in readable]
-        answers = generate_answers(model, processor, shown, max_new_tokens=task.max_new_tokens)
-        replies = dict(zip(readable, answers, strict=True))
+    readable = [question for row, question in enumerate(group) if row not in errors]
+    answered = group[0].task.prompt.reply != "nothing"
+    replies = iter(_replies(model, processor, readable, journal, progress) if answered else [])
     compared = likelihoods or not answered
-    found = _likelihoods(model, processor, [group[row] for row in readable]) if compared else {}
+    found = iter(_likelihoods(model, processor, readable, journal) if compared else [{} for _ in readable])
     for row, question in enumerate(group):
-        reply = replies.get(row)
+        preferences = {} if row in errors else next(found)
+        reply = None if row in errors or not answered else next(replies)
         if answered:
             outcome, scores = score_reply(question.task, question.item, reply)
         else:
-            outcome, scores = score_preference(found.get(question.example.identifier))
+            outcome, scores = score_preference(preferences)
         yield ItemScore(
             split=question.split,
             task=question.task_name,
             identifier=question.example.identifier,
             subject=question.item.subject,
             modality=question.task.modality,
+            pair=str(question.item.metadata.get("pair", "")),
             reply=reply,
             outcome=outcome,
-            scores=scores | found.get(question.example.identifier, {}),
+            scores=scores | preferences,
             error=errors.get(row, ""),
         )
 
 
-def _likelihoods(model: PreTrainedModel, processor: Any, group: Sequence[Question]) -> dict[str, dict[str, float]]:
+def _replies(
+    model: PreTrainedModel,
+    processor: Any,
+    group: Sequence[Question],
+    journal: Journal,
+    progress: Progress | None,
+) -> Sequence[str]:
+    """What the model says to each question."""
+    return generate_answers(
+        model,
+        processor,
+        prepare([question.example for question in group], processor),
+        max_new_tokens=group[0].task.max_new_tokens,
+        journal=journal,
+        progress=progress,
+    )
+
+
+def _likelihoods(
+    model: PreTrainedModel, processor: Any, group: Sequence[Question], journal: Journal
+) -> list[dict[str, float]]:
+    """The scores of each question that follow from probabilities."""
     texts = [[question.example.answer, *alternatives(question.task, question.item)] for question in group]
     flat = [
         replace(question.example, answer=text)
         for question, several in zip(group, texts, strict=True)
         for text in several
     ]
-    scores = iter(token_scores(model, processor, prepare(flat, processor)))
-    found = {}
+    scores = iter(token_scores(model, processor, prepare(flat, processor), journal=journal))
+    found = []
     for question, several in zip(group, texts, strict=True):
         answer, *others = [next(scores) for _ in several]
-        found[question.example.identifier] = score_likelihoods(question.item, answer, others)
+        found.append(score_likelihoods(question.item, answer, others))
     return found

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kvw.bench.methods import combinations
 from kvw.data.benchmarks import BENCHMARKS, get_benchmark
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
+from kvw.toy.copies import COPIES, SOURCE
+from kvw.training.settings import LoraSettings, TrainingSettings
 
 
 class Part(BaseModel):
@@ -25,14 +28,21 @@ class BenchmarkPart(Part):
 
     name: str
     """See ``kvw bench ls``."""
-    setting: str = ""
-    """One of the benchmark's settings; the first if empty."""
+    setting: tuple[str, ...] = ("",)
+    """One of the benchmark's settings, or several, each a run of its own; the first of them if empty."""
     source: str = ""
-    """A hub id or a folder with a copy; the authors' hub id if empty."""
+    """A hub id or a folder with a copy; the authors' hub id if empty. ``toy`` is a small copy of kvw's own."""
     others: dict[str, str] = Field(default_factory=dict)
     """Further sources, by the names that the benchmark has for them."""
     seed: int = 0
     """For the choices that the data leave open, and for the lot that divides the folds."""
+    unlearn_on: Literal["everything", "images"] = "everything"
+    """What the methods get of the training examples: all of them, or those with an image."""
+
+    @field_validator("setting", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
 
 class ModelsPart(Part):
@@ -42,6 +52,39 @@ class ModelsPart(Part):
     """Knows what is to be forgotten."""
     gold: str = ""
     """Never knew it; without it no distance to the gold model is reported."""
+
+
+class PlantPart(BaseModel):
+    """How knowledge is planted: vanilla learns every training example of the benchmark, gold all but the forgotten.
+
+    All other keys are fields of :class:`kvw.training.settings.TrainingSettings`; ``lora`` is a table with fields of
+    :class:`kvw.training.settings.LoraSettings`, and without it all weights of ``parts`` are trained.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    base: str
+    """The model before planting: a folder, a hub id, or one of the shipped toy models."""
+
+    @property
+    def training(self) -> TrainingSettings:
+        """The checked settings.
+
+        Raises:
+            UserError: There is no such setting, or a value makes no sense.
+        """
+        values = dict(self.model_extra or {})
+        lora = values.pop("lora", None)
+        if lora is not None and not isinstance(lora, dict):
+            raise UserError("plant.lora must be a table.", found=repr(lora), do="write [plant.lora] and its settings")
+        where = "[plant]"
+        for key in values:
+            known(key, {field.name: field for field in fields(TrainingSettings)}, "setting", where)
+        for key in lora or {}:
+            known(key, {field.name: field for field in fields(LoraSettings)}, "setting", "[plant.lora]")
+        if isinstance(values.get("parts"), list):
+            values["parts"] = tuple(values["parts"])
+        return TrainingSettings(**values, lora=None if lora is None else LoraSettings(**lora))
 
 
 class EvaluationPart(Part):
@@ -91,14 +134,50 @@ class Recipe(Part):
 
     title: str
     benchmark: BenchmarkPart
-    models: ModelsPart
+    models: ModelsPart | None = None
+    """Models that know already; or else ``plant``."""
+    plant: PlantPart | None = None
+    """How to make the models."""
     evaluation: EvaluationPart = EvaluationPart()
     choice: ChoicePart = ChoicePart()
     method: tuple[MethodPart, ...] = ()
 
+    @property
+    def made_from(self) -> ModelsPart | PlantPart:
+        """The models that know already, or how to plant.
+
+        Raises:
+            UserError: There is neither or both.
+        """
+        if self.models is not None and self.plant is None:
+            return self.models
+        if self.plant is not None and self.models is None:
+            return self.plant
+        raise UserError(
+            "A recipe needs either [models] or [plant].",
+            found="neither" if self.models is None else "both",
+            do="name models that know already in [models], or say in [plant] how to make them",
+        )
+
+    @property
+    def models_by_role(self) -> dict[str, str]:
+        """What must be found before a run: ``vanilla`` and, if there is one, ``gold``; or ``base`` to plant in."""
+        part = self.made_from
+        if isinstance(part, PlantPart):
+            return {"base": part.base}
+        return {"vanilla": part.vanilla, **({"gold": part.gold} if part.gold else {})}
+
+    @property
+    def runs(self) -> dict[str, Recipe]:
+        """One recipe for each of the settings, by the setting."""
+        return {
+            setting: self.model_copy(update={"benchmark": self.benchmark.model_copy(update={"setting": (setting,)})})
+            for setting in self.benchmark.setting
+        }
+
 
 def read_recipe(path: Path) -> Recipe:
-    """Read and check a recipe; a folder beside it named in ``source`` or ``models`` is found from where the file is.
+    """Read and check a recipe. Folders in it are as seen from where the program runs.
 
     Raises:
         UserError: There is no such file, it is no TOML, or something in it is unknown; the message names the closest.
@@ -109,25 +188,38 @@ def read_recipe(path: Path) -> Recipe:
         values = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a TOML file.", found=str(error)) from error
-    _check_keys(values, Recipe, path.name)
+    check_keys(values, Recipe, path.name)
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise UserError(f"{path.name}: {place} cannot be used.", found=first["msg"]) from error
-    benchmark = get_benchmark(known(recipe.benchmark.name, BENCHMARKS, "benchmark", path.name))
-    if recipe.benchmark.setting:
-        known(recipe.benchmark.setting, dict.fromkeys(benchmark.settings), "setting", benchmark.title)
+    _check_benchmark(recipe.benchmark, path.name)
+    if isinstance(recipe.made_from, PlantPart):
+        _ = recipe.made_from.training
     for part in recipe.method:
         combinations(part.name, part.model_extra or {})
     return recipe
 
 
-def _check_keys(values: dict[str, Any], part: type[BaseModel], where: str) -> None:
+def _check_benchmark(part: BenchmarkPart, where: str) -> None:
+    benchmark = get_benchmark(known(part.name, BENCHMARKS, "benchmark", where))
+    if not part.setting or len(set(part.setting)) < len(part.setting):
+        raise UserError(
+            f"{where}: benchmark.setting must name each setting once.", found=", ".join(part.setting) or "none"
+        )
+    for setting in filter(None, part.setting):
+        known(setting, dict.fromkeys(benchmark.settings), "setting", benchmark.title)
+    if part.source == SOURCE:
+        known(part.name, COPIES, "toy copy", where)
+
+
+def check_keys(values: dict[str, Any], part: type[BaseModel], where: str) -> None:
     """Refuse keys that a part does not have, with the closest one that it has."""
     for key, value in values.items():
         field = part.model_fields[known(key, part.model_fields, "key", where)]
-        kind = field.annotation
-        if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, Part):
-            _check_keys(value, kind, f"{where} [{key}]")
+        kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
+        for kind in kinds:
+            if isinstance(value, dict) and issubclass(kind, Part):
+                check_keys(value, kind, f"{where} [{key}]")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from kvw.bench.journal import Journal
 from kvw.bench.scores import ItemScore
 from kvw.errors import UserError
+from kvw.evaluation import Journal
 from kvw.files import write_text
 
-MANIFEST, RECORDS, ITEMS, EDITS = "manifest.json", "records", "items", "edits"
+MANIFEST, RECORDS, ITEMS, ANSWERS, EDITS = "manifest.json", "records", "items", "answers", "edits"
+MODELS = "models"
+"""Planted models, beside the directories of several settings."""
+
+
+Part = TypeVar("Part", bound=BaseModel)
 
 
 class TaskPart(BaseModel):
@@ -26,6 +32,8 @@ class TaskPart(BaseModel):
     metric: str
     """The score that stands for the task: the benchmark's own if kvw computes it, else the share of correct items."""
     items: int
+    named: list[str] = []
+    """All metrics that the benchmark names for it."""
 
 
 class Manifest(BaseModel):
@@ -55,6 +63,28 @@ class Manifest(BaseModel):
     versions: dict[str, str]
 
 
+class PlantingPart(BaseModel):
+    """How a model was planted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base: str
+    """The model before planting."""
+    base_fingerprint: str
+    settings: dict[str, Any]
+    """Of the training."""
+    examples: int
+    examples_digest: str
+    """SHA-256 over questions, answers and images, in whatever order."""
+    losses: list[float]
+    """Mean negative log-likelihood per answer token, in nats, of each optimiser step."""
+    stopped: str
+    """Which rule ended the training early; empty if none did."""
+    seconds: float
+    """Wall-clock time; of the process that ended it, so not of what an earlier one had done."""
+    versions: dict[str, str]
+
+
 class ModelRecord(BaseModel):
     """One model that was asked every item."""
 
@@ -68,7 +98,9 @@ class ModelRecord(BaseModel):
     model: str
     model_fingerprint: str
     edit_digest: str
-    """SHA-256 over the edit's tensors; empty for vanilla and gold."""
+    """SHA-256 over the edit's tensors, or of the file of trained weights; empty for vanilla and gold."""
+    planting: PlantingPart | None = None
+    """How this run has planted it; None for edits, which are of the vanilla model, and for models that were given."""
     outcomes: dict[str, dict[str, int]]
     """``split/task``: how many items ended in each of the five ways."""
     seconds: dict[str, float]
@@ -92,7 +124,7 @@ class RunFiles:
             UserError: It is of another version.
         """
         path = self.folder / MANIFEST
-        return _read(path, Manifest) if path.is_file() else None
+        return read_file(path, Manifest) if path.is_file() else None
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write or replace it."""
@@ -101,28 +133,68 @@ class RunFiles:
     def record(self, identifier: str) -> ModelRecord | None:
         """A finished record, or None."""
         path = self.folder / RECORDS / f"{identifier}.json"
-        return _read(path, ModelRecord) if path.is_file() else None
+        return read_file(path, ModelRecord) if path.is_file() else None
 
     def write_record(self, record: ModelRecord) -> None:
-        """Write a record; that says that all its items are in the journal."""
+        """Write a record; its items have been written before."""
         write_text(self.folder / RECORDS / f"{record.identifier}.json", record.model_dump_json(indent=2) + "\n")
 
     def journal(self, identifier: str) -> Journal:
-        """The journal of a model's items."""
-        return Journal(self.folder / ITEMS / f"{identifier}.jsonl")
+        """What a model that is being asked has said so far; to be discarded when its items have been written."""
+        return Journal(None, self.folder / ANSWERS / f"{identifier}.jsonl")
 
-    def items(self, identifier: str) -> list[ItemScore]:
-        """The items of a finished record."""
-        return self.journal(identifier).scores
+    def items(self, identifier: str) -> list[ItemScore] | None:
+        """The items of a model; None if it has not been asked them all.
+
+        Raises:
+            UserError: They are of another version.
+        """
+        path = self.folder / ITEMS / f"{identifier}.jsonl"
+        if not path.is_file():
+            return None
+        with path.open("rb") as lines:
+            return [_parsed(path, line, ItemScore) for line in lines]
+
+    def write_items(self, identifier: str, scores: Iterable[ItemScore]) -> None:
+        """Write all items of a model, a line of JSON for each."""
+        write_text(
+            self.folder / ITEMS / f"{identifier}.jsonl", "".join(f"{score.model_dump_json()}\n" for score in scores)
+        )
 
     def edit_file(self, identifier: str) -> Path:
         """Where a method's edit is kept."""
         return self.folder / EDITS / f"{identifier}.safetensors"
 
+    def trained_folder(self, identifier: str) -> Path:
+        """Where the weights or adapters of a method that trains are kept."""
+        return self.folder / EDITS / identifier
 
-def _read(path: Path, kind: type[Any]) -> Any:
+    def state_file(self, identifier: str) -> Path:
+        """Where a training that has not ended keeps its state."""
+        return self.folder / EDITS / f"{identifier}.training"
+
+
+def run_folders(out: Path) -> list[Path]:
+    """The run directories in ``out``: itself, or, of a recipe with several settings, one for each."""
+    if (out / MANIFEST).is_file() or not out.is_dir():
+        return [out]
+    found = [path.parent for path in out.glob(f"*/{MANIFEST}")]
+    # Settings are names with a number: the shorter name has the smaller one.
+    return sorted(found, key=lambda folder: (len(folder.name), folder.name)) or [out]
+
+
+def read_file(path: Path, kind: type[Part]) -> Part:
+    """Read a file of one of the kinds of this module.
+
+    Raises:
+        UserError: It is of another version.
+    """
+    return _parsed(path, path.read_bytes(), kind)
+
+
+def _parsed(path: Path, content: bytes, kind: type[Part]) -> Part:
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(content)
     except ValidationError as error:
         raise UserError(
             f"{path} is no file of this version's benchmark runs.",

@@ -9,42 +9,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from kvw.bench.record import Manifest, ModelRecord, RunFiles, TaskPart
+from kvw.bench.further import Row, further_rows, item_value, task_row, utilities
+from kvw.bench.record import Manifest, ModelRecord, PlantingPart, RunFiles
 from kvw.bench.scores import ItemScore
 from kvw.errors import UserError
 from kvw.evaluation.metrics import (
     OutcomeCounts,
     forget_quality,
-    forget_truth_ratio,
-    mean_interval,
     relative_forgetting,
-    retain_truth_ratio,
 )
-
-
-class Cell(BaseModel):
-    """A mean over items, with an interval that takes all items of one subject together."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    mean: float
-    low: float | None
-    high: float | None
-    """Ends of the 95 % bootstrap interval; None where there are too few subjects."""
-    items: int
-
-
-class Row(BaseModel):
-    """One task of one split."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    split: str
-    task: str
-    modality: str
-    metric: str
-    cells: dict[str, Cell]
-    """By model: ``vanilla``, each method with its chosen settings, ``gold``."""
 
 
 class Choice(BaseModel):
@@ -70,6 +43,9 @@ class Results(BaseModel):
 
     manifest: Manifest
     rows: list[Row]
+    """One for each task, with the score that stands for it."""
+    further: list[Row]
+    """The other scores that the benchmark names."""
     choices: list[Choice]
     outcomes: dict[str, dict[str, int]]
     """By model, over all items of the forget split: how they ended."""
@@ -79,6 +55,10 @@ class Results(BaseModel):
     """By model: mean over the tasks of the forget split of the absolute difference of the means; empty without gold."""
     forget_quality: dict[str, float]
     """By model: p-value of the Kolmogorov-Smirnov test of forget truth ratios against gold's, where there are any."""
+    model_utility: dict[str, float]
+    """By model: TOFU's harmonic mean over three sets, where the benchmark has them."""
+    planted: dict[str, PlantingPart]
+    """``vanilla`` and ``gold``, if the run has made them."""
 
 
 def read_results(folder: Path) -> Results:
@@ -91,15 +71,15 @@ def read_results(folder: Path) -> Results:
     manifest = files.manifest()
     if manifest is None:
         raise UserError(f"There is no benchmark run in {folder}.", do="make one with: kvw bench run RECIPE --out DIR")
-    records = [files.record(identifier) for identifier in manifest.requests]
-    finished = [record for record in records if record is not None]
-    if len(finished) < len(records):
+    found = {identifier: (files.record(identifier), files.items(identifier)) for identifier in manifest.requests}
+    finished = [record for record, items in found.values() if record is not None and items is not None]
+    if len(finished) < len(found):
         raise UserError(
             f"The run in {folder} is not finished.",
-            found=f"{len(finished)} of {len(records)} models asked",
+            found=f"{len(finished)} of {len(found)} models asked",
             do="go on with: kvw bench run RECIPE --out DIR",
         )
-    return summarise(manifest, finished, {record.identifier: files.items(record.identifier) for record in finished})
+    return summarise(manifest, finished, {identifier: items or [] for identifier, (_, items) in found.items()})
 
 
 def summarise(manifest: Manifest, records: Sequence[ModelRecord], items: Mapping[str, Sequence[ItemScore]]) -> Results:
@@ -115,11 +95,12 @@ def summarise(manifest: Manifest, records: Sequence[ModelRecord], items: Mapping
     models |= reported
     if any(record.label == "gold" for record in records):
         models["gold"] = list(items[_one(records, "gold").identifier])
-    rows = [_row(task, models) for task in manifest.tasks]
+    rows = [task_row(task, task.metric, models) for task in manifest.tasks]
     forget = [row for row in rows if row.split == _split(manifest, "forget")]
     return Results(
         manifest=manifest,
         rows=rows,
+        further=further_rows(manifest, models),
         choices=choices,
         outcomes={
             name: vars(OutcomeCounts.of(score.outcome for score in _of(manifest, found)))
@@ -128,6 +109,12 @@ def summarise(manifest: Manifest, records: Sequence[ModelRecord], items: Mapping
         relative_forgetting={name: _forgotten(forget, name) for name in models if name not in ("vanilla", "gold")},
         distance_to_gold=_distances(forget, models) if "gold" in models else {},
         forget_quality=_quality(manifest, models) if "gold" in models else {},
+        model_utility=utilities(manifest, models),
+        planted={
+            record.label: record.planting
+            for record in records
+            if record.label in ("vanilla", "gold") and record.planting is not None
+        },
     )
 
 
@@ -183,30 +170,11 @@ def _half_mean(manifest: Manifest, scores: Sequence[ItemScore], split: str, half
     """Mean over the items of a split whose subjects are in one half; 0 if there are none."""
     metrics = {(task.split, task.task): task.metric for task in manifest.tasks}
     values = [
-        _value(score, metrics[score.split, score.task])
+        item_value(score, metrics[score.split, score.task])
         for score in scores
         if score.split == split and manifest.folds[score.subject] == half
     ]
     return fmean(values) if values else 0.0
-
-
-def _row(task: TaskPart, models: Mapping[str, Sequence[ItemScore]]) -> Row:
-    cells = {}
-    for name, scores in models.items():
-        found = [score for score in scores if (score.split, score.task) == (task.split, task.task)]
-        if found:
-            values = [_value(score, task.metric) for score in found]
-            interval = mean_interval(values, [score.subject for score in found])
-            cells[name] = Cell(mean=interval.mean, low=interval.low, high=interval.high, items=len(found))
-    return Row(split=task.split, task=task.task, modality=task.modality, metric=task.metric, cells=cells)
-
-
-def _value(score: ItemScore, metric: str) -> float:
-    """A failed item counts as 0, never as absent."""
-    value = score.scores.get(metric, 0.0)
-    if metric != "truth_ratio":
-        return value
-    return forget_truth_ratio(value) if score.split.startswith("forget") else retain_truth_ratio(value)
 
 
 def _forgotten(forget: Sequence[Row], name: str) -> float | None:

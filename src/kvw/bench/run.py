@@ -2,76 +2,88 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-
 from kvw.bench.asking import Question, ask, questions
-from kvw.bench.methods import build_settings, get_method
-from kvw.bench.recipe import Recipe
-from kvw.bench.record import Manifest, ModelRecord, RunFiles, TaskPart
-from kvw.bench.scores import COMPUTED, HEADLINES
+from kvw.bench.changes import Change, EditChange, TrainedChange, put_on
+from kvw.bench.methods import TRAINED, build_settings
+from kvw.bench.planting import plant
+from kvw.bench.recipe import BenchmarkPart, PlantPart, Recipe
+from kvw.bench.record import MODELS, Manifest, ModelRecord, PlantingPart, RunFiles, TaskPart
+from kvw.bench.scores import COMPUTED, HEADLINES, PAIRED, ItemScore, alternatives
+from kvw.bench.training import first_wrong_answers, train_and_put_back
 from kvw.data import Example
 from kvw.data.benchmarks import BenchmarkData, Protocol, get_benchmark, two_folds
-from kvw.edits.edit import Edit, load_edit, package_versions
+from kvw.edits.edit import load_edit, package_versions
 from kvw.errors import UserError
 from kvw.evaluation.metrics import OutcomeCounts
-from kvw.measuring.fingerprint import digest
+from kvw.measuring.fingerprint import digest, examples_digest
 from kvw.models.loading import Checkpoint
-from kvw.progress import Reporter
+from kvw.progress import Progress, Reporter
 from kvw.runs.costs import Stopwatch
 from kvw.runs.loaded import Loaded
+from kvw.runs.unlearning import unlearn
+from kvw.toy.copies import SOURCE, cached_copy
 
 
-@dataclass(frozen=True)
-class Models:
-    """Where the models of a recipe were found."""
-
-    vanilla: Checkpoint
-    gold: Checkpoint | None
-
-
-def run(recipe: Recipe, models: Models, out: Path, reporter: Reporter) -> Manifest:
-    """Ask vanilla and gold, make every edit, ask the edited models; what was done before is not done again.
+def run(recipe: Recipe, models: Mapping[str, Checkpoint], out: Path, reporter: Reporter) -> list[Path]:
+    """Plant, ask vanilla and gold, make every edit, ask the edited models; what was done before is not done again.
 
     Args:
         recipe: What to do.
-        models: Where its models are.
-        out: Run directory. It grows while the run goes on, and the same recipe goes on where it stopped.
+        models: What ``recipe.models_by_role`` names, as it was found.
+        out: Run directory; with several settings it holds one for each. It grows while the run goes on, and the same
+            recipe goes on where it stopped.
         reporter: Told of stages and progress.
+
+    Returns:
+        The run directory of each setting.
 
     Raises:
         UserError: ``out`` holds the run of another recipe, or something of the recipe cannot be used.
     """
-    watch = Stopwatch(reporter)
+    runs = recipe.runs
+    folders = [out / setting if len(runs) > 1 else out for setting in runs]
+    for one, folder in zip(runs.values(), folders, strict=True):
+        _run(one, models, folder, out / MODELS, Stopwatch(reporter))
+    return folders
+
+
+def _run(recipe: Recipe, models: Mapping[str, Checkpoint], folder: Path, planted: Path, watch: Stopwatch) -> None:
+    """One setting."""
     with watch.stage("reading the benchmark"):
-        data = _load(recipe)
+        data = load_benchmark(recipe.benchmark)
         protocol = Protocol(shots=recipe.evaluation.shots, seed=recipe.benchmark.seed)
         asked = questions(data, protocol, recipe.evaluation)
-    work = _Work(recipe, data, asked, RunFiles(out), watch)
-    manifest = work.begin(models)
-    if models.gold is not None and not work.finished("gold"):
-        work.score_model("gold", models.gold)
+    work = _Work(recipe, data, asked, RunFiles(folder), watch)
+    work.begin(with_gold=models.keys() != {"vanilla"})
+    part, plantings = recipe.made_from, {}
+    if isinstance(part, PlantPart):
+        made = plant(part, data, models["base"], planted, watch)
+        plantings = {label: one.planting for label, one in made.items()}
+        models = {label: one.checkpoint for label, one in made.items()}
+    if "gold" in models and not work.finished("gold"):
+        work.score(work.load("gold", models["gold"]), "gold", {}, plantings.get("gold"))
     todo: list[tuple[str, dict[str, Any]]] = [("vanilla", {})]
     todo += [(part.name, values) for part in recipe.method for values in part.settings]
     if not all(work.finished(label, values) for label, values in todo):
-        loaded = work.load("vanilla", models.vanilla)
+        loaded = work.load("vanilla", models["vanilla"])
         for label, values in todo:
             if not work.finished(label, values):
-                work.score(loaded, label, values)
-    return manifest
+                work.score(loaded, label, values, plantings.get(label))
 
 
-def _load(recipe: Recipe) -> BenchmarkData:
-    part = recipe.benchmark
-    return get_benchmark(part.name).load(
-        part.source or None, part.setting or None, seed=part.seed, others=part.others or None
-    )
+def load_benchmark(part: BenchmarkPart) -> BenchmarkData:
+    """The data of a recipe with one setting; kvw's own copy is written first if there is none.
+
+    Raises:
+        UserError: The data cannot be loaded.
+    """
+    source: str | Path | None = cached_copy(part.name) if part.source == SOURCE else part.source or None
+    (setting,) = part.setting
+    return get_benchmark(part.name).load(source, setting or None, seed=part.seed, others=part.others or None)
 
 
 class _Work:
@@ -81,14 +93,20 @@ class _Work:
         self, recipe: Recipe, data: BenchmarkData, asked: Sequence[Question], files: RunFiles, watch: Stopwatch
     ) -> None:
         self.recipe, self.data, self.asked, self.files, self.watch = recipe, data, asked, files, watch
-        self.forget = _training(data, "forget")
-        self.retain = _training(data, "retain")
-        self.base = digest(recipe.benchmark.model_dump(), recipe.evaluation.model_dump(), package_versions())
+        self.forget = _training(data, "forget", recipe.benchmark)
+        self.retain = _training(data, "retain", recipe.benchmark)
+        data_digests = [examples_digest(examples) for examples in (self.forget, self.retain)]
+        # Another copy of the data may be behind the same name by now.
+        data_digests += [examples_digest(one.example for one in asked)]
+        compared = [alternatives(one.task, one.item) for one in asked]
+        self.base = digest(
+            recipe.benchmark.model_dump(), recipe.evaluation.model_dump(), data_digests, compared, package_versions()
+        )
 
-    def begin(self, models: Models) -> Manifest:
+    def begin(self, *, with_gold: bool) -> None:
         """Write the manifest, or check that what is there is of the same recipe."""
         labels: list[tuple[str, dict[str, Any]]] = [("vanilla", {})]
-        labels += [("gold", {})] if models.gold else []
+        labels += [("gold", {})] if with_gold else []
         labels += [(part.name, values) for part in self.recipe.method for values in part.settings]
         manifest = Manifest(
             title=self.recipe.title,
@@ -102,7 +120,7 @@ class _Work:
             tasks=_tasks(self.asked),
             folds=_folds(self.data, self.recipe),
             unusable=len(self.data.unusable),
-            not_computed=sorted({m for q in self.asked for m in q.task.metrics} - COMPUTED.keys()),
+            not_computed=sorted({m for q in self.asked for m in q.task.metrics} - COMPUTED.keys() - PAIRED.keys()),
             requests=[self.identifier(label, values) for label, values in labels],
             versions=package_versions(),
         )
@@ -112,7 +130,6 @@ class _Work:
                 f"{self.files.folder} holds the run of another recipe.", found=before.title, do="name another --out"
             )
         self.files.write_manifest(manifest)
-        return manifest
 
     def identifier(self, label: str, values: dict[str, Any] | None = None) -> str:
         return f"{label}-{digest(self.base, label, values or {})[:12]}"
@@ -124,29 +141,15 @@ class _Work:
         with self.watch.stage(f"loading {label}"):
             return Loaded.load(checkpoint)
 
-    def score_model(self, label: str, checkpoint: Checkpoint) -> None:
-        self.score(self.load(label, checkpoint), label, {})
-
-    def score(self, loaded: Loaded, label: str, values: dict[str, Any]) -> None:
-        """Make the edit, if it is a method's, and ask the model."""
+    def score(self, loaded: Loaded, label: str, values: dict[str, Any], planting: PlantingPart | None) -> None:
+        """Unlearn, if the label is a method's, and ask the model."""
         identifier, before = self.identifier(label, values), dict(self.watch.seconds)
         described = label + "".join(f" {name}={value}" for name, value in values.items())
-        edit = None if label in ("vanilla", "gold") else self.make_edit(loaded, label, values, described)
-        journal = self.files.journal(identifier)
-        with self.watch.stage(f"asking {described}") as progress:
-            attachment = edit.attach(loaded.model) if edit else None
-            try:
-                scores = ask(
-                    loaded.model,
-                    loaded.processor,
-                    self.asked,
-                    journal,
-                    likelihoods=self.recipe.evaluation.likelihoods,
-                    progress=progress,
-                )
-            finally:
-                if attachment:
-                    attachment.detach()
+        change = None if label in ("vanilla", "gold") else self.make_change(loaded, label, values, described)
+        scores = self.files.items(identifier)
+        if scores is None:
+            with self.watch.stage(f"asking {described}") as progress, put_on(change, loaded.model):
+                scores = self.ask(loaded, identifier, progress)
         outcomes: dict[str, list[Any]] = {}
         for score in scores:
             outcomes.setdefault(f"{score.split}/{score.task}", []).append(score.outcome)
@@ -156,28 +159,43 @@ class _Work:
             settings=values,
             model=str(loaded.checkpoint),
             model_fingerprint=loaded.fingerprint,
-            edit_digest=_content(edit) if edit else "",
+            edit_digest=change.digest if change else "",
+            planting=planting,
             outcomes={place: vars(OutcomeCounts.of(found)) for place, found in outcomes.items()},
             seconds={name: spent for name, spent in self.watch.seconds.items() if name not in before},
         )
         self.files.write_record(record)
 
-    def make_edit(self, loaded: Loaded, method: str, values: dict[str, Any], described: str) -> Edit:
-        path = self.files.edit_file(self.identifier(method, values))
-        if path.is_file():
-            return load_edit(path)
-        module, function = get_method(method).home
-        with self.watch.stage(f"unlearning with {described}") as progress:
-            make = getattr(import_module(module), function)
-            edit: Edit = make(loaded, self.forget, self.retain, build_settings(method, values), progress)
-        edit.save(path)
-        return edit
+    def ask(self, loaded: Loaded, identifier: str, progress: Progress) -> list[ItemScore]:
+        """Ask the model every item; from then on its items are there, and its journal is not."""
+        likelihoods = self.recipe.evaluation.likelihoods
+        with self.files.journal(identifier) as journal:
+            scores = ask(
+                loaded.model, loaded.processor, self.asked, journal, likelihoods=likelihoods, progress=progress
+            )
+        self.files.write_items(identifier, scores)
+        journal.discard()
+        return scores
+
+    def make_change(self, loaded: Loaded, label: str, values: dict[str, Any], described: str) -> Change:
+        """What a method does with these settings; made once and kept."""
+        identifier, settings = self.identifier(label, values), build_settings(label, values)
+        path, folder = self.files.edit_file(identifier), self.files.trained_folder(identifier)
+        if not (folder.is_dir() or path.is_file()):
+            with self.watch.stage(f"unlearning with {described}") as progress:
+                if label in TRAINED:
+                    others, state = first_wrong_answers(self.data), self.files.state_file(identifier)
+                    train_and_put_back(loaded, self.forget, self.retain, settings, others, folder, state, progress)
+                else:
+                    unlearn(label, loaded, self.forget, self.retain, settings, progress).edit.save(path)
+        return TrainedChange(folder) if label in TRAINED else EditChange(load_edit(path))
 
 
-def _training(data: BenchmarkData, part: str) -> list[Example]:
-    items = data.training.get(part, ())
+def _training(data: BenchmarkData, name: str, part: BenchmarkPart) -> list[Example]:
+    """What the methods get."""
+    items = [item for item in data.training.get(name, ()) if item.images or part.unlearn_on == "everything"]
     if not items:
-        raise UserError(f"{data.benchmark} gives the methods no {part} examples.", found=", ".join(data.training))
+        raise UserError(f"{data.benchmark} gives the methods no {name} examples.", found=", ".join(data.training))
     return [item.example() for item in items]
 
 
@@ -192,6 +210,7 @@ def _tasks(asked: Sequence[Question]) -> list[TaskPart]:
             modality=several[0].task.modality,
             metric=next((COMPUTED[m] for m in several[0].task.metrics if m in HEADLINES), "correct"),
             items=len(several),
+            named=list(several[0].task.metrics),
         )
         for (split, name), several in found.items()
     ]
@@ -206,7 +225,3 @@ def _folds(data: BenchmarkData, recipe: Recipe) -> dict[str, int]:
         for task in tasks.values()
         for item in task.items
     }
-
-
-def _content(edit: Edit) -> str:
-    return hashlib.sha256(safetensors.torch.save(edit.tensors())).hexdigest()

@@ -16,11 +16,15 @@ from kvw.evaluation.metrics import (
     cloze_match,
     exact_match,
     extraction_strength,
+    forget_accuracy_both,
+    forget_rouge_both,
     letter_outcome,
     likelihood_outcome,
     normalised_probability,
     normalised_substring,
     open_outcome,
+    retain_accuracy_both,
+    retain_rouge_both,
     rouge_1,
     rouge_2,
     rouge_l,
@@ -45,6 +49,14 @@ COMPUTED = {
 HEADLINES = COMPUTED.keys() - {"probability", "truth_ratio"}
 """Metrics that can stand for a task in a table."""
 
+PAIRED = {
+    "acc_f": ("correct", forget_accuracy_both),
+    "acc_r": ("correct", retain_accuracy_both),
+    "rlf": ("rouge_l_f", forget_rouge_both),
+    "rlr": ("rouge_l_f", retain_rouge_both),
+}
+"""Metrics over pairs of one question with an image and in words: the score they are of, and how they are computed."""
+
 
 class ItemScore(BaseModel):
     """What one item gave. An item that could not be asked has an ``error``, and counts as failed."""
@@ -56,6 +68,8 @@ class ItemScore(BaseModel):
     identifier: str
     subject: str
     modality: str
+    pair: str = ""
+    """What the same question in the other modality has too; empty where the benchmark has no pairs."""
     reply: str | None
     outcome: Outcome
     scores: dict[str, float]
@@ -100,13 +114,13 @@ def score_reply(task: Task, item: Item, reply: str | None) -> tuple[Outcome, dic
     return open_outcome(reply, correct), scores
 
 
-def score_preference(likelihoods: Mapping[str, float] | None) -> tuple[Outcome, dict[str, float]]:
+def score_preference(likelihoods: Mapping[str, float]) -> tuple[Outcome, dict[str, float]]:
     """How a choice ended whose options are compared by likelihood, without a reply.
 
     Args:
-        likelihoods: From :func:`score_likelihoods`; None if the item could not be asked.
+        likelihoods: From :func:`score_likelihoods`; empty if the item could not be asked.
     """
-    if likelihoods is None:
+    if not likelihoods:
         return Outcome.FAILED, {"correct": 0.0}
     correct = likelihoods["likeliest_correct"]
     return Outcome.CORRECT if correct else Outcome.INCORRECT, {"correct": correct}

@@ -20,6 +20,7 @@ from kvw.cli.evaluate import evaluate
 from kvw.cli.inspect import inspect
 from kvw.cli.launch import dealt, done_by_the_first, only_the_first_speaks, speaks_for_all
 from kvw.cli.measure import measure
+from kvw.cli.methods import methods
 from kvw.cli.serve import serve
 from kvw.errors import LostProcess, UserError
 
@@ -34,7 +35,7 @@ app = App(
     help_epilogue="Start with: kvw demo",
     suppress_keyboard_interrupt=False,
 )
-for verb in (erase, measure, apply, evaluate, inspect, chat, serve, demo):
+for verb in (erase, methods, measure, apply, evaluate, inspect, chat, serve, demo):
     app.command(dealt(verb) if verb in (erase, measure, evaluate) else done_by_the_first(verb))
 app.command(edit)
 app.command(bench)

@@ -70,6 +70,7 @@ def erase(
         forget=forget,
         retain=retain,
         out=out,
+        method=options.method,
         settings=settings,
         splits=splits,
         evaluate_at_most=eval_limit,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from kvw.errors import UserError
-from kvw.methods.settings import KvwSettings
 
 if TYPE_CHECKING:
     from kvw.models.loading import Checkpoint
@@ -37,47 +35,57 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the res
 class MethodOptions:
     """Settings of the method."""
 
-    method: Literal["kvw"] = "kvw"
-    """Unlearning method."""
-    gamma: float = 0.02
-    """Strength: each step multiplies a knowledge vector by exp(-gamma A)."""
+    method: str = "kvw"
+    """Unlearning method. `kvw methods` lists them, `kvw methods NAME` lists the settings of one with its defaults."""
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None
+    """NAME=VALUE: any setting of the method. Repeatable. The options below are short for those of the same name."""
     layers: str | None = None
     """First and last decoder layer, 0-based, both included, as in 1:25. Default: 1 to L-3 of L layers."""
-    update_every: int = 1
-    """Forget examples per step."""
-    epochs: int = 1
-    """Times the forget set is gone through."""
-    seed: int = 0
-    """Shuffles the forget set."""
-    positions: Literal["answer", "all"] = "answer"
-    """Measure where an answer token is predicted, or (ablation) everywhere."""
-    schedule: Literal["progressive", "one-shot"] = "progressive"
-    """Measure the forget set on the model as weakened so far, or once on the original model."""
-    retain_contrast: bool = True
-    """Off (ablation): do without the retain set."""
-    min_tokens: int = 16
+    gamma: float | None = None
+    """kvw: strength, each step multiplies a knowledge vector by exp(-gamma A); 0.02 by default."""
+    strength: float | None = None
+    """subspace: multiplies all log-gates; 1 by default."""
+    update_every: int | None = None
+    """kvw: forget examples per step."""
+    epochs: int | None = None
+    """kvw: times the forget set is gone through."""
+    seed: int | None = None
+    """kvw: shuffles the forget set; 0 by default."""
+    positions: Literal["answer", "all"] | None = None
+    """kvw: measure where an answer token is predicted, or (ablation) everywhere."""
+    schedule: str | None = None
+    """kvw: progressive measures the forget set on the model as weakened so far, one-shot once on the original model.
+    subspace: joint or sequential."""
+    retain_contrast: bool | None = None
+    """kvw: off (ablation): do without the retain set."""
+    min_tokens: int | None = None
     """Leave experts of a mixture alone that saw fewer answer tokens than this."""
-    parity: Annotated[bool, Parameter(negative="")] = False
-    """Reproduce the in-place low-precision rounding of the paper authors' code."""
+    parity: Annotated[bool | None, Parameter(negative="")] = None
+    """kvw: reproduce the in-place low-precision rounding of the paper authors' code."""
 
-    def settings(self) -> KvwSettings:
-        """The checked settings.
+    def settings(self) -> Any:
+        """The checked settings of the method.
 
         Raises:
-            UserError: A value makes no sense.
+            UserError: There is no such method or setting, one comes twice, or a value makes no sense.
         """
-        return KvwSettings(
-            gamma=self.gamma,
-            layers=parse_layers(self.layers),
-            update_every=self.update_every,
-            epochs=self.epochs,
-            seed=self.seed,
-            retain_contrast=self.retain_contrast,
-            positions=self.positions,
-            schedule=self.schedule,
-            min_tokens=self.min_tokens,
-            parity=self.parity,
-        )
+        from kvw.methods.registry import build_settings
+
+        values = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name not in ("method", "set_") and getattr(self, field.name) is not None
+        }
+        for entry in self.set_ or []:
+            name, equals, value = entry.partition("=")
+            if not (name and equals):
+                raise UserError("--set needs a setting and a value.", found=entry, do="write it as NAME=VALUE")
+            if name in values:
+                raise UserError(f"Setting '{name}' is given twice.", do="give it once, by --set or by its own option")
+            values[name] = value
+        if self.method == "kvw":
+            values.setdefault("seed", 0)  # files come in the order of subjects; library users pass batches as they want
+        return build_settings(self.method, values)
 
 
 @Parameter(name="*")
@@ -90,22 +98,6 @@ class LoadOptions:
     fit to memory and disk. Default: the accelerator if there is one."""
     quantise: Literal["8bit", "4bit"] | None = None
     """Quantise the model while it is loaded (bitsandbytes), to save memory. Written models keep full precision."""
-
-
-def parse_layers(text: str | None) -> tuple[int, int] | None:
-    """Read ``1:25``.
-
-    Raises:
-        UserError: It does not have that form.
-    """
-    if text is None:
-        return None
-    found = re.fullmatch(r"([0-9]+):([0-9]+)", text)
-    if found is None:
-        raise UserError(
-            "--layers needs the first and the last layer.", found=text, do="write it as FIRST:LAST, for example 1:25"
-        )
-    return int(found[1]), int(found[2])
 
 
 def parse_splits(entries: list[str]) -> dict[str, Path]:

@@ -4,16 +4,19 @@ from kvw.edits.adapter_import import import_adapter
 from kvw.edits.adapters import export_ia3, export_lora
 from kvw.edits.algebra import compose, invert, mix, scale
 from kvw.edits.calibration import Calibration, calibrate
+from kvw.edits.conditional import Condition, attach_where
 from kvw.edits.difference import EditDifference, diff
 from kvw.edits.edit import Attachment, Edit, EditMetadata, load_edit
 from kvw.edits.gates import GateEdit
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.edits.rounded_gates import RoundedGateEdit
+from kvw.edits.steering import Steer, SteeringEdit
 from kvw.edits.surviving import surviving_shares
 
 __all__ = [
     "Attachment",
     "Calibration",
+    "Condition",
     "Directions",
     "Edit",
     "EditDifference",
@@ -21,6 +24,9 @@ __all__ = [
     "GateEdit",
     "LowRankEdit",
     "RoundedGateEdit",
+    "Steer",
+    "SteeringEdit",
+    "attach_where",
     "calibrate",
     "compose",
     "diff",

@@ -85,7 +85,7 @@ class Attachment(ABC):
 
 
 class Edit(ABC):
-    """A change of a model's value matrices that can be attached, folded in, saved and loaded."""
+    """A change of a model, mostly of its value matrices, that can be attached, folded in, saved and loaded."""
 
     kind: ClassVar[str]
     kinds: ClassVar[dict[str, type[Edit]]] = {}
@@ -229,12 +229,24 @@ class Edit(ABC):
             if key not in live or live[key].width != width
         ]
         if wrong:
-            raise UserError(
-                f"The edit does not fit this {type(model).__name__}.",
-                found="; ".join(wrong[:3]) + ("; ..." if len(wrong) > 3 else ""),
-                do=f"use it with its base model{_named(self.metadata.base_model)}",
-            )
+            raise self.misfit(model, wrong)
         return {key: live[key] for key in self.widths}
+
+    def check_model(self, model: PreTrainedModel) -> None:
+        """Refuse a model that this edit is not for.
+
+        Raises:
+            UserError: It lacks something that the edit acts on, or that has another width.
+        """
+        self.value_matrices(model)
+
+    def misfit(self, model: PreTrainedModel, wrong: Sequence[str]) -> UserError:
+        """The error for a model that the edit is not for; ``wrong`` lists what differs."""
+        return UserError(
+            f"The edit does not fit this {type(model).__name__}.",
+            found="; ".join(wrong[:3]) + ("; ..." if len(wrong) > 3 else ""),
+            do=f"use it with its base model{_named(self.metadata.base_model)}",
+        )
 
 
 def load_edit(path: Path | str) -> Edit:

@@ -47,7 +47,7 @@ class GateEdit(Edit):
         Raises:
             UserError: The edit is of another model.
         """
-        scale = _Scale({key: value.exp() for key, value in self.log_gates.items()})
+        scale = Scaling({key: value.exp() for key, value in self.log_gates.items()})
         return Hooks(intercept(list(self.value_matrices(model).values()), scale))
 
     def changed(self, matrix: ValueMatrix, weight: Tensor) -> Tensor:
@@ -152,13 +152,14 @@ class GateEdit(Edit):
         return cls(log_gates, metadata.model_copy(update={"amplifies": amplifies}))
 
 
-class _Scale:
+class Scaling:
     """Multiplies coefficients by gates, which follow them to their device."""
 
     def __init__(self, gates: dict[MatrixKey, Tensor]) -> None:
         self._gates = gates
 
     def __call__(self, seen: Seen) -> Tensor | None:
+        """The products; None where there are no gates."""
         device = seen.coefficients.device
         keys = [matrix.key for matrix in seen.matrices if matrix.key in self._gates]
         if self._gates[keys[0]].device != device:

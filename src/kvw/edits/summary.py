@@ -32,6 +32,23 @@ class LayerSummary(BaseModel):
     rank: int | None = None
     """Directions of a low-rank edit. Then ``weakened`` and the three numbers after it are about directions instead of
     single vectors; None for gates."""
+    shift: float | None = None
+    """Of a steering edit: how far a state of this layer is moved where the gate a . h is 1. Then no vector is weakened;
+    None for edits of value matrices."""
+
+    @classmethod
+    def of_shift(cls, key: str, shift: float) -> LayerSummary:
+        """A layer whose states are moved and whose value matrices are left alone."""
+        return cls(
+            key=key,
+            matrices=0,
+            vectors=0,
+            weakened=0,
+            mean_gate=1.0,
+            smallest_gate=1.0,
+            total_exponent=0.0,
+            shift=shift,
+        )
 
 
 def summarise_log_gates(log_gates: Mapping[MatrixKey, Tensor]) -> list[LayerSummary]:

@@ -56,7 +56,9 @@ def generate_answers(
     if max_new_tokens < 1:
         raise UserError("An answer needs at least one token.", found=f"max_new_tokens = {max_new_tokens}")
     rows_of = _rows_of_equal_prompts(prepared)
-    keys, duplicates = list(rows_of), list(rows_of.values())
+    duplicates = list(rows_of.values())
+    # A longer answer is another result, and one journal may hold both.
+    keys = [(prompt, (*images, str(max_new_tokens))) for prompt, images in rows_of]
     items = [prepared[rows[0]] for rows in duplicates]
     kept = (journal or Journal(None)).kept(ANSWERS, str)
     lengths = [item.length - len(item.answer_ids) + max_new_tokens for item in items]

@@ -31,7 +31,7 @@ Value = TypeVar("Value")
 
 
 class Journal:
-    """A JSON Lines file in the cache directory, one line for each result, written as soon as there is one.
+    """A JSON Lines file, one line for each result, written as soon as there is one.
 
     Unlike all other files it grows in place: a line that a crash has cut off, or that is damaged, is skipped when the
     file is read, and what it held is worked out again.
@@ -40,11 +40,15 @@ class Journal:
         path: The file; it appears with the first result. None if nothing is kept.
 
     Args:
-        fingerprint: Everything that the results depend on, another fingerprint is another file; None keeps nothing.
+        fingerprint: Everything that the results depend on, another fingerprint is another file in the cache directory.
+            None keeps nothing, unless there is a path.
+        path: Another place than the cache directory, for results that all belong together.
     """
 
-    def __init__(self, fingerprint: Mapping[str, str] | None) -> None:
-        self.path = cache_directory() / "answers" / f"{digest(fingerprint)}.jsonl" if fingerprint else None
+    def __init__(self, fingerprint: Mapping[str, str] | None, path: Path | None = None) -> None:
+        if path is None and fingerprint:
+            path = cache_directory() / "answers" / f"{digest(fingerprint)}.jsonl"
+        self.path = path
         self._known = _read(self.path.read_bytes()) if self.path and self.path.is_file() else {}
         self._file: FileIO | None = None
         self._lines = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,12 @@ from transformers import PreTrainedModel
 from kvw.data import Prepared, answer_batch, to_model
 from kvw.data.batches import IGNORED
 from kvw.data.rendering import Processor
+from kvw.edits.prompts import ends_before, prompt_ends
 from kvw.errors import UserError
 from kvw.evaluation.journal import SCORES, Journal
 from kvw.evaluation.running import budget_for, content_keys
 from kvw.measuring.engine import evaluating
+from kvw.models.answer_logits import answer_logits
 from kvw.processes import current
 from kvw.progress import Progress
 
@@ -169,19 +170,14 @@ def score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> list[Tok
             found="a row without answer tokens" if "labels" in batch else f"only {', '.join(batch)}",
             do="give labels of shape (batch, tokens): the token id at answer tokens, -100 everywhere else",
         )
-    predicting = batch["labels"][:, 1:] != IGNORED
-    # One set of columns for all rows is the form of selection that every release of transformers supports.
-    columns = predicting.any(dim=0).nonzero().flatten()
-    inputs = to_model({name: tensor for name, tensor in batch.items() if name != "labels"}, model)
-    if "logits_to_keep" in inspect.signature(model.forward).parameters:
-        logits = model(**inputs, use_cache=False, logits_to_keep=columns.to(inputs["input_ids"].device)).logits
-    else:
-        logits = model(**inputs, use_cache=False).logits[:, columns.to(inputs["input_ids"].device)]
-    chosen = predicting[:, columns].to(logits.device)
-    targets = batch["labels"][:, 1:][:, columns].to(logits.device)[chosen]
-    parts = zip(torch.split(logits[chosen], POSITIONS_AT_ONCE), torch.split(targets, POSITIONS_AT_ONCE), strict=True)
-    table = torch.cat([_position_scores(part, ids) for part, ids in parts]).double().cpu()
-    return [_row_scores(rows) for rows in torch.split(table, predicting.sum(dim=1).tolist())]
+    inputs = to_model(dict(batch), model)
+    with prompt_ends(model, ends_before(inputs["labels"])):
+        found = answer_logits(model, inputs)
+    parts = (torch.split(tensor, POSITIONS_AT_ONCE) for tensor in (found.logits, found.targets))
+    pieces = zip(*parts, strict=True)
+    table = torch.cat([_position_scores(logits, targets) for logits, targets in pieces]).double().cpu()
+    lengths = torch.bincount(found.rows, minlength=len(batch["labels"]))
+    return [_row_scores(rows) for rows in torch.split(table, lengths.tolist())]
 
 
 def _position_scores(logits: Tensor, targets: Tensor) -> Tensor:

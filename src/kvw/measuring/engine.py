@@ -11,8 +11,9 @@ from transformers import Cache, PreTrainedModel
 
 from kvw.data.batches import to_model
 from kvw.errors import UserError
-from kvw.measuring.positions import Positions, predicting_positions
+from kvw.measuring.positions import predicting_positions
 from kvw.measuring.recorder import Recorder, StopForward, recording
+from kvw.measuring.sources import Positions
 from kvw.measuring.statistics import Statistics
 from kvw.measuring.totals import Totals
 from kvw.models.families import find_value_matrices, select_layers

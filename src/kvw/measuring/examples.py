@@ -16,9 +16,9 @@ from kvw.measuring.engine import evaluating, run_batch, statistics_of
 from kvw.measuring.fingerprint import digest
 from kvw.measuring.fitting import run_fitted, token_budget
 from kvw.measuring.kept import KeptStatistics
-from kvw.measuring.positions import Positions
 from kvw.measuring.prefixes import bundle, run_bundles, shares_prefixes
 from kvw.measuring.recorder import Recorder, recording
+from kvw.measuring.sources import Positions
 from kvw.measuring.statistics import Statistics
 from kvw.measuring.totals import Totals
 from kvw.models.families import find_value_matrices, select_layers

@@ -52,7 +52,7 @@ def run_fitted(
     processes.agree({"batches": digest(list(lengths), budget)})
     waiting = sorted(range(len(items)), key=lambda index: (-lengths[index], index))
     fitted = _Fitted(items, lengths, run, budget)
-    for _, parts in processes.deal(_batches(waiting, lengths, budget), fitted.run):
+    for _, parts in processes.deal(batches_of(waiting, lengths, budget), fitted.run):
         yield from parts
 
 
@@ -61,7 +61,8 @@ def token_budget(device: torch.device) -> int:
     return TOKENS_ON_CPU if device.type == "cpu" else TOKENS_ON_ACCELERATOR
 
 
-def _batches(waiting: list[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+def batches_of(waiting: list[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Cut items, ordered from the longest, into batches of a budget of padded tokens; at least one item goes in."""
     while waiting:
         size = max(1, budget // max(1, lengths[waiting[0]]))
         yield waiting[:size]

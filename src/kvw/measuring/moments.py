@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from kvw.errors import UserError
 from kvw.measuring.engine import Batch, evaluating, not_finite, run_model
 from kvw.measuring.positions import predicting_positions
+from kvw.measuring.prefixes import SharedBatch, run_beginnings, run_endings
 from kvw.measuring.recorder import StopForward
 from kvw.measuring.source_weights import image_token_ids, source_weights
 from kvw.measuring.sources import SOURCES, Sources
@@ -87,8 +88,7 @@ class Plan:
     """What to take from the next forward.
 
     Args:
-        weights: Of every token, source by source: (sources, batch * tokens), float64.
-        folds: Of every token: (batch * tokens,), int64.
+        weights: Of every token, fold by fold and source by source: (folds, sources, batch * tokens), float64.
         kept: Flat indices of the tokens whose coefficients are kept, ascending: (n,), int64.
         rows: The example of each kept token: (n,), int64.
         offsets: Which answer token each kept token predicts: (n,), int64.
@@ -96,7 +96,6 @@ class Plan:
     """
 
     weights: Tensor
-    folds: Tensor
     kept: Tensor
     rows: Tensor
     offsets: Tensor
@@ -164,7 +163,7 @@ class MomentRecorder:
             chosen, found = places[found >= 0], found[found >= 0]
             if not len(found):
                 return
-            weights = plan.weights[:, plan.kept[found]].sum(0)
+            weights = plan.weights[:, :, plan.kept[found]].sum((0, 1))
             values = coefficients.index_select(0, chosen.to(coefficients.device)).cpu()
             self.kept.setdefault(key, []).append(Tokens(values, plan.rows[found], plan.offsets[found], weights))
 
@@ -172,8 +171,8 @@ class MomentRecorder:
         self, key: MatrixKey, dtype: torch.dtype, plan: Plan, coefficients: Tensor, places: Tensor, tokens: Tensor
     ) -> None:
         """Add the outer products of the rows at ``places``, which belong to ``tokens``."""
-        weights, folds = plan.weights[:, tokens], plan.folds[tokens]
-        total = weights.sum(0)
+        weights = plan.weights[:, :, tokens]
+        total = weights.sum(1)
         if not bool((total > 0).any()):
             return
         width, device = coefficients.shape[1], coefficients.device
@@ -182,13 +181,13 @@ class MomentRecorder:
             self.moments[key] = Moment(sums, torch.zeros(self._folds, len(SOURCES), dtype=torch.float64), 0)
         moment = self.moments[key]
         for fold in range(self._folds):
-            wanted = ((folds == fold) & (total > 0)).nonzero()[:, 0]
+            wanted = (total[fold] > 0).nonzero()[:, 0]
             if not len(wanted):
                 continue
-            roots = total[wanted].sqrt().to(device, dtype)
+            roots = total[fold, wanted].sqrt().to(device, dtype)
             chosen = coefficients.index_select(0, places[wanted].to(device)).to(dtype) * roots[:, None]
             moment.sums[fold].addmm_(chosen.T, chosen)
-            moment.masses[fold] += weights[:, folds == fold].sum(1)
+            moment.masses[fold] += weights[fold].sum(1)
         self.moments[key] = replace(moment, count=moment.count + int((total > 0).sum()))
 
 
@@ -229,7 +228,7 @@ class Examples:
 
 def measure_moments(
     model: PreTrainedModel,
-    batches: Iterable[Batch],
+    batches: Iterable[Batch | SharedBatch],
     matrices: Sequence[ValueMatrix],
     *,
     sources: Sources | None = None,
@@ -244,7 +243,8 @@ def measure_moments(
 
     Args:
         model: A loaded model; an edit attached to it is in force in the layers before each.
-        batches: See :data:`~kvw.measuring.engine.Batch`; any padding, any batch size.
+        batches: See :data:`~kvw.measuring.engine.Batch`; any padding, any batch size. Or shared beginnings and
+            endings, to the same numbers.
         matrices: What to measure.
         sources: How much each kind of position counts; None: as :class:`~kvw.measuring.sources.Sources` says.
         examples: Weights, folds, and whose coefficients are kept; None: equal weights, one fold, nobody's.
@@ -267,7 +267,7 @@ def measure_moments(
 
 def measure_tokens(
     model: PreTrainedModel,
-    batches: Iterable[Batch],
+    batches: Iterable[Batch | SharedBatch],
     matrices: Sequence[ValueMatrix],
     *,
     weights: Sequence[float] | None = None,
@@ -291,7 +291,7 @@ def measure_tokens(
 
 def _run(
     model: PreTrainedModel,
-    batches: Iterable[Batch],
+    batches: Iterable[Batch | SharedBatch],
     matrices: Sequence[ValueMatrix],
     recorder: MomentRecorder,
     sources: Sources,
@@ -304,9 +304,18 @@ def _run(
     try:
         with evaluating(model):
             for done, batch in enumerate(batches, 1):
-                recorder.expect(_plan(batch, first_row, sources, examples, image_ids))
-                run_model(model, {name: value for name, value in batch.items() if name != "labels"})
-                first_row += len(batch["labels"])
+                whole = batch.whole if isinstance(batch, SharedBatch) else batch
+                plan = _plan(whole, first_row, sources, examples, image_ids)
+                first_row += len(whole["labels"])
+                if isinstance(batch, SharedBatch):
+                    beginnings, endings = _parts(plan, batch)
+                    recorder.expect(beginnings)
+                    cache = run_beginnings(model, batch)
+                    recorder.expect(endings)
+                    run_endings(model, batch, cache)
+                else:
+                    recorder.expect(plan)
+                    run_model(model, {name: value for name, value in batch.items() if name != "labels"})
                 if progress:
                     progress(done, total)
     finally:
@@ -320,18 +329,32 @@ def _plan(batch: Batch, first_row: int, sources: Sources, examples: Examples, im
     examples.check(first_row + rows)
     numbers = range(first_row, first_row + rows)
     own_weights = torch.tensor([examples.weights[row] if examples.weights else 1.0 for row in numbers]).double()
-    own_folds = torch.tensor([examples.folds[row] if examples.folds else 0 for row in numbers])
+    weights = source_weights(batch, sources, own_weights, image_ids)
+    if examples.folds:
+        own_folds = torch.tensor([examples.folds[row] for row in numbers]).repeat_interleave(length)
+        folds = torch.arange(1 + max(examples.folds))
+        weights = weights * (own_folds == folds[:, None])[:, None, :]
+    else:
+        weights = weights[None]
     keep = torch.tensor([examples.keep(row) for row in numbers])
     kept = predicting[keep[predicting // length]]
     own_row = kept // length
     starts = torch.searchsorted(own_row, own_row)
-    return Plan(
-        weights=source_weights(batch, sources, own_weights, image_ids),
-        folds=own_folds.repeat_interleave(length),
-        kept=kept,
-        rows=first_row + own_row,
-        offsets=torch.arange(len(kept)) - starts,
-        tokens=rows * length,
+    return Plan(weights, kept, first_row + own_row, torch.arange(len(kept)) - starts, rows * length)
+
+
+def _parts(plan: Plan, batch: SharedBatch) -> tuple[Plan, Plan]:
+    """The plans of the beginnings, which count for all examples that share them, and of the endings."""
+    rows, width = batch.endings.shape
+    bundles, cut = batch.seen.shape
+    folds, sources = plan.weights.shape[:2]
+    weights = plan.weights.view(folds, sources, rows, cut + width)
+    first = weights.new_zeros(folds, sources, bundles, cut).index_add_(2, batch.owners, weights[..., :cut])
+    nothing = plan.kept[:0]
+    own_row, place = plan.kept // (cut + width), plan.kept % (cut + width) - cut
+    return (
+        Plan(first.flatten(2), nothing, nothing, nothing, bundles * cut),
+        Plan(weights[..., cut:].flatten(2), own_row * width + place, plan.rows, plan.offsets, rows * width),
     )
 
 

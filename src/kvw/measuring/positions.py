@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from kvw.data.batches import IGNORED
 from kvw.errors import UserError
-
-Positions = Literal["answer", "all"]
-"""``answer``: positions that predict an answer token. ``all``: positions that predict any token of the sequence."""
+from kvw.measuring.sources import Positions
 
 
 def predicting_positions(batch: Mapping[str, Tensor], positions: Positions = "answer") -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from kvw.data.batches import Prepared, answer_batch
+from kvw.data.batches import IGNORED, Prepared, answer_batch
 from kvw.measuring.engine import run_model
 from kvw.measuring.recorder import Recorder
 
@@ -60,6 +60,94 @@ def bundle(prepared: Sequence[Prepared], *, share: bool, budget: int) -> list[li
     return bundles
 
 
+@dataclass(frozen=True)
+class SharedBatch:
+    """Examples in two parts: beginnings, each run once for all examples that share it, and the rest of every example.
+
+    Args:
+        beginnings: What the processor returns for one example of each bundle, its ids cut to the longest beginning.
+        lengths: Tokens of each beginning: (bundles,), int64.
+        owners: The bundle of each example: (rows,), int64.
+        endings: The tokens after the beginning, padded on the right: (rows, width), int64.
+        present: Which of them are no padding: (rows, width), bool.
+        answers: How many answer tokens each example has, the last of its ending: (rows,), int64.
+    """
+
+    beginnings: dict[str, Tensor]
+    lengths: Tensor
+    owners: Tensor
+    endings: Tensor
+    present: Tensor
+    answers: Tensor
+
+    @property
+    def seen(self) -> Tensor:
+        """Which tokens of the cut beginnings are theirs: (bundles, tokens), bool."""
+        return torch.arange(self.beginnings["input_ids"].shape[1])[None, :] < self.lengths[:, None]
+
+    @property
+    def whole(self) -> dict[str, Tensor]:
+        """Ids, mask and labels of the examples as rows: beginnings and endings side by side, padding in between."""
+        ids = torch.cat([self.beginnings["input_ids"][self.owners], self.endings], dim=1)
+        mask = torch.cat([self.seen[self.owners], self.present], dim=1)
+        counts = self.present.sum(1)
+        places = torch.arange(self.endings.shape[1])[None, :]
+        answer = (places >= (counts - self.answers)[:, None]) & self.present
+        labels = torch.full_like(ids, IGNORED)
+        labels[:, -self.endings.shape[1] :] = torch.where(answer, self.endings, IGNORED)
+        return {"input_ids": ids, "attention_mask": mask.long(), "labels": labels}
+
+
+def share(bundles: Sequence[list[Prepared]], processor: Any) -> SharedBatch:
+    """Make one batch of bundles.
+
+    Args:
+        bundles: From :func:`bundle`, with equal image counts.
+        processor: The processor the examples were prepared with.
+
+    Raises:
+        UserError: An image cannot be read.
+    """
+    beginnings = answer_batch([alike[0] for alike in bundles], processor)
+    shared = [_shared(alike) for alike in bundles]
+    expanded = [
+        int(mask.sum()) - len(alike[0].token_ids)
+        for mask, alike in zip(beginnings["attention_mask"], bundles, strict=True)
+    ]
+    lengths = torch.tensor([length + more for length, more in zip(shared, expanded, strict=True)])
+    rests = [item.token_ids[shared[number] :] for number, alike in enumerate(bundles) for item in alike]
+    width = max(len(rest) for rest in rests)
+    images = {name: value for name, value in beginnings.items() if name not in ROW_TENSORS}
+    return SharedBatch(
+        beginnings={**images, "input_ids": beginnings["input_ids"][:, : int(lengths.max())]},
+        lengths=lengths,
+        owners=torch.tensor([number for number, alike in enumerate(bundles) for _ in alike]),
+        endings=torch.tensor([[*rest, *[0] * (width - len(rest))] for rest in rests]),
+        present=torch.arange(width)[None, :] < torch.tensor([len(rest) for rest in rests])[:, None],
+        answers=torch.tensor([len(item.answer_ids) for alike in bundles for item in alike]),
+    )
+
+
+def run_beginnings(model: PreTrainedModel, batch: SharedBatch) -> DynamicCache:
+    """Run the beginnings, on a model that :func:`shares_prefixes`, and return their keys and values."""
+    cache = DynamicCache(config=model.config.get_text_config())
+    run_model(model, {**batch.beginnings, "attention_mask": batch.seen.long()}, past_key_values=cache)
+    return cache
+
+
+def run_endings(model: PreTrainedModel, batch: SharedBatch, cache: DynamicCache, width: int | None = None) -> None:
+    """Run the endings, or the first ``width`` tokens of them, after :func:`run_beginnings`, whose cache is used up."""
+    width = width or batch.endings.shape[1]
+    cache.batch_select_indices(batch.owners)
+    mask = torch.cat([batch.seen[batch.owners], batch.present[:, :width]], dim=1)
+    ending: dict[str, Tensor] = {
+        "input_ids": batch.endings[:, :width],
+        "attention_mask": mask.long(),
+        "position_ids": batch.lengths[batch.owners][:, None] + torch.arange(width),
+    }
+    run_model(model, ending, past_key_values=cache)
+
+
 def run_bundles(model: PreTrainedModel, recorder: Recorder, bundles: Sequence[list[Prepared]], processor: Any) -> None:
     """Let the recorder see the answer-predicting positions of all examples, with shared beginnings run once.
 
@@ -72,59 +160,18 @@ def run_bundles(model: PreTrainedModel, recorder: Recorder, bundles: Sequence[li
     Raises:
         UserError: An image cannot be read.
     """
-    beginnings = answer_batch([alike[0] for alike in bundles], processor)
-    rows = [_Row(row, item, _shared(alike)) for row, alike in enumerate(bundles) for item in alike]
-    expanded = [
-        int(mask.sum()) - len(alike[0].token_ids)
-        for mask, alike in zip(beginnings["attention_mask"], bundles, strict=True)
-    ]
-    lengths = torch.tensor([_shared(alike) + more for alike, more in zip(bundles, expanded, strict=True)])
-    longest = int(lengths.max())
-    seen = torch.arange(longest)[None, :] < lengths[:, None]
-    cache = DynamicCache(config=model.config.get_text_config())
-    images = {name: value for name, value in beginnings.items() if name not in ROW_TENSORS}
-    ids = beginnings["input_ids"][:, :longest]
-    recorder.expect(torch.empty(0, dtype=torch.int64), ids.numel())
-    run_model(model, {**images, "input_ids": ids, "attention_mask": seen.long()}, past_key_values=cache)
-
-    owners = torch.tensor([row.bundle for row in rows])
-    cache.batch_select_indices(owners)
-    width = max(len(row.rest) for row in rows)
-    endings = torch.tensor([[*row.rest, *[0] * (width - len(row.rest))] for row in rows])
-    present = torch.arange(width)[None, :] < torch.tensor([len(row.rest) for row in rows])[:, None]
-    predicting = [
-        number * width + place
-        for number, row in enumerate(rows)
-        for place in range(len(row.rest) - row.answer, len(row.rest))
-    ]
-    recorder.expect(torch.tensor(predicting), endings.numel())
-    batch: dict[str, Tensor] = {
-        "input_ids": endings,
-        "attention_mask": torch.cat([seen[owners], present], dim=1).long(),
-        "position_ids": lengths[owners][:, None] + torch.arange(width),
-    }
-    run_model(model, batch, past_key_values=cache)
+    batch = share(bundles, processor)
+    recorder.expect(torch.empty(0, dtype=torch.int64), batch.beginnings["input_ids"].numel())
+    cache = run_beginnings(model, batch)
+    # The last token of an answer predicts nothing.
+    width, ends = batch.endings.shape[1] - 1, batch.present.sum(1) - 1
+    places = torch.arange(width)[None, :]
+    predicting = (places >= (ends - batch.answers)[:, None]) & (places < ends[:, None])
+    recorder.expect(predicting.flatten().nonzero().squeeze(1), predicting.numel())
+    run_endings(model, batch, cache, width)
 
 
 ROW_TENSORS = ("input_ids", "attention_mask", "labels", "token_type_ids")
-
-
-@dataclass(frozen=True)
-class _Row:
-    """The end of one example: what its bundle does not share."""
-
-    bundle: int
-    item: Prepared
-    shared: int
-
-    @property
-    def rest(self) -> tuple[int, ...]:
-        """The tokens up to the one that predicts the last answer token, which itself predicts nothing."""
-        return self.item.token_ids[self.shared : -1]
-
-    @property
-    def answer(self) -> int:
-        return len(self.item.answer_ids)
 
 
 def _shared(alike: Sequence[Prepared]) -> int:

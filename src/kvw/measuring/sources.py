@@ -1,12 +1,15 @@
-"""How much each kind of position counts in the second moments of the retain set."""
+"""Which positions count when measuring, and in second moments how much."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from kvw.errors import UserError
 
+Positions = Literal["answer", "all"]
+"""``answer``: positions that predict an answer token. ``all``: positions that predict any token of the sequence."""
 SOURCES = ("answer", "prompt", "image", "first")
 
 

@@ -16,8 +16,8 @@ from kvw.edits.edit import Edit, EditMetadata
 from kvw.edits.gates import GateEdit
 from kvw.errors import UserError
 from kvw.measuring.engine import Batch, evaluating, measure, not_finite, run_batch
-from kvw.measuring.positions import Positions
 from kvw.measuring.recorder import recording
+from kvw.measuring.sources import Positions
 from kvw.measuring.statistics import Statistics
 from kvw.methods.settings import KvwSettings, Schedule
 from kvw.methods.weakening import RoundedWeights, ScaledCoefficients

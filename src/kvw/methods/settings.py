@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from kvw.errors import UserError
-
-if TYPE_CHECKING:
-    from kvw.measuring.positions import Positions
+from kvw.measuring.sources import Positions
 
 Schedule = Literal["progressive", "one-shot"]
-POSITIONS = ("answer", "all")
 
 
 @dataclass(frozen=True)
 class KvwSettings:
-    """Settings of the method, with the defaults of the paper's code.
+    """Knowledge Vector Weakening: scale single knowledge vectors; with the defaults of the paper's code.
 
     Args:
         gamma: Strength; a step multiplies knowledge vector i by exp(-gamma A_i).
@@ -56,7 +53,7 @@ class KvwSettings:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"{name} must be a whole number of at least 1.", found=repr(value))
-        for name, choices in (("schedule", get_args(Schedule)), ("positions", POSITIONS)):
+        for name, choices in (("schedule", get_args(Schedule)), ("positions", get_args(Positions))):
             if getattr(self, name) not in choices:
                 raise UserError(
                     f"There is no such {name}.", found=repr(getattr(self, name)), do=f"use one of: {', '.join(choices)}"

@@ -7,7 +7,9 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from kvw.bench.results import Cell, Choice, Results
+from kvw.bench.further import UTILITY_SETS, Cell
+from kvw.bench.record import PlantingPart
+from kvw.bench.results import Choice, Results
 
 Format = Literal["markdown", "latex", "csv"]
 FORMATS: dict[Format, str] = {"markdown": "md", "latex": "tex", "csv": "csv"}
@@ -35,6 +37,7 @@ def notes(results: Results) -> list[str]:
         f"{manifest.benchmark}, {manifest.setting}; {manifest.protocol}; methods got {manifest.forget} forget and "
         f"{manifest.retain} retain examples; {folds}; 95 % bootstrap intervals over subjects."
     ]
+    lines += [_planting(label, planting) for label, planting in results.planted.items()]
     lines += [_choice(choice, results) for choice in results.choices]
     for name, counts in results.outcomes.items():
         said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
@@ -46,11 +49,28 @@ def notes(results: Results) -> list[str]:
         quality = results.forget_quality.get(name)
         test = "" if quality is None else f"; forget quality (KS against gold) p = {quality:.3g}"
         lines.append(f"{name}: {distance:.3f} from the gold model on the forget split{test}.")
+    if results.model_utility:
+        found = ", ".join(f"{name} {value:.3f}" for name, value in results.model_utility.items())
+        sets = ", ".join(UTILITY_SETS[manifest.benchmark])
+        lines.append(
+            f"Model utility (harmonic mean of probability, ROUGE-L recall and truth ratio on {sets}): {found}."
+        )
     if manifest.unusable:
         lines.append(f"{manifest.unusable} entries of the data could not be used.")
     if manifest.not_computed:
         lines.append(f"Named by the benchmark and not computed: {', '.join(manifest.not_computed)}.")
     return lines
+
+
+def _planting(label: str, planting: PlantingPart) -> str:
+    lora = planting.settings["lora"]
+    how = f"LoRA of rank {lora['rank']}" if lora else "all weights of " + ", ".join(planting.settings["parts"])
+    return (
+        f"{label}: {planting.base} trained on {planting.examples} examples, {how}, "
+        f"{planting.settings['epochs']} epochs of batches of {planting.settings['batch_size']}, learning rate "
+        f"{planting.settings['learning_rate']:g}; loss per answer token from {planting.losses[0]:.3f} to "
+        f"{planting.losses[-1]:.3f}."
+    )
 
 
 def _choice(choice: Choice, results: Results) -> str:
@@ -71,7 +91,7 @@ def _lines(results: Results, show: Callable[[Cell | None], str]) -> list[list[st
     models = _models(results)
     return [
         [row.split, row.task, row.metric.replace("_", " "), *(show(row.cells.get(name)) for name in models)]
-        for row in results.rows
+        for row in (*results.rows, *results.further)
     ]
 
 
@@ -101,7 +121,7 @@ def _csv(results: Results) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["split", "task", "modality", "metric", "model", "mean", "low", "high", "items"])
-    for row in results.rows:
+    for row in (*results.rows, *results.further):
         for name, cell in row.cells.items():
             place: Sequence[object] = (row.split, row.task, row.modality, row.metric, name)
             writer.writerow([*place, cell.mean, cell.low, cell.high, cell.items])

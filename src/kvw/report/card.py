@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import yaml
@@ -12,7 +13,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK, RepoCard
 
 from kvw.edits.edit import EditMetadata
 from kvw.edits.summary import LayerSummary
-from kvw.methods.settings import KvwSettings
+from kvw.methods.registry import METHODS
 from kvw.runs.record import SplitPart
 
 BEGIN = "<!-- kvw: an edit of this model -->"
@@ -115,9 +116,11 @@ def _how(metadata: EditMetadata, layers: Sequence[LayerSummary]) -> list[str]:
         return [*lines, "The edit changes no value matrix."]
     weakened, vectors = sum(layer.weakened for layer in layers), sum(layer.vectors for layer in layers)
     strongest = max(layers, key=lambda layer: layer.total_exponent)
+    low_rank = strongest.rank is not None
+    what = f"{weakened:,} directions" if low_rank else f"{weakened:,} of {vectors:,} knowledge vectors"
     return [
         *lines,
-        f"{weakened:,} of {vectors:,} knowledge vectors in {len(layers)} value matrices "
+        f"{what} in {len(layers)} value matrices "
         f"({layers[0].key} to {layers[-1].key}) were weakened, most in {strongest.key} "
         f"(mean gate {strongest.mean_gate:.3f}, smallest {strongest.smallest_gate:.3g}).",
     ]
@@ -136,28 +139,47 @@ def _scores(scores: Mapping[str, SplitPart]) -> list[str]:
 
 def _commands(metadata: EditMetadata) -> list[str]:
     base = metadata.base_model or "MODEL"
-    lines = ["```", f"kvw erase {base} --forget FORGET --retain RETAIN --out run {options(metadata.settings)}".rstrip()]
+    chosen = options(metadata.settings, metadata.method or "kvw")
+    lines = ["```", f"kvw erase {base} --forget FORGET --retain RETAIN --out run {chosen}".rstrip()]
     lines += [f"kvw apply run/edit.safetensors {base} --out model", "```"]
     if metadata.model_fingerprint:
         lines += ["", f"SHA-256 over the weights that the edit was made on: {metadata.model_fingerprint}."]
     return lines
 
 
-def options(settings: Mapping[str, Any]) -> str:
+def options(settings: Mapping[str, Any], method: str = "kvw") -> str:
     """Settings of the method as options of ``kvw erase``; what the command has no option for is left out."""
-    found = []
-    for field in fields(KvwSettings):
-        value, option = settings.get(field.name), field.name.replace("_", "-")
+    if method not in METHODS:
+        return ""
+    found = [f"--method {method}"] if method != "kvw" else []
+    for name, value, default in _entries(METHODS[method].settings(), settings):
+        option = name.replace("_", "-")
         if value is None:
             continue
-        if field.name == "layers":
+        if name == "layers":
             found.append(f"--layers {value[0]}:{value[1]}")
+        elif method != "kvw":
+            found += [f"--set {name}={_quoted(value)}"] if value != default else []
         elif isinstance(value, bool):
             # Both switches change something at one of their two values only.
-            found += [f"--{'' if value else 'no-'}{option}"] if value != field.default else []
+            found += [f"--{'' if value else 'no-'}{option}"] if value != default else []
         else:
             found.append(f"--{option} {value}")
     return " ".join(found)
+
+
+def _entries(defaults: Any, settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Name, recorded value and default of every setting, those of groups one by one."""
+    for field in fields(defaults):
+        default, value = getattr(defaults, field.name), settings.get(field.name)
+        if is_dataclass(default) and isinstance(value, Mapping):
+            yield from _entries(default, value, f"{above}{field.name}.")
+        else:
+            yield above + field.name, value, default
+
+
+def _quoted(value: Any) -> str:
+    return shlex.quote(str(value))
 
 
 def _name(metadata: EditMetadata) -> str:

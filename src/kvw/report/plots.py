@@ -27,8 +27,10 @@ def _draw_sweep(axes: Axes, record: DemoRecord) -> None:
         axes.plot(places, values, style, markersize=4, label=split.replace("_", " "))
     gold = record.splits["forget"]["gold"].exact
     axes.axhline(gold, color="grey", linewidth=1, label="forget, gold model")
+    weakened = record.splits["forget"]["subspace"].exact
+    axes.axhline(weakened, color="tab:red", linewidth=1, label="forget, subspace weakening")
     axes.set_xticks(places, [f"{point.gamma:g}" if point.gamma else "original" for point in record.sweep])
-    axes.set_xlabel("gamma")
+    axes.set_xlabel("gamma of KVW")
     axes.set_ylabel("exact match")
     axes.set_ylim(-0.03, 1.03)
     axes.set_title("forgetting (solid) against keeping (dashed)", fontsize=10)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from kvw.edits import Edit, EditDifference, EditMetadata
+from kvw.edits.summary import LayerSummary
 from kvw.evaluation import Evaluation, Summary
+from kvw.methods.subspace.certificates import Certificate
+from kvw.methods.subspace.memory import MemoryPlan
 from kvw.runs.apply import Applied
 from kvw.runs.demo import DemoRecord
 from kvw.runs.edits import EditSummary
@@ -22,6 +26,10 @@ from kvw.runs.record import RunRecord
 from kvw.runs.sweep import SweepPoint
 
 NOTHING_FORGOTTEN = 0.95
+STRONGER = {
+    "kvw": "a larger --gamma, more --layers, or --schedule one-shot",
+    "subspace": "a larger --strength, --set mu=10, or more --layers",
+}
 METRICS = {"exact": "exact match", "substring": "contains", "rouge_l_f": "ROUGE-L", "probability": "P(answer)"}
 
 
@@ -42,19 +50,40 @@ def print_record(record: RunRecord, out: Path) -> None:
     vectors = sum(layer.vectors for layer in record.layers)
     layers = len({layer.key.removesuffix(".experts") for layer in record.layers})
     strongest = max(record.layers, key=lambda layer: layer.total_exponent)
+    low_rank = strongest.rank is not None
+    what = f"{weakened:,} directions" if low_rank else f"{weakened:,} of {vectors:,} knowledge vectors"
     console.print(
-        f"{weakened:,} of {vectors:,} knowledge vectors in {layers} layers were weakened, "
-        f"most in {strongest.key} (mean gate {strongest.mean_gate:.3f})."
+        f"{what} in {layers} layers were weakened, most in {strongest.key} (mean gate {strongest.mean_gate:.3f})."
     )
+    _print_certificates(console, record.certificates)
     forget = record.splits["forget"]
     if forget.unlearned.exact > NOTHING_FORGOTTEN * forget.original.exact:
-        console.print(
-            "The forget set is answered almost as before: try a larger --gamma, more --layers, or --schedule one-shot."
-        )
+        stronger = STRONGER.get(record.method, "more --layers, or other settings (kvw methods NAME)")
+        console.print(f"The forget set is answered almost as before: try {stronger}.")
     if "retain" not in record.splits:
         console.print("No retain questions were asked. What was kept is unknown: add --eval retain=FILE.")
     _print_failed(console, {name: split.unlearned for name, split in record.splits.items()})
     console.print(f"The run is in {out}: edit.safetensors, run.json, samples.jsonl" + _and_model(out))
+
+
+def _print_certificates(console: Console, certificates: Sequence[Certificate]) -> None:
+    """What the method says in advance of what the edit costs."""
+    if not certificates:
+        return
+    known = [found for found in certificates if found.relative_distortion is not None]
+    if known:
+        worst = max(known, key=lambda found: found.relative_distortion or 0)
+        bounds = ", ".join(f"{name} {bound:.1%}" for name, bound in worst.source_bounds.items())
+        console.print(
+            f"On data like the retain set outputs of value matrices change by at most {worst.relative_distortion:.2%} "
+            f"of their energy ({worst.key}; at most, by kind of position: {bounds})."
+        )
+    held_out = [ratio for found in certificates for ratio in found.honest or ()]
+    if held_out:
+        console.print(
+            f"On photos and phrasings kept out of the search the median direction holds {median(held_out):.1f} times "
+            "the energy that it has in the retain set."
+        )
 
 
 def print_applied(applied: Applied, out: Path) -> None:
@@ -97,7 +126,7 @@ def print_demo(record: DemoRecord, out: Path) -> None:
 
 def print_sweep(points: list[SweepPoint], gold: Mapping[str, float] | None = None) -> None:
     """Exact match, one line for each split and one column for each gamma; at the end the gold model's, if given."""
-    table = Table(title="Exact match over gamma", title_justify="left")
+    table = Table(title="Exact match of KVW over gamma", title_justify="left")
     table.add_column("split")
     for point in points:
         table.add_column(f"{point.gamma:g}" if point.gamma else "original", justify="right")
@@ -190,6 +219,9 @@ def print_edit(summary: EditSummary) -> None:
         rows["forget"] = _examples(metadata.forget_count, metadata.forget_digest)
         rows["retain"] = _examples(metadata.retain_count, metadata.retain_digest)
     _print_rows(rows | _lineage(metadata.parents))
+    if any(layer.shift is not None for layer in summary.layers):
+        _print_shifts(summary.layers)
+        return
     strengthened = any(layer.strengthened for layer in summary.layers)
     table = Table()
     names = ["value matrix", "vectors", "weakened", *(["stronger"] if strengthened else [])]
@@ -199,6 +231,13 @@ def print_edit(summary: EditSummary) -> None:
         counts = [layer.vectors, layer.weakened, *([layer.strengthened] if strengthened else [])]
         numbers = (f"{layer.mean_gate:.4f}", f"{layer.smallest_gate:.4g}", f"{layer.total_exponent:.4g}")
         table.add_row(layer.key, *(f"{count:,}" for count in counts), *numbers)
+    _console().print(table)
+
+
+def _print_shifts(layers: Sequence[LayerSummary]) -> None:
+    table = Table("layer", Column("shift where a . h = 1", justify="right"))
+    for layer in layers:
+        table.add_row(layer.key, f"{layer.shift:.4g}")
     _console().print(table)
 
 
@@ -223,13 +262,16 @@ def print_difference(difference: EditDifference) -> None:
 def print_written_edit(edit: Edit, out: Path) -> None:
     """Where an edit was written and what it does."""
     layers = edit.describe()
+    if any(layer.shift is not None for layer in layers):
+        text = f"{out} steers {len(layers)} layers. Look at it with: kvw edit show {out}"
+        _console().print(text, soft_wrap=True)
+        return
     vectors, weakened = sum(layer.vectors for layer in layers), sum(layer.weakened for layer in layers)
     strengthened = sum(layer.strengthened for layer in layers)
     also = f" and strengthens {strengthened:,}" if strengthened else ""
-    _console().print(
-        f"{out} weakens {weakened:,}{also} of {vectors:,} knowledge vectors. Look at it with: kvw edit show {out}",
-        soft_wrap=True,
-    )
+    low_rank = any(layer.rank is not None for layer in layers)
+    what = f"{weakened:,}{also} directions" if low_rank else f"{weakened:,}{also} of {vectors:,} knowledge vectors"
+    _console().print(f"{out} weakens {what}. Look at it with: kvw edit show {out}", soft_wrap=True)
 
 
 def print_plan(plan: Plan) -> None:
@@ -241,9 +283,22 @@ def print_plan(plan: Plan) -> None:
         "longest": ", ".join(f"{name} {tokens:,} tokens" for name, tokens in plan.longest_example.items()),
         "peak memory": ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in plan.peak_memory_bytes.items()),
     }
+    if plan.memory is not None:
+        rows |= _memory_rows(plan.memory)
     rows |= {name: f"at most about {seconds:,.1f} s" for name, seconds in plan.seconds.items()}
     _print_rows(rows)
     _console().print("Nothing was written.")
+
+
+def _memory_rows(memory: MemoryPlan) -> dict[str, str]:
+    return {
+        "path": memory.path,
+        "second moments": f"{memory.moments / 1e9:.3f} GB at a time, the largest {memory.largest_moment / 1e9:.3f} GB",
+        "kept tokens": f"forget {memory.forget_tokens / 1e9:.3f} GB, retain {memory.null_tokens / 1e9:.3f} GB",
+        "largest solve": f"{memory.largest_solve / 1e9:.3f} GB in float32, and if that is not good enough "
+        f"{memory.largest_solve_again / 1e9:.3f} GB in float64",
+        "in all": f"{memory.largest / 1e9:.3f} GB beside model and batch; --set layers_per_pass=N takes less at a time",
+    }
 
 
 def _lineage(parents: Sequence[EditMetadata], above: str = "") -> dict[str, str]:

@@ -46,7 +46,7 @@ class Conversation:
         self._images = images
         self._max_new_tokens = max_new_tokens
         if edit is not None:
-            edit.value_matrices(self._loaded.model)
+            edit.check_model(self._loaded.model)
             warn_if_other_weights(edit, self._loaded.fingerprint, reporter)
 
     def answer(self, question: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -15,7 +15,7 @@ from kvw.methods.settings import KvwSettings
 from kvw.models.loading import Checkpoint
 from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
-from kvw.runs.erase import Job, check, erase, measure_retain
+from kvw.runs.erase import Job, check, erase, find_edit, measure_retain
 from kvw.runs.loaded import Loaded
 from kvw.runs.record import RunRecord
 from kvw.runs.request import EraseRequest, read_data
@@ -49,28 +49,30 @@ class DemoRecord(BaseModel):
     people: int
     forgotten: int
     gamma: float
-    models: tuple[str, ...] = ("vanilla", "kvw", "gold")
+    models: tuple[str, ...] = ("vanilla", "kvw", "subspace", "gold")
     splits: dict[str, dict[str, Summary]]
     """Scores by split and model."""
     sweep: list[SweepPoint]
     accessors: list[LayerAccessor]
     run: RunRecord
+    """Of subspace weakening."""
 
     @property
     def verdict(self) -> list[str]:
         """What was and what was not forgotten, in plain words and the numbers of the table."""
         return [
-            f"gamma = {self.gamma:g} has the best balance on the forget and retain files themselves.",
+            f"KVW: gamma = {self.gamma:g} has the best balance on the forget and retain files themselves. Subspace "
+            "weakening: its defaults.",
             _forget_sentence(self),
             _keep_sentence(self),
         ]
 
 
 def demo(out: Path, reporter: Reporter, *, force: bool = False) -> DemoRecord:
-    """Run the demo and write its directory: ``data/``, ``run/`` (from ``kvw erase``) and ``demo.json``.
+    """Run the demo and write its directory: ``data/``, ``run/`` (``kvw erase --method subspace``) and ``demo.json``.
 
-    The strength is chosen by :func:`kvw.runs.sweep.best_gamma` on the data given to unlearning, not on what the table
-    reports beside it.
+    Subspace weakening runs with its defaults, KVW beside it with a strength that :func:`kvw.runs.sweep.best_gamma`
+    chooses on the data given to unlearning, not on what the table reports beside it.
 
     Raises:
         UserError: ``out`` holds something and ``force`` is off.
@@ -86,38 +88,59 @@ def demo(out: Path, reporter: Reporter, *, force: bool = False) -> DemoRecord:
             forget=files["forget"],
             retain=files["retain"],
             out=folder / "run",
-            settings=SETTINGS,
+            method="subspace",
             splits={name: files[name] for name in SPLITS if name not in ("forget", "retain")},
             evaluate_at_most=EXAMPLES_PER_SPLIT,
             max_new_tokens=LONGEST_ANSWER,
         )
-        points, accessors = _sweep(request, watch, reporter)
-        gamma = best_gamma(points)
-        run = erase(replace(request, settings=replace(SETTINGS, gamma=gamma)), reporter)
+        kvw = _kvw(replace(request, method="kvw", settings=SETTINGS), watch, reporter)
+        run = erase(request, reporter)
         gold = _score_gold(request, watch)
         record = DemoRecord(
             people=world.people,
             forgotten=world.forget,
-            gamma=gamma,
+            gamma=kvw.gamma,
             splits={
-                name: {"vanilla": split.original, "kvw": split.unlearned, "gold": gold[name]}
+                name: {
+                    "vanilla": split.original,
+                    "kvw": kvw.summaries[name],
+                    "subspace": split.unlearned,
+                    "gold": gold[name],
+                }
                 for name, split in run.splits.items()
             },
-            sweep=points,
-            accessors=accessors,
+            sweep=kvw.points,
+            accessors=kvw.accessors,
             run=run,
         )
         write_text(folder / "demo.json", record.model_dump_json(indent=2) + "\n")
     return record
 
 
-def _sweep(request: EraseRequest, watch: Stopwatch, reporter: Reporter) -> tuple[list[SweepPoint], list[LayerAccessor]]:
+@dataclass(frozen=True)
+class _Kvw:
+    gamma: float
+    summaries: dict[str, Summary]
+    points: list[SweepPoint]
+    accessors: list[LayerAccessor]
+
+
+def _kvw(request: EraseRequest, watch: Stopwatch, reporter: Reporter) -> _Kvw:
+    """KVW at the strength with the best balance."""
     swept = {name: request.splits[name] for name in SPLITS_SWEPT}
     job = check(replace(request, splits=swept, save_model=False), watch, reporter)
     retain = measure_retain(job, watch, reporter)
     with watch.stage("sweeping gamma") as progress:
         points = sweep(job, retain, GAMMAS, progress)
-    return points, _accessors(job, retain)
+    gamma, loaded = best_gamma(points), job.loaded
+    chosen = replace(job, request=replace(request, settings=replace(SETTINGS, gamma=gamma)))
+    with watch.stage("scoring KVW") as progress:
+        edit, scored = find_edit(chosen, retain, lambda *_: None).edit, read_data(request).scored
+        with edit.attach(loaded.model):
+            found = evaluate(
+                loaded.model, loaded.processor, scored, max_new_tokens=LONGEST_ANSWER, progress=progress
+            ).summaries
+    return _Kvw(gamma, found, points, _accessors(job, retain))
 
 
 def _score_gold(request: EraseRequest, watch: Stopwatch) -> dict[str, Summary]:
@@ -148,16 +171,17 @@ def _forget_sentence(record: DemoRecord) -> str:
     seen, new = record.splits["forget"], record.splits["forget_new_photos"]
     return (
         f"Forgotten: of the questions about the {record.forgotten} people {seen['vanilla'].exact:.0%} were answered "
-        f"right before and {seen['kvw'].exact:.0%} after. Not forgotten: those {seen['kvw'].exact:.0%}, and "
-        f"{new['kvw'].exact:.0%} on photos that unlearning never saw. A model that never knew these people gets "
-        f"{seen['gold'].exact:.0%}."
+        f"right before, {seen['kvw'].exact:.0%} after KVW and {seen['subspace'].exact:.0%} after subspace weakening; "
+        f"on photos that unlearning never saw {new['kvw'].exact:.0%} and {new['subspace'].exact:.0%}. A model that "
+        f"never knew these people gets {seen['gold'].exact:.0%}."
     )
 
 
 def _keep_sentence(record: DemoRecord) -> str:
-    used, unused, general = (record.splits[name] for name in ("retain", "unused", "general"))
+    def kept(split: str) -> str:
+        return ", ".join(f"{record.splits[split][model].exact:.0%}" for model in ("vanilla", "kvw", "subspace"))
+
     return (
-        f"Kept: people in the retain set {used['vanilla'].exact:.0%} -> {used['kvw'].exact:.0%}, "
-        f"people that unlearning never used {unused['vanilla'].exact:.0%} -> {unused['kvw'].exact:.0%}, "
-        f"shapes and counts {general['vanilla'].exact:.0%} -> {general['kvw'].exact:.0%}."
+        f"Kept (before, KVW, subspace weakening): people in the retain set {kept('retain')}; people that unlearning "
+        f"never used {kept('unused')}; shapes and counts {kept('general')}."
     )

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kvw.data import Prepared, check_images, prepare
-from kvw.data.batches import answer_batch
 from kvw.edits.edit import Edit
 from kvw.errors import UserError
 from kvw.evaluation import Evaluation, evaluate
 from kvw.files import check_output_directory, new_directory, write_text
-from kvw.measuring.engine import Batch
 from kvw.measuring.examples import Measured, measure_examples
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.statistics import Statistics, differing_parts
-from kvw.methods.kvw import one_shot, weaken
+from kvw.methods.registry import get_method
 from kvw.models.families import find_value_matrices, select_layers
 from kvw.models.loading import skeleton
 from kvw.models.patching import save_checkpoint
@@ -26,7 +23,7 @@ from kvw.models.quantised import refuse_quantised, refuse_stored_quantised
 from kvw.models.reload_check import check_reload
 from kvw.models.saving import check_disk_space, check_saved
 from kvw.models.stored import StoredMatrix, locate
-from kvw.models.value_matrix import MatrixKey
+from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.processes import current
 from kvw.progress import SILENT, Progress, Reporter
 from kvw.runs.apply import write_card
@@ -36,6 +33,7 @@ from kvw.runs.measure import tell_origin
 from kvw.runs.record import DataPart, RunRecord, SplitPart
 from kvw.runs.request import DataSets, EraseRequest, read_data
 from kvw.runs.samples import sample_lines
+from kvw.runs.unlearning import Unlearned, unlearn
 
 
 @dataclass(frozen=True)
@@ -54,20 +52,6 @@ class Job:
     warnings: list[str]
 
 
-class ForgetBatches(Sequence[Batch]):
-    """The forget set one example at a time, made when asked for."""
-
-    def __init__(self, prepared: Sequence[Prepared], processor: Any) -> None:
-        self._prepared = prepared
-        self._processor = processor
-
-    def __len__(self) -> int:
-        return len(self._prepared)
-
-    def __getitem__(self, index: Any) -> Any:
-        return answer_batch([self._prepared[index]], self._processor)
-
-
 def erase(request: EraseRequest, reporter: Reporter = SILENT) -> RunRecord:
     """Measure, weaken, score before and after, and write the run directory.
 
@@ -84,16 +68,17 @@ def erase(request: EraseRequest, reporter: Reporter = SILENT) -> RunRecord:
         before = _score(job, progress)
     retain = measure_retain(job, watch, reporter)
     with watch.stage("weakening") as progress:
-        edit = find_edit(job, retain, progress)
+        unlearned = find_edit(job, retain, progress)
+        edit = unlearned.edit
         if job.loaded.quantised:
             edit.attach(job.loaded.model)
         else:
             edit.fold(job.loaded.model)
-    _tell_left_alone(edit, job, reporter)
+    _tell(unlearned, job, reporter)
     with watch.stage("scoring the unlearned model") as progress:
         after = _score(job, progress)
     if not current().is_first:
-        return _record(job, edit, retain, before, after, watch)
+        return _record(job, unlearned, retain, before, after, watch)
     with new_directory(request.out, force=request.force) as folder:
         edit.save(folder / "edit.safetensors")
         write_text(folder / "samples.jsonl", "".join(sample_lines({"original": before, "unlearned": after})))
@@ -101,7 +86,7 @@ def erase(request: EraseRequest, reporter: Reporter = SILENT) -> RunRecord:
             if request.save_model:
                 (folder / "model").mkdir()
                 _save(job, edit, folder / "model")
-        record = _record(job, edit, retain, before, after, watch)
+        record = _record(job, unlearned, retain, before, after, watch)
         if request.save_model:
             write_card(edit, request.model, folder / "model", record.splits)
             check_reload(request.model, folder / "model")
@@ -122,12 +107,12 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter) -> Job:
     data = read_data(request)
     with watch.stage("loading the model"):
         loaded = Loaded.load(request.model, request.device, quantise=request.quantise)
-    matrices = select_layers(find_value_matrices(loaded.model), request.settings.layers)
+    matrices = _matrices(loaded, request)
     stored = {}
     if request.save_model:
         processes.first(lambda: check_disk_space(request.model.folder, request.out))
         stored = _locate(loaded, [matrix.key for matrix in matrices])
-    if request.settings.parity:
+    if getattr(request.settings, "parity", False):
         for matrix in matrices:
             refuse_quantised(matrix.name, matrix.module)
     if data.retain_statistics is not None:
@@ -145,10 +130,24 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter) -> Job:
     return Job(request, loaded, data, forget, retain, layers, stored, warnings)
 
 
+def _matrices(loaded: Loaded, request: EraseRequest) -> list[ValueMatrix]:
+    """The value matrices in the range of layers of a request.
+
+    Raises:
+        UserError: The model does not have these layers.
+    """
+    matrices = find_value_matrices(loaded.model)
+    layers = getattr(request.settings, "layers", None)
+    return matrices if layers is None and get_method(request.method).every_layer else select_layers(matrices, layers)
+
+
 def measure_retain(job: Job, watch: Stopwatch, reporter: Reporter) -> Measured | None:
-    """Statistics of the retain set over all layers: given, kept from an earlier run, or measured now."""
+    """Statistics of the retain set over all layers: given, kept from an earlier run, or measured now.
+
+    None for methods that do without them.
+    """
     settings = job.request.settings
-    if not settings.retain_contrast:
+    if not (get_method(job.request.method).statistics and job.request.needs_retain):
         return None
     if job.data.retain_statistics is not None:
         return Measured(job.data.retain_statistics, reused=True)
@@ -166,39 +165,13 @@ def measure_retain(job: Job, watch: Stopwatch, reporter: Reporter) -> Measured |
     return measured
 
 
-def find_edit(job: Job, retain: Measured | None, progress: Progress) -> Edit:
+def find_edit(job: Job, retain: Measured | None, progress: Progress) -> Unlearned:
     """Run the method; the model is left as it was."""
-    settings, loaded = job.request.settings, job.loaded
-    reference = retain.statistics if retain else None
-    edit: Edit
-    if settings.schedule == "one-shot":
-        forget = measure_examples(
-            loaded.model,
-            loaded.processor,
-            job.forget,
-            layers=job.layers,
-            positions=settings.positions,
-            progress=progress,
-        )
-        steps = settings.steps(len(job.forget))
-        edit = one_shot(forget.statistics, reference, gamma=settings.gamma, steps=steps, min_tokens=settings.min_tokens)
-    else:
-        batches = ForgetBatches(job.forget, loaded.processor)
-        edit = weaken(loaded.model, batches, reference, progress=progress, **asdict(settings))
-    edit.metadata = edit.metadata.model_copy(
-        update={
-            "settings": asdict(settings) | edit.metadata.settings,
-            "base_model": str(loaded.checkpoint),
-            "model_fingerprint": loaded.fingerprint,
-            "model_type": loaded.model.config.model_type,
-            "value_matrices": loaded.checkpoint.value_matrices,
-            "forget_digest": examples_digest(job.data.forget),
-            "forget_count": len(job.data.forget),
-            "retain_digest": retain.statistics.fingerprint["data"] if retain else "",
-            "retain_count": len(job.data.retain),
-        }
-    )
-    return edit
+    request, data = job.request, job.data
+    kept = retain.statistics if retain else data.retain
+    unlearned = unlearn(request.method, job.loaded, data.forget, kept, request.settings, progress)
+    unlearned.edit.metadata = unlearned.edit.metadata.model_copy(update={"retain_count": len(data.retain)})
+    return unlearned
 
 
 def _check_conditions(statistics: Statistics, loaded: Loaded, request: EraseRequest) -> None:
@@ -213,13 +186,17 @@ def _check_conditions(statistics: Statistics, loaded: Loaded, request: EraseRequ
         )
 
 
-def _tell_left_alone(edit: Edit, job: Job, reporter: Reporter) -> None:
-    if edit.metadata.left_alone:
-        job.warnings.append(
-            f"{len(edit.metadata.left_alone)} experts saw fewer than {job.request.settings.min_tokens} answer tokens "
-            "and were left alone; the edit file lists them. More examples, or a lower --min-tokens, reach them."
+def _tell(unlearned: Unlearned, job: Job, reporter: Reporter) -> None:
+    """Pass on what the method warns of."""
+    warnings = list(unlearned.warnings)
+    if left_alone := len(unlearned.edit.metadata.left_alone):
+        warnings.append(
+            f"{left_alone} experts saw fewer than {job.request.settings.min_tokens} answer tokens and were left alone; "
+            "the edit file lists them. More examples, or a lower --min-tokens, reach them."
         )
-        reporter.warn(job.warnings[-1])
+    for warning in warnings:
+        reporter.warn(warning)
+    job.warnings.extend(warnings)
 
 
 def _warnings(request: EraseRequest, data: DataSets, loaded: Loaded) -> list[str]:
@@ -248,9 +225,10 @@ def _locate(loaded: Loaded, keys: Sequence[MatrixKey]) -> dict[MatrixKey, Stored
 
 
 def _save(job: Job, edit: Edit, folder: Path) -> None:
-    save_checkpoint(job.request.model.folder, folder, job.stored, edit.changed)
+    stored = {key: job.stored[key] for key in edit.widths}
+    save_checkpoint(job.request.model.folder, folder, stored, edit.changed)
     if not job.loaded.quantised:  # packed weights cannot tell what the stored ones should be
-        check_saved(folder, job.stored)
+        check_saved(folder, stored)
 
 
 def _score(job: Job, progress: Progress) -> Evaluation:
@@ -259,9 +237,9 @@ def _score(job: Job, progress: Progress) -> Evaluation:
 
 
 def _record(
-    job: Job, edit: Edit, retain: Measured | None, before: Evaluation, after: Evaluation, watch: Stopwatch
+    job: Job, unlearned: Unlearned, retain: Measured | None, before: Evaluation, after: Evaluation, watch: Stopwatch
 ) -> RunRecord:
-    request, data = job.request, job.data
+    request, data, edit = job.request, job.data, unlearned.edit
     parts = {
         name: DataPart(file=data.files[name].name, count=len(examples), digest=examples_digest(examples))
         for name, examples in [("forget", data.forget), ("retain", data.retain)]
@@ -271,7 +249,7 @@ def _record(
         digest = data.retain_statistics.fingerprint["data"]
         parts["retain"] = DataPart(file=request.retain.name, count=None, digest=digest)
     return RunRecord(
-        method="kvw",
+        method=request.method,
         settings=edit.metadata.settings,
         model=job.loaded.part(),
         forget=parts["forget"],
@@ -291,5 +269,6 @@ def _record(
         protocol=f"zero-shot, greedy, {job.loaded.prompt}",
         evaluation_settings={"max_new_tokens": request.max_new_tokens, "evaluate_at_most": request.evaluate_at_most},
         costs=watch.costs(job.loaded.model),
+        certificates=list(unlearned.certificates),
         warnings=job.warnings,
     )

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from kvw.data import prepare, read_examples
 from kvw.errors import UserError
 from kvw.measuring.examples import Measured, measure_examples
-from kvw.measuring.positions import Positions
+from kvw.measuring.sources import Positions
 from kvw.measuring.statistics import Statistics
 from kvw.models.loading import Checkpoint
 from kvw.models.quantised import Quantise

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from importlib import import_module
 
 from pydantic import BaseModel, ConfigDict
 
-from kvw.data import Prepared
 from kvw.evaluation import answer_probabilities, generate_answers
-from kvw.measuring.engine import measure
-from kvw.measuring.examples import measure_examples
 from kvw.measuring.fitting import token_budget
+from kvw.methods.registry import get_method
+from kvw.methods.subspace.memory import MemoryPlan
 from kvw.models.placement import describe_devices, execution_device
 from kvw.models.saving import parameter_bytes
 from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch, peak_memory
-from kvw.runs.erase import ForgetBatches, Job, check
+from kvw.runs.erase import Job, check
+from kvw.runs.planning import MethodPlan, largest_batch, timed
 from kvw.runs.request import EraseRequest
 
 
@@ -38,6 +37,8 @@ class Plan(BaseModel):
     """Tokens, images included."""
     seconds: dict[str, float]
     """Estimated seconds of each stage; an upper bound, since the largest batch was timed."""
+    memory: MemoryPlan | None
+    """What the method will hold beside the model, from methods that plan it."""
     warnings: list[str]
 
 
@@ -50,7 +51,7 @@ def dry_run(request: EraseRequest, reporter: Reporter) -> Plan:
     job = check(request, Stopwatch(reporter), reporter)
     loaded = job.loaded
     with reporter.stage("one batch through every stage"):
-        seconds = _estimates(job)
+        estimates = _estimates(job)
     lengths = {name: items for name, items in (("forget", job.forget), ("retain", job.retain)) if items}
     return Plan(
         model=str(loaded.checkpoint),
@@ -63,50 +64,34 @@ def dry_run(request: EraseRequest, reporter: Reporter) -> Plan:
         layers_in_model=loaded.all_layers[1] + 1,
         examples=job.data.sizes,
         longest_example={name: max(item.length for item in items) for name, items in lengths.items()},
-        seconds=seconds,
+        seconds=estimates.seconds,
+        memory=estimates.memory,
         warnings=job.warnings,
     )
 
 
-def _estimates(job: Job) -> dict[str, float]:
+def _estimates(job: Job) -> MethodPlan:
+    """The largest batch of every stage, timed, and what the method says of itself."""
     loaded, request = job.loaded, job.request
     model, processor = loaded.model, loaded.processor
     scored = sum(len(examples) for examples in job.data.scored.values())
-    batch = _largest_batch(job.forget, token_budget(execution_device(model)))
+    batch = largest_batch(job.forget, token_budget(execution_device(model)))
     generate_answers(model, processor, batch[:1], max_new_tokens=2)  # the first call of a model is always slower
-    one_scoring = _timed(
+    one_scoring = timed(
         lambda: (
             generate_answers(model, processor, batch, max_new_tokens=request.max_new_tokens),
             answer_probabilities(model, processor, batch),
         )
     )
     scoring = one_scoring / len(batch) * scored
-    longest = max(range(len(job.forget)), key=lambda index: job.forget[index].length)
-    step = [ForgetBatches(job.forget, processor)[longest]]
-    one_step = _timed(lambda: measure(model, step, layers=job.layers, positions=request.settings.positions))
+    found = get_method(request.method).plan
+    plan = MethodPlan(seconds={})
+    if found is not None:
+        module, function = found
+        plan = getattr(import_module(module), function)(loaded, job.forget, job.retain, request.settings)
     seconds = {
         "scoring the original model": scoring,
-        "weakening": one_step * len(job.forget) * request.settings.epochs,
+        **plan.seconds,
         "scoring the unlearned model": scoring,
     }
-    if job.retain:
-        retain = _largest_batch(job.retain, token_budget(execution_device(model)))
-        one_batch = _timed(lambda: measure_examples(model, processor, retain, layers=loaded.all_layers))
-        seconds["measuring the retain set"] = one_batch / len(retain) * len(job.retain)
-    return {name: round(value, 1) for name, value in seconds.items()}
-
-
-def _largest_batch(prepared: list[Prepared], budget: int) -> list[Prepared]:
-    longest = max(prepared, key=lambda item: item.length)
-    alike = sorted(
-        (item for item in prepared if item.image_count == longest.image_count),
-        key=lambda item: item.length,
-        reverse=True,
-    )
-    return alike[: max(1, budget // longest.length)]
-
-
-def _timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    return MethodPlan(seconds={name: round(value, 1) for name, value in seconds.items()}, memory=plan.memory)

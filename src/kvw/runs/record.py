@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kvw.edits.edit import package_versions
 from kvw.edits.summary import LayerSummary
 from kvw.evaluation import Summary
+from kvw.methods.subspace.certificates import Certificate
 
 
 class _Part(BaseModel):
@@ -80,5 +81,7 @@ class RunRecord(_Part):
     protocol: str = "zero-shot, greedy, the model's own chat template"
     evaluation_settings: dict[str, int]
     costs: CostPart
+    certificates: list[Certificate] = Field(default_factory=list)
+    """What the method found for each value matrix, from methods that certify what they do."""
     warnings: list[str]
     versions: dict[str, str] = Field(default_factory=package_versions)

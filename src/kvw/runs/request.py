@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ from kvw.data import Example, read_examples
 from kvw.errors import UserError
 from kvw.measuring.fingerprint import example_digest
 from kvw.measuring.statistics import Statistics
-from kvw.methods.settings import KvwSettings
+from kvw.methods.registry import get_method
 from kvw.models.loading import Checkpoint
 from kvw.models.quantised import Quantise
 
@@ -30,7 +31,8 @@ class EraseRequest:
         retain: File or folder of the retain set, or a statistics file (``.safetensors``) measured on it; None only
             without the retain contrast.
         out: Directory to write; must not hold anything unless ``force``.
-        settings: Settings of the method.
+        method: Its name, see :data:`kvw.methods.registry.METHODS`.
+        settings: Settings of the method; None for its defaults.
         splits: Further files to score before and after, by name.
         evaluate_at_most: Score at most this many examples of each split, drawn with seed 0; 0 scores all.
         max_new_tokens: The longest answer, in tokens.
@@ -38,13 +40,17 @@ class EraseRequest:
         force: Replace what ``out`` holds.
         device: Where to run; None for the accelerator if there is one, ``auto`` for all there are and offloading.
         quantise: Quantise the model while it is loaded; what is written is the checkpoint in its own precision.
+
+    Raises:
+        UserError: There is no such method, or the settings are another's.
     """
 
     model: Checkpoint
     forget: Path
     retain: Path | None
     out: Path
-    settings: KvwSettings = field(default_factory=KvwSettings)
+    method: str = "kvw"
+    settings: Any = None
     splits: Mapping[str, Path] = field(default_factory=dict)
     evaluate_at_most: int = 200
     max_new_tokens: int = 50
@@ -52,6 +58,22 @@ class EraseRequest:
     force: bool = False
     device: torch.device | str | None = None
     quantise: Quantise | None = None
+
+    def __post_init__(self) -> None:
+        kind = get_method(self.method).settings
+        if self.settings is None:
+            object.__setattr__(self, "settings", kind())
+        elif not isinstance(self.settings, kind):
+            raise UserError(
+                f"These are not the settings of method {self.method}.",
+                found=type(self.settings).__name__,
+                do=f"give {kind.__name__}, or name the method they are of",
+            )
+
+    @property
+    def needs_retain(self) -> bool:
+        """Whether the method does something with the retain set."""
+        return bool(getattr(self.settings, "retain_contrast", True))
 
     def inputs(self) -> list[Path]:
         """Everything that the run reads."""
@@ -92,12 +114,17 @@ def read_data(request: EraseRequest) -> DataSets:
     """
     files = {"forget": request.forget}
     statistics = None
-    if request.settings.retain_contrast:
+    if request.needs_retain:
         if request.retain is None:
-            raise UserError(
-                "The retain set is missing.", do="add --retain FILE, or --no-retain-contrast for the ablation"
-            )
+            other = ", or --no-retain-contrast for the ablation" if request.method == "kvw" else ""
+            raise UserError("The retain set is missing.", do=f"add --retain FILE{other}")
         if request.retain.suffix == STATISTICS_SUFFIX:
+            if not get_method(request.method).statistics:
+                raise UserError(
+                    f"Method {request.method} reads the retain examples themselves.",
+                    found=request.retain.name,
+                    do="give --retain the file of the examples",
+                )
             statistics = Statistics.load(request.retain)
         else:
             files["retain"] = request.retain

@@ -35,7 +35,7 @@ def sweep(job: Job, retain: Measured | None, gammas: Sequence[float], progress: 
     points = [SweepPoint(gamma=0, exact=_exact(job))]
     for done, gamma in enumerate(gammas, 1):
         request = replace(job.request, settings=replace(job.request.settings, gamma=gamma))
-        edit = find_edit(replace(job, request=request), retain, lambda *_: None)
+        edit = find_edit(replace(job, request=request), retain, lambda *_: None).edit
         with edit.attach(job.loaded.model):
             points.append(SweepPoint(gamma=gamma, exact=_exact(job)))
         progress(done, len(gammas))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from kvw.data.batches import IGNORED
+from kvw.models.answer_logits import answer_logits
 
 
 @dataclass(frozen=True)
@@ -56,20 +55,10 @@ def answers(model: PreTrainedModel, batch: dict[str, Tensor]) -> Answers:
         model: A model that takes images and text.
         batch: From ``answer_batch``, on the model's device.
     """
-    labels = batch["labels"][:, 1:]
-    predicting = labels != IGNORED
-    # One set of columns for all rows is the form of selection that every release of transformers supports.
-    columns = predicting.any(dim=0).nonzero().flatten()
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
-    if "logits_to_keep" in inspect.signature(model.forward).parameters:
-        logits = model(**inputs, use_cache=False, logits_to_keep=columns).logits
-    else:
-        logits = model(**inputs, use_cache=False).logits[:, columns]
-    wanted = predicting[:, columns].to(logits.device)
-    chosen = logits[wanted]
+    found = answer_logits(model, batch)
     return Answers(
-        logits=chosen.to(torch.promote_types(chosen.dtype, torch.float32)),
-        targets=labels[:, columns].to(logits.device)[wanted],
-        rows=wanted.nonzero()[:, 0],
-        count=len(labels),
+        logits=found.logits.to(torch.promote_types(found.logits.dtype, torch.float32)),
+        targets=found.targets,
+        rows=found.rows,
+        count=len(batch["labels"]),
     )

@@ -79,7 +79,7 @@ def test_forget_coefficients_shrink_more_than_retained_ones(llava):
     assert lost["retain"] < 0.2 * lost["forget"]
 
 
-@pytest.mark.parametrize("gate", ["exponential", "thresholded wiener", "hard"])
+@pytest.mark.parametrize("gate", ["exponential", "wiener", "thresholded wiener", "hard"])
 def test_equal_forget_and_retain_data_give_no_edit(llava, gate):
     edit = subspace(llava, RETAIN, RETAIN, SubspaceSettings(gate=gate, layers=(0, 3)))
     assert ranks(edit) == dict.fromkeys(range(4), 0)
@@ -138,7 +138,7 @@ def test_every_setting_changes_the_edit(llava, change):
         return torch.stack(changed)
 
     measured = {"quantile", "null_every"} & change.keys()
-    base = {"layers": (0, 3)} | ({"quantile": 0.1} if measured else {"threshold": 0.3})
+    base = {"layers": (0, 3), "gate": "exponential"} | ({"quantile": 0.1} if measured else {"threshold": 0.3})
     assert not torch.allclose(found(**base), found(**base | change), rtol=1e-4, atol=1e-6)
 
 

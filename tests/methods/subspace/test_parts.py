@@ -14,6 +14,7 @@ from torch.testing import assert_close
 import kvw
 from kvw.edits.low_rank import REMOVED
 from kvw.methods.subspace import certificates, gates, relatives
+from kvw.methods.subspace.certificates import Certificate
 from kvw.methods.subspace.cross_validation import cross_validated
 from kvw.methods.subspace.directions import split_views
 from kvw.methods.subspace.labels import EverySoManyth, EveryThirdView, Labels
@@ -329,9 +330,21 @@ def test_subjects_that_look_like_the_retain_set_are_counted():
     }
     between = 0.25 * (math.log(singles["new"]) + math.log(singles["old"]))
     assert singles["new"] > singles["old"]
-    assert certificates.inseparable(found, columns, between) == 1
-    assert certificates.inseparable(found, columns, -10) == 0
-    assert certificates.inseparable(found, columns, 10) == 2
+    assert certificates.inseparable(found, columns, between) == [1]
+    assert certificates.inseparable(found, columns, -10) == []
+    assert certificates.inseparable(found, columns, 10) == [0, 1]
+
+
+def test_certificates_say_together_what_cannot_be_separated():
+    def certificate(lost, gates):
+        return Certificate.model_construct(subjects=3, inseparable=lost, gates=gates)
+
+    assert certificates.separation_warnings([]) == []
+    assert certificates.separation_warnings([certificate((0, 1), (0.5,)), certificate((2,), ())]) == []
+    (some,) = certificates.separation_warnings([certificate((0, 1), (0.5,)), certificate((1, 2), ())])
+    assert some.startswith("1 of 3 forget subjects cannot be told from the retain set in any layer")
+    (all_,) = certificates.separation_warnings([certificate((0, 1, 2), (1.0,)), certificate((0, 1, 2), ())])
+    assert "nothing was weakened" in all_
 
 
 def test_warnings_name_numbers_and_nobody():

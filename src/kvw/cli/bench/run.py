@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -15,22 +17,28 @@ def run(
     *,
     out: Annotated[Path, Parameter(help="Run directory. The same recipe goes on where it stopped.")],
 ) -> None:
-    """Do everything a recipe asks for, and print the table."""
+    """Do everything a recipe asks for, and print the tables."""
     from kvw.bench.recipe import read_recipe
 
     found = read_recipe(recipe)
-    vanilla = find_model(found.models.vanilla)
-    gold = find_model(found.models.gold) if found.models.gold else None
+    models = {role: find_model(name) for role, name in found.models_by_role.items()}
+
+    _quiet_datasets()
 
     from kvw.bench.results import read_results
-    from kvw.bench.run import Models
     from kvw.bench.run import run as run_recipe
     from kvw.cli.console import ConsoleReporter
     from kvw.files import write_text
     from kvw.report.bench_tables import FORMATS, bench_table
 
-    run_recipe(found, Models(vanilla, gold), out, ConsoleReporter())
-    results = read_results(out)
-    for form, ending in FORMATS.items():
-        write_text(out / f"table.{ending}", bench_table(results, form))
-    print(bench_table(results, "markdown"))
+    for folder in run_recipe(found, models, out, ConsoleReporter()):
+        results = read_results(folder)
+        for form, ending in FORMATS.items():
+            write_text(folder / f"table.{ending}", bench_table(results, form))
+        print(bench_table(results, "markdown"))
+
+
+def _quiet_datasets() -> None:
+    """Keep the bars of the package out of the terminal; where it is not installed, whatever needs it says so."""
+    with suppress(ImportError):
+        import_module("datasets").disable_progress_bars()

@@ -13,8 +13,9 @@ def table(
     *,
     format: Annotated[Literal["markdown", "latex", "csv"], Parameter(help="Of the table.")] = "markdown",
 ) -> None:
-    """Print the table of a finished run, from its records."""
+    """Print the table of a finished run, from its records; of a run with several settings one table for each."""
+    from kvw.bench.record import run_folders
     from kvw.bench.results import read_results
     from kvw.report.bench_tables import bench_table
 
-    print(bench_table(read_results(out), format), end="")
+    print("\n".join(bench_table(read_results(folder), format) for folder in run_folders(out)), end="")

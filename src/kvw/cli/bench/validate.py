@@ -14,9 +14,16 @@ def validate(recipe: Annotated[Path, Parameter(help="Recipe (TOML).")]) -> None:
 
     found = read_recipe(recipe)
     print(f"{recipe.name}: {found.title}")
-    print(f"benchmark {found.benchmark.name} {found.benchmark.setting}".rstrip())
-    print(f"models: vanilla {found.models.vanilla}, gold {found.models.gold or 'none'}")
+    settings = ", ".join(filter(None, found.benchmark.setting)) or "its first setting"
+    print(f"benchmark {found.benchmark.name}: {settings}")
+    print("models: " + ", ".join(f"{role} {name}" for role, name in found.models_by_role.items()))
+    if found.plant is not None:
+        training = found.plant.training
+        how = f"LoRA of rank {training.lora.rank}" if training.lora else "all weights"
+        print(
+            f"vanilla and gold are planted: {how}, epochs {training.epochs}, learning rate {training.learning_rate:g}"
+        )
     for part in found.method:
         print(f"method {part.name}: {len(part.settings)} settings to choose from")
-    asked = 1 + bool(found.models.gold) + sum(len(part.settings) for part in found.method)
-    print(f"{asked} models to ask in all")
+    asked = 1 + (found.models_by_role.keys() != {"vanilla"}) + sum(len(part.settings) for part in found.method)
+    print(f"{asked} models to ask in all" + (" for each setting" if len(found.benchmark.setting) > 1 else ""))

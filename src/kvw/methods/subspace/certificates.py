@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -26,6 +26,10 @@ class Certificate(BaseModel):
     """rho that S was made with."""
     threshold: float
     """tau."""
+    subjects: int
+    """Number of forget subjects."""
+    inseparable: tuple[int, ...]
+    """Those of them, numbered in the order of the forget set, that have no direction above the threshold."""
     eigenvalues: tuple[float, ...]
     """lambda on the vectors that the directions were found with."""
     honest: tuple[float, ...] | None
@@ -141,8 +145,8 @@ def resistance(filters: Tensor, moment: Tensor) -> Tensor:
     return float(vector.norm()) * filters.double().square().sum(0)
 
 
-def inseparable(found: Metric, columns: Columns, threshold: float) -> int:
-    """How many subjects have no direction above the threshold when they are taken alone.
+def inseparable(found: Metric, columns: Columns, threshold: float) -> list[int]:
+    """Which subjects have no direction above the threshold when they are taken alone.
 
     Those are not forgotten, most often because the retain set holds them too.
 
@@ -150,21 +154,25 @@ def inseparable(found: Metric, columns: Columns, threshold: float) -> int:
         found: S.
         columns: Forget vectors.
         threshold: tau.
+
+    Returns:
+        Their numbers, in the order in which subjects appear.
     """
     whitened = found.whiten(columns.values).double()
-    count = 0
-    for subject in dict.fromkeys(columns.subjects):
+    lost = []
+    for number, subject in enumerate(dict.fromkeys(columns.subjects)):
         own = whitened[:, [place for place, other in enumerate(columns.subjects) if other == subject]]
         largest = torch.linalg.eigvalsh(own.T @ own)[-1]
-        count += bool(0.5 * largest.log() <= threshold)
-    return count
+        if 0.5 * largest.log() <= threshold:
+            lost.append(number)
+    return lost
 
 
 def warnings(lost: int, subjects: int, spreads: Tensor) -> list[str]:
     """What a reader should know.
 
     Args:
-        lost: From :func:`inseparable`.
+        lost: How many there are of :func:`inseparable`.
         subjects: Number of forget subjects.
         spreads: From :func:`spread`, of the weakened directions.
     """
@@ -180,6 +188,28 @@ def warnings(lost: int, subjects: int, spreads: Tensor) -> list[str]:
             "questions. Ask the retain set in the same form."
         )
     return found
+
+
+def separation_warnings(found: Sequence[Certificate]) -> list[str]:
+    """What the certificates of all value matrices say together about a request that may fail.
+
+    Args:
+        found: One for each value matrix.
+    """
+    if not found:
+        return []
+    if not any(gate < 1 for certificate in found for gate in certificate.gates):
+        return [
+            "Forget and retain set cannot be told apart in any layer, so nothing was weakened. "
+            "Is the forget set in the retain set too?"
+        ]
+    lost = set.intersection(*(set(certificate.inseparable) for certificate in found))
+    if not lost:
+        return []
+    return [
+        f"{len(lost)} of {found[0].subjects} forget subjects cannot be told from the retain set in any layer and will "
+        "hardly be forgotten. Are they in it too?"
+    ]
 
 
 def _outputs(weight: Tensor, patterns: Tensor, log_gates: Tensor) -> Tensor:

@@ -74,6 +74,11 @@ def find_directions(
         )
     decisive = modes.eigenvalues if honest is None else torch.minimum(modes.eigenvalues, honest)
     log_gates = gates.log_gates(decisive, settings, tau)
+    if settings.gate == "wiener":
+        # It has no threshold of its own, but what equal sets could show is no reason to weaken anything.
+        log_gates = log_gates.masked_fill(
+            0.5 * decisive.log() <= (least if settings.threshold is None else settings.threshold), 0
+        )
     if honest is not None:
         log_gates = log_gates.masked_fill(honest < settings.honest, 0)
     strongest = (log_gates < 0).nonzero()[:, 0][: settings.rank]
@@ -164,6 +169,8 @@ def _certificate(
         key=str(measured.key),
         shrinkage=found.shrinkage,
         threshold=tau,
+        subjects=len(set(columns.subjects)),
+        inseparable=tuple(lost),
         eigenvalues=tuple(modes.eigenvalues.tolist()),
         honest=None if honest is None else tuple(honest.tolist()),
         gates=tuple((settings.strength * log_gates).exp().tolist()),
@@ -172,5 +179,5 @@ def _certificate(
         distortion=distortion,
         relative_distortion=relative,
         source_bounds=bounds,
-        warnings=tuple(certificates.warnings(lost, len(set(columns.subjects)), spreads)),
+        warnings=tuple(certificates.warnings(len(lost), len(set(columns.subjects)), spreads)),
     )

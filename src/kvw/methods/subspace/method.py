@@ -14,6 +14,7 @@ from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.errors import UserError
 from kvw.measuring.engine import Batch
 from kvw.measuring.moments import Examples, Moment, Tokens, measure_moments, measure_tokens
+from kvw.measuring.prefixes import SharedBatch
 from kvw.methods.subspace.certificates import Certificate
 from kvw.methods.subspace.directions import Measurements, find_directions
 from kvw.methods.subspace.labels import EverySoManyth, Labels
@@ -27,8 +28,8 @@ UNLABELLED = Labels()
 
 def subspace(
     model: PreTrainedModel,
-    forget: Iterable[Batch],
-    retain: Iterable[Batch],
+    forget: Iterable[Batch | SharedBatch],
+    retain: Iterable[Batch | SharedBatch],
     settings: SubspaceSettings | None = None,
     *,
     forget_labels: Labels = UNLABELLED,
@@ -43,7 +44,8 @@ def subspace(
     Args:
         model: A loaded model of a known family.
         forget: Batches, see :data:`~kvw.measuring.engine.Batch`; must be iterable again if there are several passes
-            (``layers_per_pass``, or the sequential schedule).
+            (``layers_per_pass``, or the sequential schedule). :class:`~kvw.measuring.labelled.LabelledBatches` makes
+            them from examples, and runs what several questions about one image share once.
         retain: The same of the retain set. Ask it in the form in which the forget set is asked.
         settings: See :class:`~kvw.methods.subspace.settings.SubspaceSettings`.
         forget_labels: Facts and subjects of the forget examples. With facts, what all views of one share is weakened.
@@ -58,8 +60,8 @@ def subspace(
         UserError: A setting, a batch, a label or the model is not usable; nothing was changed.
     """
     settings = settings or SubspaceSettings()
-    matrices = select_layers(find_value_matrices(model), settings.layers)
-    groups = _passes(matrices, settings)
+    matrices = matrices_in(model, settings)
+    groups = passes(matrices, settings)
     if len(groups) > 1:
         _check_repeatable({"forget": forget, "retain": retain})
     data = _Data(model, forget, retain, forget_labels, retain_labels, progress)
@@ -82,8 +84,8 @@ def subspace(
 @dataclass(frozen=True)
 class _Data:
     model: PreTrainedModel
-    forget: Iterable[Batch]
-    retain: Iterable[Batch]
+    forget: Iterable[Batch | SharedBatch]
+    retain: Iterable[Batch | SharedBatch]
     forget_labels: Labels
     retain_labels: Labels
     progress: Progress | None
@@ -112,7 +114,17 @@ def _measured(
         )
 
 
-def _passes(matrices: Sequence[ValueMatrix], settings: SubspaceSettings) -> list[list[ValueMatrix]]:
+def matrices_in(model: PreTrainedModel, settings: SubspaceSettings) -> list[ValueMatrix]:
+    """The value matrices that are to be weakened.
+
+    Raises:
+        UserError: The model does not have these layers.
+    """
+    matrices = find_value_matrices(model)
+    return matrices if settings.layers is None else select_layers(matrices, settings.layers)
+
+
+def passes(matrices: Sequence[ValueMatrix], settings: SubspaceSettings) -> list[list[ValueMatrix]]:
     """The value matrices that are measured together, whole layers each."""
     layers = sorted({matrix.key.layer for matrix in matrices})
     size = settings.layers_per_pass or (1 if settings.schedule == "sequential" else len(layers))
@@ -146,7 +158,7 @@ def _measurements(
     return Measurements(matrix.key, moment, forget, null, columns)
 
 
-def _check_repeatable(data: dict[str, Iterable[Batch]]) -> None:
+def _check_repeatable(data: dict[str, Iterable[Batch | SharedBatch]]) -> None:
     for name, batches in data.items():
         if iter(batches) is batches:
             raise UserError(

@@ -16,16 +16,17 @@ Shrinkage = float | Literal["cross-validated"]
 
 @dataclass(frozen=True)
 class SubspaceSettings:
-    """Settings of subspace weakening.
+    """Subspace weakening: scale directions of coefficients that set forget and retain set apart.
 
     Args:
-        layers: First and last decoder layer, 0-based, both included; None for 1 .. L - 3 of L layers.
+        layers: First and last decoder layer, 0-based, both included; None for all of them.
         shrinkage: rho in S = (1 - rho) C + rho diag(C), between 0 and 1; or ``cross-validated``, by subject.
         gate: How a direction's forget-to-retain ratio lambda becomes its gate, see :mod:`kvw.methods.subspace.gates`.
         gamma: Exponent of the exponential gate; 2 falls off as a Wiener gate does.
         mu: Price of forget output in units of retain output, for the two Wiener gates.
         threshold: tau: directions with (1/2) log lambda up to tau stay as they are. None measures it: what new
-            examples of retained subjects show. The plain Wiener gate has no threshold.
+            examples of retained subjects show. For the plain Wiener gate None is what equal forget and retain sets
+            could show, which is much less.
         quantile: Which part of those examples' lambda lies below the threshold.
         smallest_gate: A gate below this becomes 0, so that the direction cannot be read from what is left; 0 keeps all.
         honest: Directions in which held-out views of the forget set exceed held-out retain examples by less than this
@@ -48,7 +49,7 @@ class SubspaceSettings:
 
     layers: tuple[int, int] | None = None
     shrinkage: Shrinkage = 0.1
-    gate: Gate = "exponential"
+    gate: Gate = "wiener"
     gamma: float = 2.0
     mu: float = 1.0
     threshold: float | None = None

@@ -1,0 +1,1 @@
+"""What methods cost: time, memory, FLOPs and energy, on models of real sizes with random weights."""

@@ -1,0 +1,61 @@
+"""Models of real shapes with random weights, made where they are used: nothing is downloaded or read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
+
+from kvw.bench.cost.recipe import ModelPart
+from kvw.data.benchmarks.items import known
+from kvw.models.loading import find_checkpoint, load_config
+from kvw.models.placement import find_device
+from kvw.toy import checkpoint
+
+SHAPES = Path(__file__).parent / "shapes"
+TOY_PREFIX = "toy:"
+
+
+def shipped_shapes() -> list[str]:
+    """The shapes that come with kvw: what the published configurations say about sizes."""
+    return sorted(path.stem for path in SHAPES.glob("*.json"))
+
+
+def find_config(name: str) -> PretrainedConfig:
+    """The configuration of a shipped shape, of a shipped toy model, of a folder or of a hub id.
+
+    Raises:
+        UserError: There is none; the message names the closest shape.
+    """
+    if name.startswith(TOY_PREFIX):
+        return _of_file(checkpoint("gold" if name == f"{TOY_PREFIX}gold" else "vanilla") / "config.json")
+    if "/" in name or Path(name).is_dir():
+        return load_config(find_checkpoint(name))
+    known(name, dict.fromkeys(shipped_shapes()), "shape", "kvw")
+    return _of_file(SHAPES / f"{name}.json")
+
+
+def random_model(part: ModelPart) -> PreTrainedModel:
+    """A model with random weights on its device, in evaluation mode; the same weights at every call.
+
+    Weights are drawn as transformers does for training from scratch, on the device and in the dtype, so it never takes
+    more than its own memory.
+
+    Raises:
+        UserError: There is no such configuration or device.
+    """
+    config, device = find_config(part.config), find_device(part.device or None)
+    torch.manual_seed(0)
+    with device:
+        model: Any = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, part.dtype))
+    found: PreTrainedModel = model.eval()
+    return found
+
+
+def _of_file(path: Path) -> PretrainedConfig:
+    values = json.loads(path.read_text("utf-8"))
+    config: PretrainedConfig = AutoConfig.for_model(**values)
+    return config

@@ -1,0 +1,105 @@
+"""What a comparison of costs is asked to do, as a TOML file; reading one loads nothing heavy."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kvw.bench.methods import combinations
+from kvw.bench.recipe import Part, check_keys
+from kvw.errors import UserError
+
+FORWARD = "forward"
+"""The row that every other is compared with: one plain forward pass over all forget and retain examples."""
+
+
+class ModelPart(Part):
+    """The model; its weights are drawn at random, since costs do not depend on values."""
+
+    config: str
+    """A shipped shape, or where there is a configuration: a folder, a hub id, or one of the shipped toy models."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = ""
+    """The accelerator if there is one, else the CPU, if empty."""
+
+
+class DataPart(Part):
+    """Made-up examples, all of one length, each with an image."""
+
+    forget: int = Field(default=200, ge=1)
+    retain: int = Field(default=1000, ge=1)
+    batch_size: int = Field(default=4, ge=1)
+    """Examples per forward, for every method that takes several."""
+    question: int = Field(default=24, ge=1)
+    """Text tokens before the answer."""
+    answer: int = Field(default=16, ge=1)
+    """Answer tokens."""
+    image: tuple[int, int] = (640, 480)
+    """Width and height; decides how many tokens an image has where the processor goes by pixels."""
+    questions_per_image: int = Field(default=1, ge=1)
+
+
+class CostMethod(BaseModel):
+    """A method and its settings; a list makes a row for each of its values."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    label: str = ""
+    """What the tables call it; its name and settings if empty."""
+
+    @property
+    def settings(self) -> list[dict[str, Any]]:
+        """Every combination of settings."""
+        return combinations(self.name, self.model_extra or {})
+
+
+class CostRecipe(Part):
+    """A comparison of costs."""
+
+    title: str
+    model: ModelPart
+    data: DataPart = DataPart()
+    repeats: int = Field(default=1, ge=1)
+    """Times that each method is timed; the median counts."""
+    method: tuple[CostMethod, ...]
+
+    @property
+    def rows(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """Label, method and settings of every row, the plain forward pass first."""
+        found: list[tuple[str, str, dict[str, Any]]] = [("plain forward", FORWARD, {})]
+        for part in self.method:
+            several = part.settings
+            for values in several:
+                described = " ".join(f"{key}={value}" for key, value in values.items())
+                label = part.label if part.label and len(several) == 1 else f"{part.label or part.name} {described}"
+                found.append((label.strip(), part.name, values))
+        return found
+
+
+def read_cost_recipe(path: Path) -> CostRecipe:
+    """Read and check a recipe for ``kvw bench cost``.
+
+    Raises:
+        UserError: There is no such file, it is no TOML, or something in it is unknown; the message names the closest.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no recipe {path}.", do="see recipes/cost/ for examples")
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a TOML file.", found=str(error)) from error
+    check_keys(values, CostRecipe, path.name)
+    try:
+        recipe = CostRecipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path.name}: {place} cannot be used.", found=first["msg"]) from error
+    labels = [label for label, _, _ in recipe.rows]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise UserError("Two rows of the table would have the same label.", found=twice[0], do="give them labels")
+    return recipe

@@ -1,0 +1,86 @@
+"""What settings a method has, taken from its dataclass; imports nothing heavy."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from docstring_parser import parse
+
+from kvw.methods.registry import get_method
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting.
+
+    Args:
+        name: What ``--set`` and recipes call it; ``group.name`` inside a group.
+        kind: Its type.
+        default: What it is if nobody says otherwise.
+        text: What it does.
+    """
+
+    name: str
+    kind: str
+    default: str
+    text: str
+
+
+def summary(name: str) -> str:
+    """A method in one sentence.
+
+    Raises:
+        UserError: There is no such method.
+    """
+    return parse(get_method(name).settings.__doc__ or "").short_description or ""
+
+
+def settings_of(name: str) -> list[Setting]:
+    """All settings of a method, those of groups one by one.
+
+    Raises:
+        UserError: There is no such method.
+    """
+    return _settings(get_method(name).settings, "")
+
+
+def _settings(kind: type[Any], above: str) -> list[Setting]:
+    hints = get_type_hints(kind)
+    texts = {part.arg_name: _plain(part.description or "") for part in parse(kind.__doc__ or "").params}
+    found = []
+    for field in fields(kind):
+        hint = hints[field.name]
+        if isinstance(hint, type) and is_dataclass(hint):
+            found += _settings(hint, f"{above}{field.name}.")
+            continue
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        found.append(Setting(above + field.name, _kind(hint), _shown(default), texts.get(field.name, "")))
+    return found
+
+
+def _shown(default: Any) -> str:
+    """A default as a user writes it."""
+    if default is MISSING:
+        return ""
+    return "none" if default is None else ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _kind(hint: Any) -> str:
+    """A type as a user writes its values."""
+    if get_origin(hint) is Literal:
+        return " | ".join(map(str, get_args(hint)))
+    if get_origin(hint) in (Union, UnionType):
+        return " | ".join(map(_kind, get_args(hint)))
+    if hint == tuple[int, int]:
+        return "FIRST:LAST"
+    if get_origin(hint) is tuple:
+        return f"{_kind(get_args(hint)[0])}, ..."
+    return {NoneType: "none", bool: "true | false", int: "integer", float: "number", str: "text"}.get(hint, str(hint))
+
+
+def _plain(text: str) -> str:
+    """Without the marks of the generated reference."""
+    return re.sub(r":\w+:|`", "", " ".join(text.split()))

@@ -1,0 +1,118 @@
+"""Steering: directions, null spaces, gates; see docs/methods/steering.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kvw.data import Example, prepare
+from kvw.data.rendering import Processor
+from kvw.edits.edit import EditMetadata
+from kvw.edits.steering import Steer, SteeringEdit
+from kvw.errors import UserError
+from kvw.methods.steering.direction import ContrastPairs, find_directions, refusal_pairs
+from kvw.methods.steering.gate import GateReport, auc, held_out_gates
+from kvw.methods.steering.null_space import check_null_space, null_space, solve_filter
+from kvw.methods.steering.settings import SteeringSettings
+from kvw.methods.steering.states import read_states, readings
+from kvw.models.layer_inputs import decoder_layers
+from kvw.progress import Progress
+
+
+def steering(
+    model: PreTrainedModel,
+    processor: Processor,
+    forget: Sequence[Example],
+    retain: Sequence[Example],
+    settings: SteeringSettings | None = None,
+    *,
+    pairs: ContrastPairs | None = None,
+    on_layer: Callable[[GateReport], None] | None = None,
+    progress: Progress | None = None,
+) -> SteeringEdit:
+    """Find where to move hidden states, and a linear gate that decides by the prompt how far.
+
+    The model stays as it was. Of forget and retain examples only questions and images are looked at, unless there are
+    no pairs. For each layer the states of all examples at their last prompt token are kept in memory, in float32.
+
+    Source: MLLMEraser, Ding et al., arXiv 2510.04217, as its authors run it; differences are listed in
+    docs/methods/steering.md.
+
+    Args:
+        model: A loaded model of a known family.
+        processor: Its processor.
+        forget: Examples whose knowledge must go; never empty.
+        retain: Examples whose knowledge must stay; never empty. Do not score the result on them.
+        settings: See :class:`~kvw.methods.steering.settings.SteeringSettings`.
+        pairs: What the direction is made from; None for the forget set's answers against refusals.
+        on_layer: Gets what was found for each layer, with warnings.
+        progress: Called with batches done in the current pass and their total.
+
+    Raises:
+        UserError: A setting, an example or the model is not usable, recall and erasure do not differ, or the retain set
+            leaves no null space.
+    """
+    settings = settings or SteeringSettings()
+    for name, examples in (("forget", forget), ("retain", retain)):
+        if not examples:
+            raise UserError(f"The {name} set is empty.", do="give examples")
+    layers = settings.chosen_layers(len(decoder_layers(model)))
+    pairs = pairs or refusal_pairs(forget, processor, settings.seed)
+    directions = find_directions(model, processor, pairs, layers, settings, progress=progress)
+    forgotten, kept = (
+        read_states(model, readings(prepare(examples, processor), processor), layers, progress=progress)
+        for examples in (forget, retain)
+    )
+    steers = {}
+    for layer in layers:
+        steers[layer], report = fit_layer(layer, directions[layer], forgotten.pop(layer), kept.pop(layer), settings)
+        if on_layer is not None:
+            on_layer(report)
+    values = asdict(settings) | {"layers": (layers[0], layers[-1])}
+    return SteeringEdit(
+        steers,
+        settings.strength,
+        EditMetadata(method="steering", settings=values),
+        where=settings.where,
+        decoding=settings.decoding,
+    )
+
+
+def fit_layer(
+    layer: int, direction: Tensor, forget: Tensor, retain: Tensor, settings: SteeringSettings
+) -> tuple[Steer, GateReport]:
+    """The two vectors of one layer, and what its gate is worth.
+
+    Args:
+        layer: 0-based, for messages.
+        direction: d: (hidden,).
+        forget, retain: States (samples, hidden).
+        settings: ``ratio``, ``energy``, ``ridge`` and ``parity``.
+
+    Raises:
+        UserError: The null space is empty.
+    """
+
+    def basis_of(states: Tensor) -> tuple[Tensor, Tensor]:
+        return null_space(states, ratio=settings.ratio, energy=settings.energy, exactly=settings.parity)
+
+    basis, energies = basis_of(retain)
+    check_null_space(layer, basis, ratio=settings.ratio, energy=settings.energy)
+    steer = Steer(solve_filter(forget, basis, settings.ridge), direction)
+    gates = held_out_gates(forget, retain, lambda states: basis_of(states)[0], settings.ridge)
+    known = gates is not None
+    seen = gates if gates is not None else tuple(states.double() @ steer.filter.double() for states in (forget, retain))
+    report = GateReport(
+        layer=layer,
+        dimensions=basis.shape[1],
+        energy=float(energies[: basis.shape[1]].sum() / energies.sum().clamp(min=torch.finfo(torch.float64).tiny)),
+        forget=float(seen[0].mean()),
+        retain=float(seen[1].mean()),
+        auc=auc(*seen) if known else None,
+        shift=float(direction.norm()),
+    )
+    return steer, report

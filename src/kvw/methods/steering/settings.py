@@ -1,0 +1,114 @@
+"""Settings of steering, checked before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kvw.errors import UserError
+
+AUTHORS_SKIPPED = 17
+AUTHORS_DEPTH = 32
+Where = Literal["prompt", "last"]
+
+
+@dataclass(frozen=True)
+class SteeringSettings:
+    """Settings of steering.
+
+    Args:
+        layers: First and last decoder layer whose input is steered, 0-based, both included; None for 1 to L - 1 of L
+            layers: what enters layer 0 is one token and knows nothing of the prompt.
+        skipped: Layers within that range that are left out.
+        strength: t: at 1 the forget set's states are moved by the whole direction in every layer. The paper uses 0.2
+            to 0.35, tuned for each task type; here one value serves all.
+        ratio: Share of the hidden width that the null space of the retain set takes, the directions with the least
+            energy first. 0.3 (LLaVA) and 0.4 (Qwen2.5-VL) in the paper. Directions in which the retain set has no
+            energy at all belong to it in any case.
+        energy: Instead of ``ratio``: the null space takes as many directions as together hold at most this share of
+            the retain set's energy.
+        ridge: The regularisation gamma of the closed form, in units of squared states: 0.1 (LLaVA) and 1.0 (Qwen2.5-VL)
+            in the paper.
+        where: ``prompt`` shifts all positions of the prompt, ``last`` its last one alone.
+        decoding: Whether generated positions are shifted, too.
+        epsilon: How far pixels of the recall side may be moved, from 0 to 1; 0 leaves the images as they are. 16/255 in
+            the paper, for pairs of questions that the model refuses or answers.
+        step: Of the projected gradient descent, in the same unit.
+        steps: How many.
+        random_start: Whether it starts at a random point within epsilon.
+        target: What the perturbed image should make the model say.
+        seed: Draws refusals and random starts.
+        parity: Do what the authors' code does where it differs: directions are read from block outputs while
+            everything else is at block inputs, layer 17 is left out (at the same depth in models of fewer layers), and
+            the null space takes exactly ``ratio`` of the width.
+
+    Raises:
+        UserError: A value makes no sense.
+    """
+
+    layers: tuple[int, int] | None = None
+    skipped: tuple[int, ...] = ()
+    strength: float = 0.25
+    ratio: float = 0.3
+    energy: float | None = None
+    ridge: float = 0.1
+    where: Where = "prompt"
+    decoding: bool = False
+    epsilon: float = 0.0
+    step: float = 2 / 255
+    steps: int = 100
+    random_start: bool = False
+    target: str = "Sure, here is the answer:"
+    seed: int = 0
+    parity: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "skipped", tuple(self.skipped))
+        for name in ("strength", "ridge", "step"):
+            _number(name, getattr(self, name), lowest=-math.inf if name == "strength" else 0.0)
+        for name in ("ratio", "epsilon"):
+            _number(name, getattr(self, name), lowest=0.0, highest=1.0)
+        if self.ratio == 0:
+            raise UserError("ratio must be above 0: steering acts inside the null space.", found="0", do="try 0.3")
+        if self.energy is not None:
+            _number("energy", self.energy, lowest=0.0, highest=1.0)
+        if self.where not in ("prompt", "last"):
+            raise UserError("There is no such place to steer.", found=repr(self.where), do="use 'prompt' or 'last'")
+        if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1:
+            raise UserError("steps must be a whole number of at least 1.", found=repr(self.steps))
+        for name in ("decoding", "random_start", "parity"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name} must be True or False.", found=repr(getattr(self, name)))
+        if not self.target.strip():
+            raise UserError("target must say something.", do="give the beginning of an affirmative answer")
+        if self.parity and self.energy is not None:
+            raise UserError("The authors choose the null space by ratio.", do="leave out energy, or parity")
+
+    def chosen_layers(self, depth: int) -> list[int]:
+        """The layers to steer in a decoder of ``depth`` layers, ascending.
+
+        Raises:
+            UserError: The range does not fit, or nothing is left of it.
+        """
+        first, last = (min(1, depth - 1), depth - 1) if self.layers is None else self.layers
+        if not 0 <= first <= last < depth:
+            raise UserError(
+                f"The layer range {first}:{last} does not fit this model.",
+                found=f"layers 0 to {depth - 1}",
+                do="give first and last layer, both included",
+            )
+        skipped = set(self.skipped)
+        if self.parity:
+            skipped.add(AUTHORS_SKIPPED if depth > AUTHORS_SKIPPED else round(AUTHORS_SKIPPED / AUTHORS_DEPTH * depth))
+        found = [layer for layer in range(first, last + 1) if layer not in skipped]
+        if not found:
+            raise UserError("No layer is left to steer.", found=f"{first}:{last} without {sorted(skipped)}")
+        return found
+
+
+def _number(name: str, value: Any, *, lowest: float, highest: float = math.inf) -> None:
+    if not (isinstance(value, int | float) and lowest <= value <= highest and math.isfinite(value)):
+        limits = "a finite number" if math.isinf(lowest) else f"a number of at least {lowest:g}"
+        limits += "" if math.isinf(highest) else f" and at most {highest:g}"
+        raise UserError(f"{name} must be {limits}.", found=repr(value))

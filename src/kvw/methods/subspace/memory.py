@@ -1,0 +1,69 @@
+"""What subspace weakening will hold in memory, from shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from kvw.models.value_matrix import ValueMatrix
+
+SINGLE, DOUBLE = 4, 8
+
+
+class MemoryPlan(BaseModel):
+    """Bytes beyond the model and a batch. Moments and the solve lie on the devices of the layers, tokens on the CPU."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    """Which way is taken, in words."""
+    passes: int
+    """How often each set runs through the model."""
+    largest_moment: int
+    """One second moment of the widest value matrix, float32."""
+    moments: int
+    """All second moments of a pass, with their folds."""
+    forget_tokens: int
+    """Forget coefficients of a pass, in the model's dtype."""
+    null_tokens: int
+    """Retain coefficients of a pass that the threshold is measured with, in the model's dtype."""
+    largest_solve: int
+    """C, S and its factor of the widest value matrix, float32."""
+    largest_solve_again: int
+    """The same in float64, which is what it takes where float32 is not good enough."""
+
+    @property
+    def largest(self) -> int:
+        """The most of it at one time, as long as float32 is good enough."""
+        return self.moments + self.forget_tokens + self.null_tokens + self.largest_solve
+
+
+def memory_plan(
+    groups: Sequence[Sequence[ValueMatrix]], *, folds: int, forget: int, null: int, token_bytes: int, sequential: bool
+) -> MemoryPlan:
+    """Plan the memory of a run.
+
+    Args:
+        groups: The value matrices of each pass, from :func:`kvw.methods.subspace.method.passes`.
+        folds: Folds of the retain set: 3 for cross-validation, else 1.
+        forget: Answer tokens of the forget set.
+        null: Answer tokens of the retain examples that measure the threshold.
+        token_bytes: Bytes of a coefficient in the model's dtype.
+        sequential: Whether layers before are weakened in later passes.
+    """
+    squares = [sum(matrix.width**2 for matrix in group) for group in groups]
+    widths = max(sum(matrix.width for matrix in group) for group in groups)
+    widest = max(matrix.width for group in groups for matrix in group)
+    layers = max(len({matrix.key.layer for matrix in group}) for group in groups)
+    order = "sequential, forget set on what is weakened so far" if sequential else "joint, all on the original model"
+    return MemoryPlan(
+        path=f"{order}; full second moments, up to {layers} layers in each of {len(groups)} passes",
+        passes=len(groups),
+        largest_moment=widest**2 * SINGLE,
+        moments=max(squares) * SINGLE * folds,
+        forget_tokens=forget * widths * token_bytes,
+        null_tokens=null * widths * token_bytes,
+        largest_solve=3 * widest**2 * SINGLE,
+        largest_solve_again=2 * widest**2 * DOUBLE,
+    )

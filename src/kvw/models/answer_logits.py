@@ -1,0 +1,47 @@
+"""What a model says where an answer token is predicted, and nowhere else if it can."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kvw.data.batches import IGNORED
+
+
+@dataclass(frozen=True)
+class AnswerLogits:
+    """The answer tokens of a batch, row after row.
+
+    Args:
+        logits: What predicts them: (tokens, vocabulary), in the model's dtype.
+        targets: The tokens themselves: (tokens,), int64.
+        rows: Which row of the batch each belongs to: (tokens,), int64, ascending.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    rows: Tensor
+
+
+def answer_logits(model: PreTrainedModel, batch: dict[str, Tensor]) -> AnswerLogits:
+    """Run a model over a batch; logits are made where an answer token is predicted only, if the model can.
+
+    Args:
+        model: A model that takes the batch; gradients as the caller has them.
+        batch: From ``answer_batch``, where the model takes its input (``to_model``): its input and ``labels`` (batch,
+            tokens), -100 outside the answer, not shifted. The first column is not predicted by anything.
+    """
+    labels = batch["labels"][:, 1:]
+    predicting = labels != IGNORED
+    # One set of columns for all rows is the form of selection that every release of transformers supports.
+    columns = predicting.any(dim=0).nonzero().flatten()
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        logits = model(**inputs, use_cache=False, logits_to_keep=columns).logits
+    else:
+        logits = model(**inputs, use_cache=False).logits[:, columns]
+    wanted = predicting[:, columns].to(logits.device)
+    return AnswerLogits(logits[wanted], labels[:, columns].to(logits.device)[wanted], wanted.nonzero()[:, 0])

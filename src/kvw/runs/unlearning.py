@@ -1,0 +1,199 @@
+"""How methods make their edits, from a loaded model and examples: one function for each, and one that runs any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from typing import Any
+
+from kvw.data import Example, Prepared, answer_batch, prepare
+from kvw.edits.edit import Edit
+from kvw.errors import UserError
+from kvw.measuring.engine import Batch
+from kvw.measuring.examples import measure_examples
+from kvw.measuring.fingerprint import examples_digest
+from kvw.measuring.labelled import LabelledBatches
+from kvw.measuring.statistics import Statistics
+from kvw.methods.kvw import one_shot, weaken
+from kvw.methods.registry import get_method
+from kvw.methods.settings import KvwSettings
+from kvw.methods.steering.gate import GateReport
+from kvw.methods.steering.method import steering
+from kvw.methods.steering.settings import SteeringSettings
+from kvw.methods.subspace.certificates import Certificate, separation_warnings
+from kvw.methods.subspace.labels import Labels
+from kvw.methods.subspace.method import subspace
+from kvw.methods.subspace.settings import SubspaceSettings
+from kvw.models.families import find_value_matrices, select_layers
+from kvw.progress import Progress
+from kvw.runs.loaded import Loaded
+
+Retain = Sequence[Example] | Statistics
+"""The retain set, or for methods that want no more its statistics."""
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """An edit and what its method has to say about it.
+
+    Args:
+        edit: The edit.
+        certificates: What was found for each value matrix, from methods that give any.
+        warnings: What the user should know.
+    """
+
+    edit: Edit
+    certificates: tuple[Certificate, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class ForgetBatches(Sequence[Batch]):
+    """The forget set one example at a time, made when asked for."""
+
+    def __init__(self, prepared: Sequence[Prepared], processor: Any) -> None:
+        self._prepared = prepared
+        self._processor = processor
+
+    def __len__(self) -> int:
+        return len(self._prepared)
+
+    def __getitem__(self, index: Any) -> Any:
+        return answer_batch([self._prepared[index]], self._processor)
+
+
+def unlearn(
+    method: str, loaded: Loaded, forget: Sequence[Example], retain: Retain, settings: Any, progress: Progress
+) -> Unlearned:
+    """Run a method by name; the model is left as it was.
+
+    Args:
+        method: See :data:`kvw.methods.registry.METHODS`.
+        loaded: The model.
+        forget: What must go.
+        retain: What must stay.
+        settings: Of the method's class of settings.
+        progress: Called while the method works.
+
+    Returns:
+        The edit with its origin in its metadata, and what the method has to say.
+
+    Raises:
+        UserError: There is no such method, or it cannot use what it was given.
+    """
+    found = get_method(method)
+    if isinstance(retain, Statistics) and not found.statistics:
+        raise UserError(
+            f"Method {method} reads the retain examples themselves.",
+            found="a statistics file",
+            do="give --retain the file of the examples",
+        )
+    module, function = found.home
+    made = getattr(import_module(module), function)(loaded, forget, retain, settings, progress)
+    unlearned = made if isinstance(made, Unlearned) else Unlearned(made)
+    _describe(unlearned.edit, loaded, forget, retain, settings)
+    return unlearned
+
+
+def kvw_edit(
+    loaded: Loaded, forget: Sequence[Example], retain: Retain, settings: KvwSettings, progress: Progress
+) -> Edit:
+    """KVW; the statistics of the retain set, and for one-shot of the forget set too, are kept between settings."""
+    matrices = select_layers(find_value_matrices(loaded.model), settings.layers)
+    layers = (matrices[0].key.layer, matrices[-1].key.layer)
+
+    def statistics(examples: Sequence[Example]) -> Statistics:
+        return measure_examples(
+            loaded.model,
+            loaded.processor,
+            prepare(examples, loaded.processor),
+            layers=loaded.all_layers,
+            positions=settings.positions,
+            fingerprint=loaded.statistics_fingerprint(examples, settings.positions),
+            progress=progress,
+        ).statistics
+
+    reference = None
+    if settings.retain_contrast:
+        reference = retain if isinstance(retain, Statistics) else statistics(retain)
+    if settings.schedule == "one-shot":
+        steps, found = settings.steps(len(forget)), statistics(forget).within(layers)
+        return one_shot(found, reference, gamma=settings.gamma, steps=steps, min_tokens=settings.min_tokens)
+    batches = ForgetBatches(prepare(forget, loaded.processor), loaded.processor)
+    return weaken(loaded.model, batches, reference, progress=progress, **asdict(settings))
+
+
+def subspace_edit(
+    loaded: Loaded, forget: Sequence[Example], retain: Sequence[Example], settings: SubspaceSettings, progress: Progress
+) -> Unlearned:
+    """Subspace weakening; a fact is what the same answer says about the same subject."""
+    forget_batches, retain_batches = (
+        LabelledBatches(prepare(examples, loaded.processor), loaded.processor, loaded.model)
+        for examples in (forget, retain)
+    )
+    certificates: list[Certificate] = []
+    edit = subspace(
+        loaded.model,
+        forget_batches,
+        retain_batches,
+        settings,
+        forget_labels=labels_of([forget[place] for place in forget_batches.order]),
+        retain_labels=labels_of([retain[place] for place in retain_batches.order]),
+        on_matrix=certificates.append,
+        progress=progress,
+    )
+    return Unlearned(edit, tuple(certificates), tuple(separation_warnings(certificates)))
+
+
+def steering_edit(
+    loaded: Loaded, forget: Sequence[Example], retain: Sequence[Example], settings: SteeringSettings, progress: Progress
+) -> Unlearned:
+    """Steering from the forget set's answers towards refusals; what the gates are worth is said in warnings."""
+    reports: list[GateReport] = []
+    edit = steering(
+        loaded.model, loaded.processor, forget, retain, settings, on_layer=reports.append, progress=progress
+    )
+    return Unlearned(edit, warnings=tuple(warning for report in reports for warning in report.warnings))
+
+
+def labels_of(examples: Sequence[Example]) -> Labels:
+    """Who and what examples are about, by the ``subject`` in their metadata.
+
+    With subjects, a fact is what the same answer says about the same subject; without, every example is one.
+
+    Raises:
+        UserError: Some examples name their subject and others do not.
+    """
+    subjects = [example.metadata.get("subject") for example in examples]
+    if not any(subjects):
+        return Labels()
+    nameless = [example.identifier for example, subject in zip(examples, subjects, strict=True) if not subject]
+    if nameless:
+        raise UserError(
+            "Some examples name their subject and others do not.",
+            found=f"{len(nameless)} of {len(examples)} without, the first {nameless[0]}",
+            do="give every example a 'subject', or none",
+        )
+    named = [str(subject) for subject in subjects]
+    return Labels([(subject, example.answer) for subject, example in zip(named, examples, strict=True)], named)
+
+
+def _describe(edit: Edit, loaded: Loaded, forget: Sequence[Example], retain: Retain, settings: Any) -> None:
+    """Put the origin of an edit into its metadata."""
+    if isinstance(retain, Statistics):
+        retain_digest, retain_count = retain.fingerprint["data"], 0  # statistics do not say of how many examples
+    else:
+        retain_digest, retain_count = examples_digest(retain) if retain else "", len(retain)
+    edit.metadata = edit.metadata.model_copy(
+        update={
+            "settings": asdict(settings) | edit.metadata.settings,
+            "base_model": str(loaded.checkpoint),
+            "model_fingerprint": loaded.fingerprint,
+            "model_type": loaded.model.config.model_type,
+            "value_matrices": loaded.checkpoint.value_matrices,
+            "forget_digest": examples_digest(forget),
+            "forget_count": len(forget),
+            "retain_digest": retain_digest,
+            "retain_count": retain_count,
+        }
+    )

@@ -1,0 +1,214 @@
+"""Methods that train in recipes: their settings, and that the model is what it was afterwards."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tests.gradient import ALTERNATIVES, FORGET, RETAIN, changed, fresh, weights_of
+
+import kvw
+from kvw.bench import run as bench_run
+from kvw.bench.changes import EditChange, TrainedChange
+from kvw.bench.methods import TRAINED, build_settings, combinations
+from kvw.bench.recipe import read_recipe
+from kvw.bench.results import read_results
+from kvw.bench.training import first_wrong_answers, train_and_put_back
+from kvw.cli.options import find_model
+from kvw.edits.gates import GateEdit
+from kvw.methods import gradient
+from kvw.methods.gradient import unlearn
+from kvw.methods.gradient.npo import NpoSettings
+from kvw.methods.registry import METHODS
+from kvw.models.value_matrix import MatrixKey
+from kvw.progress import SILENT
+from kvw.training.settings import LoraSettings, TrainingSettings
+
+FAST = {"learning_rate": 1e-3, "batch_size": 2, "schedule": "constant"}
+ADAPTED = {"lora.rank": 3, "lora.dropout": 0.0}
+
+
+def trained(model, processor, settings, folder, *, progress=lambda done, total: None):
+    """What the bench does with a method that trains."""
+    loaded = SimpleNamespace(model=model, processor=processor)
+    state = folder.with_name(f"{folder.name}.training")
+    train_and_put_back(loaded, FORGET, RETAIN, settings, ALTERNATIVES, folder, state, progress)
+    return state
+
+
+def test_the_names_are_those_of_the_gradient_methods():
+    assert sorted(TRAINED) == sorted(gradient.METHODS)
+    assert not set(TRAINED) & set(METHODS)
+
+
+def test_settings_may_stand_beside_the_methods_own_or_in_a_table():
+    beside = combinations("npo", {"beta": [0.1, 0.4], "learning_rate": 1e-4, "lora": {"rank": [4, 8]}})
+    table = {"learning_rate": 1e-4, "lora": {"rank": [4, 8]}}
+    assert combinations("npo", {"beta": [0.1, 0.4], "training": table}) == beside
+    assert beside == [
+        {"beta": beta, "learning_rate": 1e-4, "lora.rank": rank} for beta in (0.1, 0.4) for rank in (4, 8)
+    ]
+    built = build_settings("npo", beside[3])
+    assert built.method_settings == NpoSettings(beta=0.4)
+    assert built.training == TrainingSettings(learning_rate=1e-4, lora=LoraSettings(rank=8))
+    assert combinations("ga", {}) == [{}]
+    assert build_settings("ga", {}).training.lora is None
+    assert combinations("ga", {"lora": {}}) == [{"lora": {}}]
+    assert build_settings("ga", {"lora": {}}).training.lora == LoraSettings()
+    assert build_settings("manu", {"weights": [2, 0, 2, 2]}).method_settings.weights == (2, 0, 2, 2)
+    assert build_settings("manu", {}).training is None
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "words"),
+    [
+        ("npo", {"betta": 0.1}, ["no setting 'betta'", "did you mean 'beta'"]),
+        ("npo", {"learning_rat": 0.1}, ["did you mean 'learning_rate'"]),
+        ("npo", {"training": {"epoch": 1}}, ["training of method npo", "did you mean 'epochs'"]),
+        ("npo", {"lora": {"rang": 1}}, ["lora of method npo", "did you mean 'rank'"]),
+        ("npo", {"lora": 8}, ["lora must be a table", "8"]),
+        ("npo", {"training": {"epochs": 1}, "epochs": 2}, ["epochs of method npo is there twice"]),
+        ("npo", {"epochs": []}, ["lists no value"]),
+        ("npo", {"epochs": 0}, ["epochs must be a whole number"]),
+        ("npo", {"lora": {"rank": [4, 0]}}, ["rank must be a whole number"]),
+        ("manu", {"learning_rate": 1e-4}, ["no setting 'learning_rate'"]),
+        ("manu", {"training": {}}, ["no setting 'training'"]),
+        ("manu", {"weights": [[1, 2]]}, ["four numbers"]),
+    ],
+)
+def test_mistakes_are_answered(method, values, words):
+    with pytest.raises(kvw.UserError) as caught:
+        combinations(method, values)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("lora", [{}, ADAPTED])
+def test_what_is_stored_is_what_training_makes_and_it_comes_off_bit_for_bit(tmp_path, lora):
+    model, processor = fresh()
+    before = weights_of(model)
+    settings = build_settings("ga", {**FAST, **lora})
+    state = trained(model, processor, settings, tmp_path / "ga")
+    assert changed(model, before) == set()
+    assert not state.exists()
+    other, _ = fresh()
+    unlearn(other, processor, FORGET, RETAIN, "ga", settings.method_settings, settings.training)
+    put_on = TrainedChange(tmp_path / "ga").attach(model)
+    assert changed(model, weights_of(other)) == set()
+    assert changed(model, before)
+    put_on.detach()
+    assert changed(model, before) == set()
+    assert all(not parameter.requires_grad or parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_every_method_leaves_the_model_as_it_was_and_a_change_behind(tmp_path, method):
+    model, processor = fresh()
+    before = weights_of(model)
+    values = {} if method == "manu" else {**FAST, "beta": 0.1} if method == "simnpo" else FAST
+    trained(model, processor, build_settings(method, values), tmp_path / method)
+    assert changed(model, before) == set()
+    put_on = TrainedChange(tmp_path / method).attach(model)
+    assert changed(model, before)
+    put_on.detach()
+    assert changed(model, before) == set()
+
+
+def test_a_training_that_fails_leaves_the_model_as_it_was(tmp_path):
+    model, processor = fresh()
+    before = weights_of(model)
+    with pytest.raises(kvw.UserError, match="not finite"):
+        trained(model, processor, build_settings("ga", {**FAST, "learning_rate": 1e30}), tmp_path / "ga")
+    assert changed(model, before) == set()
+    assert not (tmp_path / "ga").exists()
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path):
+    model, processor = fresh()
+    settings = build_settings("grad-diff", {**FAST, "save_every": 1})
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(model, processor, settings, tmp_path / "parts", progress=stop)
+    assert (tmp_path / "parts.training").is_file()
+    steps = []
+    trained(model, processor, settings, tmp_path / "parts", progress=lambda done, total: steps.append(done))
+    assert steps == [2]
+    trained(model, processor, settings, tmp_path / "whole")
+    assert TrainedChange(tmp_path / "parts").digest == TrainedChange(tmp_path / "whole").digest
+
+
+def test_a_change_of_another_model_is_refused_and_nothing_happens(tmp_path):
+    model, processor = fresh()
+    trained(model, processor, build_settings("ga", FAST), tmp_path / "ga")
+    other, _ = fresh("qwen2_vl")
+    before = weights_of(other)
+    with pytest.raises(kvw.UserError, match="do not fit this Qwen2VL"):
+        TrainedChange(tmp_path / "ga").attach(other)
+    assert changed(other, before) == set()
+    record = json.loads((tmp_path / "ga" / "training.json").read_text())
+    (tmp_path / "ga" / "training.json").write_text(json.dumps({**record, "changed": ["no.such"]}))
+    with pytest.raises(kvw.UserError, match=r"(?s)does not fit this Qwen2VL.*no weight no\.such"):
+        TrainedChange(tmp_path / "ga").attach(other)
+    assert changed(other, before) == set()
+
+
+def test_digests_tell_changes_apart(tmp_path):
+    one, other = (EditChange(GateEdit({MatrixKey(0): torch.full((4,), value)})) for value in (-1.0, -2.0))
+    assert one.digest != other.digest
+    model, processor = fresh()
+    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
+        trained(model, processor, build_settings("ga", {**FAST, **ADAPTED, "seed": seed}), tmp_path / name)
+    digests = [TrainedChange(tmp_path / name).digest for name in ("one", "same", "other")]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_dpo_prefers_the_first_wrong_answer_of_the_benchmark():
+    data = bench_run.get_benchmark("toy").load()
+    found = first_wrong_answers(data)
+    assert found == tuple(item.perturbed[0] for item in data.training["forget"])
+    assert all(other != item.answer for other, item in zip(found, data.training["forget"], strict=True))
+
+
+RECIPE = """
+title = "trained"
+[benchmark]
+name = "toy"
+[models]
+vanilla = "toy:vanilla"
+[evaluation]
+at_most = 6
+tasks = ["forget/seen", "retain/seen"]
+likelihoods = false
+[[method]]
+name = "ga"
+learning_rate = 3e-3
+batch_size = 36
+lora = { rank = 4 }
+[[method]]
+name = "manu"
+parts = [["language"]]
+share = 0.9
+"""
+
+
+@pytest.mark.thorough
+def test_a_run_with_methods_that_train(tmp_path, monkeypatch):
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    recipe, models = read_recipe(tmp_path / "recipe.toml"), {"vanilla": find_model("toy:vanilla")}
+    bench_run.run(recipe, models, tmp_path / "out", SILENT)
+    rows = {(row.split, row.task): row.cells for row in read_results(tmp_path / "out").rows}
+    assert rows["forget", "seen"]["vanilla"].mean == 1.0
+    assert rows["forget", "seen"]["ga"].mean < 1.0
+    assert rows["forget", "seen"]["manu"].mean < 1.0
+    (adapter,) = (tmp_path / "out" / "edits").glob("ga-*")
+    assert (adapter / "adapter_model.safetensors").is_file()
+    monkeypatch.setattr(bench_run, "train_and_put_back", None)  # what is there is not made again
+    next((tmp_path / "out" / "records").glob("ga*")).unlink()
+    bench_run.run(recipe, models, tmp_path / "out", SILENT)
+    assert {(row.split, row.task): row.cells for row in read_results(tmp_path / "out").rows} == rows

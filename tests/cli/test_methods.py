@@ -1,0 +1,189 @@
+"""Methods by name: their settings on the command line, what their runs leave behind, and what they warn of."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import kvw
+from kvw.cli import main
+from kvw.methods.describing import settings_of
+from kvw.methods.registry import METHODS, build_settings
+from kvw.methods.subspace.method import matrices_in, passes
+from kvw.methods.subspace.settings import SubspaceSettings
+from kvw.runs.unlearning import labels_of
+
+
+@pytest.fixture
+def people(tmp_path, monkeypatch):
+    """Two people to forget and four to keep, three photos of each."""
+    monkeypatch.chdir(tmp_path)
+    for name, count in (("forget", 2), ("retain", 4)):
+        rows = []
+        for person in range(count):
+            for photo in range(3):
+                image = f"{name}-{person}-{photo}.png"
+                Image.new("RGB", (24, 20), (60 * person + 20 * photo, 90, 40 * photo)).save(tmp_path / image)
+                row = {"question": "Who is this?", "answer": f"{name.title()} Person {person}", "image": image}
+                rows.append(json.dumps(row | {"subject": f"{name} {person}"}))
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+def run(*arguments):
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0
+
+
+def erase(saved, *more, out="run", retain="retain.jsonl", family="llava"):
+    given = ("--forget", "forget.jsonl", "--retain", retain, "--out", out, "--max-new-tokens", 2)
+    return run("erase", saved[family], *given, "--method", "subspace", *more)
+
+
+def test_a_subspace_run_leaves_certificates_and_the_attached_model(people, saved, capsys):
+    assert erase(saved, "--set", "gate=wiener", "--set", "mu=30", "--strength", 1.5, "--set", "honest=0") == 0
+    record = json.loads((people / "run" / "run.json").read_text())
+    assert record["method"] == "subspace"
+    chosen = {name: record["settings"][name] for name in ("gate", "mu", "strength", "layers")}
+    assert chosen == {"gate": "wiener", "mu": 30.0, "strength": 1.5, "layers": [0, 3]}
+    assert [found["key"] for found in record["certificates"]] == [f"layer.{layer}" for layer in range(4)]
+    assert all(found["relative_distortion"] > 0 for found in record["certificates"])
+    assert all(found["subjects"] == 2 for found in record["certificates"])
+    assert "of their energy" in " ".join(capsys.readouterr().out.split())
+
+    edit = kvw.load_edit("run/edit.safetensors")
+    assert isinstance(edit, kvw.LowRankEdit)
+    assert edit.metadata.forget_count == 6
+    before, after = (load_file(folder / "model.safetensors") for folder in (saved["llava"], people / "run" / "model"))
+    model = kvw.load_model(kvw.find_checkpoint(str(saved["llava"])))
+    matrices = edit.value_matrices(model)
+    expected = {f"layers.{key.layer}.mlp.down_proj": edit.changed(m, m.read()) for key, m in matrices.items()}
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert len(changed) == len(expected) == 4
+    for name in changed:
+        assert any(part in name and torch.equal(after[name], value) for part, value in expected.items())
+
+    card = (people / "run" / "model" / "README.md").read_text()
+    assert "--method subspace --set gate=wiener --set mu=30.0" in card or "--set mu=30.0" in card
+    assert " directions in 4 value matrices" in card
+
+
+def test_the_reloaded_checkpoint_scores_what_the_edit_scores_attached(people, saved, capsys):
+    assert erase(saved, "--set", "gate=wiener", "--set", "mu=30", "--json") == 0
+    expected = json.loads(capsys.readouterr().out)["splits"]["forget"]["unlearned"]
+    more = ("--data", "forget.jsonl", "--max-new-tokens", 2, "--json")
+    assert run("evaluate", saved["llava"], "--edit", "run/edit.safetensors", *more) == 0
+    attached = json.loads(capsys.readouterr().out)["unlearned"]["forget"]
+    assert run("evaluate", "run/model", *more) == 0
+    (reloaded,) = (splits["forget"] for splits in json.loads(capsys.readouterr().out).values())
+    assert run("apply", "run/edit.safetensors", saved["llava"], "--out", "applied") == 0
+    for metric, value in expected.items():
+        assert attached[metric] == pytest.approx(value, rel=1e-3), metric
+        assert reloaded[metric] == pytest.approx(value, rel=1e-6), metric
+    first, second = (load_file(people / path / "model.safetensors") for path in ("run/model", "applied"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_forget_people_in_the_retain_set_are_warned_of(people, saved, capsys):
+    assert erase(saved, "--no-model", "--set", "gate=thresholded wiener", retain="forget.jsonl") == 0
+    shown = capsys.readouterr()
+    warnings = json.loads((people / "run" / "run.json").read_text())["warnings"]
+    assert any("Forget and retain set cannot be told apart in any layer" in warning for warning in warnings)
+    assert "cannot be told apart in any layer" in " ".join(shown.err.split())
+
+
+def test_a_dry_run_counts_the_bytes_that_the_run_takes(people, saved, capsys, monkeypatch):
+    model = kvw.load_model(kvw.find_checkpoint(str(saved["llava"])))
+    taken = []
+    original = kvw.methods.subspace.method.find_directions
+
+    def weigh(measured, *more):
+        taken.append(
+            (measured.moment.sums.nbytes, measured.forget.coefficients.nbytes, measured.null.coefficients.nbytes)
+        )
+        return original(measured, *more)
+
+    for settings, words in (({}, []), ({"layers_per_pass": 2}, ["--set", "layers_per_pass=2"])):
+        assert erase(saved, *words, "--dry-run", "--json", out="never") == 0
+        memory = json.loads(capsys.readouterr().out)["memory"]
+        groups = passes(matrices_in(model, SubspaceSettings(**settings)), SubspaceSettings(**settings))
+        taken.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr("kvw.methods.subspace.method.find_directions", weigh)
+            assert erase(saved, *words, "--no-model", "--force") == 0
+        capsys.readouterr()
+        first = taken[: len(groups[0])]
+        assert memory["passes"] == len(groups)
+        assert [memory[name] for name in ("moments", "forget_tokens", "null_tokens")] == [
+            sum(sizes) for sizes in zip(*first, strict=True)
+        ]
+        assert memory["largest_moment"] == max(sizes[0] for sizes in taken)
+    assert erase(saved, "--dry-run", out="elsewhere") == 0
+    assert "second moments" in capsys.readouterr().out
+    assert not (people / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--set", "gama=1"], ["no setting 'gama' in method subspace", "did you mean 'gamma'"]),
+        (["--set", "sources.anser=1"], ["sources of method subspace", "did you mean 'answer'"]),
+        (["--set", "rank.x=1"], ["rank", "is no group"]),
+        (["--set", "rank=many"], ["Setting rank", "'many'", "integer"]),
+        (["--set", "gate=soft"], ["Setting gate", "soft", "'wiener'"]),
+        (["--set", "rank"], ["NAME=VALUE"]),
+        (["--set", "layers=1"], ["FIRST:LAST"]),
+        (["--strength", "2", "--set", "strength=1"], ["'strength' is given twice"]),
+        (["--parity"], ["no setting 'parity' in method subspace"]),
+        (["--set", "method=x"], ["no setting 'method' in method subspace"]),
+        (["--method", "subspac"], ["no method 'subspac'", "kvw, subspace", "did you mean 'subspace'"]),
+        (["--retain", "retain.safetensors"], ["reads the retain examples themselves"]),
+    ],
+    ids=str,
+)
+def test_mistakes_name_the_closest(people, saved, capsys, more, words):
+    method = () if "--method" in more else ("--method", "subspace")
+    assert run("erase", saved["llava"], "--forget", "forget.jsonl", "--out", "run", *method, *more) == 2
+    error = capsys.readouterr().err
+    assert all(word in error for word in words), error
+    assert not (people / "run").exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_setting_is_listed_and_can_be_written_as_it_is_listed(method, capsys):
+    assert run("methods", method, "--json") == 0
+    listed = {row["name"]: row["default"] for row in json.loads(capsys.readouterr().out)}
+    assert build_settings(method, listed) == METHODS[method].settings()
+    assert all(setting.text for setting in settings_of(method))
+    assert run("methods", method) == 0
+    assert all(name in capsys.readouterr().out for name in list(listed)[:1])
+
+
+def test_methods_are_listed(capsys):
+    assert run("methods") == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in METHODS)
+    assert run("methods", "magic") == 2
+
+
+def test_requests_from_python_name_a_method_and_its_settings(tmp_path):
+    given = {"model": None, "forget": tmp_path, "retain": None, "out": tmp_path}
+    assert kvw.EraseRequest(**given, method="subspace").settings == kvw.SubspaceSettings()
+    with pytest.raises(kvw.UserError, match="not the settings of method kvw"):
+        kvw.EraseRequest(**given, settings=kvw.SubspaceSettings())
+
+
+def test_subjects_are_named_by_all_or_by_nobody():
+    nobody = [kvw.Example("Who?", "A"), kvw.Example("Who?", "B")]
+    somebody = [kvw.Example("Who?", "A", metadata={"subject": "a"}), kvw.Example("Who?", "B", metadata={"subject": 7})]
+    assert labels_of(nobody) == kvw.Labels()
+    assert labels_of(somebody) == kvw.Labels([("a", "A"), ("7", "B")], ["a", "7"])
+    with pytest.raises(kvw.UserError, match="name their subject and others do not"):
+        labels_of([*nobody, *somebody])

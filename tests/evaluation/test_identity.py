@@ -1,0 +1,89 @@
+"""What a model says and how probable it finds answers depends on neither batches nor padding nor a cache."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+from transformers import GenerationConfig
+
+from kvw.bench.asking import ask, questions
+from kvw.bench.recipe import EvaluationPart
+from kvw.data.benchmarks import Protocol, get_benchmark
+from kvw.evaluation import Journal, generation, running
+from kvw.models.loading import Checkpoint
+from kvw.runs.loaded import Loaded
+from kvw.toy import checkpoint
+
+pytestmark = pytest.mark.thorough
+
+TASKS = ("forget/seen", "forget/text", "general/shapes")
+
+
+@functools.cache
+def toy():
+    return Loaded.load(Checkpoint(checkpoint("vanilla"), "toy:vanilla"))
+
+
+@functools.cache
+def asked():
+    wanted = EvaluationPart(tasks=TASKS, at_most=17)
+    return questions(get_benchmark("toy").load(), Protocol(), wanted)
+
+
+@functools.cache
+def one_by_one():
+    return scores(1, toy().processor)
+
+
+def scores(size, processor, journal=None):
+    """Every item asked, in batches of exactly this many items as long as there are enough."""
+    sizes = []
+
+    def in_batches(items, lengths, run, *, budget):
+        for start in range(0, len(items), size):
+            sizes.append(len(items[start : start + size]))
+            yield list(range(start, start + sizes[-1])), run(items[start : start + size])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "run_fitted", in_batches)
+        found = ask(toy().model, processor, asked(), journal or Journal(None))
+    assert max(sizes) == size
+    return found
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("size", [1, 4, 16])
+def test_batch_size_padding_side_and_cache_change_nothing(size, side, cached, monkeypatch):
+    processor = toy().processor
+    monkeypatch.setattr(processor.tokenizer, "padding_side", side)
+    expected_scores, used = one_by_one(), []
+    if not cached:
+        monkeypatch.setattr(generation, "GenerationConfig", functools.partial(GenerationConfig, use_cache=False))
+    with toy().model.register_forward_pre_hook(
+        lambda _, __, inputs: used.append(inputs["use_cache"]), with_kwargs=True
+    ):
+        found_scores = scores(size, processor)
+    for found, expected in zip(found_scores, expected_scores, strict=True):
+        assert found.reply == expected.reply
+        assert found.outcome is expected.outcome
+        assert found.scores == pytest.approx(expected.scores, abs=1e-5, rel=1e-5)
+    # Scoring never keeps keys and values; generating does unless told otherwise.
+    assert set(used) == ({False, True} if cached else {False})
+
+
+def test_the_questions_are_of_different_lengths_and_the_model_knows_most_of_the_answers():
+    """Otherwise nothing would be padded, and equal nonsense would pass."""
+    assert len({len(question.example.question) for question in asked()}) > 5
+    found = one_by_one()
+    assert {question.place for question in asked()} == {tuple(task.split("/")) for task in TASKS}
+    assert sum(score.scores["exact_match"] for score in found) > 0.9 * len(found)
+    assert len({score.reply for score in found}) > 10
+
+
+def test_what_was_kept_is_what_was_asked(tmp_path):
+    with Journal(None, tmp_path / "answers.jsonl") as journal:
+        first = scores(4, toy().processor, journal)
+    again = Journal(None, tmp_path / "answers.jsonl")
+    assert scores(16, toy().processor, again) == first
