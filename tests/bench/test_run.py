@@ -104,6 +104,26 @@ def test_killed_half_way_and_continued_gives_the_same_tables(tmp_path, monkeypat
     assert capsys.readouterr().out == (tmp_path / "parts" / "table.csv").read_text()
 
 
+def test_settings_that_are_not_chosen_are_asked_the_tasks_of_the_choice_alone(tmp_path, asked):
+    recipe, out = tmp_path / "recipe.toml", tmp_path / "out"
+    recipe.write_text(TOY)
+    assert bench(recipe, tmp_path / "whole") == 0
+    whole, all_asked = {path.name: path.read_text() for path in (tmp_path / "whole/items").iterdir()}, len(asked)
+    asked.clear()
+    recipe.write_text(TOY + '[choice]\ntasks = ["seen"]\nfolds = "first"\n')
+    assert bench(recipe, out) == 0
+    assert len(asked) < all_asked
+    (chosen,) = (one for one in read_results(out).choices if one.method == "kvw")
+    for path in (out / "items").iterdir():
+        if path.name.startswith("kvw") and path.stem != chosen.identifier:
+            assert {json.loads(line)["task"] for line in path.read_text().splitlines()} == {"seen"}
+        else:
+            assert path.read_text() == whole[path.name]
+    asked.clear()
+    assert bench(recipe, out) == 0
+    assert asked == []
+
+
 def test_the_numbers_are_those_of_the_models(tmp_path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(TOY)

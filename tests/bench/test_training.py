@@ -200,8 +200,8 @@ share = 0.9
 def test_a_run_with_methods_that_train(tmp_path, monkeypatch):
     monkeypatch.setenv("KVW_CACHE", str(tmp_path / "cache"))
     (tmp_path / "recipe.toml").write_text(RECIPE)
-    recipe, models = read_recipe(tmp_path / "recipe.toml"), {"vanilla": find_model("toy:vanilla")}
-    bench_run.run(recipe, models, tmp_path / "out", SILENT)
+    recipe = read_recipe(tmp_path / "recipe.toml")
+    bench_run.run(recipe, find_model, tmp_path / "out", SILENT)
     rows = {(row.split, row.task): row.cells for row in read_results(tmp_path / "out").rows}
     assert rows["forget", "seen"]["vanilla"].mean == 1.0
     assert rows["forget", "seen"]["ga"].mean < 1.0
@@ -210,5 +210,5 @@ def test_a_run_with_methods_that_train(tmp_path, monkeypatch):
     assert (adapter / "adapter_model.safetensors").is_file()
     monkeypatch.setattr(bench_run, "train_and_put_back", None)  # what is there is not made again
     next((tmp_path / "out" / "records").glob("ga*")).unlink()
-    bench_run.run(recipe, models, tmp_path / "out", SILENT)
+    bench_run.run(recipe, find_model, tmp_path / "out", SILENT)
     assert {(row.split, row.task): row.cells for row in read_results(tmp_path / "out").rows} == rows

@@ -46,7 +46,10 @@ class BenchmarkPart(Part):
 
 
 class ModelsPart(Part):
-    """The models, each a folder, a hub id, or one of the shipped toy models."""
+    """The models, each a folder, a hub id, or one of the shipped toy models.
+
+    ``{setting}`` and ``{seed}`` in a name stand for those of the benchmark.
+    """
 
     vanilla: str
     """Knows what is to be forgotten."""
@@ -109,6 +112,9 @@ class ChoicePart(Part):
     """Split whose mean score is to be small."""
     retain: str = "retain"
     """Split whose mean score is to stay."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of these two splits that settings are chosen by; all if empty. Settings that are not chosen are asked
+    nothing else."""
     keep: float = Field(default=0.9, ge=0, le=1)
     """Of the settings that keep this share of vanilla's retain score the one that forgets most is chosen; if none
     does, the one that keeps most."""
@@ -167,13 +173,23 @@ class Recipe(Part):
             return {"base": part.base}
         return {"vanilla": part.vanilla, **({"gold": part.gold} if part.gold else {})}
 
+    def with_seed(self, seed: int) -> Recipe:
+        """The same recipe with another seed of the benchmark."""
+        return self.model_copy(update={"benchmark": self.benchmark.model_copy(update={"seed": seed})})
+
     @property
     def runs(self) -> dict[str, Recipe]:
         """One recipe for each of the settings, by the setting."""
-        return {
-            setting: self.model_copy(update={"benchmark": self.benchmark.model_copy(update={"setting": (setting,)})})
-            for setting in self.benchmark.setting
-        }
+        return {setting: self._alone(setting) for setting in self.benchmark.setting}
+
+    def _alone(self, setting: str) -> Recipe:
+        models = self.models
+        if models is not None:
+            seed = str(self.benchmark.seed)
+            names = {role: name.replace("{setting}", setting) for role, name in models.model_dump().items()}
+            models = ModelsPart(**{role: name.replace("{seed}", seed) for role, name in names.items()})
+        benchmark = self.benchmark.model_copy(update={"setting": (setting,)})
+        return self.model_copy(update={"benchmark": benchmark, "models": models})
 
 
 def read_recipe(path: Path) -> Recipe:

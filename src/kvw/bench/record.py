@@ -101,6 +101,8 @@ class ModelRecord(BaseModel):
     """SHA-256 over the edit's tensors, or of the file of trained weights; empty for vanilla and gold."""
     planting: PlantingPart | None = None
     """How this run has planted it; None for edits, which are of the vanilla model, and for models that were given."""
+    only_screened: bool = False
+    """Whether it was asked only what settings are chosen by."""
     outcomes: dict[str, dict[str, int]]
     """``split/task``: how many items ended in each of the five ways."""
     seconds: dict[str, float]

@@ -26,6 +26,8 @@ class Choice(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str
+    identifier: str
+    """Of the record."""
     chosen_on: int
     """The half (0 or 1) that the choice was made on; numbers are of the other."""
     settings: dict[str, Any]
@@ -90,7 +92,7 @@ def summarise(manifest: Manifest, records: Sequence[ModelRecord], items: Mapping
         records: Every model that was asked.
         items: Their items, by the identifier of the record.
     """
-    choices, reported = _choose(manifest, records, items)
+    choices, reported = choose(manifest, records, items)
     models = {"vanilla": list(items[_one(records, "vanilla").identifier])}
     models |= reported
     if any(record.label == "gold" for record in records):
@@ -118,10 +120,19 @@ def summarise(manifest: Manifest, records: Sequence[ModelRecord], items: Mapping
     )
 
 
-def _choose(
+def choose(
     manifest: Manifest, records: Sequence[ModelRecord], items: Mapping[str, Sequence[ItemScore]]
 ) -> tuple[list[Choice], dict[str, list[ItemScore]]]:
-    """The chosen settings, and for each method the items of the halves that took no part in the choice."""
+    """Choose settings on one half at a time.
+
+    Args:
+        manifest: What the run is about.
+        records: Vanilla and every method with all its settings.
+        items: Their items, by the identifier of the record.
+
+    Returns:
+        The chosen settings, and for each method the items of the halves that took no part in the choice.
+    """
     halves = (0, 1) if manifest.recipe["choice"]["folds"] == "both" else (0,)
     choices: list[Choice] = []
     reported: dict[str, list[ItemScore]] = {}
@@ -157,6 +168,7 @@ def _best(
         best = max(tried, key=lambda record: kept[record.identifier])
     choice = Choice(
         method=method,
+        identifier=best.identifier,
         chosen_on=half,
         settings=best.settings,
         tried=len(tried),
@@ -169,10 +181,11 @@ def _best(
 def _half_mean(manifest: Manifest, scores: Sequence[ItemScore], split: str, half: int) -> float:
     """Mean over the items of a split whose subjects are in one half; 0 if there are none."""
     metrics = {(task.split, task.task): task.metric for task in manifest.tasks}
+    tasks = manifest.recipe["choice"]["tasks"] or {task.task for task in manifest.tasks}
     values = [
         item_value(score, metrics[score.split, score.task])
         for score in scores
-        if score.split == split and manifest.folds[score.subject] == half
+        if score.split == split and score.task in tasks and manifest.folds[score.subject] == half
     ]
     return fmean(values) if values else 0.0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,14 @@ from kvw.bench.asking import Question, ask, questions
 from kvw.bench.changes import Change, EditChange, TrainedChange, put_on
 from kvw.bench.methods import TRAINED, build_settings
 from kvw.bench.planting import plant
-from kvw.bench.recipe import BenchmarkPart, PlantPart, Recipe
+from kvw.bench.recipe import BenchmarkPart, ChoicePart, PlantPart, Recipe
 from kvw.bench.record import MODELS, Manifest, ModelRecord, PlantingPart, RunFiles, TaskPart
+from kvw.bench.results import choose
 from kvw.bench.scores import COMPUTED, HEADLINES, PAIRED, ItemScore, alternatives
 from kvw.bench.training import first_wrong_answers, train_and_put_back
 from kvw.data import Example
 from kvw.data.benchmarks import BenchmarkData, Protocol, get_benchmark, two_folds
+from kvw.data.benchmarks.items import known
 from kvw.edits.edit import load_edit, package_versions
 from kvw.errors import UserError
 from kvw.evaluation.metrics import OutcomeCounts
@@ -28,12 +30,12 @@ from kvw.runs.unlearning import unlearn
 from kvw.toy.copies import SOURCE, cached_copy
 
 
-def run(recipe: Recipe, models: Mapping[str, Checkpoint], out: Path, reporter: Reporter) -> list[Path]:
+def run(recipe: Recipe, find: Callable[[str], Checkpoint], out: Path, reporter: Reporter) -> list[Path]:
     """Plant, ask vanilla and gold, make every edit, ask the edited models; what was done before is not done again.
 
     Args:
         recipe: What to do.
-        models: What ``recipe.models_by_role`` names, as it was found.
+        find: Finds a model by the name that the recipe has for it.
         out: Run directory; with several settings it holds one for each. It grows while the run goes on, and the same
             recipe goes on where it stopped.
         reporter: Told of stages and progress.
@@ -46,7 +48,8 @@ def run(recipe: Recipe, models: Mapping[str, Checkpoint], out: Path, reporter: R
     """
     runs = recipe.runs
     folders = [out / setting if len(runs) > 1 else out for setting in runs]
-    for one, folder in zip(runs.values(), folders, strict=True):
+    found = [{role: find(name) for role, name in one.models_by_role.items()} for one in runs.values()]
+    for one, models, folder in zip(runs.values(), found, folders, strict=True):
         _run(one, models, folder, out / MODELS, Stopwatch(reporter))
     return folders
 
@@ -66,13 +69,11 @@ def _run(recipe: Recipe, models: Mapping[str, Checkpoint], folder: Path, planted
         models = {label: one.checkpoint for label, one in made.items()}
     if "gold" in models and not work.finished("gold"):
         work.score(work.load("gold", models["gold"]), "gold", {}, plantings.get("gold"))
-    todo: list[tuple[str, dict[str, Any]]] = [("vanilla", {})]
-    todo += [(part.name, values) for part in recipe.method for values in part.settings]
-    if not all(work.finished(label, values) for label, values in todo):
-        loaded = work.load("vanilla", models["vanilla"])
-        for label, values in todo:
-            if not work.finished(label, values):
-                work.score(loaded, label, values, plantings.get(label))
+    loaded: Loaded | None = None
+    for label, values, screened in work.todo():
+        if not work.finished(label, values, screened=screened):
+            loaded = loaded or work.load("vanilla", models["vanilla"])
+            work.score(loaded, label, values, plantings.get(label), screened=screened)
 
 
 def load_benchmark(part: BenchmarkPart) -> BenchmarkData:
@@ -99,6 +100,8 @@ class _Work:
         # Another copy of the data may be behind the same name by now.
         data_digests += [examples_digest(one.example for one in asked)]
         compared = [alternatives(one.task, one.item) for one in asked]
+        self.screening = _screening(asked, recipe.choice)
+        self.settings = [(part.name, values) for part in recipe.method for values in part.settings]
         self.base = digest(
             recipe.benchmark.model_dump(), recipe.evaluation.model_dump(), data_digests, compared, package_versions()
         )
@@ -107,7 +110,7 @@ class _Work:
         """Write the manifest, or check that what is there is of the same recipe."""
         labels: list[tuple[str, dict[str, Any]]] = [("vanilla", {})]
         labels += [("gold", {})] if with_gold else []
-        labels += [(part.name, values) for part in self.recipe.method for values in part.settings]
+        labels += self.settings
         manifest = Manifest(
             title=self.recipe.title,
             recipe=self.recipe.model_dump(mode="json"),
@@ -134,22 +137,54 @@ class _Work:
     def identifier(self, label: str, values: dict[str, Any] | None = None) -> str:
         return f"{label}-{digest(self.base, label, values or {})[:12]}"
 
-    def finished(self, label: str, values: dict[str, Any] | None = None) -> bool:
-        return self.files.record(self.identifier(label, values)) is not None
+    def todo(self) -> Iterator[tuple[str, dict[str, Any], bool]]:
+        """Vanilla, all settings, and at last those that are chosen by what the others were asked.
+
+        Yields:
+            Label, settings, and whether to ask only what settings are chosen by.
+        """
+        yield "vanilla", {}, False
+        for label, values in self.settings:
+            yield label, values, len(self.screening) < len(self.asked)
+        for label, values in self.chosen():
+            yield label, values, False
+
+    def chosen(self) -> list[tuple[str, dict[str, Any]]]:
+        """The settings that either half chooses."""
+        manifest = self.files.manifest()
+        identifiers = [self.identifier(label, values) for label, values in [("vanilla", {}), *self.settings]]
+        records = [record for record in map(self.files.record, identifiers) if record is not None]
+        if manifest is None or len(records) < len(identifiers):
+            raise RuntimeError("settings are chosen when all of them were asked")
+        choices, _ = choose(manifest, records, {name: self.files.items(name) or [] for name in identifiers})
+        wanted = {choice.identifier for choice in choices}
+        return [(label, values) for label, values in self.settings if self.identifier(label, values) in wanted]
+
+    def finished(self, label: str, values: dict[str, Any] | None = None, *, screened: bool = False) -> bool:
+        record = self.files.record(self.identifier(label, values))
+        return record is not None and (screened or not record.only_screened)
 
     def load(self, label: str, checkpoint: Checkpoint) -> Loaded:
         with self.watch.stage(f"loading {label}"):
             return Loaded.load(checkpoint)
 
-    def score(self, loaded: Loaded, label: str, values: dict[str, Any], planting: PlantingPart | None) -> None:
-        """Unlearn, if the label is a method's, and ask the model."""
+    def score(
+        self,
+        loaded: Loaded,
+        label: str,
+        values: dict[str, Any],
+        planting: PlantingPart | None,
+        *,
+        screened: bool = False,
+    ) -> None:
+        """Unlearn, if the label is a method's, and ask the model: everything, or what settings are chosen by."""
         identifier, before = self.identifier(label, values), dict(self.watch.seconds)
         described = label + "".join(f" {name}={value}" for name, value in values.items())
         change = None if label in ("vanilla", "gold") else self.make_change(loaded, label, values, described)
-        scores = self.files.items(identifier)
-        if scores is None:
+        scores, asked = self.files.items(identifier) or [], self.screening if screened else self.asked
+        if len(scores) < len(asked):
             with self.watch.stage(f"asking {described}") as progress, put_on(change, loaded.model):
-                scores = self.ask(loaded, identifier, progress)
+                scores = self.ask(loaded, identifier, asked, scores, progress)
         outcomes: dict[str, list[Any]] = {}
         for score in scores:
             outcomes.setdefault(f"{score.split}/{score.task}", []).append(score.outcome)
@@ -161,18 +196,28 @@ class _Work:
             model_fingerprint=loaded.fingerprint,
             edit_digest=change.digest if change else "",
             planting=planting,
+            only_screened=len(scores) < len(self.asked),
             outcomes={place: vars(OutcomeCounts.of(found)) for place, found in outcomes.items()},
             seconds={name: spent for name, spent in self.watch.seconds.items() if name not in before},
         )
         self.files.write_record(record)
 
-    def ask(self, loaded: Loaded, identifier: str, progress: Progress) -> list[ItemScore]:
-        """Ask the model every item; from then on its items are there, and its journal is not."""
+    def ask(
+        self,
+        loaded: Loaded,
+        identifier: str,
+        asked: Sequence[Question],
+        before: Sequence[ItemScore],
+        progress: Progress,
+    ) -> list[ItemScore]:
+        """Ask the model what it was not asked before; from then on its items are there, and its journal is not."""
+        items = {(score.split, score.task, score.identifier): score for score in before}
+        left = [one for one in asked if (*one.place, one.example.identifier) not in items]
         likelihoods = self.recipe.evaluation.likelihoods
         with self.files.journal(identifier) as journal:
-            scores = ask(
-                loaded.model, loaded.processor, self.asked, journal, likelihoods=likelihoods, progress=progress
-            )
+            found = ask(loaded.model, loaded.processor, left, journal, likelihoods=likelihoods, progress=progress)
+        items |= {(score.split, score.task, score.identifier): score for score in found}
+        scores = [items[(*one.place, one.example.identifier)] for one in asked]
         self.files.write_items(identifier, scores)
         journal.discard()
         return scores
@@ -197,6 +242,20 @@ def _training(data: BenchmarkData, name: str, part: BenchmarkPart) -> list[Examp
     if not items:
         raise UserError(f"{data.benchmark} gives the methods no {name} examples.", found=", ".join(data.training))
     return [item.example() for item in items]
+
+
+def _screening(asked: Sequence[Question], choice: ChoicePart) -> list[Question]:
+    """What settings are chosen by; everything if the recipe does not name tasks.
+
+    Raises:
+        UserError: One of the two splits has no such task.
+    """
+    if not choice.tasks:
+        return list(asked)
+    places = [(split, task) for split in (choice.forget, choice.retain) for task in choice.tasks]
+    for split, task in places:
+        known(task, {one.task_name: None for one in asked if one.split == split}, "task", f"choice, split {split}")
+    return [one for one in asked if one.place in places]
 
 
 def _tasks(asked: Sequence[Question]) -> list[TaskPart]:

@@ -16,13 +16,14 @@ def run(
     recipe: Annotated[Path, Parameter(help="Recipe (TOML).")],
     *,
     out: Annotated[Path, Parameter(help="Run directory. The same recipe goes on where it stopped.")],
+    seed: Annotated[int | None, Parameter(help="Instead of the seed in the recipe's benchmark part.")] = None,
 ) -> None:
     """Do everything a recipe asks for, and print the tables."""
     from kvw.bench.recipe import read_recipe
 
     found = read_recipe(recipe)
-    models = {role: find_model(name) for role, name in found.models_by_role.items()}
-
+    if seed is not None:
+        found = found.with_seed(seed)
     _quiet_datasets()
 
     from kvw.bench.results import read_results
@@ -31,7 +32,7 @@ def run(
     from kvw.files import write_text
     from kvw.report.bench_tables import FORMATS, bench_table
 
-    for folder in run_recipe(found, models, out, ConsoleReporter()):
+    for folder in run_recipe(found, find_model, out, ConsoleReporter()):
         results = read_results(folder)
         for form, ending in FORMATS.items():
             write_text(folder / f"table.{ending}", bench_table(results, form))

@@ -33,7 +33,7 @@ from kvw.toy.shapes import make_scenes
 from kvw.toy.train import save_checkpoint
 from kvw.toy.world import LONGEST_ANSWER, World
 
-MODELS: dict[str, int | None] = {"vanilla": None} | {f"gold-{number:02d}": number for number in FORGET_PERCENT}
+MODELS: dict[str, int | None] = {"vanilla": None} | {f"gold-forget{number:02d}": number for number in FORGET_PERCENT}
 """Folder of each model, and the forget set that it has never met, in per cent of the people."""
 
 TOWER_SEED = 0
