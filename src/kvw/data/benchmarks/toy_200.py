@@ -16,6 +16,8 @@ from kvw.toy.world import LONGEST_ANSWER, Line, World
 
 OPTIONS = 4
 """Of a classification, the right one included."""
+PERTURBED = 3
+"""Wrong answers of each other item, for the truth ratio."""
 
 
 def read(request: Request) -> BenchmarkData:
@@ -54,7 +56,8 @@ def _task(name: str, items: tuple[Item, ...], seed: int) -> Task:
         options = tuple(_with_options(item, seed) for item in items)
         return Task("choice", modality, UNSEEN_OPTIONS, ("choice_accuracy", "probability"), 1, items=options)
     open_kind = cast(Kind, "generation" if kind == "shapes" else kind)
-    return Task(open_kind, modality, BARE, METRICS, LONGEST_ANSWER, items=items)
+    compared = tuple(replace(item, perturbed=item.perturbed[:PERTURBED]) for item in items)
+    return Task(open_kind, modality, BARE, METRICS, LONGEST_ANSWER, items=compared)
 
 
 def _with_options(item: Item, seed: int) -> Item:
