@@ -28,6 +28,7 @@ from kvw.methods.steering.states import read_states, readings
 from kvw.models.layer_inputs import decoder_layers
 from kvw.models.loading import find_checkpoint
 from kvw.report.gate_plot import plot_gates
+from kvw.report.tables import what_changed
 from kvw.runs.apply import apply, warn_if_other_weights
 from kvw.runs.edits import summarise
 from kvw.runs.loaded import Loaded
@@ -376,3 +377,17 @@ def test_an_edit_of_a_checkpoint_knows_its_weights(saved, tmp_path):
     another = Loaded.load(find_checkpoint(str(saved["qwen2_vl"])), "cpu")
     with pytest.raises(kvw.UserError, match="does not fit"):
         diagnose(edit, another.model, another.processor, {"forget": examples(2, 0)})
+
+
+def test_erase_writes_the_edit_and_no_model(saved, tmp_path):
+    questions = tmp_path / "questions.jsonl"
+    rows = [{"question": example.question, "answer": example.answer} for example in examples(6, 0)]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    request = kvw.EraseRequest(
+        find_checkpoint(str(saved["llava"])), questions, questions, tmp_path / "run", "steering", device="cpu"
+    )
+    record = kvw.erase(request)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"edit.safetensors", "run.json", "samples.jsonl"}
+    assert kvw.load_edit(tmp_path / "run" / "edit.safetensors").kind == "steering"
+    assert any("no model is written" in warning for warning in record.warnings)
+    assert what_changed(record.layers).startswith("States of")

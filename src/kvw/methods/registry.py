@@ -24,6 +24,7 @@ class Method:
             Edit, or :class:`kvw.runs.unlearning.Unlearned` if it has more to say.
         statistics: All it wants of the retain set are statistics, which are kept on disk and can be given as a file.
         every_layer: Without ``layers`` it works on all of them, and not on 1 .. L - 3 of L as KVW does.
+        hooks_alone: Its edits act while the model runs and have no weights to write.
         plan: Module and function of ``kvw erase --dry-run``: (loaded model, forget, retain, settings) ->
             :class:`kvw.runs.planning.MethodPlan`, both sets prepared; None: the dry run says nothing of the method.
     """
@@ -32,6 +33,7 @@ class Method:
     home: tuple[str, str]
     statistics: bool = False
     every_layer: bool = True
+    hooks_alone: bool = False
     plan: tuple[str, str] | None = None
 
 
@@ -46,7 +48,7 @@ METHODS = {
     "subspace": Method(
         SubspaceSettings, ("kvw.runs.unlearning", "subspace_edit"), plan=("kvw.runs.planning", "subspace_plan")
     ),
-    "steering": Method(SteeringSettings, ("kvw.runs.unlearning", "steering_edit")),
+    "steering": Method(SteeringSettings, ("kvw.runs.unlearning", "steering_edit"), hooks_alone=True),
 }
 
 

@@ -46,15 +46,7 @@ def print_record(record: RunRecord, out: Path) -> None:
         asked = split.original.count
         table.add_row(name, str(asked) if asked == split.of else f"{asked} of {split.of}", *cells)
     console.print(table)
-    weakened = sum(layer.weakened for layer in record.layers)
-    vectors = sum(layer.vectors for layer in record.layers)
-    layers = len({layer.key.removesuffix(".experts") for layer in record.layers})
-    strongest = max(record.layers, key=lambda layer: layer.total_exponent)
-    low_rank = strongest.rank is not None
-    what = f"{weakened:,} directions" if low_rank else f"{weakened:,} of {vectors:,} knowledge vectors"
-    console.print(
-        f"{what} in {layers} layers were weakened, most in {strongest.key} (mean gate {strongest.mean_gate:.3f})."
-    )
+    console.print(what_changed(record.layers))
     _print_certificates(console, record.certificates)
     forget = record.splits["forget"]
     if forget.unlearned.exact > NOTHING_FORGOTTEN * forget.original.exact:
@@ -64,6 +56,19 @@ def print_record(record: RunRecord, out: Path) -> None:
         console.print("No retain questions were asked. What was kept is unknown: add --eval retain=FILE.")
     _print_failed(console, {name: split.unlearned for name, split in record.splits.items()})
     console.print(f"The run is in {out}: edit.safetensors, run.json, samples.jsonl" + _and_model(out))
+
+
+def what_changed(layers: Sequence[LayerSummary]) -> str:
+    """What an edit does to a model, in one sentence."""
+    count = len({layer.key.removesuffix(".experts") for layer in layers})
+    if any(layer.shift is not None for layer in layers):
+        largest = max(layers, key=lambda layer: layer.shift or 0)
+        return f"States of {count} layers are steered, furthest in {largest.key} (by {largest.shift:.3g} at full gate)."
+    weakened, vectors = sum(layer.weakened for layer in layers), sum(layer.vectors for layer in layers)
+    strongest = max(layers, key=lambda layer: layer.total_exponent)
+    low_rank = strongest.rank is not None
+    what = f"{weakened:,} directions" if low_rank else f"{weakened:,} of {vectors:,} knowledge vectors"
+    return f"{what} in {count} layers were weakened, most in {strongest.key} (mean gate {strongest.mean_gate:.3f})."
 
 
 def _print_certificates(console: Console, certificates: Sequence[Certificate]) -> None:

@@ -70,7 +70,7 @@ def erase(request: EraseRequest, reporter: Reporter = SILENT) -> RunRecord:
     with watch.stage("weakening") as progress:
         unlearned = find_edit(job, retain, progress)
         edit = unlearned.edit
-        if job.loaded.quantised:
+        if job.loaded.quantised or get_method(request.method).hooks_alone:
             edit.attach(job.loaded.model)
         else:
             edit.fold(job.loaded.model)
@@ -83,11 +83,11 @@ def erase(request: EraseRequest, reporter: Reporter = SILENT) -> RunRecord:
         edit.save(folder / "edit.safetensors")
         write_text(folder / "samples.jsonl", "".join(sample_lines({"original": before, "unlearned": after})))
         with watch.stage("writing"):
-            if request.save_model:
+            if request.writes_model:
                 (folder / "model").mkdir()
                 _save(job, edit, folder / "model")
         record = _record(job, unlearned, retain, before, after, watch)
-        if request.save_model:
+        if request.writes_model:
             write_card(edit, request.model, folder / "model", record.splits)
             check_reload(request.model, folder / "model")
         write_text(folder / "run.json", record.model_dump_json(indent=2) + "\n")
@@ -102,14 +102,14 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter) -> Job:
     """
     processes = current()
     processes.first(lambda: check_output_directory(request.out, force=request.force, keep=request.inputs()))
-    if request.save_model:
+    if request.writes_model:
         refuse_stored_quantised(str(request.model), request.model.folder)
     data = read_data(request)
     with watch.stage("loading the model"):
         loaded = Loaded.load(request.model, request.device, quantise=request.quantise)
     matrices = _matrices(loaded, request)
     stored = {}
-    if request.save_model:
+    if request.writes_model:
         processes.first(lambda: check_disk_space(request.model.folder, request.out))
         stored = _locate(loaded, [matrix.key for matrix in matrices])
     if getattr(request.settings, "parity", False):
@@ -207,10 +207,15 @@ def _warnings(request: EraseRequest, data: DataSets, loaded: Loaded) -> list[str
             f"{shared} of {len(data.forget)} forget examples are in the retain set too; "
             "what is as strong in both sets cannot be weakened."
         )
-    if loaded.quantised and request.save_model:
+    if loaded.quantised and request.writes_model:
         warnings.append(
             f"Measured and scored as {loaded.quantised}; the model that is written has the precision of its source, "
             "and its scores will differ."
+        )
+    if request.save_model and not request.writes_model:
+        warnings.append(
+            f"{request.method.capitalize()} acts while the model runs, so no model is written: use the edit with "
+            "kvw chat, kvw evaluate, kvw serve, or attach it."
         )
     if not getattr(loaded.processor, "has_own_template", True):
         warnings.append("The tokenizer has no chat template: questions are asked as 'Question: ...', 'Answer:'.")

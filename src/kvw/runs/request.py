@@ -36,7 +36,7 @@ class EraseRequest:
         splits: Further files to score before and after, by name.
         evaluate_at_most: Score at most this many examples of each split, drawn with seed 0; 0 scores all.
         max_new_tokens: The longest answer, in tokens.
-        save_model: Off: write the edit and the records only.
+        save_model: Off: write the edit and the records only, as is always done for methods without weights to write.
         force: Replace what ``out`` holds.
         device: Where to run; None for the accelerator if there is one, ``auto`` for all there are and offloading.
         quantise: Quantise the model while it is loaded; what is written is the checkpoint in its own precision.
@@ -74,6 +74,11 @@ class EraseRequest:
     def needs_retain(self) -> bool:
         """Whether the method does something with the retain set."""
         return bool(getattr(self.settings, "retain_contrast", True))
+
+    @property
+    def writes_model(self) -> bool:
+        """Whether a checkpoint is written: it is asked for, and the method changes weights."""
+        return self.save_model and not get_method(self.method).hooks_alone
 
     def inputs(self) -> list[Path]:
         """Everything that the run reads."""
