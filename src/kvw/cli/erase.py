@@ -54,8 +54,7 @@ def erase(
 
     OUT gets edit.safetensors (small, reversible), run.json, samples.jsonl and model/.
     """
-    settings = options.settings()
-    splits = parse_splits(eval or [])
+    settings, splits = options.settings(), parse_splits(eval or [])
     checkpoint = find_model(model, value_matrices)
 
     from kvw.cli.console import ConsoleReporter

@@ -112,8 +112,7 @@ def save_checkpoint(
                 written[path.name] = _share(path, target, untouched, known)
                 report(written[path.name].size)
             else:
-                unknown = known is not None and path.name not in known
-                hashed = verifier.submit(file_digest, path) if unknown else None
+                hashed = None if known is None or path.name in known else verifier.submit(file_digest, path)
                 copied = _copy(path, target, entries, change, report)
                 settle(pending)
                 pending = [verifier.submit(_read_back, copied, hashed or (known or {}).get(path.name, ""))]

@@ -83,4 +83,4 @@ def test_reading_a_recipe_of_edits_loads_nothing_heavy(tmp_path):
         "import sys\nfrom pathlib import Path\nfrom kvw.bench.cost.recipe import read_cost_recipe\n"
         f"read_cost_recipe(Path({str(path)!r}))\nassert not set(sys.modules) & {{'torch', 'transformers'}}"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
