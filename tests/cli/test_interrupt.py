@@ -9,12 +9,16 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from kvw.measuring.statistics import Statistics
 
 # The real program, slowed down and with small batches so that there is a middle to interrupt.
 SLOW = """
 import signal
 import time
+
+import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 import kvw.measuring.examples as examples
 from kvw.cli import main
@@ -35,6 +39,7 @@ def program(arguments, seconds):
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
 
 
+@pytest.mark.thorough
 def test_an_interrupted_measurement_exits_130_and_goes_on(saved, tmp_path, monkeypatch):
     rows = [{"question": f"Who is {index}?", "answer": f"Number {index}"} for index in range(40)]
     (tmp_path / "retain.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvw.data.benchmarks import get_benchmark, two_folds
-from kvw.toy.benchmark.people import PERSON_TASKS, SPLITS
+from kvw.toy.benchmark.people import FORGET_PERCENT, PERSON_TASKS, SPLITS, benchmark_world, percent
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +61,15 @@ def test_classification_compares_four_options(data):
 
 
 def test_settings_and_seeds_are_other_people(data):
-    larger = get_benchmark("toy-200").load(setting="forget15")
-    assert data.forget_subjects < larger.forget_subjects
-    assert len(larger.forget_subjects) == 30
-    assert get_benchmark("toy-200").load(setting="forget05", seed=1).forget_subjects != data.forget_subjects
+    forget = {
+        (seed, number): {person.name for person in percent(benchmark_world(seed), number).groups["forget"]}
+        for seed in (0, 1)
+        for number in FORGET_PERCENT
+    }
+    assert data.forget_subjects == forget[0, 5]
+    assert forget[0, 5] < forget[0, 10] < forget[0, 15]
+    assert len(forget[0, 15]) == 30
+    assert forget[1, 5] != forget[0, 5]
 
 
 def test_halves_have_different_people(data):
