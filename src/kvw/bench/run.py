@@ -95,8 +95,8 @@ class _Work:
         self, recipe: Recipe, data: BenchmarkData, asked: Sequence[Question], files: RunFiles, watch: Stopwatch
     ) -> None:
         self.recipe, self.data, self.asked, self.files, self.watch = recipe, data, asked, files, watch
-        self.forget = _training(data, "forget", recipe.benchmark)
-        self.retain = _training(data, "retain", recipe.benchmark)
+        self.forget = training_examples(data, "forget", recipe.benchmark)
+        self.retain = training_examples(data, "retain", recipe.benchmark)
         self.base = digest(recipe.benchmark.model_dump(), recipe.evaluation.model_dump(), package_versions())
 
     def begin(self, *, with_gold: bool) -> None:
@@ -188,8 +188,17 @@ class _Work:
         return edit
 
 
-def _training(data: BenchmarkData, name: str, part: BenchmarkPart) -> list[Example]:
-    """What the methods get."""
+def training_examples(data: BenchmarkData, name: str, part: BenchmarkPart) -> list[Example]:
+    """What the methods get.
+
+    Args:
+        data: The benchmark.
+        name: ``forget`` or ``retain``.
+        part: Of the recipe.
+
+    Raises:
+        UserError: There is nothing.
+    """
     items = [item for item in data.training.get(name, ()) if item.images or part.unlearn_on == "everything"]
     if not items:
         raise UserError(f"{data.benchmark} gives the methods no {name} examples.", found=", ".join(data.training))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from cyclopts import App
 
+from kvw.cli.bench.attack import attack
 from kvw.cli.bench.listing import ls
 from kvw.cli.bench.run import run
 from kvw.cli.bench.table import table
 from kvw.cli.bench.validate import validate
 
 bench = App(name="bench", help="Run benchmarks from recipes: unlearn, choose settings on one half, report the other.")
-for verb in (ls, validate, run, table):
+for verb in (ls, validate, run, table, attack):
     bench.command(verb)
