@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+from importlib import import_module
 
 import pytest
 from tests.bench.records import MANIFEST, item, record
@@ -281,6 +282,23 @@ def test_what_training_left_is_attacked_like_an_edit(run, capsys):
     shutil.rmtree(run / "edits" / identifier)
     assert program(*command[:-4], "--attacks", "bf16") == 2
     assert "no edit file" in capsys.readouterr().err
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("several_settings", [False, True])
+def test_planted_models_are_found_beside_the_run(run, several_settings, monkeypatch):
+    planting = {"base": "b", "base_fingerprint": "", "settings": {}, "examples": 1, "examples_digest": "", "losses": []}
+    planting |= {"stopped": "", "seconds": 0.0, "versions": {}}
+    for label in ("vanilla", "gold"):
+        model = (run.parent if several_settings else run) / "models" / f"{label}-1"
+        shutil.copytree(checkpoint(label), model)
+        for path in (run / "records").glob(f"{label}*"):
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"planting": planting, "model": model.name}))
+    monkeypatch.setattr(
+        import_module("kvw.cli.bench.attack"), "find_model", lambda _: pytest.fail("looked for elsewhere")
+    )
+    assert program("bench", "attack", run, "--attacks", "int8", "--at-most", "2") == 0
+    assert {one["label"] for one in records_of(run)} == {"vanilla", "gold", "subspace"}
 
 
 @pytest.mark.thorough
