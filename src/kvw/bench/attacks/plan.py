@@ -1,4 +1,4 @@
-"""Which attacks are made on which models of a run; importing this loads nothing heavy."""
+"""Which attacks are made on which models of a run."""
 
 from __future__ import annotations
 
