@@ -212,11 +212,11 @@ def test_items_must_be_told_apart():
 def test_methods_may_get_the_examples_with_an_image_alone(tmp_path):
     data = bench_run.get_benchmark("clear").load(copies.clear(tmp_path / "copy"), "forget05")
     every, seen = (
-        bench_run._training(data, "forget", BenchmarkPart(name="clear", unlearn_on=which))
+        bench_run.training_examples(data, "forget", BenchmarkPart(name="clear", unlearn_on=which))
         for which in ("everything", "images")
     )
     assert len(every) == len(data.training["forget"])
     assert seen == [example for example in every if example.images]
     assert 0 < len(seen) < len(every)
     with pytest.raises(kvw.UserError, match="no retain examples"):
-        bench_run._training(replace(data, training={}), "retain", BenchmarkPart(name="clear"))
+        bench_run.training_examples(replace(data, training={}), "retain", BenchmarkPart(name="clear"))

@@ -95,10 +95,9 @@ def test_what_is_stored_is_what_training_makes_and_it_comes_off_bit_for_bit(tmp_
     assert not state.exists()
     other, _ = fresh()
     unlearn(other, processor, FORGET, RETAIN, "ga", settings.method_settings, settings.training)
-    put_on = TrainedChange(tmp_path / "ga").attach(model)
-    assert changed(model, weights_of(other)) == set()
-    assert changed(model, before)
-    put_on.detach()
+    with TrainedChange(tmp_path / "ga").on(model):
+        assert changed(model, weights_of(other)) == set()
+        assert changed(model, before)
     assert changed(model, before) == set()
     assert all(not parameter.requires_grad or parameter.grad is None for parameter in model.parameters())
 
@@ -110,9 +109,8 @@ def test_every_method_leaves_the_model_as_it_was_and_a_change_behind(tmp_path, m
     values = {} if method == "manu" else {**FAST, "beta": 0.1} if method == "simnpo" else FAST
     trained(model, processor, build_settings(method, values), tmp_path / method)
     assert changed(model, before) == set()
-    put_on = TrainedChange(tmp_path / method).attach(model)
-    assert changed(model, before)
-    put_on.detach()
+    with TrainedChange(tmp_path / method).on(model):
+        assert changed(model, before)
     assert changed(model, before) == set()
 
 
@@ -148,12 +146,12 @@ def test_a_change_of_another_model_is_refused_and_nothing_happens(tmp_path):
     other, _ = fresh("qwen2_vl")
     before = weights_of(other)
     with pytest.raises(kvw.UserError, match="do not fit this Qwen2VL"):
-        TrainedChange(tmp_path / "ga").attach(other)
+        TrainedChange(tmp_path / "ga").on(other).__enter__()
     assert changed(other, before) == set()
     record = json.loads((tmp_path / "ga" / "training.json").read_text())
     (tmp_path / "ga" / "training.json").write_text(json.dumps({**record, "changed": ["no.such"]}))
     with pytest.raises(kvw.UserError, match=r"(?s)does not fit this Qwen2VL.*no weight no\.such"):
-        TrainedChange(tmp_path / "ga").attach(other)
+        TrainedChange(tmp_path / "ga").on(other).__enter__()
     assert changed(other, before) == set()
 
 

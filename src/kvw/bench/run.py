@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from kvw.bench.asking import Question, ask, questions
-from kvw.bench.changes import Change, EditChange, TrainedChange, put_on
+from kvw.bench.changes import Change, EditChange, TrainedChange
 from kvw.bench.methods import TRAINED, build_settings
 from kvw.bench.planting import plant
 from kvw.bench.recipe import BenchmarkPart, ChoicePart, PlantPart, Recipe
@@ -94,8 +95,8 @@ class _Work:
         self, recipe: Recipe, data: BenchmarkData, asked: Sequence[Question], files: RunFiles, watch: Stopwatch
     ) -> None:
         self.recipe, self.data, self.asked, self.files, self.watch = recipe, data, asked, files, watch
-        self.forget = _training(data, "forget", recipe.benchmark)
-        self.retain = _training(data, "retain", recipe.benchmark)
+        self.forget = training_examples(data, "forget", recipe.benchmark)
+        self.retain = training_examples(data, "retain", recipe.benchmark)
         data_digests = [examples_digest(examples) for examples in (self.forget, self.retain)]
         # Another copy of the data may be behind the same name by now.
         data_digests += [examples_digest(one.example for one in asked)]
@@ -183,7 +184,8 @@ class _Work:
         change = None if label in ("vanilla", "gold") else self.make_change(loaded, label, values, described)
         scores, asked = self.files.items(identifier) or [], self.screening if screened else self.asked
         if len(scores) < len(asked):
-            with self.watch.stage(f"asking {described}") as progress, put_on(change, loaded.model):
+            in_force = change.on(loaded.model) if change else nullcontext()
+            with self.watch.stage(f"asking {described}") as progress, in_force:
                 scores = self.ask(loaded, identifier, asked, scores, progress)
         outcomes: dict[str, list[Any]] = {}
         for score in scores:
@@ -236,8 +238,17 @@ class _Work:
         return TrainedChange(folder) if label in TRAINED else EditChange(load_edit(path))
 
 
-def _training(data: BenchmarkData, name: str, part: BenchmarkPart) -> list[Example]:
-    """What the methods get."""
+def training_examples(data: BenchmarkData, name: str, part: BenchmarkPart) -> list[Example]:
+    """What the methods get.
+
+    Args:
+        data: The benchmark.
+        name: ``forget`` or ``retain``.
+        part: Of the recipe.
+
+    Raises:
+        UserError: There is nothing.
+    """
     items = [item for item in data.training.get(name, ()) if item.images or part.unlearn_on == "everything"]
     if not items:
         raise UserError(f"{data.benchmark} gives the methods no {name} examples.", found=", ".join(data.training))

@@ -8,11 +8,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from kvw.bench.changes import put_back
 from kvw.data import Example
 from kvw.data.benchmarks import BenchmarkData
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
+from kvw.evaluation.attacks.keeping import weights_kept
 from kvw.methods.gradient import find_method, unlearn
 from kvw.methods.gradient.dpo import DpoSettings
 from kvw.progress import Progress
@@ -125,7 +125,7 @@ def train_and_put_back(
         own = replace(own, alternatives=tuple(others))
     trains = settings.training is not None
     state.parent.mkdir(parents=True, exist_ok=True)
-    with put_back(loaded.model):
+    with weights_kept(loaded.model):
         result = unlearn(
             loaded.model,
             loaded.processor,

@@ -10,7 +10,7 @@ from kvw.edits.edit import Edit
 from kvw.models.value_matrix import MatrixKey
 
 
-def surviving_shares(edit: Edit, model: PreTrainedModel) -> dict[MatrixKey, float]:
+def surviving_shares(edit: Edit, model: PreTrainedModel, dtype: torch.dtype | None = None) -> dict[MatrixKey, float]:
     """For each value matrix the share of the edit that folding it into the model would keep.
 
     Numbers of few bits round a small change away: in bfloat16 one below half of 2^-8 of a weight is lost. The share is
@@ -19,13 +19,14 @@ def surviving_shares(edit: Edit, model: PreTrainedModel) -> dict[MatrixKey, floa
     Args:
         edit: Any edit; nothing is changed.
         model: Its model, not yet edited, with weights that are not quantised.
+        dtype: What the model would be stored in; None for what it is held in.
 
     Raises:
         UserError: The edit is of another model.
     """
     shares = {}
     for key, matrix in edit.value_matrices(model).items():
-        weight = matrix.read()
+        weight = matrix.read() if dtype is None else matrix.read().to(dtype)
         exact = edit.changed(matrix, weight.double()) - weight.double()
         shares[key] = surviving_share(weight, edit.changed(matrix, weight), exact)
     return shares

@@ -97,16 +97,16 @@ def _lines(results: Results, show: Callable[[Cell | None], str]) -> list[list[st
 
 def _markdown(results: Results) -> str:
     header = ["split", "task", "metric", *_models(results)]
-    lines = [header, ["---"] * 3 + ["---:"] * (len(header) - 3), *_lines(results, _text)]
+    lines = [header, ["---"] * 3 + ["---:"] * (len(header) - 3), *_lines(results, text_cell)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"# {results.manifest.title}\n\n{table}\n\n" + "\n".join(f"- {note}" for note in notes(results)) + "\n"
 
 
 def _latex(results: Results) -> str:
     header = ["split", "task", "metric", *_models(results)]
-    rows = [header, *_lines(results, _tex)]
-    body = [" & ".join(map(_escaped, rows[0])) + r" \\", r"\midrule"]
-    body += [" & ".join([*map(_escaped, row[:3]), *row[3:]]) + r" \\" for row in rows[1:]]
+    rows = [header, *_lines(results, latex_cell)]
+    body = [" & ".join(map(escaped, rows[0])) + r" \\", r"\midrule"]
+    body += [" & ".join([*map(escaped, row[:3]), *row[3:]]) + r" \\" for row in rows[1:]]
     columns = "lll" + "r" * (len(header) - 3)
     comments = "".join(f"% {note}\n" for note in notes(results))
     return (
@@ -128,19 +128,22 @@ def _csv(results: Results) -> str:
     return buffer.getvalue()
 
 
-def _text(cell: Cell | None) -> str:
+def text_cell(cell: Cell | None) -> str:
+    """A mean with its interval, for Markdown; a dash if there is none."""
     if cell is None:
         return "-"
     interval = "" if cell.low is None or cell.high is None else f" [{cell.low:.3f}, {cell.high:.3f}]"
     return f"{cell.mean:.3f}{interval}"
 
 
-def _tex(cell: Cell | None) -> str:
+def latex_cell(cell: Cell | None) -> str:
+    """A mean with its interval, for LaTeX; a dash if there is none."""
     if cell is None:
         return "--"
     interval = "" if cell.low is None or cell.high is None else f" {{\\scriptsize [{cell.low:.3f}, {cell.high:.3f}]}}"
     return f"{cell.mean:.3f}{interval}"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text as LaTeX takes it."""
     return text.replace("\\", r"\textbackslash{}").replace("_", r"\_").replace("%", r"\%").replace("&", r"\&")

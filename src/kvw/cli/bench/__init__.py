@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cyclopts import App
 
+from kvw.cli.bench.attack import attack
 from kvw.cli.bench.cost import cost
 from kvw.cli.bench.listing import ls
 from kvw.cli.bench.run import run
@@ -11,5 +12,5 @@ from kvw.cli.bench.table import table
 from kvw.cli.bench.validate import validate
 
 bench = App(name="bench", help="Run benchmarks from recipes: unlearn, choose settings on one half, report the other.")
-for verb in (ls, validate, run, table, cost):
+for verb in (ls, validate, run, table, attack, cost):
     bench.command(verb)

@@ -1,0 +1,73 @@
+"""The files of attacks on a run, in a folder of their own beside the run's records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from kvw.bench.record import RECORDS, RunFiles, read_file
+from kvw.files import write_text
+
+FOLDER = "attacks"
+
+
+class AttackRecord(BaseModel):
+    """One model under one attack that was asked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    identifier: str
+    attacked: str
+    """Identifier of the run's record of the model before the attack."""
+    label: str
+    settings: dict[str, Any]
+    """Of the method."""
+    attack: str
+    steps: int
+    """Of training; 0 if the attack does not train."""
+    taught_half: int | None
+    """Whose people (half 0 or 1) were trained on; None if the attack trains on nobody of the forget set."""
+    taught: int
+    """Examples trained on."""
+    training: dict[str, Any]
+    """Settings; empty if the attack does not train."""
+    losses: list[float]
+    """Mean negative log-likelihood per answer token, in nats, of each training step."""
+    surviving: float | None
+    """Mean over the value matrices of the share of the edit that is left; None where nothing is folded and rounded."""
+    items: int
+    seconds: dict[str, float]
+    """Wall-clock time of training and asking; of this process, so not of what an earlier one had asked."""
+    versions: dict[str, str]
+
+
+class AttackFiles:
+    """The attacks of a run.
+
+    Args:
+        folder: The run's directory.
+
+    Attributes:
+        answers: Items and journals, as a run keeps them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.answers = RunFiles(folder / FOLDER)
+
+    def record(self, identifier: str) -> AttackRecord | None:
+        """A finished record, or None.
+
+        Raises:
+            UserError: It is of another version.
+        """
+        path = self._place(identifier)
+        return read_file(path, AttackRecord) if path.is_file() else None
+
+    def write_record(self, record: AttackRecord) -> None:
+        """Write a record; its items have been written before."""
+        write_text(self._place(record.identifier), record.model_dump_json(indent=2) + "\n")
+
+    def _place(self, identifier: str) -> Path:
+        return self.answers.folder / RECORDS / f"{identifier}.json"

@@ -1,0 +1,252 @@
+"""``kvw bench attack``: what the models of a finished run say after they were attacked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+import torch
+
+from kvw.bench.asking import Question, ask, questions
+from kvw.bench.attacks.plan import BEFORE, RELEARN_RETAIN, Attack, Job, find_jobs, find_targets
+from kvw.bench.attacks.record import AttackFiles, AttackRecord
+from kvw.bench.attacks.results import Attacked, AttackResults, retain_task, summarise_attacks
+from kvw.bench.recipe import Recipe
+from kvw.bench.record import EDITS, MODELS, ModelRecord, RunFiles
+from kvw.bench.results import Results, read_results
+from kvw.bench.run import load_benchmark, training_examples
+from kvw.data import Example
+from kvw.data.benchmarks import Protocol
+from kvw.edits.edit import Edit, load_edit, package_versions
+from kvw.edits.surviving import surviving_shares
+from kvw.errors import UserError
+from kvw.evaluation.attacks import (
+    PutOn,
+    folded,
+    quantised,
+    relearned,
+    relearning_settings,
+    rounded,
+    split_by_subject,
+    trained_weights,
+)
+from kvw.evaluation.attacks.relearning import LEARNING_RATE
+from kvw.measuring.fingerprint import digest, example_digest
+from kvw.models.loading import Checkpoint
+from kvw.progress import Progress, Reporter
+from kvw.runs.costs import Stopwatch
+from kvw.runs.loaded import Loaded
+from kvw.training.settings import TrainingSettings
+
+ROUNDED = {"bf16": torch.bfloat16, "fp16": torch.float16}
+BITS = {"int8": 8, "int4": 4}
+Find = Callable[[str], Checkpoint]
+
+
+def attack(
+    folder: Path,
+    attacks: Sequence[Attack],
+    find: Find,
+    reporter: Reporter,
+    *,
+    learning_rate: float = LEARNING_RATE,
+    at_most: int = 0,
+) -> AttackResults:
+    """Attack vanilla, gold and every method with its chosen settings; what was done before is not done again.
+
+    Asked are all tasks of the forget split, and for damage the first task of the retain split. As in the run's own
+    tables nobody is reported of a model whose settings were chosen on them, and nobody of one that was trained on them.
+
+    Args:
+        folder: Directory of a finished run, of one setting.
+        attacks: From :func:`~kvw.bench.attacks.plan.parse_attacks`.
+        find: Finds a model that the recipe names; models that the run has planted are beside it.
+        reporter: Told of stages and progress.
+        learning_rate: Of the attacks that train.
+        at_most: Items of each task, the first by lot; 0 for all that the run has asked.
+
+    Raises:
+        UserError: The run is not finished, or one of its models or edits is not what it was.
+    """
+    results = read_results(folder)
+    work = _Work(folder, results, Stopwatch(reporter), learning_rate, at_most)
+    targets = find_targets(results.manifest, results.choices, work.records)
+    for label in ("gold", "vanilla"):
+        mine = [target for target in targets if (target.record.label == "gold") == (label == "gold")]
+        work.make_all(label, [job for target in mine for job in find_jobs(target, attacks)], find)
+    columns = [Attack(BEFORE), *attacks]
+    return summarise_attacks(
+        results.manifest, [work.found(job) for target in targets for job in find_jobs(target, columns)]
+    )
+
+
+class _Work:
+    """The attacks on one run."""
+
+    def __init__(self, folder: Path, results: Results, watch: Stopwatch, learning_rate: float, at_most: int) -> None:
+        self.manifest, self.watch, self.learning_rate = results.manifest, watch, learning_rate
+        self.run, self.files = RunFiles(folder), AttackFiles(folder)
+        self.recipe = Recipe.model_validate(results.manifest.recipe)
+        with watch.stage("reading the benchmark"):
+            data = load_benchmark(self.recipe.benchmark)
+            self.asked = self._asked(questions(data, self._protocol(), self.recipe.evaluation), at_most)
+        self.retain = training_examples(data, "retain", self.recipe.benchmark)
+        self.forget = split_by_subject(
+            training_examples(data, "forget", self.recipe.benchmark), self.recipe.benchmark.seed, self.manifest.folds
+        )
+        self._taught: dict[tuple[str, int | None], str] = {}
+        self.records = [found for one in self.manifest.requests if (found := self.run.record(one)) is not None]
+
+    def identifier(self, job: Job) -> str:
+        """Named after all that the answers depend on."""
+        rate = self.learning_rate if job.attack.steps else None
+        asked = [(question.place, question.example.identifier) for question in self.questions(job)]
+        known = digest(
+            job.target.record.identifier, job.attack.title, rate, asked, self.taught(job), package_versions()
+        )
+        return f"{job.target.record.label}-{job.attack.title.replace(' ', '-')}-{known[:12]}"
+
+    def questions(self, job: Job) -> list[Question]:
+        """Those about people who are reported."""
+        return [question for question in self.asked if self.manifest.folds[question.item.subject] in job.reported]
+
+    def examples(self, job: Job) -> Sequence[Example]:
+        """What is trained on."""
+        if job.half is not None:
+            return self.forget[job.half]
+        return self.retain if job.attack.name == RELEARN_RETAIN else ()
+
+    def taught(self, job: Job) -> str:
+        """Digest of what is trained on, in its order; worked out once."""
+        key = (job.attack.name, job.half)
+        if key not in self._taught:
+            self._taught[key] = digest([example_digest(example) for example in self.examples(job)])
+        return self._taught[key]
+
+    def make_all(self, label: str, jobs: Sequence[Job], find: Find) -> None:
+        """The attacks on one model and its edits, as far as they have not been made."""
+        jobs = [job for job in jobs if self.files.record(self.identifier(job)) is None]
+        if jobs:
+            loaded = self.load(label, find)
+            for job in jobs:
+                self.make(loaded, job)
+
+    def load(self, label: str, find: Find) -> Loaded:
+        """Vanilla or gold, which must be what it was when the run asked it."""
+        record = next(record for record in self.records if record.label == label)
+        if record.planting is None:
+            checkpoint = find(self.recipe.models_by_role[label])
+        else:
+            # Of a recipe with several settings the models are beside the directories of the settings.
+            places = [place / MODELS for place in (self.run.folder, self.run.folder.parent)]
+            place = next((one for one in places if (one / record.model).is_dir()), places[0])
+            checkpoint = Checkpoint(place / record.model, record.model)
+        with self.watch.stage(f"loading {label}"):
+            loaded = Loaded.load(checkpoint)
+        if loaded.fingerprint != record.model_fingerprint:
+            raise UserError(
+                f"{checkpoint} is not the model that the run has asked.",
+                found=f"weights {loaded.fingerprint[:12]}, in the run {record.model_fingerprint[:12]}",
+                do="make the run again in another --out",
+            )
+        return loaded
+
+    def make(self, loaded: Loaded, job: Job) -> None:
+        """Attack a model and ask it."""
+        identifier, before = self.identifier(job), dict(self.watch.seconds)
+        record, asked = job.target.record, self.questions(job)
+        edit, put_on = self._change(record)
+        surviving = None
+        if edit is not None and edit.widths and job.attack.name in ROUNDED:
+            surviving = fmean(surviving_shares(edit, loaded.model, ROUNDED[job.attack.name]).values())
+        training = relearning_settings(loaded.model, self.learning_rate) if job.attack.steps else None
+        with (
+            self.watch.stage(_described(job)) as progress,
+            self._attacked(loaded, job, put_on, training, progress) as losses,
+            self.files.answers.journal(identifier) as journal,
+        ):
+            likelihoods = self.recipe.evaluation.likelihoods
+            scores = ask(loaded.model, loaded.processor, asked, journal, likelihoods=likelihoods, progress=progress)
+        self.files.answers.write_items(identifier, scores)
+        journal.discard()
+        self.files.write_record(
+            AttackRecord(
+                identifier=identifier,
+                attacked=record.identifier,
+                label=record.label,
+                settings=record.settings,
+                attack=job.attack.name,
+                steps=job.attack.steps,
+                taught_half=job.half,
+                taught=len(self.examples(job)),
+                training=asdict(training) if training else {},
+                losses=list(losses),
+                surviving=surviving,
+                items=len(scores),
+                seconds={name: spent for name, spent in self.watch.seconds.items() if name not in before},
+                versions=package_versions(),
+            )
+        )
+
+    def found(self, job: Job) -> Attacked:
+        """A model before or after an attack, from its files."""
+        if job.attack.name != BEFORE:
+            identifier = self.identifier(job)
+            return Attacked(job, self.files.record(identifier), self.files.answers.items(identifier) or [])
+        asked = {(*question.place, question.example.identifier) for question in self.questions(job)}
+        items = self.run.items(job.target.record.identifier) or []
+        return Attacked(job, None, [one for one in items if (one.split, one.task, one.identifier) in asked])
+
+    def _asked(self, everything: Sequence[Question], at_most: int) -> list[Question]:
+        """Of the forget split all tasks, and one of the retain split."""
+        damage = retain_task(self.manifest)
+        wanted = [(task.split, task.task) for task in self.manifest.tasks if task.split == self.recipe.choice.forget]
+        wanted += [(damage.split, damage.task)] if damage else []
+        asked: list[Question] = []
+        for place in wanted:
+            asked += [question for question in everything if question.place == place][: at_most or None]
+        return asked
+
+    def _protocol(self) -> Protocol:
+        return Protocol(shots=self.recipe.evaluation.shots, seed=self.recipe.benchmark.seed)
+
+    def _change(self, record: ModelRecord) -> tuple[Edit | None, PutOn]:
+        """What the method has made, and how it is put onto vanilla; nothing for vanilla and gold."""
+        if record.label in ("vanilla", "gold"):
+            return None, lambda _: nullcontext()
+        trained = self.run.folder / EDITS / record.identifier
+        if trained.is_dir():
+            return None, partial(trained_weights, folder=trained)
+        edit = load_edit(self.run.edit_file(record.identifier))
+        return edit, partial(folded, edit=edit)
+
+    @contextmanager
+    def _attacked(
+        self, loaded: Loaded, job: Job, put_on: PutOn, training: TrainingSettings | None, progress: Progress
+    ) -> Iterator[Sequence[float]]:
+        """The model with the change put on, under the attack; gives the losses of training."""
+        model, name, steps = loaded.model, job.attack.name, job.attack.steps
+        if name in ROUNDED:
+            with rounded(model, ROUNDED[name], put_on):
+                yield ()
+        elif name in BITS:
+            with put_on(model), quantised(model, BITS[name]):
+                yield ()
+        else:
+            examples = self.examples(job)
+            with (
+                put_on(model),
+                relearned(model, loaded.processor, examples, steps, training, progress=progress) as losses,
+            ):
+                yield losses
+
+
+def _described(job: Job) -> str:
+    """A job in words, for whoever watches; every job has words of its own."""
+    record = job.target.record
+    attack = job.attack.title if job.half is None else f"{job.attack.title} (half {job.half})"
+    return f"{attack} on {record.label}" + "".join(f" {name}={value}" for name, value in record.settings.items())
