@@ -214,7 +214,8 @@ def table() -> str:
             tested = "skeleton" if name in UNTESTED else "weakened"
             if name in WITH_EXPERTS:
                 remark = "; ".join(filter(None, ["experts", remark]))
-            processor = f"text only: {LEFT_OUT[name]}" if name in LEFT_OUT else "real"
+            without = "none" if name in UNTESTED else "text only"
+            processor = f"{without}: {LEFT_OUT[name]}" if name in LEFT_OUT else "real"
             if kind == "text decoder":
                 processor = ""
             lines.append(f"| `{name}` | {kind} | {tested} | {processor} | {remark} |")

@@ -532,21 +532,21 @@ REFUSED = {
 """What kvw does not take, and says so."""
 LEFT_OUT = {
     "aria": NO_ENTRY,
-    "blip-2": "made for captions; no chat template",
+    "blip-2": NO_ENTRY,
     "deepseek_vl_hybrid": "its second vision tower has no tiny form here yet",
     "ernie4_5_vl_moe": NO_ENTRY,
-    "fast_vlm": "its vision tower is one of another library (timm), which has no tiny form",
+    "fast_vlm": "its vision tower is one of another library (timm), not tried yet",
     "florence2": "an encoder-decoder: the answer does not follow the prompt in one text",
     "gemma3n": NO_ENTRY,
     "gemma4": NO_ENTRY,
-    "instructblip": "no chat template",
+    "instructblip": NO_ENTRY,
     "minicpmv4_6": NO_ENTRY,
     "minicpmv4_7": NO_ENTRY,
     "molmo2": NO_ENTRY,
     "paligemma": "refused: its processor puts a line break after the answer",
     "video_llava": NO_ENTRY,
 }
-"""Vision-language families that are tested on text only, and why."""
+"""Vision-language families that are tested without their processor, and why."""
 
 
 @functools.cache
