@@ -119,16 +119,26 @@ def build_family(model_type: str) -> PreTrainedModel:
     Args:
         model_type: From ``VISION_LANGUAGE`` or ``TEXT``.
     """
+    return random_model(shrunk_config(model_type))
+
+
+def shrunk_config(model_type: str) -> PretrainedConfig:
+    """The default configuration of a family with tiny sizes."""
     config = AutoConfig.for_model(model_type)
     for name, part in vars(config).items():
         if isinstance(part, PretrainedConfig):
             _shrink(part, VISION_SIZES if name in ("vision_config", "qformer_config") else TEXT_SIZES)
     _shrink(config.get_text_config(decoder=True), TEXT_SIZES)
     _shrink(config, TEXT_SIZES)
+    return config
+
+
+def random_model(config: PretrainedConfig) -> PreTrainedModel:
+    """A random model in float32, the same at every call."""
     factory = AutoModelForCausalLM
-    if model_type in VISION_LANGUAGE:
+    if config.model_type in VISION_LANGUAGE:
         factory = AutoModelForImageTextToText
-    elif model_type in ENCODER_DECODERS:
+    elif config.model_type in ENCODER_DECODERS:
         factory = AutoModelForSeq2SeqLM
     transformers.logging.set_verbosity_error()
     with torch.random.fork_rng(devices=[]):
@@ -173,6 +183,8 @@ def _shrink(part: PretrainedConfig, sizes: dict[str, int]) -> None:
 
 def table() -> str:
     """docs/families.md."""
+    from tests.real_processors import LEFT_OUT  # which builds on this module
+
     lines = [
         "# Model families",
         "",
@@ -182,15 +194,19 @@ def table() -> str:
         "  attaching, folding and the written checkpoint agree.",
         "- *skeleton*: found in the full-size structure without weights.",
         "",
-        "LLaVA-1.5, Qwen2-VL and Qwen2.5-VL are tested with images and their real processors as well. Models of text",
-        "alone work on the command line too (Llama, Qwen3, OPT and GPT-2 are tested there), except encoder-decoders,",
-        "which are weakened from Python (`kvw.weaken`). Mixtures of experts are weakened expert by expert, and so are",
-        "the FFNs beside them that every token passes. For a model that is not listed, `kvw inspect MODEL` shows what",
-        "its structure suggests and how to confirm it. This page is",
+        "- *processor*: *real* where images of different sizes, and text alone, have also gone through the real",
+        "  processor class (small images, a tokenizer trained on the spot) to coefficients, scores and answers, the",
+        "  same however they are padded and batched.",
+        "",
+        "LLaVA-1.5, Qwen2-VL and Qwen2.5-VL are tested from data files to the written checkpoint as well. Models of",
+        "text alone work on the command line too (Llama, Qwen3, OPT and GPT-2 are tested there), except",
+        "encoder-decoders, which are weakened from Python (`kvw.weaken`). Mixtures of experts are weakened expert by",
+        "expert, and so are the FFNs beside them that every token passes. For a model that is not listed,",
+        "`kvw inspect MODEL` shows what its structure suggests and how to confirm it. This page is",
         "written by `python -m tests.families`.",
         "",
-        "| model type | kind | tested | remark |",
-        "|---|---|---|---|",
+        "| model type | kind | tested | processor | remark |",
+        "|---|---|---|---|---|",
     ]
     for kind, names in (("vision-language", VISION_LANGUAGE), ("text decoder", TEXT)):
         for name in sorted(names):
@@ -198,7 +214,11 @@ def table() -> str:
             tested = "skeleton" if name in UNTESTED else "weakened"
             if name in WITH_EXPERTS:
                 remark = "; ".join(filter(None, ["experts", remark]))
-            lines.append(f"| `{name}` | {kind} | {tested} | {remark} |")
+            without = "none" if name in UNTESTED else "text only"
+            processor = f"{without}: {LEFT_OUT[name]}" if name in LEFT_OUT else "real"
+            if kind == "text decoder":
+                processor = ""
+            lines.append(f"| `{name}` | {kind} | {tested} | {processor} | {remark} |")
     return "\n".join(lines) + "\n"
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from tests import tiny_models
 
 from kvw.data import Example, answer_batch, image_groups, prepare, prompt_batch, to_model
-from kvw.data.batches import TOKENS_PER_IMAGE
+from kvw.data.batches import TOKENS_OF_AN_IMAGE, TOKENS_PER_IMAGE
 from kvw.errors import UserError
 
 WIDE, TALL, SMALL = (
@@ -175,6 +175,14 @@ def test_length_is_estimated_where_the_processor_does_not_say(processor, monkeyp
     assert text_tokens == 0
     without = prepare([dataclasses.replace(TWO_IMAGES[0], images=())], processor)[0].length
     assert 2 * TOKENS_PER_IMAGE < prepare(TWO_IMAGES[:1], processor)[0].length < 2 * TOKENS_PER_IMAGE + 2 * without
+
+
+@pytest.mark.parametrize("name", TOKENS_OF_AN_IMAGE)
+def test_length_is_taken_from_what_the_processor_calls_the_tokens_of_an_image(processor, monkeypatch, name):
+    monkeypatch.setattr(processor, "_get_num_multimodal_tokens", None)
+    estimated = prepare(TWO_IMAGES[:1], processor)[0].length
+    monkeypatch.setattr(processor, name, 7, raising=False)
+    assert prepare(TWO_IMAGES[:1], processor)[0].length == estimated - 2 * (TOKENS_PER_IMAGE - 7)
 
 
 def test_image_groups_have_equal_counts_and_mixed_batches_are_refused(processor):

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests import tiny_models
 from tests.families import NOT_ALONE, TEXT, VISION_LANGUAGE, table
+from tests.real_processors import LEFT_OUT, PROCESSORS, REFUSED
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM
 
 from kvw.models.families import find_value_matrices
@@ -56,6 +58,13 @@ def test_the_reasons_for_not_testing_still_hold():
         factory = AutoModelForImageTextToText if model_type in VISION_LANGUAGE else AutoModelForCausalLM
         with pytest.raises((ValueError, TypeError)):
             on_meta(factory, model_type)
+
+
+def test_every_family_has_a_real_processor_or_a_reason():
+    real = {*PROCESSORS, *tiny_models.FAMILIES} - {"llava_mistral"}
+    assert real | set(LEFT_OUT) == set(VISION_LANGUAGE)
+    assert not real & set(LEFT_OUT)
+    assert set(REFUSED) <= set(LEFT_OUT)
 
 
 def test_no_name_is_listed_twice():

@@ -20,6 +20,8 @@ IGNORED = -100
 """The label of a position that is not an answer token."""
 TOKENS_PER_IMAGE = 576
 """Estimate for processors that do not say: the 24 x 24 patches of LLaVA-1.5."""
+TOKENS_OF_AN_IMAGE = ("image_seq_length", "image_seq_len", "num_image_tokens")
+"""How processors that cannot count name the tokens of an image, or of each piece that they cut it into."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,8 @@ def _image_tokens(example: Example, processor: Processor, sizes: list[tuple[int,
         return 0
     count = getattr(processor, "_get_num_multimodal_tokens", None)
     if count is None:
-        return len(sizes) * getattr(processor, "image_seq_length", TOKENS_PER_IMAGE)
+        stated = (getattr(processor, name, None) for name in TOKENS_OF_AN_IMAGE)
+        return len(sizes) * next((tokens for tokens in stated if tokens is not None), TOKENS_PER_IMAGE)
     try:
         counted = count(image_sizes=[list(size) for size in sizes])
     except ValueError as error:
