@@ -11,8 +11,7 @@ from tests.tiny_models import noise_png
 
 from kvw.data import Example, prepare
 from kvw.methods.gradient import METHODS, unlearn
-from kvw.methods.gradient.dpo import DpoSettings
-from kvw.methods.gradient.simnpo import SimNpoSettings
+from kvw.methods.gradient.settings import DpoSettings, SimNpoSettings
 from kvw.training.loop import add_gradients
 from kvw.training.settings import LoraSettings, TrainingSettings
 from kvw.training.trainee import in_training

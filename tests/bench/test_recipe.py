@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import kvw
-from kvw.bench.methods import TRAINED
 from kvw.bench.recipe import read_recipe
 from kvw.methods.registry import build_settings, combinations
 from kvw.training.settings import LoraSettings, TrainingSettings
@@ -151,11 +150,7 @@ def test_a_recipe_that_is_not_there(tmp_path):
         read_recipe(tmp_path / "no.toml")
 
 
-# Settings of methods that train stand beside their losses, which need torch.
-LIGHT = [path for path in SHIPPED if not {part.name for part in read_recipe(path).method} & set(TRAINED)]
-
-
-@pytest.mark.parametrize("arguments", [["bench", "ls"], *(["bench", "validate", str(path)] for path in LIGHT)])
+@pytest.mark.parametrize("arguments", [["bench", "ls"], *(["bench", "validate", str(path)] for path in SHIPPED)])
 def test_listing_and_validating_load_nothing_heavy(arguments):
     code = f"import sys; from kvw.cli import main\ntry: main({arguments!r})\nfinally: print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -20,7 +20,7 @@ from kvw.cli.options import find_model
 from kvw.edits.gates import GateEdit
 from kvw.methods import gradient
 from kvw.methods.gradient import unlearn
-from kvw.methods.gradient.npo import NpoSettings
+from kvw.methods.gradient.settings import NpoSettings
 from kvw.methods.registry import METHODS
 from kvw.models.value_matrix import MatrixKey
 from kvw.progress import SILENT

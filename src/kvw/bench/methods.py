@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
+from kvw.bench import trained_settings
 from kvw.data.benchmarks.items import known
 from kvw.methods import registry
+from kvw.methods.gradient.settings import SETTINGS
 
-TRAINED = (
-    "dpo",
-    "ga",
-    "grad-diff",
-    "idk-dpo",
-    "idk-nll",
-    "kl",
-    "manu",
-    "mmunlearner",
-    "npo",
-    "rmu",
-    "simnpo",
-    "task-vector",
-    "undial",
-)
-"""The methods that change weights: the names of :data:`kvw.methods.gradient.METHODS`, known without torch."""
+TRAINED = tuple(SETTINGS)
+"""The methods that change weights."""
 
 
 def combinations(name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -55,4 +42,4 @@ def build_settings(name: str, values: Mapping[str, Any]) -> Any:
 
 def _home(name: str) -> Any:
     known(name, dict.fromkeys((*registry.METHODS, *TRAINED)), "method", "kvw")
-    return import_module("kvw.bench.training") if name in TRAINED else registry
+    return trained_settings if name in TRAINED else registry

@@ -24,13 +24,17 @@ from tests.tiny_models import noise_png
 from kvw.data import prepare
 from kvw.errors import UserError
 from kvw.methods.gradient import unlearn
-from kvw.methods.gradient.dpo import DpoSettings
-from kvw.methods.gradient.grad_diff import GradDiffSettings
-from kvw.methods.gradient.idk_nll import IdkNllSettings
 from kvw.methods.gradient.losses import ascent_loss
-from kvw.methods.gradient.manu import ManuSettings, _measure, neurons
-from kvw.methods.gradient.mmunlearner import MmUnlearnerSettings, mmunlearner
-from kvw.methods.gradient.npo import NpoSettings
+from kvw.methods.gradient.manu import _measure, neurons
+from kvw.methods.gradient.mmunlearner import mmunlearner
+from kvw.methods.gradient.settings import (
+    DpoSettings,
+    GradDiffSettings,
+    IdkNllSettings,
+    ManuSettings,
+    MmUnlearnerSettings,
+    NpoSettings,
+)
 from kvw.training.answers import answers
 from kvw.training.settings import TrainingSettings
 from kvw.training.trainee import in_training

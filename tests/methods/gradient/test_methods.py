@@ -9,8 +9,7 @@ from tests.gradient import FORGET, LORA, RETAIN, TRAINED, changed, forget_by, fr
 from kvw.errors import UserError
 from kvw.evaluation.probability import answer_probabilities
 from kvw.methods.gradient import METHODS, find_method, unlearn
-from kvw.methods.gradient.ga import GaSettings
-from kvw.methods.gradient.npo import NpoSettings
+from kvw.methods.gradient.settings import GaSettings, NpoSettings
 from kvw.training.settings import TrainingSettings
 
 ABOUT_THE_ANSWERS = sorted(set(TRAINED) - {"rmu", "idk-nll"})

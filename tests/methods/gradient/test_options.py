@@ -8,7 +8,7 @@ import pytest
 from tests.gradient import ALTERNATIVES, DEFAULTS, FORGET, RETAIN, changed, forget_by, fresh, weights_of
 
 from kvw.methods.gradient import METHODS, unlearn
-from kvw.methods.gradient.manu import ManuSettings
+from kvw.methods.gradient.settings import ManuSettings
 
 CHANGES = {
     "dpo": [{"alternatives": ALTERNATIVES[::-1]}, {"beta": 0.5}, {"retain_weight": 1.0}],

@@ -22,7 +22,7 @@ from kvw.bench.cost.recipe import CostRecipe, DataPart
 from kvw.bench.cost.record import CostRow, Costs, StageCost
 from kvw.bench.cost.synthetic import MadeUpProcessor, made_up
 from kvw.bench.cost.work import Work
-from kvw.bench.training import ADAPTERS
+from kvw.bench.trained_settings import ADAPTERS
 from kvw.data import prepare
 from kvw.edits.edit import package_versions
 from kvw.errors import UserError

@@ -13,14 +13,14 @@ from kvw.bench.cost.meter import Meter
 from kvw.bench.cost.recipe import FORWARD, DataPart
 from kvw.bench.cost.synthetic import MadeUpProcessor, made_up
 from kvw.bench.methods import TRAINED, build_settings
-from kvw.bench.training import TrainedSettings
+from kvw.bench.trained_settings import TrainedSettings
 from kvw.data import Prepared, answer_batch, prepare, to_model
 from kvw.measuring.engine import Batch, evaluating
 from kvw.measuring.examples import measure_examples
 from kvw.measuring.statistics import Statistics
 from kvw.methods.gradient import find_method
-from kvw.methods.gradient.dpo import DpoSettings
 from kvw.methods.gradient.running import run
+from kvw.methods.gradient.settings import DpoSettings
 from kvw.methods.kvw import one_shot, weaken
 from kvw.methods.settings import KvwSettings
 from kvw.methods.subspace.labels import Labels

@@ -1,7 +1,30 @@
-"""Unlearning by gradients: the baselines that KVW is compared with, one file each, over one training loop."""
+"""Unlearning by gradients: the baselines that KVW is compared with, one file each, over one training loop.
 
-from kvw.methods.gradient.planting import finetune, gold
-from kvw.methods.gradient.registry import METHODS, find_method
-from kvw.methods.gradient.unlearn import unlearn
+Names are resolved when they are used, so that settings can be checked without torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kvw.methods.gradient.planting import finetune, gold
+    from kvw.methods.gradient.registry import METHODS, find_method
+    from kvw.methods.gradient.unlearning import unlearn
+
+_HOMES = {
+    "METHODS": "registry",
+    "find_method": "registry",
+    "finetune": "planting",
+    "gold": "planting",
+    "unlearn": "unlearning",
+}
 
 __all__ = ["METHODS", "find_method", "finetune", "gold", "unlearn"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -11,55 +10,11 @@ from transformers import PreTrainedModel
 
 from kvw.data.batches import Prepared
 from kvw.methods.gradient.losses import descent
-from kvw.methods.gradient.refusals import REFUSALS, with_answers, with_refusals
+from kvw.methods.gradient.refusals import with_answers, with_refusals
+from kvw.methods.gradient.settings import DpoSettings, IdkDpoSettings
 from kvw.training.answers import answers
 from kvw.training.objective import Objective, Rows, Term
-from kvw.training.settings import not_negative, positive
 from kvw.training.trainee import Trainee
-
-
-@dataclass(frozen=True)
-class DpoSettings:
-    """Settings of DPO.
-
-    Args:
-        alternatives: For each forget example, in order, the answer to be preferred.
-        beta: Inverse temperature.
-        retain_weight: Of L_r; 0 in the paper.
-
-    Raises:
-        UserError: A value makes no sense.
-    """
-
-    alternatives: tuple[str, ...] = ()
-    beta: float = 0.1
-    retain_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        positive("beta", self.beta)
-        not_negative("retain_weight", self.retain_weight)
-
-
-@dataclass(frozen=True)
-class IdkDpoSettings:
-    """Settings of IdkDPO.
-
-    Args:
-        refusals: What to draw the preferred answers from, once for each forget example.
-        beta: Inverse temperature.
-        retain_weight: Of L_r; 0 in the paper.
-
-    Raises:
-        UserError: A value makes no sense.
-    """
-
-    refusals: tuple[str, ...] = REFUSALS
-    beta: float = 0.1
-    retain_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        positive("beta", self.beta)
-        not_negative("retain_weight", self.retain_weight)
 
 
 def dpo(trainee: Trainee, settings: DpoSettings) -> Objective:

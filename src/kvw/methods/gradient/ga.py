@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kvw.methods.gradient.losses import ascent_loss
+from kvw.methods.gradient.settings import GaSettings
 from kvw.training.objective import Objective, Term
 from kvw.training.trainee import Trainee
-
-
-@dataclass(frozen=True)
-class GaSettings:
-    """GA has no settings of its own. The loss has no lower bound: use ``forget_floor`` or few steps."""
 
 
 def ga(trainee: Trainee, settings: GaSettings) -> Objective:

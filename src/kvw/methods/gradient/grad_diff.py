@@ -2,36 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
-
 from kvw.methods.gradient.losses import ascent_loss, descent
+from kvw.methods.gradient.settings import GradDiffSettings
 from kvw.training.objective import Objective, Pass, Term
-from kvw.training.settings import chosen, not_negative
 from kvw.training.trainee import Trainee
-
-Passes = Literal["joint", "sequential"]
-
-
-@dataclass(frozen=True)
-class GradDiffSettings:
-    """Settings of GradDiff.
-
-    Args:
-        retain_weight: c; peers search 0.5, 1 and 2.
-        passes: ``joint`` updates once on the sum; ``sequential`` makes an ascent update and then a descent update, as
-            MLLMU-Bench's scripts do.
-
-    Raises:
-        UserError: A value makes no sense.
-    """
-
-    retain_weight: float = 1.0
-    passes: Passes = "joint"
-
-    def __post_init__(self) -> None:
-        not_negative("retain_weight", self.retain_weight)
-        chosen("passes", self.passes, get_args(Passes))
 
 
 def grad_diff(trainee: Trainee, settings: GradDiffSettings) -> Objective:

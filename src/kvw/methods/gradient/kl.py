@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from kvw.methods.gradient.losses import ascent_loss, divergence_loss, likelihood_loss
+from kvw.methods.gradient.settings import KlSettings
 from kvw.training.objective import Objective, Rows, Term
-from kvw.training.settings import not_negative
 from kvw.training.trainee import Trainee
-
-
-@dataclass(frozen=True)
-class KlSettings:
-    """Settings of KL.
-
-    Args:
-        kl_weight: Of the divergence; peers search 0.5, 1 and 2.
-        retain_weight: Of L_r, which the KVW authors' script adds with weight 1; the published loss has none.
-
-    Raises:
-        UserError: A value makes no sense.
-    """
-
-    kl_weight: float = 1.0
-    retain_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        not_negative("kl_weight", self.kl_weight)
-        not_negative("retain_weight", self.retain_weight)
 
 
 def kl(trainee: Trainee, settings: KlSettings) -> Objective:

@@ -14,53 +14,17 @@ from kvw.data.batches import Prepared, answer_batch, image_groups, to_model
 from kvw.data.rendering import Processor
 from kvw.errors import UserError
 from kvw.measuring.engine import evaluating
+from kvw.methods.gradient.settings import ManuSettings
 from kvw.models.detection import ffns
 from kvw.models.families import find_value_matrices
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.progress import Progress
 from kvw.training.parts import find_parts
 from kvw.training.result import Result
-from kvw.training.settings import Part, chosen, positive
 
 ACTIVE = 0.1
 """A neuron counts as active where the absolute value of its coefficient is above this."""
 EPSILON = 1e-5
-
-
-@dataclass(frozen=True)
-class ManuSettings:
-    """Settings of MANU.
-
-    Args:
-        share: Share of all neurons looked at that is pruned; peers use 0.02, 0.05 and 0.10.
-        weights: Of the four measures of importance: absolute, frequency, variance, root mean square. The paper adds
-            them; the authors' code weighs them 2, 0, 2, 2.
-        parts: ``language`` and ``vision``.
-        last_layers: Look at only so many last layers of each part (the authors' code: 3); None for all.
-        batch_size: Examples per forward.
-
-    Raises:
-        UserError: A value makes no sense.
-    """
-
-    share: float = 0.02
-    weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
-    parts: tuple[Part, ...] = ("language", "vision")
-    last_layers: int | None = None
-    batch_size: int = 4
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise UserError("share must be more than 0 and at most 1.", found=repr(self.share))
-        if len(self.weights) != 4 or min(self.weights) < 0 or not any(self.weights):
-            raise UserError("weights must be four numbers of at least 0, and not all 0.", found=repr(self.weights))
-        if not self.parts:
-            raise UserError("parts must name what to prune.", do="use language, vision or both")
-        for part in self.parts:
-            chosen("part to prune", part, ("language", "vision"))
-        if self.last_layers is not None:
-            positive("last_layers", self.last_layers)
-        positive("batch_size", self.batch_size)
 
 
 @dataclass

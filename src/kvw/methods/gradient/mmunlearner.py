@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,34 +11,9 @@ from kvw.data.batches import Prepared
 from kvw.errors import UserError
 from kvw.measuring.engine import evaluating
 from kvw.methods.gradient.losses import ascent_loss, descent, likelihood_loss
+from kvw.methods.gradient.settings import MmUnlearnerSettings
 from kvw.training.objective import Objective, Pass, Term
-from kvw.training.settings import flag, not_negative, positive
 from kvw.training.trainee import Trainee
-
-
-@dataclass(frozen=True)
-class MmUnlearnerSettings:
-    """Settings of MMUnlearner.
-
-    Args:
-        threshold: A weight is trained if its Fisher information on the forget set is at least this many times that on
-            the retain set; 1 in the paper.
-        retain_weight: Of L_r.
-        retain_masked: Off: a masked ascent update and then an update on the retain set that the mask does not hold,
-            as the authors' and the KVW authors' code do. Weights outside the mask change then.
-
-    Raises:
-        UserError: A value makes no sense.
-    """
-
-    threshold: float = 1.0
-    retain_weight: float = 1.0
-    retain_masked: bool = True
-
-    def __post_init__(self) -> None:
-        positive("threshold", self.threshold)
-        not_negative("retain_weight", self.retain_weight)
-        flag("retain_masked", self.retain_masked)
 
 
 def mmunlearner(trainee: Trainee, settings: MmUnlearnerSettings) -> Objective:

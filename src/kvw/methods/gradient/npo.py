@@ -2,44 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
-
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from kvw.methods.gradient.losses import descent, negative_preference
+from kvw.methods.gradient.settings import NpoSettings
 from kvw.training.answers import answers
 from kvw.training.objective import Objective, Rows, Term
-from kvw.training.settings import chosen, not_negative, positive
 from kvw.training.trainee import Trainee
-
-Likelihood = Literal["sequence sum", "batch mean"]
-
-
-@dataclass(frozen=True)
-class NpoSettings:
-    """Settings of NPO.
-
-    Args:
-        beta: Inverse temperature; 0.1 in the paper, 0.4 to 1.2 with batch means among peers.
-        retain_weight: Of L_r; 0 is the paper's plain NPO, 1 its NPO + retain.
-        likelihood: ``sequence sum``: log p of each whole answer, mean over examples. ``batch mean``: one ratio of
-            the token means of a batch, as MLLMU-Bench, OFFSIDE and the KVW authors' script have it; the result then
-            depends on the batch size.
-
-    Raises:
-        UserError: A value makes no sense.
-    """
-
-    beta: float = 0.1
-    retain_weight: float = 1.0
-    likelihood: Likelihood = "sequence sum"
-
-    def __post_init__(self) -> None:
-        positive("beta", self.beta)
-        not_negative("retain_weight", self.retain_weight)
-        chosen("likelihood", self.likelihood, get_args(Likelihood))
 
 
 def npo(trainee: Trainee, settings: NpoSettings) -> Objective:

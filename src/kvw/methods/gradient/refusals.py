@@ -10,25 +10,6 @@ from kvw.data.batches import Prepared, prepare
 from kvw.data.rendering import Processor
 from kvw.errors import UserError
 
-REFUSALS = (
-    "I don't know.",
-    "That is something I have no knowledge of.",
-    "I cannot tell you that, because I don't know it.",
-    "I have no information on this.",
-    "Sorry, I have never heard of that.",
-    "I am not able to say.",
-    "This is not known to me.",
-    "I have nothing to go on here, so I cannot answer.",
-    "My knowledge does not reach that far.",
-    "I would only be guessing; I do not know.",
-    "No idea, I am afraid.",
-    "I am unaware of any such fact.",
-    "Nothing I have learned tells me that.",
-    "I can't help with this one, since I don't have the answer.",
-    "That question is beyond what I know.",
-    "I do not recognise this and cannot answer.",
-)
-
 
 def with_refusals(
     prepared: Sequence[Prepared], processor: Processor, refusals: Sequence[str], seed: int

@@ -10,18 +10,19 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from kvw.errors import UserError
-from kvw.methods.gradient.dpo import DpoSettings, IdkDpoSettings, dpo, idk_dpo
-from kvw.methods.gradient.ga import GaSettings, ga
-from kvw.methods.gradient.grad_diff import GradDiffSettings, grad_diff
-from kvw.methods.gradient.idk_nll import IdkNllSettings, idk_nll
-from kvw.methods.gradient.kl import KlSettings, kl
-from kvw.methods.gradient.manu import ManuSettings, manu
-from kvw.methods.gradient.mmunlearner import MmUnlearnerSettings, mmunlearner
-from kvw.methods.gradient.npo import NpoSettings, npo
-from kvw.methods.gradient.rmu import RmuSettings, rmu, rmu_layers
-from kvw.methods.gradient.simnpo import SimNpoSettings, simnpo
-from kvw.methods.gradient.task_vector import TaskVectorSettings, task_vector
-from kvw.methods.gradient.undial import UndialSettings, undial
+from kvw.methods.gradient.dpo import dpo, idk_dpo
+from kvw.methods.gradient.ga import ga
+from kvw.methods.gradient.grad_diff import grad_diff
+from kvw.methods.gradient.idk_nll import idk_nll
+from kvw.methods.gradient.kl import kl
+from kvw.methods.gradient.manu import manu
+from kvw.methods.gradient.mmunlearner import mmunlearner
+from kvw.methods.gradient.npo import npo
+from kvw.methods.gradient.rmu import rmu, rmu_layers
+from kvw.methods.gradient.settings import SETTINGS
+from kvw.methods.gradient.simnpo import simnpo
+from kvw.methods.gradient.task_vector import task_vector
+from kvw.methods.gradient.undial import undial
 from kvw.training.objective import Objective
 from kvw.training.result import Result
 from kvw.training.trainee import Trainee
@@ -45,19 +46,19 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "dpo": Method(DpoSettings, dpo),
-    "ga": Method(GaSettings, ga),
-    "grad-diff": Method(GradDiffSettings, grad_diff),
-    "idk-dpo": Method(IdkDpoSettings, idk_dpo),
-    "idk-nll": Method(IdkNllSettings, idk_nll),
-    "kl": Method(KlSettings, kl),
-    "manu": Method(ManuSettings, direct=manu),
-    "mmunlearner": Method(MmUnlearnerSettings, mmunlearner),
-    "npo": Method(NpoSettings, npo),
-    "rmu": Method(RmuSettings, rmu, layers=rmu_layers),
-    "simnpo": Method(SimNpoSettings, simnpo),
-    "task-vector": Method(TaskVectorSettings, task_vector),
-    "undial": Method(UndialSettings, undial),
+    "dpo": Method(SETTINGS["dpo"], dpo),
+    "ga": Method(SETTINGS["ga"], ga),
+    "grad-diff": Method(SETTINGS["grad-diff"], grad_diff),
+    "idk-dpo": Method(SETTINGS["idk-dpo"], idk_dpo),
+    "idk-nll": Method(SETTINGS["idk-nll"], idk_nll),
+    "kl": Method(SETTINGS["kl"], kl),
+    "manu": Method(SETTINGS["manu"], direct=manu),
+    "mmunlearner": Method(SETTINGS["mmunlearner"], mmunlearner),
+    "npo": Method(SETTINGS["npo"], npo),
+    "rmu": Method(SETTINGS["rmu"], rmu, layers=rmu_layers),
+    "simnpo": Method(SETTINGS["simnpo"], simnpo),
+    "task-vector": Method(SETTINGS["task-vector"], task_vector),
+    "undial": Method(SETTINGS["undial"], undial),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,35 +12,10 @@ from transformers import PreTrainedModel
 from kvw.errors import UserError
 from kvw.measuring.positions import predicting_positions
 from kvw.measuring.recorder import StopForward
+from kvw.methods.gradient.settings import RmuSettings
 from kvw.models.families import find_layers
 from kvw.training.objective import Objective, Rows, Term
-from kvw.training.settings import not_negative, positive
 from kvw.training.trainee import Trainee
-
-
-@dataclass(frozen=True)
-class RmuSettings:
-    """Settings of RMU.
-
-    Args:
-        layer: l, 0-based; None for layer 7 of 32 and at the same depth elsewhere.
-        coefficient: c, the length of the vector that forget states are drawn to. It is tied to the length of the
-            model's states: 6.5 for the paper's Zephyr, 300 in CLEAR's code, 1 to 100 searched elsewhere.
-        retain_weight: a; 1200 in the paper.
-
-    Raises:
-        UserError: A value makes no sense.
-    """
-
-    layer: int | None = None
-    coefficient: float = 6.5
-    retain_weight: float = 1200.0
-
-    def __post_init__(self) -> None:
-        if self.layer is not None and (not isinstance(self.layer, int) or self.layer < 0):
-            raise UserError("layer must be a whole number of at least 0.", found=repr(self.layer))
-        positive("coefficient", self.coefficient)
-        not_negative("retain_weight", self.retain_weight)
 
 
 def rmu_layers(model: PreTrainedModel, settings: RmuSettings) -> tuple[int, int]:

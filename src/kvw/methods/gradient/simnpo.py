@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from kvw.methods.gradient.losses import descent, negative_preference
+from kvw.methods.gradient.settings import SimNpoSettings
 from kvw.training.answers import answers
 from kvw.training.objective import Objective, Rows, Term
-from kvw.training.settings import not_negative, positive
 from kvw.training.trainee import Trainee
-
-
-@dataclass(frozen=True)
-class SimNpoSettings:
-    """Settings of SimNPO; the defaults are those of the authors' published model for TOFU's forget05.
-
-    Args:
-        beta: Inverse temperature.
-        gamma: Margin.
-        retain_weight: Of L_r.
-
-    Raises:
-        UserError: A value makes no sense.
-    """
-
-    beta: float = 2.5
-    gamma: float = 0.0
-    retain_weight: float = 0.1375
-
-    def __post_init__(self) -> None:
-        positive("beta", self.beta)
-        not_negative("gamma", self.gamma)
-        not_negative("retain_weight", self.retain_weight)
 
 
 def simnpo(trainee: Trainee, settings: SimNpoSettings) -> Objective:

@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from torch import nn
 
 from kvw.methods.gradient.losses import descent
+from kvw.methods.gradient.settings import TaskVectorSettings
 from kvw.training.objective import Objective
-from kvw.training.settings import positive
 from kvw.training.trainee import Trainee
-
-
-@dataclass(frozen=True)
-class TaskVectorSettings:
-    """Settings of task-vector negation.
-
-    Args:
-        scale: a; chosen on a validation set in the paper.
-
-    Raises:
-        UserError: A value makes no sense.
-    """
-
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        positive("scale", self.scale)
 
 
 def task_vector(trainee: Trainee, settings: TaskVectorSettings) -> Objective:

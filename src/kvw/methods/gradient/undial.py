@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 from transformers import PreTrainedModel
 
 from kvw.methods.gradient.losses import descent
+from kvw.methods.gradient.settings import UndialSettings
 from kvw.training.answers import answers
 from kvw.training.objective import Objective, Rows, Term
-from kvw.training.settings import not_negative, positive
 from kvw.training.trainee import Trainee
-
-
-@dataclass(frozen=True)
-class UndialSettings:
-    """Settings of UNDIAL.
-
-    Args:
-        strength: What is taken off the logit of the true token; peers use 3, 10 and 30.
-        retain_weight: Of L_r; 0 in the paper.
-
-    Raises:
-        UserError: A value makes no sense.
-    """
-
-    strength: float = 10.0
-    retain_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        positive("strength", self.strength)
-        not_negative("retain_weight", self.retain_weight)
 
 
 def undial(trainee: Trainee, settings: UndialSettings) -> Objective:
