@@ -28,6 +28,8 @@ from kvw.runs.loaded import Loaded
 from kvw.toy import checkpoint
 from kvw.training.settings import TrainingSettings
 
+pytestmark = pytest.mark.thorough
+
 RECIPE = """
 title = "small"
 [benchmark]

@@ -28,6 +28,8 @@ from kvw.runs.costs import Stopwatch
 from kvw.runs.loaded import Loaded
 from kvw.training.result import apply_result
 
+pytestmark = pytest.mark.thorough
+
 RECIPE = """
 title = "small"
 [benchmark]

@@ -26,6 +26,8 @@ from kvw.models.value_matrix import MatrixKey
 from kvw.progress import SILENT
 from kvw.training.settings import LoraSettings, TrainingSettings
 
+pytestmark = pytest.mark.thorough
+
 FAST = {"learning_rate": 1e-3, "batch_size": 2, "schedule": "constant"}
 ADAPTED = {"lora.rank": 3, "lora.dropout": 0.0}
 

@@ -16,6 +16,8 @@ from kvw.evaluation.journal import ANSWERS, SCORES
 from kvw.progress import SILENT
 from kvw.runs.evaluate import evaluate as run_evaluate
 
+pytestmark = pytest.mark.thorough
+
 A, B = (tiny_models.noise_png(seed, (40, 30)) for seed in (1, 2))
 EXAMPLES = [
     *(

@@ -35,6 +35,8 @@ from kvw.runs.edits import summarise
 from kvw.runs.loaded import Loaded
 from kvw.runs.unlearning import unlearn
 
+pytestmark = pytest.mark.thorough
+
 
 def examples(count, seed, *, image=True):
     places = ("Kuwait City", "Paris", "the image", "a city", "the author")

@@ -22,6 +22,8 @@ from kvw.toy.people import draw_appearance
 from kvw.toy.portraits import draw_portrait
 from kvw.toy.shapes import make_scenes
 
+pytestmark = pytest.mark.thorough
+
 WORLD = replace(benchmark_world(0), training_photos=6, new_photos=1, people=20, forget=3)
 SIZES = BatchSizes(portraits=2, scenes=2, texts=2, portrait_questions=3, scene_questions=2, text_questions=2)
 SHORT = Recipe(steps=2, tower_steps=2, warm_up=1, report_every=1)

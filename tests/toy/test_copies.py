@@ -12,6 +12,8 @@ from kvw.toy.copies import COPIES, cached_copy, write_copy
 from kvw.toy.copies.writing import fictitious_people, forgotten, real_people
 from kvw.toy.world import World
 
+pytestmark = pytest.mark.thorough
+
 SIZES = {
     "clear": {"forget01": 2, "forget05": 2, "forget10": 4},
     "mllmu": {"forget_5": 2, "forget_10": 4, "forget_15": 6},

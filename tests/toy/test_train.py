@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
 from kvw.toy.batches import Recipe
 from kvw.toy.train import save_checkpoint, train
 from kvw.toy.world import World
+
+pytestmark = pytest.mark.thorough
 
 WORLD = World(people=5, forget=2, training_photos=6, new_photos=1)
 SHORT = Recipe(tower_steps=1, steps=2, portraits=4, scenes=2, texts=2, training_scenes=8, warm_up=1)

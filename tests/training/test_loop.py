@@ -29,6 +29,8 @@ from kvw.training.objective import Objective, Term
 from kvw.training.settings import LoraSettings
 from kvw.training.trainee import in_training
 
+pytestmark = pytest.mark.thorough
+
 
 @functools.cache
 def _plain(lora):

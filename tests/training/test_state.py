@@ -20,6 +20,8 @@ from kvw.methods.gradient.settings import GradDiffSettings
 from kvw.training.settings import LoraSettings
 from kvw.training.state import write_tensors
 
+pytestmark = pytest.mark.thorough
+
 SETTINGS = training(batch_size=1, weight_decay=0.1, schedule="cosine", save_every=1)
 CASES = {
     "full": ("npo", SETTINGS),

@@ -21,6 +21,8 @@ from kvw.data import answer_batch
 from kvw.progress import SILENT
 from kvw.report.cost_tables import cost_tables
 
+pytestmark = pytest.mark.thorough
+
 CPU = torch.device("cpu")
 DATA = DataPart(forget=2, retain=4, batch_size=2, question=6, answer=3)
 TOY = CostRecipe(

@@ -7,6 +7,8 @@ import pytest
 from kvw.data.benchmarks import get_benchmark, two_folds
 from kvw.toy.benchmark.people import FORGET_PERCENT, PERSON_TASKS, SPLITS, benchmark_world, percent
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def data():
