@@ -1,13 +1,16 @@
-"""Several benchmark runs of one recipe side by side: means over runs, hypervolumes, and a picture, from records alone.
+"""What several benchmark runs found together, from their records alone: one table over all worlds, targets, a picture.
 
-Made for the seeds of the toy benchmark::
+Made for the worlds of the toy benchmark::
 
     kvw bench run recipes/toy-200.toml --seed 0 --out bench-run-0     # and 1, 2
     python benchmarks/toy_200_summary.py bench-run-0/forget10 bench-run-1/forget10 bench-run-2/forget10
 
+Runs of one world (of several recipes) stand for one run with all their methods. Cells are means over the items of all
+worlds. Intervals are bootstrap intervals over people; those of hypervolumes are the smallest and the largest world.
+
 The hypervolume of a method is the area that its settings dominate, forgetting (1 - forget score / vanilla's) against
 keeping (retain score / vanilla's), both by the tasks that settings are chosen by and at most 1: 1 is a setting that
-forgets everything and costs nothing. It is about what a method *can* reach; the table is about what is chosen.
+forgets everything and costs nothing. It is about what a method *can* reach; the tables are about what is chosen.
 
 usage: python benchmarks/toy_200_summary.py RUN [RUN ...] [--plot FILE]
 """
@@ -16,69 +19,97 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from kvw.bench.further import item_value
-from kvw.bench.record import Manifest, RunFiles
-from kvw.bench.results import Results, read_results
+from kvw.bench.record import Manifest, ModelRecord, RunFiles
+from kvw.bench.results import choose, read_results
 from kvw.bench.scores import ItemScore
+from kvw.evaluation.metrics import mean_interval
 
 Point = tuple[float, float]
 """Share forgotten and share kept of vanilla's score."""
+ASKED = ("generation", "generation text", "cloze", "cloze text")
+"""The tasks whose answers are compared by exact match."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: the items by which every model is reported, and the points that its settings reach.
+
+    Args:
+        manifest: What it is about.
+        models: Items by model: ``vanilla``, each method as chosen, ``gold``.
+        points: What every setting of every method forgets and keeps.
+        to_gold: Distance to the gold model by method.
+    """
+
+    manifest: Manifest
+    models: dict[str, list[ItemScore]]
+    points: dict[str, list[Point]]
+    to_gold: dict[str, float]
+
+    @property
+    def world(self) -> int:
+        """The seed of its people."""
+        return int(self.manifest.recipe["benchmark"]["seed"])
+
+    def values(self, model: str, places: Sequence[tuple[str, str]]) -> tuple[list[float], list[str]]:
+        """Scores of a model in some tasks (split, task), and whom each is about."""
+        metrics = {(task.split, task.task): task.metric for task in self.manifest.tasks}
+        items = [item for item in self.models[model] if (item.split, item.task) in places]
+        return [item_value(item, metrics[item.split, item.task]) for item in items], [
+            f"{self.world} {item.subject}" for item in items
+        ]
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", help="run directories of one recipe and one setting each")
+    parser.add_argument("runs", type=Path, nargs="+", help="run directories with the same tasks and share to forget")
     parser.add_argument("--plot", type=Path, help="also draw every setting of every method (PNG)")
     arguments = parser.parse_args()
-    found = [read_results(folder) for folder in arguments.runs]
-    print(_table(found))
-    fronts = [_points(folder) for folder in arguments.runs]
-    print("\n| method | hypervolume |", "|---|---:|", sep="\n")
-    for method in fronts[0]:
-        print(f"| {method} | {_spread([hypervolume(points[method]) for points in fronts])} |")
+    runs = [read_run(folder) for folder in arguments.runs]
+    worlds = sorted({run.world for run in runs})
+    print(f"Worlds: {', '.join(map(str, worlds))}.\n")
+    methods = ordered(runs)
+    print(task_table(runs, methods))
+    print()
+    print(target_table(runs, methods))
     if arguments.plot:
-        _plot(fronts[0], arguments.plot)
+        plot([run for run in runs if run.world == worlds[0]], arguments.plot)
 
 
-def _table(runs: Sequence[Results]) -> str:
-    names = list(runs[0].rows[0].cells)
-    names.remove("vanilla")
-    names = ["vanilla", *(name for name in names if name != "gold"), "gold"]
-    lines = ["| split | task | " + " | ".join(names) + " |", "|---|---|" + "---:|" * len(names)]
-    for place, row in enumerate(runs[0].rows):
-        cells = [_spread([run.rows[place].cells[name].mean for run in runs]) for name in names]
-        lines.append(f"| {row.split} | {row.task} | " + " | ".join(cells) + " |")
-    distances = [_spread([run.distance_to_gold[name] for run in runs]) if name != "gold" else "" for name in names]
-    return "\n".join([*lines, "| forget | distance to gold | " + " | ".join(distances) + " |"])
+def read_run(folder: Path) -> Run:
+    """Read a finished run."""
+    files, results = RunFiles(folder), read_results(folder)
+    manifest = results.manifest
+    records = [record for name in manifest.requests if (record := files.record(name)) is not None]
+    items = {record.identifier: files.items(record.identifier) or [] for record in records}
+    _, models = choose(manifest, records, items)
+    for record in records:
+        if record.label in ("vanilla", "gold"):
+            models[record.label] = items[record.identifier]
+    return Run(manifest, models, points_of(manifest, records, items), results.distance_to_gold)
 
 
-def _spread(values: Sequence[float]) -> str:
-    """A mean, and in brackets the smallest and the largest of several runs."""
-    return f"{fmean(values):.3f}" + (f" [{min(values):.2f}, {max(values):.2f}]" if len(values) > 1 else "")
-
-
-def _points(folder: Path) -> dict[str, list[Point]]:
+def points_of(
+    manifest: Manifest, records: Sequence[ModelRecord], items: dict[str, list[ItemScore]]
+) -> dict[str, list[Point]]:
     """What every setting of every method forgets and keeps."""
-    files = RunFiles(folder)
-    manifest = files.manifest()
-    if manifest is None:
-        raise SystemExit(f"there is no run in {folder}")
-    scores = {name: _means(manifest, files.items(name) or []) for name in manifest.requests}
-    records = {name: files.record(name) for name in manifest.requests}
-    vanilla = next(scores[name] for name, record in records.items() if record and record.label == "vanilla")
+    scores = {record.identifier: means_of(manifest, items[record.identifier]) for record in records}
+    vanilla = next(scores[record.identifier] for record in records if record.label == "vanilla")
     points: dict[str, list[Point]] = {}
-    for name, record in records.items():
-        if record is not None and record.label not in ("vanilla", "gold"):
-            forget, retain = (one / whole for one, whole in zip(scores[name], vanilla, strict=True))
+    for record in records:
+        if record.label not in ("vanilla", "gold"):
+            forget, retain = (one / whole for one, whole in zip(scores[record.identifier], vanilla, strict=True))
             points.setdefault(record.label, []).append((1 - min(1.0, forget), min(1.0, retain)))
     return points
 
 
-def _means(manifest: Manifest, items: Iterable[ItemScore]) -> Point:
+def means_of(manifest: Manifest, items: Iterable[ItemScore]) -> Point:
     """Means over the tasks that settings are chosen by, of the split to forget and of the one to retain."""
     choice = manifest.recipe["choice"]
     metrics = {(task.split, task.task): task.metric for task in manifest.tasks}
@@ -91,6 +122,72 @@ def _means(manifest: Manifest, items: Iterable[ItemScore]) -> Point:
     return forget, retain
 
 
+def ordered(runs: Sequence[Run]) -> list[str]:
+    """Vanilla, every method that all worlds have, gold; as the recipes list them."""
+    worlds = {run.world for run in runs}
+    names = dict.fromkeys(name for run in runs for name in run.models if name not in ("vanilla", "gold"))
+    everywhere = [name for name in names if {run.world for run in runs if name in run.models} == worlds]
+    return ["vanilla", *everywhere, "gold"]
+
+
+def of_all_worlds(runs: Sequence[Run], model: str, places: Sequence[tuple[str, str]]) -> tuple[list[float], list[str]]:
+    """Scores of a model in some tasks over all worlds, and whom each is about; each world once."""
+    scores: list[float] = []
+    people: list[str] = []
+    for world in sorted({run.world for run in runs}):
+        run = next(run for run in runs if run.world == world and model in run.models)
+        values, subjects = run.values(model, places)
+        scores += values
+        people += subjects
+    return scores, people
+
+
+def task_table(runs: Sequence[Run], methods: Sequence[str]) -> str:
+    """A row for each method, a column for each task: means."""
+    tasks = [(task.split, task.task) for task in runs[0].manifest.tasks]
+    heads = [" ".join(filter(None, (split, task.replace("generation", "").strip()))) for split, task in tasks]
+    heads = [head.replace("classification", "choice").replace("general shapes", "general") for head in heads]
+    lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
+    for method in methods:
+        cells = [f"{fmean(of_all_worlds(runs, method, [place])[0]):.2f}" for place in tasks]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def target_table(runs: Sequence[Run], methods: Sequence[str]) -> str:
+    """What is left of vanilla's answers, by part, with intervals; distance to gold; hypervolume."""
+    parts = [
+        ("forget", [("forget", task) for task in ASKED] + [("test", task) for task in ASKED]),
+        ("retain", [("retain", task) for task in ASKED]),
+        ("unused", [("unused", task) for task in ASKED]),
+        ("general", [("general", "shapes")]),
+    ]
+    heads = [name for name, _ in parts]
+    lines = ["| share of vanilla's | " + " | ".join([*heads, "to gold", "hypervolume"]) + " |"]
+    lines.append("|---|" + "---:|" * (len(heads) + 2))
+    for method in methods[1:]:
+        cells = [share(runs, method, places) for _, places in parts]
+        distances = [run.to_gold[method] for run in runs if method in run.to_gold]
+        areas = [hypervolume(run.points[method]) for run in runs if method in run.points]
+        cells.append(spread(distances) if distances else "")
+        cells.append(spread(areas) if areas else "")
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def share(runs: Sequence[Run], method: str, places: Sequence[tuple[str, str]]) -> str:
+    """Mean as a share of vanilla's mean, with the interval of the method's mean in the same unit."""
+    whole = fmean(of_all_worlds(runs, "vanilla", places)[0])
+    found = mean_interval(*of_all_worlds(runs, method, places))
+    low, high = ((one or 0.0) / whole for one in (found.low, found.high))
+    return f"{found.mean / whole:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def spread(values: Sequence[float]) -> str:
+    """A mean, and in brackets the smallest and the largest world."""
+    return f"{fmean(values):.2f}" + (f" [{min(values):.2f}, {max(values):.2f}]" if len(values) > 1 else "")
+
+
 def hypervolume(points: Sequence[Point]) -> float:
     """The area of all (x, y) with 0 <= x <= X and 0 <= y <= Y for one of the points (X, Y)."""
     area, reached = 0.0, 0.0
@@ -100,11 +197,13 @@ def hypervolume(points: Sequence[Point]) -> float:
     return area
 
 
-def _plot(points: dict[str, list[Point]], path: Path) -> None:
+def plot(runs: Sequence[Run], path: Path) -> None:
+    """Every setting of every method in one world."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.subplots()
+    points = {method: found for run in runs for method, found in run.points.items()}
     for place, (method, found) in enumerate(points.items()):
         xs, ys = zip(*sorted(found), strict=True)
         ours = method in ("kvw", "subspace")
@@ -113,7 +212,7 @@ def _plot(points: dict[str, list[Point]], path: Path) -> None:
         )
     axes.set(xlabel="forgotten (share of vanilla's answers)", ylabel="kept of the retain set", xlim=(-0.02, 1.02))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=7, ncols=2, loc="lower left")
     figure.savefig(path, dpi=120)
 
 

@@ -121,7 +121,7 @@ def test_shuffled_batches_change_nothing_without_labels_of_their_order(llava):
         {"threshold": None},
         {"quantile": 0.05},
         {"smallest_gate": 0.9},
-        {"honest": 0.0},
+        {"honest": 1.5},
         {"strength": 0.5},
         {"rank": 1},
         {"schedule": "sequential"},

@@ -68,19 +68,20 @@ def find_directions(
     least = least_threshold(found.shrinkage, measured.moment.shares["answer"])
     tau = _threshold(settings, least, left_out, null, len(columns.weights))
     honest = None
-    if checked is not None and settings.honest > 0:
+    if checked is not None:
         honest = certificates.honest_eigenvalues(
             modes.filters, checked.values.to(modes.filters), _retain_energies(modes, left_out, null_tokens)
         )
-    decisive = modes.eigenvalues if honest is None else torch.minimum(modes.eigenvalues, honest)
+    gating = honest if settings.honest > 0 else None
+    decisive = modes.eigenvalues if gating is None else torch.minimum(modes.eigenvalues, gating)
     log_gates = gates.log_gates(decisive, settings, tau)
     if settings.gate == "wiener":
         # It has no threshold of its own, but what equal sets could show is no reason to weaken anything.
         log_gates = log_gates.masked_fill(
             0.5 * decisive.log() <= (least if settings.threshold is None else settings.threshold), 0
         )
-    if honest is not None:
-        log_gates = log_gates.masked_fill(honest < settings.honest, 0)
+    if gating is not None:
+        log_gates = log_gates.masked_fill(gating < settings.honest, 0)
     strongest = (log_gates < 0).nonzero()[:, 0][: settings.rank]
     chosen, log_gates = modes.chosen(strongest), log_gates[strongest]
     certificate = _certificate(

@@ -29,8 +29,9 @@ class SubspaceSettings:
             could show, which is much less.
         quantile: Which part of those examples' lambda lies below the threshold.
         smallest_gate: A gate below this becomes 0, so that the direction cannot be read from what is left; 0 keeps all.
-        honest: Directions in which held-out views of the forget set exceed held-out retain examples by less than this
-            ratio of energies stay as they are: they hold those photos and not the fact. Needs three views of a fact.
+        honest: Above 0, a direction is weakened by what held-out views of the forget set have in it and held-out retain
+            examples have not, and not at all below this ratio of energies: it may hold single photos and not the fact.
+            1.5 is a fair value where nothing must be lost. Needs three views of a fact.
         rank: At most so many directions for each value matrix, the strongest first.
         strength: t in T(t), multiplies all log-gates.
         schedule: ``joint`` measures everything on the original model; ``sequential`` measures the forget set of each
@@ -55,7 +56,7 @@ class SubspaceSettings:
     threshold: float | None = None
     quantile: float = 0.9
     smallest_gate: float = 0.02
-    honest: float = 1.5
+    honest: float = 0.0
     rank: int = 64
     strength: float = 1.0
     schedule: Schedule = "joint"
