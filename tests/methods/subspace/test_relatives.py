@@ -17,7 +17,7 @@ from torch.testing import assert_close
 
 import kvw
 from kvw.bench.recipe import read_recipe
-from kvw.edits import GateEdit, LowRankEdit, export_lora, invert, scale
+from kvw.edits import GateEdit, LowRankEdit, invert, scale
 from kvw.edits.low_rank import REMOVED
 from kvw.measuring.moments import measure_moments, measure_tokens
 from kvw.measuring.sources import Sources
@@ -239,12 +239,6 @@ def test_half_of_an_edit_twice_is_the_edit_and_its_inverse_undoes_it(llava, kind
     size = float(original.abs().max())
     assert_close(half.changed(matrix, half.changed(matrix, original)), whole, rtol=0, atol=1e-5 * size)
     assert_close(invert(edit).changed(matrix, whole), original, rtol=0, atol=1e-3 * size)
-
-
-def test_directions_export_as_a_lora(llava, tmp_path):
-    edit = relative(llava, FORGET, RETAIN, OutputSideSettings(layers=(1, 1)), forget_labels=VIEWS)
-    export_lora(edit, llava, tmp_path / "lora")
-    assert (tmp_path / "lora" / "adapter_model.safetensors").exists()
 
 
 def test_experts_with_too_few_tokens_are_left_alone():

@@ -116,17 +116,16 @@ class Work:
         ).statistics
 
     def _subspace(self, settings: SubspaceSettings | RelativeSettings, meter: Meter) -> None:
-        sets = {"forget_labels": self.forget, "retain_labels": self.retain}
-        labels = {
-            name: Labels(*([item.example.metadata[what] for item in prepared] for what in ("fact", "subject")))
-            for name, prepared in sets.items()
-        }
+        forget_labels, retain_labels = (
+            Labels(*([item.example.metadata[name] for item in prepared] for name in ("fact", "subject")))
+            for prepared in (self.forget, self.retain)
+        )
         forget, retain = self._batches(self.forget), self._batches(self.retain)
         with meter.stage("measuring and solving"):
             if isinstance(settings, RelativeSettings):
-                relative(self.model, forget, retain, settings, **labels)
+                relative(self.model, forget, retain, settings, forget_labels=forget_labels, retain_labels=retain_labels)
             else:
-                subspace(self.model, forget, retain, settings, **labels)
+                subspace(self.model, forget, retain, settings, forget_labels=forget_labels, retain_labels=retain_labels)
 
     def _train(self, settings: TrainedSettings, meter: Meter) -> None:
         """As :func:`kvw.methods.gradient.unlearn` does it, with the time until the objective stands by itself."""

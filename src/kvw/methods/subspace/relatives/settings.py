@@ -126,7 +126,7 @@ class ForgetComponentsSettings(RelativeSettings):
 
 @dataclass(frozen=True)
 class OutputSideSettings(RelativeSettings):
-    """The Wiener gate on directions of what comes out of a value matrix, not of what goes in.
+    """The Wiener gate on directions of what comes out of a value matrix for the forget facts, not of what goes in.
 
     Args:
         mu: Price of forget output in units of retain output.
