@@ -7,31 +7,36 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from kvw.cli.options import find_model, quiet_libraries
 from kvw.data import prepare, read_examples
-from kvw.edits import Edit
+from kvw.edits import Directions, Edit, LowRankEdit
 from kvw.evaluation import evaluate
 from kvw.measuring.examples import measure_examples
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.moments import Moment, Tokens, measure_moments, measure_tokens
 from kvw.methods.kvw import one_shot
-from kvw.methods.subspace import relatives
 from kvw.methods.subspace.labels import Labels
 from kvw.methods.subspace.method import subspace
+from kvw.methods.subspace.relatives.formulas import FORMULAS, Given
+from kvw.methods.subspace.relatives.settings import (
+    DeepUnlearningSettings,
+    ForgetComponentsSettings,
+    MemitZeroSettings,
+    OutputSideSettings,
+    RelativeSettings,
+)
 from kvw.methods.subspace.settings import SubspaceSettings
-from kvw.methods.subspace.solver import metric
 from kvw.methods.subspace.vectors import view_means
 from kvw.models.families import find_value_matrices, select_layers
 from kvw.models.loading import load_model, load_processor
-from kvw.models.value_matrix import MatrixKey
+from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.runs.unlearning import labels_of
 from kvw.toy import SPLITS, World, write_world
 from kvw.toy.world import LONGEST_ANSWER
@@ -64,32 +69,25 @@ COLUMNS = (
 )
 
 
-def relative_weights(
-    model: PreTrainedModel, moments: dict[MatrixKey, Moment], tokens: dict[MatrixKey, Tokens], labels: Labels
-) -> Iterator[tuple[str, dict[MatrixKey, Tensor]]]:
-    """Ablations by name, as new weights."""
-    matrices = {matrix.key: matrix for matrix in find_value_matrices(model) if matrix.key in moments}
-    made = {
-        **{f"output side, mu {mu:g}": lambda w, c, f, mu=mu: relatives.by_outputs(w, c, f, mu) for mu in (0.3, 1, 3)},
-        **{
-            f"diagonal S, mu {mu:g}": lambda w, c, f, mu=mu: relatives.memit_to_zero(w, metric(c, 1.0), f, mu)
-            for mu in (0.03, 0.1, 0.3)
-        },
-        **{
-            f"Deep Unlearning, alpha_f {alpha:g}": lambda w, c, f, a=alpha: relatives.deep_unlearning(w, c, f, 100, a)
-            for alpha in (3, 30, 300)
-        },
-        **{
-            f"forget components, rank {rank}": lambda w, _, f, rank=rank: relatives.forget_components(w, f, rank)
-            for rank in (4, 16, 64)
-        },
-    }
-    for name, change in made.items():
-        changed = {}
-        for key, matrix in matrices.items():
-            vectors = view_means(tokens[key], labels).values
-            changed[key] = change(matrix.read(), moments[key].mean.double(), vectors.double()).to(matrix.read().dtype)
-        yield name, changed
+RELATIVE_SETTINGS: dict[str, RelativeSettings] = {
+    **{f"output side, mu {mu:g}": OutputSideSettings(mu=mu) for mu in (0.3, 1, 3)},
+    **{f"diagonal S, mu {mu:g}": MemitZeroSettings(mu=mu, shrinkage=1.0) for mu in (0.03, 0.1, 0.3)},
+    **{f"Deep Unlearning, alpha_f {alpha:g}": DeepUnlearningSettings(alpha_f=alpha) for alpha in (3, 30, 300)},
+    **{f"forget components, rank {rank}": ForgetComponentsSettings(rank=rank) for rank in (4, 16, 64)},
+}
+
+
+def relative_edits(
+    matrices: Sequence[ValueMatrix], moments: dict[MatrixKey, Moment], tokens: dict[MatrixKey, Tokens], labels: Labels
+) -> Iterator[tuple[str, LowRankEdit]]:
+    """Ablations by name, all with the means over the views of a fact as forget vectors."""
+    given = {}
+    for matrix in matrices:
+        vectors = view_means(tokens[matrix.key], labels).values.double()
+        given[matrix.key] = Given(matrix.read().double(), moments[matrix.key].mean.double(), vectors)
+    for name, settings in RELATIVE_SETTINGS.items():
+        formula = FORMULAS[type(settings)]
+        yield name, LowRankEdit({key: Directions(*formula(one, settings)) for key, one in given.items()})
 
 
 def main() -> None:
@@ -130,13 +128,8 @@ def main() -> None:
             matrices = select_layers(find_value_matrices(model), layers)
             moments, _ = measure_moments(model, retain, matrices)
             tokens = measure_tokens(model, forget, matrices, weights=forget_labels.weights())
-            originals = {matrix.key: matrix.read().clone() for matrix in matrices}
-            for name, changed in relative_weights(model, moments, tokens, forget_labels):
-                for matrix in matrices:
-                    matrix.write(changed[matrix.key])
-                show(name)
-                for matrix in matrices:
-                    matrix.write(originals[matrix.key])
+            for name, edit in relative_edits(matrices, moments, tokens, forget_labels):
+                show_edit(name, edit)
         else:
             statistics = [
                 measure_examples(model, processor, prepare(examples[name], processor), layers=layers).statistics

@@ -49,7 +49,8 @@ def settings_of(name: str) -> list[Setting]:
 
 def _settings(kind: type[Any], above: str) -> list[Setting]:
     hints = get_type_hints(kind)
-    texts = {part.arg_name: _plain(part.description or "") for part in parse(kind.__doc__ or "").params}
+    described = [part for base in kind.__mro__ for part in parse(base.__doc__ or "").params]
+    texts = {part.arg_name: _plain(part.description or "") for part in described}
     found = []
     for field in fields(kind):
         hint = hints[field.name]

@@ -11,6 +11,7 @@ from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
 from kvw.methods.settings import KvwSettings
 from kvw.methods.steering.settings import SteeringSettings
+from kvw.methods.subspace.relatives.settings import RELATIVES
 from kvw.methods.subspace.settings import SubspaceSettings
 
 
@@ -49,6 +50,7 @@ METHODS = {
         SubspaceSettings, ("kvw.runs.unlearning", "subspace_edit"), plan=("kvw.runs.planning", "subspace_plan")
     ),
     "steering": Method(SteeringSettings, ("kvw.runs.unlearning", "steering_edit"), hooks_alone=True),
+    **{settings.name: Method(settings, ("kvw.runs.unlearning", "relative_edit")) for settings in RELATIVES},
 }
 
 

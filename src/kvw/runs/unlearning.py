@@ -24,6 +24,8 @@ from kvw.methods.steering.settings import SteeringSettings
 from kvw.methods.subspace.certificates import Certificate, separation_warnings
 from kvw.methods.subspace.labels import Labels
 from kvw.methods.subspace.method import subspace
+from kvw.methods.subspace.relatives.method import relative
+from kvw.methods.subspace.relatives.settings import RelativeSettings
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.families import find_value_matrices, select_layers
 from kvw.progress import Progress
@@ -127,22 +129,37 @@ def subspace_edit(
     loaded: Loaded, forget: Sequence[Example], retain: Sequence[Example], settings: SubspaceSettings, progress: Progress
 ) -> Unlearned:
     """Subspace weakening; a fact is what the same answer says about the same subject."""
-    forget_batches, retain_batches = (
-        LabelledBatches(prepare(examples, loaded.processor), loaded.processor, loaded.model)
-        for examples in (forget, retain)
-    )
+    forget_batches, forget_labels = _labelled(loaded, forget)
+    retain_batches, retain_labels = _labelled(loaded, retain)
     certificates: list[Certificate] = []
     edit = subspace(
         loaded.model,
         forget_batches,
         retain_batches,
         settings,
-        forget_labels=labels_of([forget[place] for place in forget_batches.order]),
-        retain_labels=labels_of([retain[place] for place in retain_batches.order]),
+        forget_labels=forget_labels,
+        retain_labels=retain_labels,
         on_matrix=certificates.append,
         progress=progress,
     )
     return Unlearned(edit, tuple(certificates), tuple(separation_warnings(certificates)))
+
+
+def relative_edit(
+    loaded: Loaded, forget: Sequence[Example], retain: Sequence[Example], settings: RelativeSettings, progress: Progress
+) -> Edit:
+    """A relative of subspace weakening, from the same batches with the same labels."""
+    forget_batches, forget_labels = _labelled(loaded, forget)
+    retain_batches, retain_labels = _labelled(loaded, retain)
+    return relative(
+        loaded.model,
+        forget_batches,
+        retain_batches,
+        settings,
+        forget_labels=forget_labels,
+        retain_labels=retain_labels,
+        progress=progress,
+    )
 
 
 def steering_edit(
@@ -176,6 +193,11 @@ def labels_of(examples: Sequence[Example]) -> Labels:
         )
     named = [str(subject) for subject in subjects]
     return Labels([(subject, example.answer) for subject, example in zip(named, examples, strict=True)], named)
+
+
+def _labelled(loaded: Loaded, examples: Sequence[Example]) -> tuple[LabelledBatches, Labels]:
+    batches = LabelledBatches(prepare(examples, loaded.processor), loaded.processor, loaded.model)
+    return batches, labels_of([examples[place] for place in batches.order])
 
 
 def _describe(edit: Edit, loaded: Loaded, forget: Sequence[Example], retain: Retain, settings: Any) -> None:

@@ -96,7 +96,7 @@ def test_kvw_has_no_backward_and_stops_before_the_logits():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("method", [*TRAINED, "subspace"])
+@pytest.mark.parametrize("method", [*TRAINED, "subspace", "memit-zero", "rms-kvw"])
 def test_every_method_can_be_measured(method):
     flops, matrix, _ = done(method, data=DATA.model_copy(update={"forget": 4, "retain": 12}))
     assert sum(flops.values()) > 0

@@ -7,15 +7,17 @@ import math
 import pytest
 import torch
 from tests.batches import joined, padded, text_batch
-from tests.methods.subspace.data import HIDDEN, WIDTH, layer, operator, tokens
+from tests.methods.subspace.data import HIDDEN, WIDTH, applied, given, layer, operator, tokens
 from torch.testing import assert_close
 
 import kvw
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.measuring.moments import measure_moments
-from kvw.methods.subspace import certificates, gates, relatives
+from kvw.methods.subspace import certificates, gates
 from kvw.methods.subspace.labels import Labels
 from kvw.methods.subspace.null import LeftOut, least_threshold, null_eigenvalues, threshold
+from kvw.methods.subspace.relatives import formulas
+from kvw.methods.subspace.relatives.settings import LeaceSettings, MemitZeroSettings, RmsKvwSettings
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.shrinkage import shrink
 from kvw.methods.subspace.solver import metric, solve, solve_reduced
@@ -95,7 +97,8 @@ def test_d_the_wiener_gate_is_memit_with_a_target_of_zero():
     found = metric(data.moment, 0.1)
     covariance = data.vectors @ data.vectors.T
     expected = data.weight @ found.moment / mu @ torch.linalg.inv(found.moment / mu + covariance)
-    assert_close(relatives.memit_to_zero(data.weight, found, data.vectors, mu), expected, rtol=1e-8, atol=1e-8)
+    changed = data.weight @ applied(formulas.memit_zero(given(data), MemitZeroSettings(mu=mu)))
+    assert_close(changed, expected, rtol=1e-8, atol=1e-8)
     modes = solve(found, data.vectors)
     changed = data.weight @ operator(modes, gates.wiener(modes.eigenvalues, mu))
     assert_close(changed, expected, rtol=1e-8, atol=1e-8)
@@ -106,7 +109,7 @@ def test_e_gates_of_zero_take_all_forget_vectors_out():
     modes = solve(metric(data.moment, 0.1), data.vectors)
     removed = operator(modes, gates.hard(modes.eigenvalues, -math.inf)) @ data.vectors
     assert_close(removed, torch.zeros_like(removed), rtol=0, atol=1e-9 * float(data.vectors.abs().max()))
-    erased = relatives.erased(data.weight, metric(data.moment, 0.1), data.vectors) @ data.vectors
+    erased = data.weight @ applied(formulas.leace(given(data), LeaceSettings())) @ data.vectors
     assert_close(erased, torch.zeros_like(erased), rtol=0, atol=1e-9 * float(data.vectors.abs().max()))
 
 
@@ -118,7 +121,7 @@ def test_f_diagonal_moments_are_kvw_with_root_mean_squares():
     rms = (data.forget.square().mean(1) / data.retain.square().mean(1)).sqrt()
     expected = (-1.5 * rms.log().clamp(min=0)).exp()
     assert_close(operator(modes, exponential(modes.eigenvalues, 1.5, 0.0)), torch.diag(expected), **EXACT)
-    assert_close(relatives.rms_log_gates(mean_squares, data.vectors, 1.5).exp(), expected, **EXACT)
+    assert_close(formulas.rms_log_gates(given(data), RmsKvwSettings(gamma=1.5)).exp(), expected, **EXACT)
     assert float(expected.min()) < 0.5
 
 

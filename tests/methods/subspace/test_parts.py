@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 import kvw
 from kvw.edits.low_rank import REMOVED
-from kvw.methods.subspace import certificates, gates, relatives
+from kvw.methods.subspace import certificates, gates
 from kvw.methods.subspace.certificates import Certificate
 from kvw.methods.subspace.cross_validation import cross_validated
 from kvw.methods.subspace.directions import split_views
@@ -354,61 +354,6 @@ def test_warnings_name_numbers_and_nobody():
     (form,) = certificates.warnings(0, 4, torch.tensor([0.3, 0.95]))
     assert form.startswith("1 of 2 directions")
     assert certificates.warnings(0, 2, torch.tensor([0.95])) == []
-
-
-# Relatives.
-
-
-def test_deep_unlearning_against_its_dense_form():
-    data = layer()
-
-    def soft(moment, alpha):
-        values, basis = torch.linalg.eigh(moment / moment.trace())
-        return basis * (alpha * values / ((alpha - 1) * values + 1)) @ basis.T
-
-    retain, forget = soft(data.moment, 100.0), soft(data.vectors @ data.vectors.T, 3.0)
-    expected = data.weight @ (torch.eye(WIDTH) - (torch.eye(WIDTH) - retain) @ forget)
-    found = relatives.deep_unlearning(data.weight, data.moment, data.vectors)
-    assert_close(found, expected, rtol=1e-8, atol=1e-8)
-
-
-def test_forget_components_are_projected_out():
-    data = layer()
-    changed = relatives.forget_components(data.weight, data.vectors, 6)
-    assert float((changed @ data.vectors).norm()) < 1e-9 * float((data.weight @ data.vectors).norm())
-    one = relatives.forget_components(data.weight, data.vectors, 1)
-    direction = torch.linalg.svd(data.vectors)[0][:, :1]
-    assert_close(one, data.weight - data.weight @ direction @ direction.T)
-
-
-def test_the_output_side_is_the_same_edit_on_outputs():
-    data = layer()
-    found = relatives.by_outputs(data.weight, data.moment, data.vectors, mu=0.5)
-    outputs = shrink(data.weight @ data.moment @ data.weight.T, 0.1)
-    forget = data.weight @ data.vectors @ data.vectors.T @ data.weight.T
-    expected = outputs @ torch.linalg.inv(outputs + 0.5 * forget) @ data.weight
-    assert_close(found, expected, rtol=1e-7, atol=1e-7)
-
-
-def test_the_full_second_moment_harms_least_at_equal_forgetting():
-    """Retain distortion at half of the forget energy: full moment, diagonal alone, forget components alone."""
-    data = layer(retain=2000)
-    before = float((data.weight @ data.vectors).square().sum())
-
-    def harm(changed):
-        change = changed - data.weight
-        return float((change @ data.moment @ change.T).trace())
-
-    def least_harm(edits):
-        return min(harm(edit) for edit in edits if float((edit @ data.vectors).square().sum()) <= 0.5 * before)
-
-    strengths = torch.logspace(-4, 4, 60).tolist()
-    full, diagonal = metric(data.moment, 0.0), metric(torch.diag(data.moment.diagonal()), 0.0)
-    by_full = least_harm(relatives.memit_to_zero(data.weight, full, data.vectors, mu) for mu in strengths)
-    by_diagonal = least_harm(relatives.memit_to_zero(data.weight, diagonal, data.vectors, mu) for mu in strengths)
-    plain = least_harm(relatives.forget_components(data.weight, data.vectors, rank) for rank in range(1, 7))
-    assert by_full < 0.5 * by_diagonal
-    assert by_full < 0.5 * plain
 
 
 # Settings.

@@ -25,6 +25,8 @@ from kvw.methods.kvw import one_shot, weaken
 from kvw.methods.settings import KvwSettings
 from kvw.methods.subspace.labels import Labels
 from kvw.methods.subspace.method import subspace
+from kvw.methods.subspace.relatives.method import relative
+from kvw.methods.subspace.relatives.settings import RelativeSettings
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.families import find_value_matrices
 from kvw.training.answers import answers
@@ -113,20 +115,17 @@ class Work:
             self.model, self.processor, prepared, layers=layers, positions=settings.positions, budget=budget
         ).statistics
 
-    def _subspace(self, settings: SubspaceSettings, meter: Meter) -> None:
-        labels = [
+    def _subspace(self, settings: SubspaceSettings | RelativeSettings, meter: Meter) -> None:
+        forget_labels, retain_labels = (
             Labels(*([item.example.metadata[name] for item in prepared] for name in ("fact", "subject")))
             for prepared in (self.forget, self.retain)
-        ]
+        )
+        forget, retain = self._batches(self.forget), self._batches(self.retain)
         with meter.stage("measuring and solving"):
-            subspace(
-                self.model,
-                self._batches(self.forget),
-                self._batches(self.retain),
-                settings,
-                forget_labels=labels[0],
-                retain_labels=labels[1],
-            )
+            if isinstance(settings, RelativeSettings):
+                relative(self.model, forget, retain, settings, forget_labels=forget_labels, retain_labels=retain_labels)
+            else:
+                subspace(self.model, forget, retain, settings, forget_labels=forget_labels, retain_labels=retain_labels)
 
     def _train(self, settings: TrainedSettings, meter: Meter) -> None:
         """As :func:`kvw.methods.gradient.unlearn` does it, with the time until the objective stands by itself."""

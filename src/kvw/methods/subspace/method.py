@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from transformers import PreTrainedModel
 
@@ -63,7 +63,7 @@ def subspace(
     matrices = matrices_in(model, settings)
     groups = passes(matrices, settings)
     if len(groups) > 1:
-        _check_repeatable({"forget": forget, "retain": retain})
+        check_repeatable({"forget": forget, "retain": retain})
     data = _Data(model, forget, retain, forget_labels, retain_labels, progress)
     directions: dict[MatrixKey, Directions] = {}
     left_alone = []
@@ -110,11 +110,23 @@ def _measured(
         key = matrix.key
         yield (
             matrix,
-            _measurements(matrix, moments.pop(key, None), tokens.pop(key, None), null.pop(key, None), settings),
+            measurements(
+                matrix, moments.pop(key, None), tokens.pop(key, None), null.pop(key, None), settings.min_tokens
+            ),
         )
 
 
-def matrices_in(model: PreTrainedModel, settings: SubspaceSettings) -> list[ValueMatrix]:
+class Range(Protocol):
+    """Settings that say which layers are measured, and how many of them in one pass (None: all)."""
+
+    @property
+    def layers(self) -> tuple[int, int] | None: ...  # noqa: D102
+
+    @property
+    def layers_at_once(self) -> int | None: ...  # noqa: D102
+
+
+def matrices_in(model: PreTrainedModel, settings: Range) -> list[ValueMatrix]:
     """The value matrices that are to be weakened.
 
     Raises:
@@ -124,10 +136,10 @@ def matrices_in(model: PreTrainedModel, settings: SubspaceSettings) -> list[Valu
     return matrices if settings.layers is None else select_layers(matrices, settings.layers)
 
 
-def passes(matrices: Sequence[ValueMatrix], settings: SubspaceSettings) -> list[list[ValueMatrix]]:
+def passes(matrices: Sequence[ValueMatrix], settings: Range) -> list[list[ValueMatrix]]:
     """The value matrices that are measured together, whole layers each."""
     layers = sorted({matrix.key.layer for matrix in matrices})
-    size = settings.layers_per_pass or (1 if settings.schedule == "sequential" else len(layers))
+    size = settings.layers_at_once or len(layers)
     chunks = [set(layers[start : start + size]) for start in range(0, len(layers), size)]
     return [[matrix for matrix in matrices if matrix.key.layer in chunk] for chunk in chunks]
 
@@ -145,20 +157,25 @@ def _weakened_so_far(
     return LowRankEdit(directions, settings.strength).attach(model)
 
 
-def _measurements(
-    matrix: ValueMatrix, moment: Moment | None, forget: Tokens | None, null: Tokens | None, settings: SubspaceSettings
+def measurements(
+    matrix: ValueMatrix, moment: Moment | None, forget: Tokens | None, null: Tokens | None, min_tokens: int
 ) -> Measurements | None:
-    """What was measured at a value matrix; None for an expert that saw too little."""
+    """What was measured at a value matrix; None for an expert that saw fewer than ``min_tokens`` in either set."""
     if moment is None or forget is None:
         return None
-    if matrix.key.expert is not None and min(moment.count, len(forget.rows)) < settings.min_tokens:
+    if matrix.key.expert is not None and min(moment.count, len(forget.rows)) < min_tokens:
         return None
     weight = matrix.read()
     columns = (weight.T if matrix.vectors_first else weight) if weight.is_floating_point() else None
     return Measurements(matrix.key, moment, forget, null, columns)
 
 
-def _check_repeatable(data: dict[str, Iterable[Batch | SharedBatch]]) -> None:
+def check_repeatable(data: dict[str, Iterable[Batch | SharedBatch]]) -> None:
+    """Refuse batches that are gone after one pass.
+
+    Raises:
+        UserError: Some are an iterator.
+    """
     for name, batches in data.items():
         if iter(batches) is batches:
             raise UserError(

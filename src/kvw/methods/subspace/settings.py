@@ -82,6 +82,11 @@ class SubspaceSettings:
                 )
         self._check_ranges()
 
+    @property
+    def layers_at_once(self) -> int | None:
+        """How many layers are measured in one pass; None for all."""
+        return self.layers_per_pass or (1 if self.schedule == "sequential" else None)
+
     def _check_ranges(self) -> None:
         if isinstance(self.shrinkage, str):
             if self.shrinkage != "cross-validated":

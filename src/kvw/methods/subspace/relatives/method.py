@@ -1,0 +1,113 @@
+"""Relatives of subspace weakening: measured as it is, each solved in its own way; see docs/methods/subspace.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kvw.edits.edit import EditMetadata
+from kvw.edits.gates import GateEdit
+from kvw.edits.low_rank import Directions, LowRankEdit
+from kvw.measuring.engine import Batch
+from kvw.measuring.moments import Examples, Tokens, measure_moments, measure_tokens
+from kvw.measuring.prefixes import SharedBatch
+from kvw.methods.subspace.directions import Measurements
+from kvw.methods.subspace.labels import Labels
+from kvw.methods.subspace.method import UNLABELLED, check_repeatable, matrices_in, measurements, passes
+from kvw.methods.subspace.relatives.formulas import FORMULAS, Given, rms_log_gates
+from kvw.methods.subspace.relatives.settings import RelativeSettings, RmsKvwSettings
+from kvw.methods.subspace.vectors import view_means
+from kvw.models.value_matrix import MatrixKey
+from kvw.progress import Progress
+
+
+def relative(
+    model: PreTrainedModel,
+    forget: Iterable[Batch | SharedBatch],
+    retain: Iterable[Batch | SharedBatch],
+    settings: RelativeSettings,
+    *,
+    forget_labels: Labels = UNLABELLED,
+    retain_labels: Labels = UNLABELLED,
+    progress: Progress | None = None,
+) -> LowRankEdit | GateEdit:
+    """Make the edit of a relative of subspace weakening; which one the class of the settings says.
+
+    The model stays as it was. There is no threshold and no check on held-out views. Directions are as many as forget
+    vectors, or as the settings allow; 8 bytes for each of them and each knowledge vector.
+
+    Args:
+        model: A loaded model of a known family.
+        forget: Batches, as :func:`kvw.methods.subspace.method.subspace` takes them.
+        retain: The same of the retain set.
+        settings: One of :data:`kvw.methods.subspace.relatives.settings.RELATIVES`.
+        forget_labels: Facts and subjects of the forget examples; subjects count the same, and facts matter where
+            forget vectors are means over their views.
+        retain_labels: The same of the retain examples.
+        progress: Called with batches done in the current pass and their total (0 if unknown).
+
+    Returns:
+        Gates for ``rms-kvw``; directions for every value matrix in range for the others.
+
+    Raises:
+        UserError: A setting, a batch, a label or the model is not usable; nothing was changed.
+    """
+    matrices = matrices_in(model, settings)
+    groups = passes(matrices, settings)
+    if len(groups) > 1:
+        check_repeatable({"forget": forget, "retain": retain})
+    directions: dict[MatrixKey, Directions] = {}
+    gates: dict[MatrixKey, Tensor] = {}
+    left_alone = []
+    for group in groups:
+        examples = Examples(retain_labels.weights())
+        moments, _ = measure_moments(
+            model, retain, group, sources=settings.sources, examples=examples, progress=progress
+        )
+        tokens = measure_tokens(model, forget, group, weights=forget_labels.weights(), progress=progress)
+        for matrix in group:
+            key = matrix.key
+            measured = measurements(matrix, moments.pop(key, None), tokens.pop(key, None), None, settings.min_tokens)
+            if measured is None:
+                left_alone.append(str(key))
+            elif isinstance(settings, RmsKvwSettings):
+                gates[key] = rms_log_gates(_given(measured, settings, forget_labels), settings)
+            else:
+                found = FORMULAS[type(settings)](_given(measured, settings, forget_labels), settings)
+                directions[key] = Directions(*found)
+    values = asdict(settings) | {"layers": (matrices[0].key.layer, matrices[-1].key.layer)}
+    metadata = EditMetadata(method=settings.name, settings=values, left_alone=tuple(left_alone))
+    if isinstance(settings, RmsKvwSettings):
+        return GateEdit(gates, metadata)
+    return LowRankEdit(directions, metadata=metadata)
+
+
+def token_vectors(tokens: Tokens, device: torch.device) -> Tensor:
+    """F with F F^T = E_f[m m^T] from single tokens: (width, n), float64, at most as many columns as rows.
+
+    More tokens than neurons are put together: everything here depends on F F^T alone.
+
+    Args:
+        tokens: Coefficients at answer-predicting positions, at least one.
+        device: Where to compute.
+    """
+    roots = (tokens.weights / tokens.weights.sum()).sqrt().to(device)
+    vectors = tokens.coefficients.to(device).double().T * roots
+    if vectors.shape[1] <= vectors.shape[0]:
+        return vectors
+    energies, basis = torch.linalg.eigh(vectors @ vectors.T)
+    found: Tensor = basis * energies.clamp(min=0).sqrt()
+    return found
+
+
+def _given(measured: Measurements, settings: RelativeSettings, labels: Labels) -> Given:
+    moment = measured.moment.mean.double()
+    if settings.by_fact:
+        vectors = view_means(measured.forget, labels).values.to(moment)
+    else:
+        vectors = token_vectors(measured.forget, moment.device)
+    return Given(None if measured.weight is None else measured.weight.to(moment), moment, vectors)

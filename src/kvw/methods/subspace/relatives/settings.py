@@ -1,0 +1,177 @@
+"""Settings of the relatives of subspace weakening, checked before anything heavy is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from kvw.errors import UserError
+from kvw.measuring.sources import Sources
+from kvw.training.settings import positive, whole
+
+
+@dataclass(frozen=True)
+class RelativeSettings:
+    """What all relatives can be told.
+
+    Args:
+        layers: First and last decoder layer, 0-based, both included; None for all of them.
+        layers_per_pass: So many layers are measured in one pass over the data; fewer need less memory and more
+            passes. None: all of them.
+        sources: Which positions of the retain set count how much.
+        min_tokens: Experts that saw fewer answer-predicting positions than this in either set are left alone.
+
+    Raises:
+        UserError: A value makes no sense.
+    """
+
+    name: ClassVar[str]
+    by_fact: ClassVar[bool] = False
+    """Forget vectors are means over the views of a fact, as in subspace weakening. Else they are single tokens."""
+
+    layers: tuple[int, int] | None = None
+    layers_per_pass: int | None = None
+    sources: Sources = field(default_factory=Sources)
+    min_tokens: int = 16
+
+    def __post_init__(self) -> None:
+        if self.layers_per_pass is not None:
+            whole("layers_per_pass", self.layers_per_pass)
+        whole("min_tokens", self.min_tokens)
+
+    @property
+    def layers_at_once(self) -> int | None:
+        """How many layers are measured in one pass; None for all."""
+        return self.layers_per_pass
+
+
+@dataclass(frozen=True)
+class MemitZeroSettings(RelativeSettings):
+    """MEMIT with zero as the wanted output: the Wiener gate on every direction of single forget tokens.
+
+    Args:
+        mu: Price of forget output in units of retain output; 1 over MEMIT's lambda, with means in place of sums.
+        shrinkage: rho in S = (1 - rho) C + rho diag(C), between 0 and 1.
+    """
+
+    name: ClassVar[str] = "memit-zero"
+
+    mu: float = 1.0
+    shrinkage: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive("mu", self.mu)
+        _share("shrinkage", self.shrinkage)
+
+
+@dataclass(frozen=True)
+class LeaceSettings(RelativeSettings):
+    """LEACE with the forget facts as the concept: their strongest directions are projected out, obliquely.
+
+    Args:
+        rank: At most so many directions for each value matrix, the strongest first; all of them would destroy the
+            model, because each takes something from everybody.
+        shrinkage: rho in S = (1 - rho) C + rho diag(C), between 0 and 1.
+    """
+
+    name: ClassVar[str] = "leace"
+    by_fact: ClassVar[bool] = True
+
+    rank: int = 16
+    shrinkage: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("rank", self.rank)
+        _share("shrinkage", self.shrinkage)
+
+
+@dataclass(frozen=True)
+class DeepUnlearningSettings(RelativeSettings):
+    """Deep Unlearning: two soft projectors, on what the forget tokens use and on what the retain set does not.
+
+    Args:
+        alpha_r: How far the retain projector reaches into weak directions; the authors try 10 to 1000.
+        alpha_f: The same of the forget projector; the authors try 1 to 100.
+    """
+
+    name: ClassVar[str] = "deep-unlearning"
+
+    alpha_r: float = 100.0
+    alpha_f: float = 3.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive("alpha_r", self.alpha_r)
+        positive("alpha_f", self.alpha_f)
+
+
+@dataclass(frozen=True)
+class ForgetComponentsSettings(RelativeSettings):
+    """The principal components of the forget tokens are projected out, as Nullu does with differences.
+
+    Args:
+        rank: How many for each value matrix. Nothing looks at the retain set but ``min_tokens``.
+    """
+
+    name: ClassVar[str] = "forget-components"
+
+    rank: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("rank", self.rank)
+
+
+@dataclass(frozen=True)
+class OutputSideSettings(RelativeSettings):
+    """The Wiener gate on directions of what comes out of a value matrix for the forget facts, not of what goes in.
+
+    Args:
+        mu: Price of forget output in units of retain output.
+        shrinkage: rho in S = (1 - rho) C + rho diag(C) of the outputs, between 0 and 1.
+    """
+
+    name: ClassVar[str] = "output-side"
+    by_fact: ClassVar[bool] = True
+
+    mu: float = 1.0
+    shrinkage: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive("mu", self.mu)
+        _share("shrinkage", self.shrinkage)
+
+
+@dataclass(frozen=True)
+class RmsKvwSettings(RelativeSettings):
+    """KVW's gates in one shot, with root mean squares of tokens in place of mean absolute values.
+
+    Args:
+        gamma: Strength: a gate is the ratio of retain to forget root mean square to this power, and at most 1.
+    """
+
+    name: ClassVar[str] = "rms-kvw"
+
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive("gamma", self.gamma)
+
+
+RELATIVES: tuple[type[RelativeSettings], ...] = (
+    MemitZeroSettings,
+    LeaceSettings,
+    DeepUnlearningSettings,
+    ForgetComponentsSettings,
+    OutputSideSettings,
+    RmsKvwSettings,
+)
+
+
+def _share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise UserError(f"{name} must lie between 0 and 1.", found=repr(value))
