@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test unit test-slow lint toy-models bench-models sweep speed apply-speed cost cost-gpu clean
+.PHONY: demo test unit test-slow lint toy-models bench-models toy-200 sweep speed apply-speed cost cost-gpu clean
 
 demo: $(READY)
 	$(BIN)/kvw demo --out demo-run --force
@@ -29,6 +29,9 @@ toy-models: $(READY)
 
 bench-models: $(READY)
 	$(BIN)/python -m kvw.toy.benchmark --out bench-models
+
+toy-200: $(READY)
+	PYTHON=$(CURDIR)/$(BIN)/python benchmarks/toy_200.sh
 
 sweep: $(READY)
 	$(BIN)/python benchmarks/sweep_gamma.py

@@ -56,13 +56,19 @@ class Run:
         """The seed of its people."""
         return int(self.manifest.recipe["benchmark"]["seed"])
 
-    def values(self, model: str, places: Sequence[tuple[str, str]]) -> tuple[list[float], list[str]]:
-        """Scores of a model in some tasks (split, task), and whom each is about."""
+    def values(self, model: str, places: Sequence[tuple[str, str]], metric: str = "") -> tuple[list[float], list[str]]:
+        """Scores of a model in some tasks (split, task), and whom each is about; without a metric, each task's own."""
         metrics = {(task.split, task.task): task.metric for task in self.manifest.tasks}
         items = [item for item in self.models[model] if (item.split, item.task) in places]
-        return [item_value(item, metrics[item.split, item.task]) for item in items], [
+        return [item_value(item, metric or metrics[item.split, item.task]) for item in items], [
             f"{self.world} {item.subject}" for item in items
         ]
+
+    def gap(self, model: str, metric: str) -> float:
+        """Mean over the tasks of the forget split of the distance of a metric's mean to the gold model's."""
+        tasks = [("forget", task) for task in ASKED]
+        means = [[fmean(self.values(name, [task], metric)[0]) for task in tasks] for name in (model, "gold")]
+        return fmean(abs(one - other) for one, other in zip(*means, strict=True))
 
 
 def main() -> None:
@@ -162,14 +168,17 @@ def target_table(runs: Sequence[Run], methods: Sequence[str]) -> str:
         ("unused", [("unused", task) for task in ASKED]),
         ("general", [("general", "shapes")]),
     ]
-    heads = [name for name, _ in parts]
-    lines = ["| share of vanilla's | " + " | ".join([*heads, "to gold", "hypervolume"]) + " |"]
-    lines.append("|---|" + "---:|" * (len(heads) + 2))
+    heads = [*(name for name, _ in parts), "to gold", "probability to gold", "extraction to gold", "hypervolume"]
+    lines = ["| share of vanilla's | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
     for method in methods[1:]:
         cells = [share(runs, method, places) for _, places in parts]
-        distances = [run.to_gold[method] for run in runs if method in run.to_gold]
+        having = [run for run in runs if method in run.models]
+        distances = [run.to_gold[method] for run in having if method in run.to_gold]
         areas = [hypervolume(run.points[method]) for run in runs if method in run.points]
         cells.append(spread(distances) if distances else "")
+        cells += [
+            spread([run.gap(method, metric) for run in having]) for metric in ("probability", "extraction_strength")
+        ]
         cells.append(spread(areas) if areas else "")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
