@@ -7,7 +7,7 @@ All on the toy world. Four ways with KVW:
   progressive the progressive schedule within each request, on the model that has the earlier edits in it
 Two ways with subspace weakening (--method subspace):
   together    the union of all requests, solved on the original model
-  composed    every request solved alone on the original model, the edits composed
+  one by one  every request solved alone on the original model, the edits put on one after the other
 
 usage: python benchmarks/sequential_requests.py [--method kvw] [--orders 3] [--examples 120]
            [--gamma 0.02] [--together-gamma 0.06] [--progressive-gamma 0.013]
@@ -77,10 +77,15 @@ class Study:
         """An edit by subspace weakening, with its default settings."""
         return subspace_edit(self.loaded, examples, self.kept, SubspaceSettings(), lambda *_: None).edit
 
-    def changes(self, edit: Edit) -> list[torch.Tensor]:
-        """What an edit adds to each value matrix."""
-        found = edit.value_matrices(self.loaded.model).values()
-        return [edit.changed(matrix, matrix.read()) - matrix.read() for matrix in found]
+    def changes(self, edits: Sequence[Edit]) -> list[torch.Tensor]:
+        """What edits, put on in this order, add to each value matrix."""
+        found = []
+        for matrix in edits[0].value_matrices(self.loaded.model).values():
+            weight = matrix.read()
+            for edit in reversed(edits):  # coefficients meet the edit that is put on first before the others
+                weight = edit.changed(matrix, weight)
+            found.append(weight - matrix.read())
+        return found
 
     def one_shot(self, examples: Sequence[Example], gamma: float) -> Edit:
         """An edit from one measurement on the model as it is now."""
@@ -100,10 +105,10 @@ class Study:
                 edits.append(make(self.requests[name], gamma))
         return compose(*edits)
 
-    def scores(self, edit: Edit | None) -> list[str]:
-        """Exact match by split."""
+    def scores(self, *edits: Edit) -> list[str]:
+        """Exact match by split, with edits put on in this order."""
         loaded = self.loaded
-        with attached([edit] if edit else [], loaded):
+        with attached(edits, loaded):
             found = evaluate(loaded.model, loaded.processor, self.scored, max_new_tokens=LONGEST_ANSWER)
         return [f"{summary.exact:.3f}" for summary in found.summaries.values()]
 
@@ -169,16 +174,16 @@ def subspace_rows(study: Study, arguments: argparse.Namespace, watch: Stopwatch)
     """Two ways with subspace weakening."""
     with watch.stage("solving ten requests"):
         single = {name: study.subspace(asked) for name, asked in study.requests.items()}
-    ways: dict[str, Callable[[Sequence[str]], Edit]] = {
-        "together": lambda order: study.subspace(study.asked(order)),
-        "composed": lambda order: compose(*(single[name] for name in order)),
+    ways: dict[str, Callable[[Sequence[str]], list[Edit]]] = {
+        "together": lambda order: [study.subspace(study.asked(order))],
+        "one by one": lambda order: [single[name] for name in order],
     }
     for way, make in ways.items():
         first: list[torch.Tensor] = []
         for number in range(1, arguments.orders + 1):
             with watch.stage(f"{way}, order {number}"):
-                edit = make(study.order(number))
-                scores, changes = study.scores(edit), study.changes(edit)
+                edits = make(study.order(number))
+                scores, changes = study.scores(*edits), study.changes(edits)
             first = first or changes
             gaps = [float((one - other).norm() / one.norm()) for one, other in zip(first, changes, strict=True)]
             yield way, str(number), *scores, f"{max(gaps):.1e}" if number > 1 else ""
@@ -214,7 +219,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         with watch.stage("drawing, loading"):
             study = make_study(Path(folder), arguments.examples)
-        table.add_row("(no edit)", *[""] * (columns.index(SPLITS[0]) - 1), *study.scores(None))
+        table.add_row("(no edit)", *[""] * (columns.index(SPLITS[0]) - 1), *study.scores())
         for row in ROWS[arguments.method](study, arguments, watch):
             table.add_row(*row)
     console = Console()
