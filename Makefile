@@ -1,6 +1,7 @@
 # The two commands of the README: `make demo` and `make test`. Both set up a virtual environment first.
 PYTHON ?= python3
 VENV ?= .venv
+SEEDS ?= 0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -28,7 +29,7 @@ toy-models: $(READY)
 	$(BIN)/python -m kvw.toy.train --out toy-models/gold --without-forget
 
 bench-models: $(READY)
-	$(BIN)/python -m kvw.toy.benchmark --out bench-models
+	$(BIN)/python -m kvw.toy.benchmark --out bench-models --seeds $(SEEDS)
 
 toy-200: $(READY)
 	PYTHON=$(CURDIR)/$(BIN)/python benchmarks/toy_200.sh

@@ -45,7 +45,7 @@ def cells(rows, name="vanilla"):
 
 
 def test_other_scores_that_the_benchmark_names_and_the_run_has_measured():
-    named = ["rouge_l_recall", "probability", "truth_ratio", "keywords", "bleu"]
+    named = ["rouge_l_recall", "probability", "truth_ratio", "unheard_of", "bleu"]
     tasks = [part("forget/face", "rouge_l_recall", named), part("retain/face", "rouge_l_recall", named)]
     items = [
         score(f"{split}/face", subject, rouge_l_recall=1, probability=probability, truth_ratio=0.5)
@@ -98,6 +98,22 @@ def test_pairs_of_one_question_in_both_modalities():
         ("forget", "generation", "rlf"): ("both", pytest.approx(2 / 3), 3),
         ("retain", "cloze", "acc_r"): ("both", pytest.approx(1 / 3), 3),
         ("retain", "generation", "rlr"): ("both", pytest.approx(1 / 3), 3),
+    }
+
+
+def test_choices_by_the_closest_option_are_compared_by_it_in_both_modalities_too():
+    named = ["closest_option", "acc_f", "acc_r"]
+    places = [f"{split}/classification_{form}" for split in ("forget", "retain") for form in ("image", "text")]
+    tasks = [part(place, "closest_option", named) for place in places]
+    values = {"image": (1, 0, 0, 0), "text": (1, 1, 0, 0)}
+    items = [
+        score(place, subject, f"{subject} q", correct=0, closest_option=value)
+        for place in places
+        for subject, value in zip("abcd", values[place.rpartition("_")[2]], strict=True)
+    ]
+    assert cells(further_rows(manifest("UMU-Bench", tasks), {"vanilla": items})) == {
+        ("forget", "classification", "acc_f"): ("both", 0.5, 4),
+        ("retain", "classification", "acc_r"): ("both", 0.25, 4),
     }
 
 

@@ -11,7 +11,9 @@ import pytest
 
 import kvw
 from kvw.bench.recipe import read_recipe
+from kvw.bench.run import run
 from kvw.methods.registry import build_settings, combinations
+from kvw.progress import SILENT
 from kvw.training.settings import LoraSettings, TrainingSettings
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
@@ -46,6 +48,28 @@ def test_lists_are_values_to_try(tmp_path):
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_shipped_recipes_are_valid(path):
     assert read_recipe(path).title
+
+
+def test_models_that_are_not_there_are_made_by_what_the_recipe_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipes = {path.name: read_recipe(path) for path in SHIPPED}
+    made = [name for name, recipe in recipes.items() if recipe.models and "bench-models" in recipe.models.vanilla]
+    assert made == ["toy-200-methods.toml", "toy-200.toml"]
+    for name in made:
+        with pytest.raises(kvw.UserError, match="no model 'bench-models/seed-0/vanilla'") as found:
+            run(recipes[name], kvw.find_checkpoint, tmp_path / "out", SILENT)
+        assert "do: make the models with: make bench-models SEEDS=0" in str(found.value)
+        with pytest.raises(kvw.UserError, match="make bench-models SEEDS=3"):
+            run(recipes[name].with_seed(3), kvw.find_checkpoint, tmp_path / "out", SILENT)
+    assert not (tmp_path / "out").exists()
+    missing = GOOD.replace('"toy:vanilla"', '"nowhere"')
+    with pytest.raises(kvw.UserError, match="do: give a local folder or a hub id"):
+        run(read_recipe(written(tmp_path, missing)), kvw.find_checkpoint, tmp_path / "out", SILENT)
+    told = missing.replace('"nowhere"', '"nowhere"\nmade_by = "make it"')
+    with pytest.raises(kvw.UserError, match="do: make the models with: make it"):
+        run(read_recipe(written(tmp_path, told)), kvw.find_checkpoint, tmp_path / "out", SILENT)
+    one, other = (read_recipe(written(tmp_path, text)).model_dump() for text in (missing, told))
+    assert one == other, "how models are made is no part of what a run depends on"
 
 
 def test_there_are_shipped_recipes():

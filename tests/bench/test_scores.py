@@ -6,8 +6,16 @@ import math
 
 import pytest
 
-from kvw.bench.scores import alternatives, score_likelihoods, score_preference, score_reply
-from kvw.data.benchmarks import Item, Prompt, Task
+from kvw.bench.scores import (
+    COMPUTED,
+    HEADLINES,
+    PAIRED,
+    alternatives,
+    score_likelihoods,
+    score_preference,
+    score_reply,
+)
+from kvw.data.benchmarks import Item, Prompt, Task, fiubench, umu
 from kvw.data.benchmarks.prompts import BARE, UNSEEN_OPTIONS
 from kvw.evaluation import TokenScores
 from kvw.evaluation.metrics import Outcome
@@ -74,3 +82,31 @@ def test_likelihoods_of_paraphrases_and_wrong_answers():
     bare = Item("What job?", "a pilot", "001", "1", perturbed=("a baker",))
     assert score_likelihoods(bare, scored(1), [scored(3)])["truth_ratio"] == pytest.approx(math.exp(1 - 3))
     assert alternatives(OPEN, Item("q", "a", "s", "i")) == []
+
+
+def test_umu_bench_reads_the_closest_option_and_the_outcome_what_was_said():
+    shown = Prompt("options", "{question} {options}", "test", show_options=str)
+    task = Task("choice", "image", shown, ("closest_option", "acc_f", "acc_r"), 50)
+    for reply, closest, outcome in (
+        ("a pilot", 1, Outcome.CORRECT),
+        ("pilot", 1, Outcome.INCORRECT),
+        ("bakery", 0, Outcome.INCORRECT),
+        ("I cannot say.", 1, Outcome.REFUSAL),
+    ):
+        found, scores = score_reply(task, ITEM, reply)
+        assert (found, scores["closest_option"]) == (outcome, closest)
+    assert score_reply(task, ITEM, None) == (Outcome.FAILED, {"correct": 0.0})
+    assert "closest_option" not in score_reply(OPEN, FREE, "a pilot")[1]
+
+
+def test_fiubench_counts_keywords():
+    task = Task("generation", "image", BARE, ("keywords",), 50)
+    item = Item("Where?", "In Rome, as a judge", "001", "1", metadata={"keywords": ("Rome", "judge")})
+    assert [score_reply(task, item, reply)[1]["keywords"] for reply in ("rome", "A JUDGE in Rome", "no")] == [0.5, 1, 0]
+    assert "keywords" not in score_reply(task, FREE, "a pilot")[1]
+
+
+def test_every_metric_that_umu_bench_and_fiubench_name_is_computed():
+    for forms in (umu.forms(), fiubench.FORMS):
+        assert {name for task in forms.values() for name in task.metrics} <= COMPUTED.keys() | PAIRED.keys()
+    assert {"closest_option", "keywords"} <= HEADLINES

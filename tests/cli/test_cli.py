@@ -249,12 +249,13 @@ def test_one_shot_and_parity_go_through_the_program(people, saved):
     assert kvw.load_edit(people / "parity" / "edit.safetensors").kind == "rounded gates"
 
 
-def test_forget_examples_in_the_retain_set_are_counted(people, saved, capsys):
+def test_forget_examples_in_the_retain_set_are_left_out(people, saved, capsys):
     with (people / "retain.jsonl").open("a") as file:
         file.write("\n".join((people / "forget.jsonl").read_text().splitlines()[:2]) + "\n")
     assert erase(saved) == 0
-    assert "2 of 4 forget examples are in the retain set too" in capsys.readouterr().err
-    assert len(json.loads((people / "run" / "run.json").read_text())["warnings"]) == 1
+    assert "2 of 9 retain examples are left out: 2 that the forget set holds too" in capsys.readouterr().err
+    record = json.loads((people / "run" / "run.json").read_text())
+    assert (record["retain"]["count"], record["retain"]["left_out_identical"], record["warnings"]) == (7, 2, [])
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,16 @@ def test_what_cannot_be_served(edits, capsys, which, more, words):
     assert_refused(capsys, run("serve", "toy:vanilla", "--edit", edits[which], "--device", "cpu", *port, *more), *words)
 
 
+def test_a_server_without_edits_must_be_asked_for(capsys, monkeypatch):
+    assert_refused(
+        capsys, run("serve", "toy:vanilla"), "There is no edit to serve", "--edit NAME=FILE", "--allow-plain"
+    )
+    started = []
+    monkeypatch.setattr("kvw.runs.serve.serve", lambda checkpoint, files, *more, **options: started.append(files))
+    assert run("serve", "toy:vanilla", "--allow-plain") == 0
+    assert started == [{}]
+
+
 def test_an_edit_of_another_family_is_refused(saved, edits, capsys):
     code = run("serve", saved["qwen2_vl"], "--edit", edits["unknown"], "--port", "0", "--device", "cpu")
     assert_refused(capsys, code, "does not fit this Qwen2VLForConditionalGeneration")

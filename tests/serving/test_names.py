@@ -86,6 +86,14 @@ def test_defaults_that_cannot_be_served(default, words):
     assert words in str(refused.value)
 
 
-def test_a_server_needs_an_edit():
-    with pytest.raises(UserError, match="no edit to serve"):
-        Names("base", [])
+def test_a_server_without_an_edit_needs_the_word_of_the_operator():
+    for default in (None, "none"):
+        with pytest.raises(UserError, match="no edit to serve") as found:
+            Names("base", [], default)
+        assert "--edit NAME=FILE" in str(found.value)
+        assert "--allow-plain" in str(found.value)
+        plain = Names("base", [], default, allow_plain=True)
+        assert plain.listed == ["base", "none"]
+        assert plain.default_name == "none"
+        assert plain.chosen("base") == plain.chosen("none") == plain.chosen("base", ["none"]) == ()
+        assert refused(plain, "alice").status == 404

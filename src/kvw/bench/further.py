@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from kvw.bench.record import Manifest, TaskPart
-from kvw.bench.scores import COMPUTED, PAIRED, ItemScore
+from kvw.bench.scores import COMPUTED, PAIRED, ItemScore, paired_score
 from kvw.evaluation.metrics import (
     SetUtility,
     forget_truth_ratio,
@@ -124,7 +124,7 @@ def _utility(scores: Sequence[ItemScore], *, normalised: bool) -> SetUtility:
 
 
 def _paired(task: TaskPart, other: str, name: str, models: Mapping[str, Sequence[ItemScore]]) -> Row:
-    metric, compute = PAIRED[name]
+    metric, (_, compute) = paired_score(name, task.named), PAIRED[name]
     both: Callable[[Sequence[Any], Sequence[Any]], float] = compute
     cells = {}
     for model, scores in models.items():

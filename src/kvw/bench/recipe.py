@@ -48,13 +48,15 @@ class BenchmarkPart(Part):
 class ModelsPart(Part):
     """The models, each a folder, a hub id, or one of the shipped toy models.
 
-    ``{setting}`` and ``{seed}`` in a name stand for those of the benchmark.
+    ``{setting}`` and ``{seed}`` stand for those of the benchmark.
     """
 
     vanilla: str
     """Knows what is to be forgotten."""
     gold: str = ""
     """Never knew it; without it no distance to the gold model is reported."""
+    made_by: str = Field(default="", exclude=True)
+    """The command that makes them, for whoever has not made them yet; no part of what is run."""
 
 
 class PlantPart(BaseModel):
@@ -186,8 +188,8 @@ class Recipe(Part):
         models = self.models
         if models is not None:
             seed = str(self.benchmark.seed)
-            names = {role: name.replace("{setting}", setting) for role, name in models.model_dump().items()}
-            models = ModelsPart(**{role: name.replace("{seed}", seed) for role, name in names.items()})
+            names = {key: value.replace("{setting}", setting) for key, value in dict(models).items()}
+            models = ModelsPart(**{key: value.replace("{seed}", seed) for key, value in names.items()})
         benchmark = self.benchmark.model_copy(update={"setting": (setting,)})
         return self.model_copy(update={"benchmark": benchmark, "models": models})
 

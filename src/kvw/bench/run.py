@@ -49,10 +49,24 @@ def run(recipe: Recipe, find: Callable[[str], Checkpoint], out: Path, reporter: 
     """
     runs = recipe.runs
     folders = [out / setting if len(runs) > 1 else out for setting in runs]
-    found = [{role: find(name) for role, name in one.models_by_role.items()} for one in runs.values()]
+    found = [_find_models(one, find) for one in runs.values()]
     for one, models, folder in zip(runs.values(), found, folders, strict=True):
         _run(one, models, folder, out / MODELS, Stopwatch(reporter))
     return folders
+
+
+def _find_models(recipe: Recipe, find: Callable[[str], Checkpoint]) -> dict[str, Checkpoint]:
+    """The models of a recipe by their role.
+
+    Raises:
+        UserError: One of them cannot be found; if the recipe says how to make them, so does the message.
+    """
+    try:
+        return {role: find(name) for role, name in recipe.models_by_role.items()}
+    except UserError as error:
+        if recipe.models is None or not recipe.models.made_by:
+            raise
+        raise UserError(error.what, found=error.found, do=f"make the models with: {recipe.models.made_by}") from error
 
 
 def _run(recipe: Recipe, models: Mapping[str, Checkpoint], folder: Path, planted: Path, watch: Stopwatch) -> None:

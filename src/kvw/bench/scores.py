@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,11 +13,13 @@ from kvw.evaluation import TokenScores
 from kvw.evaluation.metrics import (
     Outcome,
     bleu,
+    closest_option,
     cloze_match,
     exact_match,
     extraction_strength,
     forget_accuracy_both,
     forget_rouge_both,
+    keyword_share,
     letter_outcome,
     likelihood_outcome,
     normalised_probability,
@@ -34,6 +36,7 @@ from kvw.evaluation.metrics import (
 SUBSTRING_METRICS = {"substring", "normalised_substring"}
 COMPUTED = {
     "choice_accuracy": "correct",
+    "closest_option": "closest_option",
     "exact_match": "exact_match",
     "substring": "normalised_substring",
     "normalised_substring": "normalised_substring",
@@ -42,6 +45,7 @@ COMPUTED = {
     "rouge_l_f": "rouge_l_f",
     "rouge_l_recall": "rouge_l_recall",
     "bleu": "bleu",
+    "keywords": "keywords",
     "probability": "probability",
     "truth_ratio": "truth_ratio",
 }
@@ -111,7 +115,20 @@ def score_reply(task: Task, item: Item, reply: str | None) -> tuple[Outcome, dic
         "rouge_l_recall": longest.recall,
         "bleu": bleu(reply, item.answer),
     }
+    if item.choices and item.correct is not None:
+        scores["closest_option"] = float(closest_option(reply, item.choices) == item.correct)
+    if keywords := item.metadata.get("keywords"):
+        scores["keywords"] = keyword_share(reply, keywords)
     return open_outcome(reply, correct), scores
+
+
+def paired_score(metric: str, named: Collection[str]) -> str:
+    """The score of an item that a metric over pairs is of, in a task that names these metrics.
+
+    Where the benchmark reads choices by the closest option, its accuracies over pairs go by that as well.
+    """
+    score, _ = PAIRED[metric]
+    return "closest_option" if score == "correct" and "closest_option" in named else score
 
 
 def score_preference(likelihoods: Mapping[str, float]) -> tuple[Outcome, dict[str, float]]:

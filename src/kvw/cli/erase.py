@@ -8,7 +8,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from kvw.cli.options import (
-    Data,
     Force,
     Json,
     LoadOptions,
@@ -27,10 +26,20 @@ LOAD_DEFAULTS = LoadOptions()
 def erase(
     model: Model,
     *,
-    forget: Data,
+    forget: Annotated[
+        list[Path],
+        Parameter(
+            negative="",
+            help="JSONL, CSV or Parquet file, or an image folder with metadata.{jsonl,csv,parquet}. Repeatable: give "
+            "the files of earlier requests beside a further one.",
+        ),
+    ],
     retain: Annotated[
         Path | None,
-        Parameter(help="Like --forget, or a statistics file (.safetensors) from kvw measure."),
+        Parameter(
+            help="Like --forget, or a statistics file (.safetensors) from kvw measure. Examples about subjects of the "
+            "forget set are left out."
+        ),
     ] = None,
     out: Annotated[Path, Parameter(help="Run directory to write.")],
     options: MethodOptions = DEFAULTS,

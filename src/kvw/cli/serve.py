@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from kvw.cli.options import LoadOptions, Model, ValueMatrices, find_model, parse_named_files
+from kvw.serving.names import check_something_served
 
 LOAD_DEFAULTS = LoadOptions()
 
@@ -15,17 +16,21 @@ def serve(
     model: Model,
     *,
     edit: Annotated[
-        list[str], Parameter(negative="", help="NAME=FILE: an edit file and the name to ask for it. Repeatable.")
-    ],
+        list[str] | None,
+        Parameter(negative="", help="NAME=FILE: an edit file and the name to ask for it. Repeatable."),
+    ] = None,
     default: Annotated[
         str | None,
         Parameter(
             help="What the model's own name stands for: an edit, several joined by '+', or 'none'. Default: the only "
-            "edit; if there are several, nothing."
+            "edit; if there are several, nothing; if there is none, 'none'."
         ),
     ] = None,
     allow_plain: Annotated[
-        bool, Parameter(negative="", help="Let clients ask for 'none', the model without any edit.")
+        bool,
+        Parameter(
+            negative="", help="Let clients ask for 'none', the model without any edit; needed if there is no --edit."
+        ),
     ] = False,
     host: Annotated[str, Parameter(help="Address to listen at; 0.0.0.0 for every machine that reaches this one.")] = (
         "127.0.0.1"
@@ -38,9 +43,11 @@ def serve(
     """Serve a model over OpenAI's protocol; each request chooses its edits by the model's name.
 
     Prints the address on stdout when the model is loaded. Clients ask for a NAME, or for several as NAME+OTHER; the
-    header X-KVW-Edit overrides it. Nobody reaches the model without an edit unless --allow-plain is given.
+    header X-KVW-Edit overrides it. Nobody reaches the model without an edit unless --allow-plain is given; with it and
+    without --edit this is an ordinary server of the model.
     """
-    files = parse_named_files(edit, "--edit", "edits")
+    files = parse_named_files(edit or [], "--edit", "edits")
+    check_something_served(files, allow_plain)
     checkpoint = find_model(model, value_matrices)
 
     from kvw.cli.console import ConsoleReporter

@@ -20,7 +20,7 @@ class Example:
         answer: The reference answer; never empty.
         images: The images in the order in which the prompt shows them.
         identifier: How messages name this example, for example ``forget.jsonl:12``.
-        metadata: Whatever else the data carries (subject, split, task); never read by a method.
+        metadata: Whatever else the data carries (split, task); methods read no more of it than the ``subject``.
     """
 
     question: str
@@ -28,3 +28,9 @@ class Example:
     images: tuple[ImageSource, ...] = ()
     identifier: str = "example"
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def subject(self) -> str | None:
+        """Whom or what it is about, by the ``subject`` in the metadata; None if that is absent, null or empty."""
+        subject = self.metadata.get("subject")
+        return None if subject is None or subject == "" else str(subject)

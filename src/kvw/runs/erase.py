@@ -30,7 +30,7 @@ from kvw.runs.apply import write_card
 from kvw.runs.costs import Stopwatch
 from kvw.runs.loaded import Loaded
 from kvw.runs.measure import tell_origin
-from kvw.runs.record import DataPart, RunRecord, SplitPart
+from kvw.runs.record import DataPart, ForgetPart, RetainPart, RunRecord, SplitPart
 from kvw.runs.request import DataSets, EraseRequest, read_data
 from kvw.runs.samples import sample_lines
 from kvw.runs.unlearning import Unlearned, unlearn
@@ -123,7 +123,9 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter) -> Job:
             prepare(examples, loaded.processor)
         check_images([*data.forget, *data.retain])
         loaded.agree([*data.forget, *data.retain, *itertools.chain(*data.scored.values())])
-    warnings = _warnings(request, data, loaded)
+    for note in data.notes():
+        reporter.note(note)
+    warnings = _warnings(request, loaded)
     for warning in warnings:
         reporter.warn(warning)
     layers = (matrices[0].key.layer, matrices[-1].key.layer)
@@ -199,14 +201,9 @@ def _tell(unlearned: Unlearned, job: Job, reporter: Reporter) -> None:
     job.warnings.extend(warnings)
 
 
-def _warnings(request: EraseRequest, data: DataSets, loaded: Loaded) -> list[str]:
+def _warnings(request: EraseRequest, loaded: Loaded) -> list[str]:
     """What the user should know and need not put right."""
     warnings = []
-    if shared := data.shared():
-        warnings.append(
-            f"{shared} of {len(data.forget)} forget examples are in the retain set too; "
-            "what is as strong in both sets cannot be weakened."
-        )
     if loaded.quantised and request.writes_model:
         warnings.append(
             f"Measured and scored as {loaded.quantised}; the model that is written has the precision of its source, "
@@ -245,25 +242,17 @@ def _record(
     job: Job, unlearned: Unlearned, retain: Measured | None, before: Evaluation, after: Evaluation, watch: Stopwatch
 ) -> RunRecord:
     request, data, edit = job.request, job.data, unlearned.edit
-    parts = {
-        name: DataPart(file=data.files[name].name, count=len(examples), digest=examples_digest(examples))
-        for name, examples in [("forget", data.forget), ("retain", data.retain)]
-        if name in data.files
-    }
-    if data.retain_statistics is not None and request.retain is not None:
-        digest = data.retain_statistics.fingerprint["data"]
-        parts["retain"] = DataPart(file=request.retain.name, count=None, digest=digest)
     return RunRecord(
         method=request.method,
         settings=edit.metadata.settings,
         model=job.loaded.part(),
-        forget=parts["forget"],
-        retain=parts.get("retain"),
+        forget=_forget_part(data),
+        retain=_retain_part(request, data),
         retain_statistics_reused=bool(retain and retain.reused),
         layers=edit.describe(),
         splits={
             name: SplitPart(
-                file=data.files[name].name,
+                file=data.files[name],
                 of=data.sizes[name],
                 digest=examples_digest(data.scored[name]),
                 original=before.summaries[name],
@@ -276,4 +265,29 @@ def _record(
         costs=watch.costs(job.loaded.model),
         certificates=list(unlearned.certificates),
         warnings=job.warnings,
+    )
+
+
+def _forget_part(data: DataSets) -> ForgetPart:
+    several = data.forget_files if len(data.forget_files) > 1 else []
+    return ForgetPart(
+        file=data.files["forget"],
+        count=len(data.forget),
+        digest=examples_digest(data.forget),
+        files=[DataPart(file=one.name, count=len(one.examples), digest=one.digest) for one in several],
+    )
+
+
+def _retain_part(request: EraseRequest, data: DataSets) -> RetainPart | None:
+    if data.retain_statistics is not None and request.retain is not None:
+        digest = data.retain_statistics.fingerprint["data"]
+        return RetainPart(file=request.retain.name, count=None, digest=digest)
+    if "retain" not in data.files:
+        return None
+    return RetainPart(
+        file=data.files["retain"],
+        count=len(data.retain),
+        digest=examples_digest(data.retain),
+        left_out_about_forgotten=data.left_out.about_forgotten,
+        left_out_identical=data.left_out.identical,
     )

@@ -33,6 +33,8 @@ class Plan(BaseModel):
     layers: tuple[int, int]
     layers_in_model: int
     examples: dict[str, int]
+    retain_left_out: int
+    """Retain examples that the forget set is about or holds too; they are not in ``examples``."""
     longest_example: dict[str, int]
     """Tokens, images included."""
     seconds: dict[str, float]
@@ -63,6 +65,7 @@ def dry_run(request: EraseRequest, reporter: Reporter) -> Plan:
         layers=job.layers,
         layers_in_model=loaded.all_layers[1] + 1,
         examples=job.data.sizes,
+        retain_left_out=job.data.left_out.count,
         longest_example={name: max(item.length for item in items) for name, items in lengths.items()},
         seconds=estimates.seconds,
         memory=estimates.memory,

@@ -40,6 +40,23 @@ class DataPart(_Part):
     """SHA-256 over the examples, in any order."""
 
 
+class ForgetPart(DataPart):
+    """The forget set."""
+
+    files: list[DataPart] = Field(default_factory=list)
+    """The files whose union it is, each on its own, if there are several: a file with one of these digests is part of
+    what was forgotten."""
+
+
+class RetainPart(DataPart):
+    """The retain set without what the forget set is about, whose names are told on the terminal alone."""
+
+    left_out_about_forgotten: int = 0
+    """Examples of the file that were left out because a subject of the forget set is theirs."""
+    left_out_identical: int = 0
+    """Other examples of the file that were left out because the forget set holds the same."""
+
+
 class CostPart(_Part):
     """What the run cost on this machine."""
 
@@ -58,7 +75,7 @@ class SplitPart(_Part):
 
     file: str
     of: int
-    """Examples in the file; ``original.count`` of them were asked."""
+    """Examples of the split; ``original.count`` of them were asked."""
     digest: str
     """SHA-256 over the examples asked, in any order."""
     original: Summary
@@ -73,8 +90,8 @@ class RunRecord(_Part):
     method: str
     settings: dict[str, Any]
     model: ModelPart
-    forget: DataPart
-    retain: DataPart | None
+    forget: ForgetPart
+    retain: RetainPart | None
     retain_statistics_reused: bool
     layers: list[LayerSummary]
     splits: dict[str, SplitPart]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -12,11 +12,13 @@ import torch
 
 from kvw.data import Example, read_examples
 from kvw.errors import UserError
-from kvw.measuring.fingerprint import example_digest
+from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.statistics import Statistics
 from kvw.methods.registry import get_method
 from kvw.models.loading import Checkpoint
 from kvw.models.quantised import Quantise
+from kvw.runs.left_out import LeftOut, without_forgotten
+from kvw.runs.union import ForgetFile, joined, read_forget_files
 
 STATISTICS_SUFFIX = ".safetensors"
 
@@ -27,9 +29,11 @@ class EraseRequest:
 
     Args:
         model: The checkpoint to edit.
-        forget: File or folder of the forget set.
+        forget: File or folder of the forget set, or several whose union it is (one for each request so far, say); their
+            order makes no difference.
         retain: File or folder of the retain set, or a statistics file (``.safetensors``) measured on it; None only
-            without the retain contrast.
+            without the retain contrast. Examples about subjects of the forget set, and those that the forget set holds
+            too, are left out; a statistics file cannot be cleaned like that.
         out: Directory to write; must not hold anything unless ``force``.
         method: Its name, see :data:`kvw.methods.registry.METHODS`.
         settings: Settings of the method; None for its defaults.
@@ -46,7 +50,7 @@ class EraseRequest:
     """
 
     model: Checkpoint
-    forget: Path
+    forget: Path | Sequence[Path]
     retain: Path | None
     out: Path
     method: str = "kvw"
@@ -80,9 +84,14 @@ class EraseRequest:
         """Whether a checkpoint is written: it is asked for, and the method changes weights."""
         return self.save_model and not get_method(self.method).hooks_alone
 
+    @property
+    def forget_paths(self) -> list[Path]:
+        """The files of the forget set."""
+        return [Path(self.forget)] if isinstance(self.forget, (str, Path)) else [Path(path) for path in self.forget]
+
     def inputs(self) -> list[Path]:
         """Everything that the run reads."""
-        return [self.model.folder, self.forget, *([self.retain] if self.retain else []), *self.splits.values()]
+        return [self.model.folder, *self.forget_paths, *([self.retain] if self.retain else []), *self.splits.values()]
 
 
 @dataclass(frozen=True)
@@ -91,56 +100,98 @@ class DataSets:
 
     Args:
         forget: The forget set.
-        retain: The retain set; empty if its statistics were given instead, or without the retain contrast.
+        retain: The retain set without what the forget set is about; empty if its statistics were given instead, or
+            without the retain contrast.
         retain_statistics: Given statistics of the retain set.
+        forget_files: The files whose union the forget set is.
+        repeated: How many examples of these files are not in the union again.
+        left_out: What was left out of the retain set.
         scored: The examples to ask before and after, by split.
-        files: The file of each split.
-        sizes: How many examples each file holds.
+        files: The name of the file of each split.
+        sizes: How many examples each split has.
     """
 
     forget: list[Example]
     retain: list[Example]
     retain_statistics: Statistics | None
+    forget_files: list[ForgetFile]
+    repeated: int
+    left_out: LeftOut
     scored: dict[str, list[Example]]
-    files: dict[str, Path]
+    files: dict[str, str]
     sizes: dict[str, int]
 
-    def shared(self) -> int:
-        """How many forget examples are in the retain set too."""
-        kept = {example_digest(example) for example in self.retain}
-        return sum(example_digest(example) in kept for example in self.forget)
+    def notes(self) -> list[str]:
+        """What the user should know of how the files were taken."""
+        notes = []
+        if self.repeated:
+            notes.append(f"{self.repeated} examples are in several forget files and count once.")
+        if self.left_out.count:
+            notes.append(str(self.left_out))
+        return notes
 
 
 def read_data(request: EraseRequest) -> DataSets:
-    """Read all files that a request names.
+    """Read all files that a request names, join those of the forget set, and take it out of the retain set.
 
     Raises:
-        UserError: A file cannot be used, the retain set is missing, or two splits have one name.
+        UserError: A file cannot be used, the retain set is missing or nothing of it is left, or two splits have one
+            name.
     """
-    files = {"forget": request.forget}
-    statistics = None
+    if request.evaluate_at_most < 0:
+        found = str(request.evaluate_at_most)
+        raise UserError("--eval-limit cannot be negative.", found=found, do="0 scores all examples")
+    forget_files = read_forget_files(request.forget_paths)
+    forget, repeated = joined(forget_files)
+    examples, files = {"forget": forget}, {"forget": " + ".join(file.name for file in forget_files)}
+    left_out, statistics = LeftOut(), None
     if request.needs_retain:
-        if request.retain is None:
-            other = ", or --no-retain-contrast for the ablation" if request.method == "kvw" else ""
-            raise UserError("The retain set is missing.", do=f"add --retain FILE{other}")
-        if request.retain.suffix == STATISTICS_SUFFIX:
-            if not get_method(request.method).statistics:
-                raise UserError(
-                    f"Method {request.method} reads the retain examples themselves.",
-                    found=request.retain.name,
-                    do="give --retain the file of the examples",
-                )
-            statistics = Statistics.load(request.retain)
+        retain = _retain_path(request)
+        if retain.suffix == STATISTICS_SUFFIX:
+            statistics = _retain_statistics(request, retain, forget)
         else:
-            files["retain"] = request.retain
+            examples["retain"], left_out = without_forgotten(read_examples(retain), forget)
+            files["retain"] = retain.name
     for name, path in request.splits.items():
         if name in files:
             raise UserError(f"There are two splits named '{name}'.", do="give the --eval split another name")
-        files[name] = path
-    examples = {name: read_examples(path) for name, path in files.items()}
-    limit = request.evaluate_at_most
-    if limit < 0:
-        raise UserError("--eval-limit cannot be negative.", found=str(limit), do="0 scores all examples")
-    scored = {name: Random(0).sample(read, limit) if 0 < limit < len(read) else read for name, read in examples.items()}
-    sizes = {name: len(read) for name, read in examples.items()}
-    return DataSets(examples["forget"], examples.get("retain", []), statistics, scored, files, sizes)
+        examples[name], files[name] = read_examples(path), path.name
+    return DataSets(
+        forget=forget,
+        retain=examples.get("retain", []),
+        retain_statistics=statistics,
+        forget_files=forget_files,
+        repeated=repeated,
+        left_out=left_out,
+        scored={name: _drawn(read, request.evaluate_at_most) for name, read in examples.items()},
+        files=files,
+        sizes={name: len(read) for name, read in examples.items()},
+    )
+
+
+def _retain_path(request: EraseRequest) -> Path:
+    if request.retain is None:
+        other = ", or --no-retain-contrast for the ablation" if request.method == "kvw" else ""
+        raise UserError("The retain set is missing.", do=f"add --retain FILE{other}")
+    return Path(request.retain)
+
+
+def _retain_statistics(request: EraseRequest, path: Path, forget: Sequence[Example]) -> Statistics:
+    if not get_method(request.method).statistics:
+        raise UserError(
+            f"Method {request.method} reads the retain examples themselves.",
+            found=path.name,
+            do="give --retain the file of the examples",
+        )
+    statistics = Statistics.load(path)
+    if statistics.fingerprint.get("data") == examples_digest(forget):
+        raise UserError(
+            "The retain statistics were measured on the forget set.",
+            found=path.name,
+            do="give --retain what must stay, or statistics of it",
+        )
+    return statistics
+
+
+def _drawn(examples: list[Example], limit: int) -> list[Example]:
+    return Random(0).sample(examples, limit) if 0 < limit < len(examples) else examples

@@ -181,17 +181,16 @@ def labels_of(examples: Sequence[Example]) -> Labels:
     Raises:
         UserError: Some examples name their subject and others do not.
     """
-    subjects = [example.metadata.get("subject") for example in examples]
-    if not any(subjects):
+    named = [example.subject for example in examples if example.subject is not None]
+    if not named:
         return Labels()
-    nameless = [example.identifier for example, subject in zip(examples, subjects, strict=True) if not subject]
+    nameless = [example.identifier for example in examples if example.subject is None]
     if nameless:
         raise UserError(
             "Some examples name their subject and others do not.",
             found=f"{len(nameless)} of {len(examples)} without, the first {nameless[0]}",
             do="give every example a 'subject', or none",
         )
-    named = [str(subject) for subject in subjects]
     return Labels([(subject, example.answer) for subject, example in zip(named, examples, strict=True)], named)
 
 

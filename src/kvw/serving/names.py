@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from kvw.errors import UserError
@@ -30,12 +30,12 @@ class Names:
 
     Args:
         base: The model's own name.
-        edits: The names of the edits.
-        default: What the model's own name stands for; None for the only edit, or nothing if there are several.
+        edits: The names of the edits. Without any there is but the model without edits to serve.
+        default: What the model's own name stands for; None for the only thing there is, or nothing if there is more.
         allow_plain: Whether the model without any edit may be asked.
 
     Raises:
-        UserError: There are no edits, a name cannot be used, or the default is none of the names.
+        UserError: There is nothing to serve, a name cannot be used, or the default is none of the names.
     """
 
     base: str
@@ -44,8 +44,7 @@ class Names:
     allow_plain: bool = False
 
     def __post_init__(self) -> None:
-        if not self.edits:
-            raise UserError("There is no edit to serve.", do="name one: --edit NAME=FILE")
+        check_something_served(self.edits, self.allow_plain)
         for name in self.edits:
             if not NAME.fullmatch(name) or name in (PLAIN, self.base):
                 raise UserError(
@@ -59,8 +58,8 @@ class Names:
     @property
     def default_name(self) -> str | None:
         """What the model's own name stands for; None for nothing."""
-        if self.default is None and len(self.edits) == 1:
-            return self.edits[0]
+        if self.default is None and len(self.edits) <= 1:
+            return self.edits[0] if self.edits else PLAIN
         return self.default
 
     @property
@@ -122,6 +121,19 @@ class Names:
                 found=error.message,
                 do="add --allow-plain" if plain else "name an edit, several joined by '+', or 'none' (--allow-plain)",
             ) from error
+
+
+def check_something_served(edits: Collection[str], allow_plain: bool) -> None:
+    """Refuse to serve nothing but the model without edits unless the operator says so.
+
+    Raises:
+        UserError: There are no edits, and ``allow_plain`` is off.
+    """
+    if not edits and not allow_plain:
+        raise UserError(
+            "There is no edit to serve.",
+            do="name one with --edit NAME=FILE, or serve the model without any with --allow-plain",
+        )
 
 
 def written(chosen: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ import pytest
 from kvw.errors import UserError
 from kvw.evaluation.metrics import (
     Outcome,
+    closest_option,
     first_character,
     first_letter,
     letter_outcome,
@@ -122,3 +123,25 @@ def test_the_right_answer_must_be_an_option():
         letter_outcome("A", OPTIONS, "E")
     with pytest.raises(UserError, match="not one of the options"):
         likelihood_outcome({"A": -1.0}, "B")
+
+
+@pytest.mark.parametrize(
+    ("reply", "options", "expected"),
+    [
+        # 2 M / T by hand: M characters in matching blocks, T in both texts.
+        ("pilot", ("a baker", "a pilot"), 1),  # 0 and 2 x 5 / 12
+        (" a baker\n", ("a pilot", "a baker"), 1),  # 2 x 2 / 14 ("a ") and 1
+        ("She is a baker.", ("baker", "a baker"), 1),  # 2 x 5 / 20 and 2 x 7 / 22
+        ("I cannot say.", ("a baker", "a pilot"), 1),  # " ", "a": 4 / 20; " ", "ot": 6 / 20. No refusal is none of them
+        ("", ("a baker", "a pilot"), 0),  # 0 and 0: the first
+        ("B", ("A", "b", "B"), 2),  # 0, 0 and 1: case counts
+        ("tide", ("diet", "t"), 1),  # "t" alone: 2 / 8 and 2 / 5; with the option first "ie", 4 / 8
+    ],
+)
+def test_the_closest_option_is_umu_benchs(reply, options, expected):
+    assert closest_option(reply, options) == expected
+
+
+def test_the_closest_of_no_options():
+    with pytest.raises(UserError, match="no options to compare"):
+        closest_option("B", ())

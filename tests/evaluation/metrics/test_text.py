@@ -4,11 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvw.errors import UserError
 from kvw.evaluation.metrics import (
     Rouge,
     bleu,
     cloze_match,
     exact_match,
+    keyword_share,
     normalised_substring,
     rouge_1,
     rouge_2,
@@ -149,3 +151,24 @@ def test_bounds_and_reflexivity(prediction, answer):
     assert cloze_match(prediction + answer, answer) or not answer.strip()
     assert exact_match(prediction, answer) == exact_match(answer, prediction)
     assert normalised_substring(prediction + answer, answer) or not any(c.isalnum() for c in answer)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "keywords", "expected"),
+    [
+        ("She studied law in Rome.", ("law", "Rome"), 1),
+        ("she STUDIED LAW", ("law", "Rome"), 1 / 2),
+        ("She plays the flute.", ("law", "Rome"), 0),
+        ("a lawyer", (" law ",), 1),  # inside longer words, white space around ignored
+        ("Rome, Rome, Rome", ("Rome", "law", "1987", "judge"), 1 / 4),
+        ("", ("law",), 0),
+    ],
+)
+def test_keywords_are_counted_as_fiubench_counts_them(prediction, keywords, expected):
+    assert keyword_share(prediction, keywords) == expected
+
+
+@pytest.mark.parametrize("keywords", [(), ("",), ("law", " ")])
+def test_keywords_that_say_nothing(keywords):
+    with pytest.raises(UserError, match="no keywords"):
+        keyword_share("law", keywords)

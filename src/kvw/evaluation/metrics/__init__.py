@@ -4,6 +4,7 @@ Those that need scipy or NLTK import it when called; ``pip install "kvw[bench]"`
 """
 
 from kvw.evaluation.metrics.choice import (
+    closest_option,
     first_character,
     first_letter,
     letter_outcome,
@@ -29,6 +30,7 @@ from kvw.evaluation.metrics.text import (
     bleu,
     cloze_match,
     exact_match,
+    keyword_share,
     normalised_substring,
     rouge_1,
     rouge_2,
@@ -63,6 +65,7 @@ __all__ = [
     "bleu",
     "clear_forget_quality",
     "clear_truth_ratios",
+    "closest_option",
     "cloze_match",
     "exact_match",
     "extraction_strength",
@@ -75,6 +78,7 @@ __all__ = [
     "harmonic_mean",
     "is_refusal",
     "jensen_shannon",
+    "keyword_share",
     "letter_outcome",
     "likeliest",
     "likelihood_outcome",

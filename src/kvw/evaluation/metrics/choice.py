@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from difflib import SequenceMatcher
 
 from kvw.errors import UserError
 from kvw.evaluation.metrics.outcome import Outcome, is_refusal
@@ -68,6 +69,30 @@ def parse_letter(reply: str, options: Mapping[str, str]) -> str | None:
         if named:
             return str(named.pop()) if len(named) == 1 else None
     return _by_text(reply, options)
+
+
+def closest_option(reply: str, options: Sequence[str]) -> int:
+    """The option whose text is most like the reply: how UMU-Bench reads a choice.
+
+    Likeness is that of Ratcliff and Obershelp (1988), 2 M / T: M characters in matching blocks of T in both texts, by
+    ``difflib.SequenceMatcher`` with the reply first (the order matters). Case and white space inside count. Every
+    reply names an option, a refusal and the empty text too: of equally close ones the first.
+
+    Args:
+        reply: What the model said; white space around it is ignored.
+        options: The texts of the options in the order in which they are shown.
+
+    Returns:
+        The position of the option.
+
+    Raises:
+        UserError: There are no options.
+    """
+    if not options:
+        raise UserError("There are no options to compare the reply with.", found=repr(reply))
+    said = reply.strip()
+    likeness = [SequenceMatcher(None, said, option).ratio() for option in options]
+    return likeness.index(max(likeness))
 
 
 def letter_outcome(reply: str | None, options: Mapping[str, str], correct: str) -> Outcome:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rouge_score.rouge_scorer import RougeScorer
 
+from kvw.errors import UserError
 from kvw.evaluation.metrics.optional import optional
 
 
@@ -55,6 +57,29 @@ def cloze_match(prediction: str, answer: str) -> bool:
     """
     needle = answer.strip().lower()
     return bool(needle) and needle in prediction.lower()
+
+
+def keyword_share(prediction: str, keywords: Sequence[str]) -> float:
+    """The share of the keywords of an answer that occur in the prediction, ignoring case.
+
+    FIUBench's exact match (EM); its adversarial privacy extraction (APE) is the mean of the same over paraphrased
+    questions. A keyword is found inside longer words too: "art" in "party".
+
+    Args:
+        prediction: What the model said.
+        keywords: What the right answer is known by, at least one.
+
+    Returns:
+        0 to 1.
+
+    Raises:
+        UserError: There are no keywords, or one of them is blank (it would be found everywhere).
+    """
+    wanted = [keyword.strip().lower() for keyword in keywords]
+    if not wanted or not all(wanted):
+        raise UserError("There are no keywords to look for.", found=str(list(keywords)), do="give one at least")
+    said = prediction.lower()
+    return sum(keyword in said for keyword in wanted) / len(wanted)
 
 
 def rouge_1(prediction: str, answer: str) -> Rouge:

@@ -1,0 +1,72 @@
+"""What a retain set must not hold: those who are to be forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kvw.data import Example
+from kvw.errors import UserError
+from kvw.measuring.fingerprint import example_digest
+
+NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Retain examples that were left out.
+
+    Args:
+        of: How many examples the retain set held.
+        about_forgotten: How many were left out because a subject of the forget set is theirs.
+        identical: How many others, because the forget set has the same question, answer and images.
+        subjects: The subjects of ``about_forgotten``, in the order in which they appear.
+    """
+
+    of: int = 0
+    about_forgotten: int = 0
+    identical: int = 0
+    subjects: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """All that were left out."""
+        return self.about_forgotten + self.identical
+
+    def __str__(self) -> str:
+        reasons = []
+        if self.about_forgotten:
+            names = ", ".join(self.subjects[:NAMES_SHOWN])
+            if len(self.subjects) > NAMES_SHOWN:
+                names += f" and {len(self.subjects) - NAMES_SHOWN} more"
+            reasons.append(f"{self.about_forgotten} about subjects of the forget set ({names})")
+        if self.identical:
+            reasons.append(f"{self.identical} that the forget set holds too (same question, answer and images)")
+        return f"{self.count} of {self.of} retain examples are left out: {'; '.join(reasons)}."
+
+
+def without_forgotten(retain: Sequence[Example], forget: Sequence[Example]) -> tuple[list[Example], LeftOut]:
+    """Take out of a retain set what the forget set is about.
+
+    No method can weaken what is as strong in both sets. Whoever asks today was worth keeping in an earlier request,
+    so a retain set in use tends to hold them.
+
+    Returns:
+        The examples that stay, in order, and what was left out.
+
+    Raises:
+        UserError: None stays.
+    """
+    subjects = {example.subject for example in forget} - {None}
+    forgotten = {example_digest(example) for example in forget}
+    kept: list[Example] = []
+    about: list[str] = []
+    for example in retain:
+        if example.subject is not None and example.subject in subjects:
+            about.append(example.subject)
+        elif example_digest(example) not in forgotten:
+            kept.append(example)
+    left_out = LeftOut(len(retain), len(about), len(retain) - len(about) - len(kept), tuple(dict.fromkeys(about)))
+    if retain and not kept:
+        raise UserError("No retain example is left.", found=str(left_out), do="give --retain examples about others")
+    return kept, left_out

@@ -1,0 +1,63 @@
+"""One forget set from several files: what everybody has asked for so far, whatever the order of the files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from kvw.data import Example, read_examples
+from kvw.errors import UserError
+from kvw.measuring.fingerprint import digest, example_digest, examples_digest
+
+
+@dataclass(frozen=True)
+class ForgetFile:
+    """A file of the forget set.
+
+    Args:
+        name: Its name, without the folder.
+        examples: What it holds.
+    """
+
+    name: str
+    examples: list[Example]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the examples, in any order."""
+        return examples_digest(self.examples)
+
+    @cached_property
+    def keys(self) -> list[tuple[str, str | None]]:
+        """What makes each example the one that it is: question, answer and images by their digest, and the subject."""
+        return [(example_digest(example), example.subject) for example in self.examples]
+
+
+def read_forget_files(paths: Sequence[Path]) -> list[ForgetFile]:
+    """Read the files of a forget set; several come in an order that follows from what they hold.
+
+    Raises:
+        UserError: There is no file, or one of them cannot be used.
+    """
+    if not paths:
+        raise UserError("The forget set is missing.", do="add --forget FILE")
+    files = [ForgetFile(path.name, read_examples(path)) for path in paths]
+    return sorted(files, key=lambda file: digest(file.keys)) if len(files) > 1 else files
+
+
+def joined(files: Sequence[ForgetFile]) -> tuple[list[Example], int]:
+    """The union of files: what an earlier file holds too is not taken again.
+
+    Within one file everything counts as often as it is there, as ever.
+
+    Returns:
+        The examples, and how many were not taken again.
+    """
+    union: list[Example] = []
+    known: set[tuple[str, str | None]] = set()
+    for file in files:
+        union += [example for example, key in zip(file.examples, file.keys, strict=True) if key not in known]
+        known.update(file.keys)
+    return union, sum(len(file.examples) for file in files) - len(union)
