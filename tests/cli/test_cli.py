@@ -47,8 +47,8 @@ def run(*arguments):
 
 
 def erase(saved, *more, family="llava", out="run"):
-    common = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--out", out)
-    common = common[:4] if "--out" in more else common
+    common = ("--method", "kvw", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--out", out)
+    common = common[:6] if "--out" in more else common
     short = () if "--max-new-tokens" in more else ("--max-new-tokens", 3)
     return run("erase", saved[family], *common, *short, *more)
 
@@ -127,7 +127,7 @@ def test_measure_then_erase_from_the_statistics_file(people, saved, capsys):
     assert run("measure", saved["llava"], "--data", "retain.jsonl", "--out", "retain.safetensors", "--json") == 0
     assert len(json.loads(capsys.readouterr().out)["rows"]) == 4
     assert erase(saved, out="from-data") == 0
-    forget = ("--forget", "forget.jsonl", "--retain", "retain.safetensors", "--max-new-tokens", 3)
+    forget = ("--method", "kvw", "--forget", "forget.jsonl", "--retain", "retain.safetensors", "--max-new-tokens", 3)
     assert run("erase", saved["llava"], *forget, "--out", "from-file") == 0
     first, second = (kvw.load_edit(people / name / "edit.safetensors") for name in ("from-data", "from-file"))
     assert "No retain questions were asked" in capsys.readouterr().out
@@ -237,7 +237,17 @@ def test_text_only_examples_work(people, saved):
 
 
 def test_the_ablation_needs_no_retain_set(people, saved):
-    more = ("--forget", "forget.jsonl", "--out", "run", "--no-retain-contrast", "--max-new-tokens", 3)
+    more = (
+        "--method",
+        "kvw",
+        "--forget",
+        "forget.jsonl",
+        "--out",
+        "run",
+        "--no-retain-contrast",
+        "--max-new-tokens",
+        3,
+    )
     assert run("erase", saved["llava"], *more) == 0
     assert json.loads((people / "run" / "run.json").read_text())["retain"] is None
 

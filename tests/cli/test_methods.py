@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 
 import kvw
 from kvw.cli import main
+from kvw.cli.options import MethodOptions
 from kvw.methods.describing import settings_of
-from kvw.methods.registry import METHODS, build_settings
+from kvw.methods.registry import DEFAULT, METHODS, build_settings
 from kvw.methods.subspace.method import matrices_in, passes
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.runs.unlearning import labels_of
@@ -44,7 +45,7 @@ def run(*arguments):
 
 def erase(saved, *more, out="run", retain="retain.jsonl", family="llava"):
     given = ("--forget", "forget.jsonl", "--retain", retain, "--out", out, "--max-new-tokens", 2)
-    return run("erase", saved[family], *given, "--method", "subspace", *more)
+    return run("erase", saved[family], *given, *more)
 
 
 def test_a_subspace_run_leaves_certificates_and_the_attached_model(people, saved, capsys):
@@ -146,7 +147,8 @@ def test_a_dry_run_counts_the_bytes_that_the_run_takes(people, saved, capsys, mo
         (["--set", "rank"], ["NAME=VALUE"]),
         (["--set", "layers=1"], ["FIRST:LAST"]),
         (["--strength", "2", "--set", "strength=1"], ["'strength' is given twice"]),
-        (["--parity"], ["no setting 'parity' in method subspace"]),
+        (["--parity"], ["--parity is an option of method kvw", "add --method kvw"]),
+        (["--gamma", "1"], ["--gamma is an option of method kvw", "kvw methods subspace"]),
         (["--set", "method=x"], ["no setting 'method' in method subspace"]),
         (["--method", "subspac"], ["no method 'subspac'", "kvw, subspace", "did you mean 'subspace'"]),
         (["--retain", "retain.safetensors"], ["reads the retain examples themselves"]),
@@ -154,8 +156,7 @@ def test_a_dry_run_counts_the_bytes_that_the_run_takes(people, saved, capsys, mo
     ids=str,
 )
 def test_mistakes_name_the_closest(people, saved, capsys, more, words):
-    method = () if "--method" in more else ("--method", "subspace")
-    assert run("erase", saved["llava"], "--forget", "forget.jsonl", "--out", "run", *method, *more) == 2
+    assert run("erase", saved["llava"], "--forget", "forget.jsonl", "--out", "run", *more) == 2
     error = capsys.readouterr().err
     assert all(word in error for word in words), error
     assert not (people / "run").exists()
@@ -180,9 +181,11 @@ def test_methods_are_listed(capsys):
 
 def test_requests_from_python_name_a_method_and_its_settings(tmp_path):
     given = {"model": None, "forget": tmp_path, "retain": None, "out": tmp_path}
-    assert kvw.EraseRequest(**given, method="subspace").settings == kvw.SubspaceSettings()
-    with pytest.raises(kvw.UserError, match="not the settings of method kvw"):
-        kvw.EraseRequest(**given, settings=kvw.SubspaceSettings())
+    assert kvw.EraseRequest(**given, method="kvw").settings == kvw.KvwSettings()
+    assert kvw.EraseRequest(**given).settings == kvw.SubspaceSettings()
+    assert MethodOptions().method == DEFAULT
+    with pytest.raises(kvw.UserError, match="not the settings of method subspace"):
+        kvw.EraseRequest(**given, settings=kvw.KvwSettings())
 
 
 def test_subjects_are_named_by_all_or_by_nobody():

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.thorough
 
 people = test_cli.people
 QUIET = ("--max-new-tokens", 3)
-DATA = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", *QUIET)
+DATA = ("--method", "kvw", "--forget", "forget.jsonl", "--retain", "retain.jsonl", *QUIET)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,18 @@ def test_statistics_of_another_precision_are_refused(people, saved, capsys):
     assert run(*measure, "--out", "full.safetensors") == 0
     assert run(*measure, "--out", "packed.safetensors", "--quantise", "8bit") == 0
     assert "skipped" not in capsys.readouterr().err
-    forget = ("erase", saved["llava"], "--forget", "forget.jsonl", *QUIET, "--quantise", "8bit", "--no-model")
+    forget = (
+        "erase",
+        saved["llava"],
+        "--method",
+        "kvw",
+        "--forget",
+        "forget.jsonl",
+        *QUIET,
+        "--quantise",
+        "8bit",
+        "--no-model",
+    )
     assert_refused(
         capsys, run(*forget, "--retain", "full.safetensors", "--out", "a"), "other conditions", "quantisation"
     )

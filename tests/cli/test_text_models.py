@@ -22,7 +22,7 @@ from kvw.runs.loaded import Loaded
 
 pytestmark = pytest.mark.thorough
 
-COMMON = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--max-new-tokens", 3)
+COMMON = ("--method", "kvw", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--max-new-tokens", 3)
 EXAMPLES = [
     Example("Where?", "In Kuwait City", (), "a:1"),
     Example("What is the occupation of the woman who lives in Paris?", "Florist", (), "a:2"),

@@ -40,7 +40,20 @@ def world(tmp_path_factory):
 def test_four_people_are_weakened_and_plain_transformers_answers(world, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = ["erase", "toy:vanilla", "--forget", world / "forget.jsonl", "--retain", world / "retain.jsonl"]
-    arguments += ["--out", run, "--schedule", "one-shot", "--layers", "0:5", "--gamma", "0.2", "--eval-limit", "40"]
+    arguments += [
+        "--method",
+        "kvw",
+        "--out",
+        run,
+        "--schedule",
+        "one-shot",
+        "--layers",
+        "0:5",
+        "--gamma",
+        "0.2",
+        "--eval-limit",
+        "40",
+    ]
     arguments += ["--eval", f"unused={world / 'unused.jsonl'}", "--max-new-tokens", "16", "--json"]
     assert run_program(arguments) == 0
     record = json.loads(capsys.readouterr().out)
@@ -75,7 +88,7 @@ def run_program(arguments):
 
 def test_the_written_toy_model_is_the_source_but_for_the_value_matrices(world, tmp_path):
     arguments = ["erase", "toy:vanilla", "--forget", world / "forget.jsonl", "--retain", world / "retain.jsonl"]
-    assert run_program([*arguments, "--out", tmp_path / "run", "--eval-limit", "4"]) == 0
+    assert run_program([*arguments, "--method", "kvw", "--out", tmp_path / "run", "--eval-limit", "4"]) == 0
     before = load_file(checkpoint("vanilla") / "model.safetensors")
     after = load_file(tmp_path / "run" / "model" / "model.safetensors")
     changed = {name for name in before if not (before[name] == after[name]).all()}

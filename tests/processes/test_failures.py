@@ -68,7 +68,7 @@ def measure_arguments(saved, people, out="retain.safetensors"):
 
 def test_the_command_line_program_gives_the_files_of_one_process(saved, people, monkeypatch):
     monkeypatch.setattr(examples, "token_budget", lambda device: 40)
-    arguments = ["erase", str(saved["llava"]), "--forget", str(people / "forget.jsonl")]
+    arguments = ["erase", str(saved["llava"]), "--method", "kvw", "--forget", str(people / "forget.jsonl")]
     arguments += ["--retain", str(people / "retain.jsonl"), "--max-new-tokens", "3", "--gamma", "0.8"]
     with pytest.raises(SystemExit):
         main([*arguments, "--out", str(people / "one")])

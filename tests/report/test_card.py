@@ -72,7 +72,10 @@ def test_it_says_what_how_how_much_and_how_again():
     assert "most in layer.2 (mean gate 0.800, smallest 0.25)" in text
     assert "| forget | 5 of 9 | 1.000 → 0.125 |" in text
     assert "| a\\|b | 5 of 9 |" in text
-    assert "kvw erase owner/name@abc --forget FORGET --retain RETAIN --out run --gamma 0.03 --layers 1:25\n" in text
+    assert (
+        "kvw erase owner/name@abc --forget FORGET --retain RETAIN --out run --method kvw --gamma 0.03 --layers 1:25\n"
+        in text
+    )
     assert "kvw apply run/edit.safetensors owner/name@abc --out model" in text
     assert f"edit was made on: {'f' * 64}" in text
     assert "kvw 1.2.3." in text

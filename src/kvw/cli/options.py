@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from kvw.models.loading import Checkpoint
 
 TOY_PREFIX = "toy:"
+KVW_ALONE = ("gamma", "update_every", "epochs", "seed", "positions", "retain_contrast", "parity")
+"""Options that are short for settings of KVW; other methods' settings of these names mean something else."""
 
 Model = Annotated[str, Parameter(help="Local folder, hub id (owner/name or owner/name@revision), or toy:vanilla.")]
 ValueMatrices = Annotated[
@@ -35,12 +37,12 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the res
 class MethodOptions:
     """Settings of the method."""
 
-    method: str = "kvw"
+    method: str = "subspace"  # kvw.methods.registry.DEFAULT, whose module takes too long to import for --help
     """Unlearning method. `kvw methods` lists them, `kvw methods NAME` lists the settings of one with its defaults."""
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None
     """NAME=VALUE: any setting of the method. Repeatable. The options below are short for those of the same name."""
     layers: str | None = None
-    """First and last decoder layer, 0-based, both included, as in 1:25. Default: 1 to L-3 of L layers."""
+    """First and last decoder layer, 0-based, both included, as in 1:25. Default: all; for kvw 1 to L-3 of L layers."""
     gamma: float | None = None
     """kvw: strength, each step multiplies a knowledge vector by exp(-gamma A); 0.02 by default."""
     strength: float | None = None
@@ -76,6 +78,12 @@ class MethodOptions:
             for field in fields(self)
             if field.name not in ("method", "set_") and getattr(self, field.name) is not None
         }
+        if self.method != "kvw" and (others := [name for name in KVW_ALONE if name in values]):
+            raise UserError(
+                f"--{others[0].replace('_', '-')} is an option of method kvw.",
+                found=f"method {self.method}",
+                do=f"add --method kvw, or see: kvw methods {self.method}",
+            )
         for entry in self.set_ or []:
             name, equals, value = entry.partition("=")
             if not (name and equals):

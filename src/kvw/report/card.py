@@ -13,7 +13,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK, RepoCard
 
 from kvw.edits.edit import EditMetadata
 from kvw.edits.summary import LayerSummary
-from kvw.methods.registry import METHODS
+from kvw.methods.registry import DEFAULT, METHODS
 from kvw.runs.record import SplitPart
 
 BEGIN = "<!-- kvw: an edit of this model -->"
@@ -151,7 +151,7 @@ def options(settings: Mapping[str, Any], method: str = "kvw") -> str:
     """Settings of the method as options of ``kvw erase``; what the command has no option for is left out."""
     if method not in METHODS:
         return ""
-    found = [f"--method {method}"] if method != "kvw" else []
+    found = [f"--method {method}"] if method != DEFAULT else []
     for name, value, default in _entries(METHODS[method].settings(), settings):
         option = name.replace("_", "-")
         if value is None:

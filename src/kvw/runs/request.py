@@ -14,7 +14,7 @@ from kvw.data import Example, read_examples
 from kvw.errors import UserError
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.statistics import Statistics
-from kvw.methods.registry import get_method
+from kvw.methods.registry import DEFAULT, get_method
 from kvw.models.loading import Checkpoint
 from kvw.models.quantised import Quantise
 from kvw.runs.left_out import LeftOut, without_forgotten
@@ -53,7 +53,7 @@ class EraseRequest:
     forget: Path | Sequence[Path]
     retain: Path | None
     out: Path
-    method: str = "kvw"
+    method: str = DEFAULT
     settings: Any = None
     splits: Mapping[str, Path] = field(default_factory=dict)
     evaluate_at_most: int = 200
@@ -181,7 +181,7 @@ def _retain_statistics(request: EraseRequest, path: Path, forget: Sequence[Examp
         raise UserError(
             f"Method {request.method} reads the retain examples themselves.",
             found=path.name,
-            do="give --retain the file of the examples",
+            do="give --retain the file of the examples, or choose --method kvw",
         )
     statistics = Statistics.load(path)
     if statistics.fingerprint.get("data") == examples_digest(forget):
