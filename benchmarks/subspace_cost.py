@@ -2,7 +2,7 @@
 
 The large model is a LLaVA with about 100 M random parameters; what it says means nothing, what it costs does.
 
-usage: OMP_NUM_THREADS=1 python benchmarks/subspace_cost.py [--repeats 3] [--large] [--examples 48]
+usage: OMP_NUM_THREADS=1 python benchmarks/subspace_cost.py [--repeats 3] [--large] [--examples 24]
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--large", action="store_true", help="the 100 M model, too")
-    parser.add_argument("--examples", type=int, default=48, help="of each set, for the large model")
+    parser.add_argument("--examples", type=int, default=24, help="forget examples for the large model; five times as many to retain")
     arguments = parser.parse_args()
     quiet_libraries()
     with tempfile.TemporaryDirectory() as folder:
@@ -93,7 +93,8 @@ def main() -> None:
         loaded = Loaded.load(find_model("toy:vanilla"))
         compare(loaded, forget, retain, arguments.repeats)
         if arguments.large:
-            compare(large(loaded), forget[: arguments.examples], retain[: arguments.examples], arguments.repeats)
+            count = arguments.examples
+            compare(large(loaded), forget[:count], retain[: 5 * count], arguments.repeats)
 
 
 if __name__ == "__main__":

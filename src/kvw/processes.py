@@ -1,4 +1,5 @@
-"""Several processes that do one run together and come to the same bits as one.
+"""Several processes that do one run together and come to the same bits as one, or up to rounding where results are too
+large to be put in order.
 
 Every process calls the same functions in the same order with the same data. Work is dealt out, results are put in order
 by the first process, and what it makes of them is sent to all. Before anything is exchanged all processes say how they
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,8 +18,10 @@ from itertools import islice
 from typing import Any, TypeVar, cast
 
 import psutil
+import torch
 import torch.distributed as dist
 from accelerate.utils import send_to_device
+from torch import Tensor
 
 from kvw.errors import LostProcess, UserError
 
@@ -28,6 +31,9 @@ Result = TypeVar("Result")
 TIMEOUT = timedelta(hours=1)
 """How long a process may let the others wait. A process that was killed is noticed at once, since its connections
 close; this is for those that hang and for machines that lose power or network."""
+
+BLOCK = 2**24
+"""How many numbers of a large tensor cross at a time."""
 
 
 class Processes:
@@ -83,6 +89,65 @@ class Processes:
             result = run(turn[self.rank]) if self.rank < len(turn) else None
             self._meet(f"a turn of {len(turn)}")
             yield from zip(turn, self._gather(send_to_device(result, "cpu")), strict=False)
+
+    def owner(self, number: int) -> int:
+        """The process that :meth:`deal` gives an item to."""
+        return number % self.size
+
+    def everyone(self, value: Result) -> list[Result]:
+        """What each process has, small and on the CPU, in the order of the processes.
+
+        Raises:
+            UserError: Another process met one.
+            LostProcess: Another process is gone.
+        """
+        if self.size == 1:
+            return [value]
+        self._meet("everyone")
+        return self._all_gather(value)
+
+    def gather(self, value: Result, to: int) -> list[Result]:
+        """What each process has, tensors on the CPU, in the order of the processes; in the others nothing.
+
+        Args:
+            value: This process's.
+            to: The process that gets all.
+
+        Raises:
+            UserError: Another process met one.
+            LostProcess: Another process is gone.
+        """
+        if self.size == 1:
+            return [value]
+        self._meet(f"gather in {to}")
+        return self._gather(value, to)
+
+    def add(self, share: Tensor | None, having: Sequence[int], to: int) -> None:
+        """Add up large tensors of several processes, in the order of the processes, in one of them.
+
+        Blocks cross by the CPU one after the other, so it takes no more memory than these on either side.
+
+        Args:
+            share: Contiguous, of the same shape and dtype in all processes. In process ``to`` the sum takes its place.
+                None in processes that are neither in ``having`` nor ``to``.
+            having: The processes whose tensors are added, ascending; at least one.
+            to: The process that gets the sum.
+
+        Raises:
+            UserError: Another process met one.
+            LostProcess: Another process is gone.
+        """
+        if self.size == 1:
+            return
+        self._meet(f"add in {to}")
+        if share is None:
+            return
+        with self._reaching():
+            for block in torch.split(share.view(-1), BLOCK):
+                if self.rank == to:
+                    block.copy_(self._sum(block, having))
+                else:
+                    dist.send(block.cpu(), dst=to, group=self._group)
 
     def first(self, work: Callable[[], Result]) -> Result:
         """Let the first process do something, and give all processes what it returns.
@@ -171,12 +236,24 @@ class Processes:
             dist.all_gather_object(everyone, value, group=self._group)
         return everyone
 
-    def _gather(self, value: Any) -> list[Any]:
-        """The values of all processes in the first one; nothing in the others."""
-        everyone: list[Any] = [None] * self.size if self.is_first else []
+    def _gather(self, value: Any, to: int = 0) -> list[Any]:
+        """The values of all processes in one of them; nothing in the others."""
+        everyone: list[Any] = [None] * self.size if self.rank == to else []
         with self._reaching():
-            dist.gather_object(value, everyone if self.is_first else None, dst=0, group=self._group)
+            dist.gather_object(value, everyone if self.rank == to else None, dst=to, group=self._group)
         return everyone
+
+    def _sum(self, block: Tensor, having: Sequence[int]) -> Tensor:
+        """The sum of a block of this and other processes, on the CPU."""
+        total = torch.zeros(block.shape, dtype=block.dtype)
+        received = torch.empty_like(total)
+        for source in having:
+            if source == self.rank:
+                total += block.cpu()
+            else:
+                dist.recv(received, src=source, group=self._group)
+                total += received
+        return total
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:

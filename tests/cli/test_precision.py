@@ -100,18 +100,8 @@ def test_statistics_of_another_precision_are_refused(people, saved, capsys):
     assert run(*measure, "--out", "full.safetensors") == 0
     assert run(*measure, "--out", "packed.safetensors", "--quantise", "8bit") == 0
     assert "skipped" not in capsys.readouterr().err
-    forget = (
-        "erase",
-        saved["llava"],
-        "--method",
-        "kvw",
-        "--forget",
-        "forget.jsonl",
-        *QUIET,
-        "--quantise",
-        "8bit",
-        "--no-model",
-    )
+    packed = ("--quantise", "8bit", "--no-model", "--method", "kvw")
+    forget = ("erase", saved["llava"], "--forget", "forget.jsonl", *QUIET, *packed)
     assert_refused(
         capsys, run(*forget, "--retain", "full.safetensors", "--out", "a"), "other conditions", "quantisation"
     )

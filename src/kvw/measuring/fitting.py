@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -13,6 +14,7 @@ from kvw.measuring.fingerprint import digest
 from kvw.processes import current
 
 Item = TypeVar("Item")
+Work = TypeVar("Work")
 Result = TypeVar("Result")
 
 TOKENS_ON_CPU = 4_096
@@ -102,12 +104,66 @@ class _Fitted(Generic[Item, Result]):
         return parts
 
 
-def _try(run: Callable[[list[Item]], Result], batch: list[Item]) -> Result | MemoryError:
+class Divisible(Protocol):
+    """Work for one forward that can be done in two halves."""
+
+    @property
+    def tokens(self) -> int:
+        """How large it is, in padded tokens; an estimate will do."""
+
+    def halves(self) -> Sequence[Self]:
+        """The first and the second half; nothing if it cannot be cut."""
+
+
+Piece = TypeVar("Piece", bound=Divisible)
+
+
+class Halving(Generic[Piece]):
+    """Runs work, in halves once memory has run out, the first half first.
+
+    Args:
+        run: Called with a piece and, if memory runs out, with its halves. What it has done before it failed counts as
+            done: it must see to it that the halves do not do that again.
+        refusal: The error for a piece that does not fit and cannot be cut.
+    """
+
+    def __init__(self, run: Callable[[Piece], None], refusal: Callable[[Piece], UserError]) -> None:
+        self._run = run
+        self._refusal = refusal
+        self._most = math.inf
+        """What is larger than this is cut without trying, since something like it did not fit."""
+
+    def __call__(self, piece: Piece) -> None:
+        """Run a piece.
+
+        Raises:
+            UserError: Memory runs out on something that cannot be cut.
+        """
+        waiting: list[Piece] = [piece]
+        while waiting:
+            piece = waiting.pop()
+            if piece.tokens <= self._most or not piece.halves():
+                failure = _try(self._run, piece)
+                if failure is None:
+                    continue
+                if not piece.halves():
+                    raise self._refusal(piece) from failure
+                self._most = piece.tokens // 2
+                clear_device_cache(garbage_collection=True)
+            waiting.extend(reversed(piece.halves()))
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out, on a device or on the CPU."""
+    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
+
+
+def _try(run: Callable[[Work], Result], work: Work) -> Result | MemoryError:
     # The exception is returned and not handled in place: while it is being handled its traceback keeps the
     # tensors of the failed attempt alive, and the smaller attempt would fail as well.
     try:
-        return run(batch)
+        return run(work)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or should_reduce_batch_size(error):
+        if out_of_memory(error):
             return MemoryError(str(error))
         raise

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,13 +12,18 @@ from transformers import PreTrainedModel
 
 from kvw.errors import UserError
 from kvw.measuring.engine import Batch, evaluating, not_finite, run_model
-from kvw.measuring.positions import predicting_positions
+from kvw.measuring.fingerprint import digest
+from kvw.measuring.fitting import Halving
+from kvw.measuring.labelled import LabelledBatches, Piece, pieces_of
+from kvw.measuring.plans import Examples, InOrder, Plan, everyone, plan_of, shared_plans
 from kvw.measuring.prefixes import SharedBatch, run_beginnings, run_endings
 from kvw.measuring.recorder import StopForward
-from kvw.measuring.source_weights import image_token_ids, source_weights
+from kvw.measuring.source_weights import image_token_ids
 from kvw.measuring.sources import SOURCES, Sources
 from kvw.models.coefficients import Seen, intercept
+from kvw.models.placement import execution_device
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
+from kvw.processes import current
 from kvw.progress import Progress
 
 
@@ -41,6 +47,13 @@ class Tokens:
         """Those tokens alone: a mask or indices."""
         return Tokens(self.coefficients[wanted], self.rows[wanted], self.offsets[wanted], self.weights[wanted])
 
+    @classmethod
+    def joined(cls, parts: Iterable[Tokens]) -> Tokens:
+        """The tokens of different examples, in the order of the examples."""
+        ordered = sorted(parts, key=lambda part: int(part.rows[0]))
+        names = ("coefficients", "rows", "offsets", "weights")
+        return cls(*(torch.cat([getattr(part, name) for part in ordered]) for name in names))
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -51,7 +64,7 @@ class Moment:
     Args:
         sums: Sum of w m m^T for each fold: (folds, width, width), on the device of the layer.
         masses: Sum of w for each fold and source: (folds, sources), float64, on the CPU.
-        count: Positions with a weight.
+        count: Positions with a weight; one that several examples of a batch share counts once.
     """
 
     sums: Tensor
@@ -83,31 +96,14 @@ class Moment:
         return [fold for fold, mass in enumerate(self.masses.sum(1).tolist()) if mass > 0]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to take from the next forward.
-
-    Args:
-        weights: Of every token, fold by fold and source by source: (folds, sources, batch * tokens), float64.
-        kept: Flat indices of the tokens whose coefficients are kept, ascending: (n,), int64.
-        rows: The example of each kept token: (n,), int64.
-        offsets: Which answer token each kept token predicts: (n,), int64.
-        tokens: Batch size times sequence length.
-    """
-
-    weights: Tensor
-    kept: Tensor
-    rows: Tensor
-    offsets: Tensor
-    tokens: int
-
-
 class MomentRecorder:
     """Takes second moments and single coefficients while a model runs.
 
     Attributes:
         moments: So far, for each value matrix that saw a position with a weight.
-        kept: So far, for each value matrix.
+        kept: So far, for each value matrix, part by part.
+        needed: Bytes of the second moments of all value matrices; None if none are taken.
+        lacks_room: Whether memory ran out when a second moment was to be begun.
     """
 
     def __init__(self, matrices: Sequence[ValueMatrix], folds: int, dtype: torch.dtype | None) -> None:
@@ -117,12 +113,17 @@ class MomentRecorder:
         self._folds = folds
         self._dtype = dtype
         self._plan: Plan | None = None
+        self._before: frozenset[Hashable] = frozenset()
+        squares = sum(matrix.width**2 for matrix in matrices)
+        self.needed = None if dtype is None else folds * squares * dtype.itemsize
+        self.lacks_room = False
         self.moments: dict[MatrixKey, Moment] = {}
         self.kept: dict[MatrixKey, list[Tokens]] = {}
 
     def expect(self, plan: Plan) -> None:
         """Announce the next forward."""
         self._plan = plan
+        self._before = frozenset(plan.taken)
         self._awaited = set(self._last)
 
     def observe(self, seen: Seen) -> None:
@@ -156,7 +157,7 @@ class MomentRecorder:
         """Take in what one value matrix saw: the rows at ``places``, which belong to ``tokens``."""
         if self._dtype is not None:
             self._accumulate(key, self._dtype, plan, coefficients, places, tokens)
-        if len(plan.kept):
+        if len(plan.kept) and (key, "tokens") not in self._before:
             number = torch.full((plan.tokens,), -1)
             number[plan.kept] = torch.arange(len(plan.kept))
             found = number[tokens]
@@ -166,6 +167,7 @@ class MomentRecorder:
             weights = plan.weights[:, :, plan.kept[found]].sum((0, 1))
             values = coefficients.index_select(0, chosen.to(coefficients.device)).cpu()
             self.kept.setdefault(key, []).append(Tokens(values, plan.rows[found], plan.offsets[found], weights))
+            plan.taken.add((key, "tokens"))
 
     def _accumulate(
         self, key: MatrixKey, dtype: torch.dtype, plan: Plan, coefficients: Tensor, places: Tensor, tokens: Tensor
@@ -176,54 +178,25 @@ class MomentRecorder:
         if not bool((total > 0).any()):
             return
         width, device = coefficients.shape[1], coefficients.device
-        if key not in self.moments:
-            sums = torch.zeros(self._folds, width, width, dtype=dtype, device=device)
-            self.moments[key] = Moment(sums, torch.zeros(self._folds, len(SOURCES), dtype=torch.float64), 0)
-        moment = self.moments[key]
+        moment = self.moments.get(key) or self.begun(width, device)
         for fold in range(self._folds):
             wanted = (total[fold] > 0).nonzero()[:, 0]
-            if not len(wanted):
+            if not len(wanted) or (key, fold) in self._before:
                 continue
             roots = total[fold, wanted].sqrt().to(device, dtype)
             chosen = coefficients.index_select(0, places[wanted].to(device)).to(dtype) * roots[:, None]
             moment.sums[fold].addmm_(chosen.T, chosen)
             moment.masses[fold] += weights[fold].sum(1)
-        self.moments[key] = replace(moment, count=moment.count + int((total > 0).sum()))
+            moment = replace(moment, count=moment.count + len(wanted))
+            self.moments[key] = moment
+            plan.taken.add((key, fold))
 
-
-def everyone(_: int) -> bool:
-    """Keep the coefficients of every example."""
-    return True
-
-
-def nobody(_: int) -> bool:
-    """Keep no example's coefficients."""
-    return False
-
-
-@dataclass(frozen=True)
-class Examples:
-    """What a pass takes from which examples, counted over all batches in the order in which they come.
-
-    Args:
-        weights: Weight of every example in the moments; None: all 1.
-        folds: Fold of every example; None: all 0.
-        keep: Whether to keep an example's coefficients at answer-predicting positions; asked once for each, in order.
-    """
-
-    weights: Sequence[float] | None = None
-    folds: Sequence[int] | None = None
-    keep: Callable[[int], bool] = nobody
-
-    def check(self, count: int) -> None:
-        """Refuse lists that are too short.
-
-        Raises:
-            UserError: There are more examples than weights or folds.
-        """
-        for name, values in (("weights", self.weights), ("folds", self.folds)):
-            if values is not None and len(values) < count:
-                raise UserError(f"There are more examples than {name}.", found=f"{len(values)} {name}")
+    def begun(self, width: int, device: torch.device) -> Moment:
+        """A second moment that has seen nothing."""
+        self.lacks_room = True
+        sums = torch.zeros(self._folds, width, width, dtype=self._dtype, device=device)
+        self.lacks_room = False
+        return Moment(sums, torch.zeros(self._folds, len(SOURCES), dtype=torch.float64), 0)
 
 
 def measure_moments(
@@ -241,6 +214,15 @@ def measure_moments(
     One moment takes width^2 numbers: 0.5 GB in float32 for the 11,008 of LLaVA-1.5-7B. Measure a few layers at a time
     where that is too much; the forward ends with the last of them.
 
+    When memory runs out, :class:`~kvw.measuring.labelled.LabelledBatches` are halved, to the same numbers up to
+    rounding. What the value matrices before the one that failed have taken in stays, and the halves skip it.
+
+    Several processes (:func:`kvw.processes.together`) deal the batches among them. Each adds up a share of all moments,
+    and at the end the shares of each value matrix are added, in the order of the processes, in the one that
+    :meth:`~kvw.processes.Processes.deal` gives it to. That is the result of one process up to float32 rounding and not
+    to the bit: other sums are formed first. (The order of the batches could only be kept by sending the moments of
+    every batch, gigabytes each time.) Tokens are gathered in the order of the examples, and are those of one process.
+
     Args:
         model: A loaded model; an edit attached to it is in force in the layers before each.
         batches: See :data:`~kvw.measuring.engine.Batch`; any padding, any batch size. Or shared beginnings and
@@ -252,17 +234,21 @@ def measure_moments(
         progress: Called after every batch.
 
     Returns:
-        Moments and kept tokens, for every value matrix that saw any.
+        Moments and kept tokens, for every value matrix that saw any; of several processes each gets those of the value
+        matrices that are dealt to it.
 
     Raises:
-        UserError: A batch lacks labels, lists are too short, a value matrix outside the experts saw no token, or
-            coefficients are not finite.
+        UserError: A batch lacks labels, lists are too short, a value matrix outside the experts saw no token,
+            coefficients are not finite, or memory runs out on a single example.
     """
     examples = examples or Examples()
     recorder = MomentRecorder(matrices, 1 + max(examples.folds) if examples.folds else 1, dtype)
     _run(model, batches, matrices, recorder, sources or Sources(), examples, progress)
-    _check(recorder, matrices, recorder.moments)
-    return recorder.moments, {key: _joined(parts) for key, parts in recorder.kept.items()}
+    _refuse_missed(matrices, recorder.moments)
+    moments = _added(recorder, matrices, execution_device(model))
+    tokens = _gathered(recorder, matrices)
+    _refuse_not_finite(matrices, moments, tokens)
+    return moments, tokens
 
 
 def measure_tokens(
@@ -279,14 +265,19 @@ def measure_tokens(
         model, batches, matrices, progress: See :func:`measure_moments`.
         weights: Weight of every example; None: all 1.
 
+    Returns:
+        As :func:`measure_moments`.
+
     Raises:
         UserError: As :func:`measure_moments`.
     """
     recorder = MomentRecorder(matrices, 1, None)
     answers = Sources(answer=1, prompt=0, image=0, first=0)
     _run(model, batches, matrices, recorder, answers, Examples(weights, keep=everyone), progress)
-    _check(recorder, matrices, recorder.kept)
-    return {key: _joined(parts) for key, parts in recorder.kept.items()}
+    _refuse_missed(matrices, recorder.kept)
+    tokens = _gathered(recorder, matrices)
+    _refuse_not_finite(matrices, {}, tokens)
+    return tokens
 
 
 def _run(
@@ -298,24 +289,32 @@ def _run(
     examples: Examples,
     progress: Progress | None,
 ) -> None:
-    handles = intercept(matrices, recorder.observe, first=True)
-    first_row, image_ids = 0, image_token_ids(model)
+    """Let the recorder see the batches that are dealt to this process."""
+    examples = replace(examples, keep=InOrder(examples.keep))
+    image_ids, processes = image_token_ids(model), current()
     total = len(batches) if isinstance(batches, Sequence) else 0
+    if isinstance(batches, LabelledBatches):
+        processes.agree({"batches": digest([(piece.rows, piece.tokens) for piece in batches.pieces])})
+
+    def run(piece: Piece) -> None:
+        batch = piece.batch()
+        whole = batch.whole if isinstance(batch, SharedBatch) else batch
+        plan = plan_of(whole, piece.first_row, sources, examples, image_ids)
+        if isinstance(batch, SharedBatch):
+            beginnings, endings = shared_plans(plan, batch)
+            recorder.expect(replace(beginnings, taken=piece.taken.beginnings))
+            cache = run_beginnings(model, batch)
+            recorder.expect(replace(endings, taken=piece.taken.rows))
+            run_endings(model, batch, cache)
+        else:
+            recorder.expect(replace(plan, taken=piece.taken.rows))
+            run_model(model, {name: value for name, value in batch.items() if name != "labels"})
+
+    fitted = Halving(run, partial(_too_large, recorder, matrices))
+    handles = intercept(matrices, recorder.observe, first=True)
     try:
         with evaluating(model):
-            for done, batch in enumerate(batches, 1):
-                whole = batch.whole if isinstance(batch, SharedBatch) else batch
-                plan = _plan(whole, first_row, sources, examples, image_ids)
-                first_row += len(whole["labels"])
-                if isinstance(batch, SharedBatch):
-                    beginnings, endings = _parts(plan, batch)
-                    recorder.expect(beginnings)
-                    cache = run_beginnings(model, batch)
-                    recorder.expect(endings)
-                    run_endings(model, batch, cache)
-                else:
-                    recorder.expect(plan)
-                    run_model(model, {name: value for name, value in batch.items() if name != "labels"})
+            for done, _ in enumerate(processes.deal(pieces_of(batches), fitted), 1):
                 if progress:
                     progress(done, total)
     finally:
@@ -323,62 +322,76 @@ def _run(
             handle.remove()
 
 
-def _plan(batch: Batch, first_row: int, sources: Sources, examples: Examples, image_ids: Sequence[int]) -> Plan:
-    predicting = predicting_positions(batch).cpu()
-    rows, length = batch["labels"].shape
-    examples.check(first_row + rows)
-    numbers = range(first_row, first_row + rows)
-    own_weights = torch.tensor([examples.weights[row] if examples.weights else 1.0 for row in numbers]).double()
-    weights = source_weights(batch, sources, own_weights, image_ids)
-    if examples.folds:
-        own_folds = torch.tensor([examples.folds[row] for row in numbers]).repeat_interleave(length)
-        folds = torch.arange(1 + max(examples.folds))
-        weights = weights * (own_folds == folds[:, None])[:, None, :]
-    else:
-        weights = weights[None]
-    keep = torch.tensor([examples.keep(row) for row in numbers])
-    kept = predicting[keep[predicting // length]]
-    own_row = kept // length
-    starts = torch.searchsorted(own_row, own_row)
-    return Plan(weights, kept, first_row + own_row, torch.arange(len(kept)) - starts, rows * length)
+def _too_large(recorder: MomentRecorder, matrices: Sequence[ValueMatrix], piece: Piece) -> UserError:
+    """The error when memory runs out and the batch cannot be cut."""
+    found, do = f"{piece.tokens} tokens", "use a device with more memory, a smaller data type, or smaller images"
+    if piece.cut is None and piece.rows > 1:
+        do = "make smaller batches; those of kvw.measuring.labelled.LabelledBatches are cut to fit by themselves"
+    what = "on a single example" if piece.rows == 1 else f"on a batch of {piece.rows} examples"
+    if (needed := recorder.needed) is None:
+        return UserError(f"Memory ran out {what}.", found=found, do=do)
+    layers = len({matrix.key.layer for matrix in matrices})
+    moments = f"second moments of {layers} layers take {needed / 1e9:.3f} GB"
+    if recorder.lacks_room:
+        return UserError(
+            "The second moments do not fit into memory.",
+            found=moments,
+            do=f"measure fewer layers in one pass: layers_per_pass below {layers}" if layers > 1 else do,
+        )
+    if layers > 1:
+        do += f", or measure fewer layers in one pass: layers_per_pass below {layers}"
+    return UserError(f"Memory ran out {what}.", found=f"{found}; {moments}", do=do)
 
 
-def _parts(plan: Plan, batch: SharedBatch) -> tuple[Plan, Plan]:
-    """The plans of the beginnings, which count for all examples that share them, and of the endings."""
-    rows, width = batch.endings.shape
-    bundles, cut = batch.seen.shape
-    folds, sources = plan.weights.shape[:2]
-    weights = plan.weights.view(folds, sources, rows, cut + width)
-    first = weights.new_zeros(folds, sources, bundles, cut).index_add_(2, batch.owners, weights[..., :cut])
-    nothing = plan.kept[:0]
-    own_row, place = plan.kept // (cut + width), plan.kept % (cut + width) - cut
-    return (
-        Plan(first.flatten(2), nothing, nothing, nothing, bundles * cut),
-        Plan(weights[..., cut:].flatten(2), own_row * width + place, plan.rows, plan.offsets, rows * width),
-    )
+def _added(recorder: MomentRecorder, matrices: Sequence[ValueMatrix], device: torch.device) -> dict[MatrixKey, Moment]:
+    """The moments of all processes together, each in the process that its value matrix is dealt to."""
+    processes, whole = current(), {}
+    held = processes.everyone({key: (moment.masses, moment.count) for key, moment in recorder.moments.items()})
+    for number, matrix in enumerate(matrices):
+        key, owner = matrix.key, processes.owner(number)
+        having = [rank for rank, moments in enumerate(held) if key in moments]
+        if not having:
+            continue
+        own = recorder.moments.pop(key, None)
+        if own is None and processes.rank == owner:
+            own = recorder.begun(matrix.width, device)
+        processes.add(None if own is None else own.sums, having, owner)
+        if own is not None and processes.rank == owner:
+            masses = [held[rank][key][0] for rank in having]
+            counts = [held[rank][key][1] for rank in having]
+            whole[key] = Moment(own.sums, torch.stack(masses).sum(0), sum(counts))
+    return whole
 
 
-def _check(recorder: MomentRecorder, matrices: Sequence[ValueMatrix], reached: Container[MatrixKey]) -> None:
-    missed = [matrix.name for matrix in matrices if matrix.key.expert is None and matrix.key not in reached]
+def _gathered(recorder: MomentRecorder, matrices: Sequence[ValueMatrix]) -> dict[MatrixKey, Tokens]:
+    """The tokens of all processes, each in the process that its value matrix is dealt to."""
+    processes, whole = current(), {}
+    for number, matrix in enumerate(matrices):
+        parts = processes.gather(recorder.kept.pop(matrix.key, []), processes.owner(number))
+        if any(parts):
+            whole[matrix.key] = Tokens.joined(part for share in parts for part in share)
+    return whole
+
+
+def _refuse_missed(matrices: Sequence[ValueMatrix], reached: Iterable[MatrixKey]) -> None:
+    everywhere = set().union(*current().everyone(set(reached)))
+    missed = [matrix.name for matrix in matrices if matrix.key.expert is None and matrix.key not in everywhere]
     if missed:
         raise UserError(
             "Some value matrices saw no token, so their coefficients are unknown.",
             found=", ".join(missed[:5]) + (", ..." if len(missed) > 5 else ""),
             do="check that labels hold the answer's token ids, or leave these layers out",
         )
+
+
+def _refuse_not_finite(
+    matrices: Sequence[ValueMatrix], moments: Mapping[MatrixKey, Moment], tokens: Mapping[MatrixKey, Tokens]
+) -> None:
     for matrix in matrices:
-        moment, kept = recorder.moments.get(matrix.key), recorder.kept.get(matrix.key, [])
-        finite = all(bool(tokens.coefficients.isfinite().all()) for tokens in kept)
-        if moment is not None:
-            finite &= all(bool(fold.diagonal().isfinite().all()) for fold in moment.sums)
+        finite = True
+        if matrix.key in tokens:
+            finite &= bool(tokens[matrix.key].coefficients.isfinite().all())
+        if matrix.key in moments:
+            finite &= all(bool(fold.diagonal().isfinite().all()) for fold in moments[matrix.key].sums)
         if not finite:
             raise not_finite(matrix.name)
-
-
-def _joined(parts: Sequence[Tokens]) -> Tokens:
-    return Tokens(
-        torch.cat([part.coefficients for part in parts]),
-        torch.cat([part.rows for part in parts]),
-        torch.cat([part.offsets for part in parts]),
-        torch.cat([part.weights for part in parts]),
-    )

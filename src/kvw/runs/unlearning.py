@@ -28,6 +28,7 @@ from kvw.methods.subspace.relatives.method import relative
 from kvw.methods.subspace.relatives.settings import RelativeSettings
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.families import find_value_matrices, select_layers
+from kvw.processes import current
 from kvw.progress import Progress
 from kvw.runs.loaded import Loaded
 
@@ -142,6 +143,7 @@ def subspace_edit(
         on_matrix=certificates.append,
         progress=progress,
     )
+    certificates = current().first(lambda: certificates)  # others are told nothing while the edit is made
     return Unlearned(edit, tuple(certificates), tuple(separation_warnings(certificates)))
 
 

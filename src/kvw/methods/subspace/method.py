@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import torch
 from transformers import PreTrainedModel
 
 from kvw.edits.edit import EditMetadata
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.errors import UserError
 from kvw.measuring.engine import Batch
-from kvw.measuring.moments import Examples, Moment, Tokens, measure_moments, measure_tokens
+from kvw.measuring.moments import Moment, Tokens, measure_moments, measure_tokens
+from kvw.measuring.plans import Examples
 from kvw.measuring.prefixes import SharedBatch
 from kvw.methods.subspace.certificates import Certificate
 from kvw.methods.subspace.directions import Measurements, find_directions
@@ -21,9 +23,11 @@ from kvw.methods.subspace.labels import EverySoManyth, Labels
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.families import find_value_matrices, select_layers
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
+from kvw.processes import current
 from kvw.progress import Progress
 
 UNLABELLED = Labels()
+Found = TypeVar("Found")
 
 
 def subspace(
@@ -40,6 +44,9 @@ def subspace(
     """Find the directions that carry the forget set and not the retain set, and how much to weaken each.
 
     The model stays as it was. Nothing depends on how examples are split into batches, or on padding.
+
+    Several processes (:func:`kvw.processes.together`) deal measuring and solving among them, and all get the edit of
+    one process up to rounding: see :func:`~kvw.measuring.moments.measure_moments`.
 
     Args:
         model: A loaded model of a known family.
@@ -68,14 +75,11 @@ def subspace(
     directions: dict[MatrixKey, Directions] = {}
     left_alone = []
     for group in groups:
-        for matrix, found in _measured(data, group, directions, settings):
+        for matrix, found in _solved(data, group, directions, settings, on_matrix):
             if found is None:
                 left_alone.append(str(matrix.key))
-                continue
-            directions[matrix.key], certificate = find_directions(found, settings, forget_labels, retain_labels)
-            del found  # its moment would stay in memory while the next layers are measured
-            if on_matrix:
-                on_matrix(certificate)
+            else:
+                directions[matrix.key] = found
     values = asdict(settings) | {"layers": (matrices[0].key.layer, matrices[-1].key.layer)}
     metadata = EditMetadata(method="subspace", settings=values, left_alone=tuple(left_alone))
     return LowRankEdit(directions, settings.strength, metadata)
@@ -91,10 +95,42 @@ class _Data:
     progress: Progress | None
 
 
+def _solved(
+    data: _Data,
+    group: Sequence[ValueMatrix],
+    directions: dict[MatrixKey, Directions],
+    settings: SubspaceSettings,
+    on_matrix: Callable[[Certificate], None] | None,
+) -> list[tuple[ValueMatrix, Directions | None]]:
+    """What is found at every value matrix of a group, the same in all processes."""
+    measured = _measured(data, group, directions, settings)
+
+    def solve(matrix: ValueMatrix) -> tuple[Directions, Certificate] | None:
+        measurements = measured(matrix)
+        if measurements is None:
+            return None
+        found, certificate = find_directions(measurements, settings, data.forget_labels, data.retain_labels)
+        return found.to(torch.device("cpu")), certificate
+
+    solved = dealt(group, solve)
+    for _, result in solved:
+        if result is not None and on_matrix and current().is_first:
+            on_matrix(result[1])
+    return [(matrix, None if result is None else result[0]) for matrix, result in solved]
+
+
+def dealt(group: Sequence[ValueMatrix], solve: Callable[[ValueMatrix], Found]) -> list[tuple[ValueMatrix, Found]]:
+    """Solve each value matrix in the process that has its sums; all processes get every result, tensors on the CPU."""
+    processes = current()
+    found = [result for _, result in processes.deal(group, solve)]
+    return list(zip(group, processes.first(lambda: found), strict=True))
+
+
 def _measured(
     data: _Data, group: Sequence[ValueMatrix], directions: dict[MatrixKey, Directions], settings: SubspaceSettings
-) -> Iterator[tuple[ValueMatrix, Measurements | None]]:
-    """Run both sets and yield what every value matrix saw; each moment is let go of before the next is solved."""
+) -> Callable[[ValueMatrix], Measurements | None]:
+    """Run both sets. What comes back gives what a value matrix saw, once, so that its moment can be let go of; in each
+    process for the value matrices that are dealt to it."""
     moments, null = measure_moments(
         data.model,
         data.retain,
@@ -106,14 +142,12 @@ def _measured(
     with _weakened_so_far(data.model, directions, settings):
         weights = data.forget_labels.weights()
         tokens = measure_tokens(data.model, data.forget, group, weights=weights, progress=data.progress)
-    for matrix in group:
-        key = matrix.key
-        yield (
-            matrix,
-            measurements(
-                matrix, moments.pop(key, None), tokens.pop(key, None), null.pop(key, None), settings.min_tokens
-            ),
-        )
+
+    def measured(matrix: ValueMatrix) -> Measurements | None:
+        moment, forget, others = moments.pop(matrix.key, None), tokens.pop(matrix.key, None), null.pop(matrix.key, None)
+        return measurements(matrix, moment, forget, others, settings.min_tokens)
+
+    return measured
 
 
 class Range(Protocol):

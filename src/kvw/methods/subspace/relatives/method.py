@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,15 +14,16 @@ from kvw.edits.edit import EditMetadata
 from kvw.edits.gates import GateEdit
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.measuring.engine import Batch
-from kvw.measuring.moments import Examples, Tokens, measure_moments, measure_tokens
+from kvw.measuring.moments import Tokens, measure_moments, measure_tokens
+from kvw.measuring.plans import Examples
 from kvw.measuring.prefixes import SharedBatch
 from kvw.methods.subspace.directions import Measurements
 from kvw.methods.subspace.labels import Labels
-from kvw.methods.subspace.method import UNLABELLED, check_repeatable, matrices_in, measurements, passes
+from kvw.methods.subspace.method import UNLABELLED, check_repeatable, dealt, matrices_in, measurements, passes
 from kvw.methods.subspace.relatives.formulas import FORMULAS, Given, rms_log_gates
 from kvw.methods.subspace.relatives.settings import RelativeSettings, RmsKvwSettings
 from kvw.methods.subspace.vectors import view_means
-from kvw.models.value_matrix import MatrixKey
+from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.progress import Progress
 
 
@@ -69,16 +71,24 @@ def relative(
             model, retain, group, sources=settings.sources, examples=examples, progress=progress
         )
         tokens = measure_tokens(model, forget, group, weights=forget_labels.weights(), progress=progress)
-        for matrix in group:
-            key = matrix.key
-            measured = measurements(matrix, moments.pop(key, None), tokens.pop(key, None), None, settings.min_tokens)
+
+        def solve(matrix: ValueMatrix, moments: Any = moments, tokens: Any = tokens) -> Directions | Tensor | None:
+            moment, vectors = moments.pop(matrix.key, None), tokens.pop(matrix.key, None)
+            measured = measurements(matrix, moment, vectors, None, settings.min_tokens)
             if measured is None:
-                left_alone.append(str(key))
-            elif isinstance(settings, RmsKvwSettings):
-                gates[key] = rms_log_gates(_given(measured, settings, forget_labels), settings)
+                return None
+            given = _given(measured, settings, forget_labels)
+            if isinstance(settings, RmsKvwSettings):
+                return rms_log_gates(given, settings)
+            return Directions(*FORMULAS[type(settings)](given, settings)).to(torch.device("cpu"))
+
+        for matrix, found in dealt(group, solve):
+            if found is None:
+                left_alone.append(str(matrix.key))
+            elif isinstance(found, Directions):
+                directions[matrix.key] = found
             else:
-                found = FORMULAS[type(settings)](_given(measured, settings, forget_labels), settings)
-                directions[key] = Directions(*found)
+                gates[matrix.key] = found
     values = asdict(settings) | {"layers": (matrices[0].key.layer, matrices[-1].key.layer)}
     metadata = EditMetadata(method=settings.name, settings=values, left_alone=tuple(left_alone))
     if isinstance(settings, RmsKvwSettings):
