@@ -128,19 +128,16 @@ def chosen_settings(
 
 
 def show_gates(diagnosis: Diagnosis) -> None:
-    """Mean gates, and how well they tell forget people on new photos from others."""
-    print("\n| set | mean gate | AUC of forget new photos against it | of its best layer |")
-    print("|---|---:|---:|---:|")
+    """Mean gates, and how well they tell forget people on new photos from others, together and layer by layer."""
+    numbers = list(diagnosis.gates["forget_new_photos"])
+    print("\n| set | mean gate | AUC of forget new photos against it |" + "".join(f" layer {n} |" for n in numbers))
+    print("|---|---:|---:|" + "---:|" * len(numbers))
     for name in diagnosis.gates:
-        mean = float(diagnosis.mean_gates(name).mean())
-        if name.startswith("forget"):
-            print(f"| {name.replace('_', ' ')} | {mean:.2f} | | |")
-            continue
-        layers = diagnosis.gates[name]
-        by_layer = {layer: diagnosis.auc(name, forget="forget_new_photos", layer=layer) for layer in layers}
-        best = max(by_layer, key=lambda layer: by_layer[layer])
-        overall = diagnosis.auc(name, forget="forget_new_photos")
-        print(f"| {name.replace('_', ' ')} | {mean:.2f} | {overall:.3f} | {by_layer[best]:.3f} (layer {best}) |")
+        cells = [f"{float(diagnosis.mean_gates(name).mean()):.2f}"]
+        if name not in FORGET_TASKS:
+            cells += [f"{diagnosis.auc(name, forget='forget_new_photos', layer=n):.3f}" for n in (None, *numbers)]
+        cells += [""] * (len(numbers) + 2 - len(cells))
+        print(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
     others = {name: gates for name, gates in diagnosis.gates.items() if name not in FORGET_TASKS}
     judged = Diagnosis({**others, "forget_new_photos": diagnosis.gates["forget_new_photos"]})
     for warning in judged.warnings(forget="forget_new_photos"):

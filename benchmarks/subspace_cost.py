@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--large", action="store_true", help="the 100 M model, too")
-    parser.add_argument("--examples", type=int, default=24, help="forget examples for the large model; five times as many to retain")
+    parser.add_argument("--examples", type=int, default=24, help="for the large model; five times as many to retain")
     arguments = parser.parse_args()
     quiet_libraries()
     with tempfile.TemporaryDirectory() as folder:

@@ -6,12 +6,12 @@ import copy
 
 import pytest
 import torch
-from tests.batches import logits
+from tests.batches import logits, weights
 from tests.edits.test_steering import ROWS, answers, prompts, steering_edit
 from tests.families import build_family, family_batch
 
 import kvw
-from kvw.edits import Condition, GateEdit, attach_where
+from kvw.edits import Condition, ConditionalGateEdit, EditMetadata, GateEdit, attach_where, export_ia3
 from kvw.models.families import find_value_matrices
 from kvw.models.layer_inputs import decoder_layers, on_input
 
@@ -125,3 +125,84 @@ def test_generated_tokens_in_other_rows_are_refused(llava):
         output.past_key_values.batch_select_indices(torch.tensor([0, 1]))
         with pytest.raises(kvw.UserError, match="unknown who is affected"):
             llava(input_ids=torch.tensor([[5], [6]]), past_key_values=output.past_key_values)
+
+
+def conditional_edit(model, threshold=0.5, layer=1):
+    condition = condition_for(model, prompts(), {1}, layer)
+    return ConditionalGateEdit(
+        GateEdit(gate_edit(model).log_gates, EditMetadata(method="conditional-kvw", base_model="tiny")),
+        Condition(layer, condition.filter, threshold),
+    )
+
+
+def test_an_edit_is_its_gates_under_its_condition(llava):
+    edit, batch = conditional_edit(llava), prompts()
+    with attach_where(gate_edit(llava), llava, edit.condition):
+        expected = answers(llava, batch)
+    plain = answers(llava, batch)
+    with edit.attach(llava):
+        found = answers(llava, batch)
+    assert torch.equal(found[1], expected[1])
+    assert not torch.equal(found[1][1], plain[1][1])
+    assert torch.equal(answers(llava, batch)[1], plain[1])
+    assert [layer.key for layer in edit.describe()] == ["layer.1", "layer.2", "layer.3"]
+    assert edit.widths == {}
+
+
+def test_a_file_brings_back_the_edit(llava, tmp_path):
+    edit = conditional_edit(llava, 0.25)
+    edit.save(tmp_path / "edit.safetensors")
+    loaded = kvw.load_edit(tmp_path / "edit.safetensors")
+    assert isinstance(loaded, ConditionalGateEdit)
+    assert (loaded.metadata, loaded.condition.layer, loaded.condition.threshold) == (edit.metadata, 1, 0.25)
+    assert loaded.tensors().keys() == edit.tensors().keys()
+    assert all(torch.equal(loaded.tensors()[name], value) for name, value in edit.tensors().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"condition.filter": torch.full((48,), float("nan"))}, "finite"),
+        ({"condition.filter": torch.zeros(2, 24)}, "a row of"),
+        ({"condition.threshold": torch.tensor(float("inf"))}, "finite threshold"),
+        ({"layer.1.log_gates": torch.ones(80)}, "above 1"),
+    ],
+)
+def test_files_that_make_no_sense_are_refused(llava, tmp_path, change, reason):
+    edit = conditional_edit(llava)
+    tensors = edit.tensors() | change
+    edit.tensors = lambda: tensors
+    edit.save(tmp_path / "edit.safetensors")
+    with pytest.raises(kvw.UserError, match="not an edit file") as caught:
+        kvw.load_edit(tmp_path / "edit.safetensors")
+    assert reason in str(caught.value)
+
+
+def test_it_can_be_scaled_and_not_folded(llava, tmp_path):
+    edit = conditional_edit(llava)
+    half = kvw.scale(edit, 0.5)
+    assert isinstance(half, ConditionalGateEdit)
+    assert (half.condition, half.metadata.method, half.metadata.parents) == (edit.condition, "scale", (edit.metadata,))
+    for key, value in edit.gates.log_gates.items():
+        assert torch.equal(half.gates.log_gates[key], value / 2)
+    before = weights(llava)
+    for refused in (
+        lambda: edit.fold(llava),
+        lambda: edit.changed(None, torch.zeros(2, 2)),
+        lambda: edit.value_matrices(llava),
+    ):
+        with pytest.raises(kvw.UserError, match="there are no weights"):
+            refused()
+    assert all(torch.equal(weights(llava)[key], value) for key, value in before.items())
+    with pytest.raises(kvw.UserError, match="no form as an adapter"):
+        export_ia3(edit, llava, tmp_path / "adapter")
+
+
+def test_a_model_is_checked_before_it_is_asked(llava, qwen2_vl):
+    edit = conditional_edit(llava)
+    edit.check_model(llava)
+    for use in (edit.check_model, edit.attach):
+        with pytest.raises(kvw.UserError, match="does not fit this Qwen2VL"):
+            use(qwen2_vl)
+    with pytest.raises(kvw.UserError, match="before layer 2"):
+        conditional_edit(llava, layer=2).check_model(llava)

@@ -506,3 +506,20 @@ def test_generated_tokens_that_are_not_steered_cost_no_hook(llava, monkeypatch, 
     with steering_edit(llava, decoding=decoding).attach(llava):
         answers(llava, prompts([ROWS[0]]))
     assert tokens == expected
+
+
+def test_compiling_is_off_however_generate_is_told_its_settings(llava):
+    told = []
+    llava.generate = lambda **named: told.append(named)
+    try:
+        config = copy.copy(llava.generation_config)
+        before = config.disable_compile
+        with steering_edit(llava).attach(llava):
+            llava.generate(input_ids=torch.tensor([ROWS[0]]), generation_config=config)
+            llava.generate(input_ids=torch.tensor([ROWS[0]]), max_new_tokens=2)
+    finally:
+        del llava.generate
+    assert told[0].keys() == {"input_ids", "generation_config"}
+    assert told[0]["generation_config"].disable_compile is True
+    assert config.disable_compile == before
+    assert told[1]["disable_compile"] is True

@@ -4,7 +4,7 @@ from kvw.edits.adapter_import import import_adapter
 from kvw.edits.adapters import export_ia3, export_lora
 from kvw.edits.algebra import compose, invert, mix, scale
 from kvw.edits.calibration import Calibration, calibrate
-from kvw.edits.conditional import Condition, attach_where
+from kvw.edits.conditional import Condition, ConditionalGateEdit, attach_where
 from kvw.edits.difference import EditDifference, diff
 from kvw.edits.edit import Attachment, Edit, EditMetadata, load_edit
 from kvw.edits.gates import GateEdit
@@ -17,6 +17,7 @@ __all__ = [
     "Attachment",
     "Calibration",
     "Condition",
+    "ConditionalGateEdit",
     "Directions",
     "Edit",
     "EditDifference",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kvw.edits.edit import Attachment
+from kvw.edits.edit import Attachment, Edit, EditMetadata
 from kvw.edits.gates import GateEdit, Scaling
-from kvw.edits.hooks import Hooks
+from kvw.edits.hooks import Hooks, no_weights
 from kvw.edits.prompts import Prompts, observe_prompts
 from kvw.edits.steering import SteeringEdit
+from kvw.edits.summary import LayerSummary
 from kvw.errors import UserError
 from kvw.models.coefficients import Seen, intercept
 from kvw.models.layer_inputs import InputHook, at_columns, decoder_layers
+from kvw.models.value_matrix import MatrixKey, ValueMatrix
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,10 @@ class Condition:
     layer: int
     filter: Tensor
     threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.filter.ndim != 1 or not bool(self.filter.isfinite().all()) or not math.isfinite(self.threshold):
+            raise ValueError("a condition needs a filter (a row of finite numbers) and a finite threshold")
 
     @classmethod
     def of(cls, edit: SteeringEdit, layer: int, threshold: float = 0.5) -> Condition:
@@ -48,6 +56,96 @@ class Condition:
         return cls(layer, edit.steers[layer].filter, threshold)
 
 
+class ConditionalGateEdit(Edit):
+    """Gates that are in force for those samples alone for which a condition holds, see :func:`attach_where`.
+
+    Args:
+        gates: In the layer of the condition and after it.
+        condition: Who is affected.
+        metadata: Where the edit comes from; None for that of the gates.
+    """
+
+    kind = "conditional gates"
+
+    def __init__(self, gates: GateEdit, condition: Condition, metadata: EditMetadata | None = None) -> None:
+        super().__init__(metadata or gates.metadata)
+        self._log_gates = gates.log_gates
+        self.condition = condition
+
+    @property
+    def gates(self) -> GateEdit:
+        """What is in force for those who are affected, as an edit for everybody."""
+        return GateEdit(self._log_gates, self.metadata)
+
+    @property
+    def widths(self) -> dict[MatrixKey, int]:
+        """No value matrix is changed."""
+        return {}
+
+    def attach(self, model: PreTrainedModel) -> Attachment:
+        """Decide in every forward over prompts who is affected, and scale the coefficients of these samples.
+
+        Raises:
+            UserError: See :func:`attach_where`.
+        """
+        return attach_where(self.gates, model, self.condition)
+
+    def check_model(self, model: PreTrainedModel) -> None:
+        """Refuse a model that this edit is not for.
+
+        Raises:
+            UserError: See :func:`attach_where`.
+        """
+        _check_fit(self.gates, model, self.condition)
+
+    def value_matrices(self, model: PreTrainedModel) -> dict[MatrixKey, ValueMatrix]:
+        """There are none.
+
+        Raises:
+            UserError: Always: whoever asks wants to change weights.
+        """
+        raise self._no_weights()
+
+    def changed(self, matrix: ValueMatrix, weight: Tensor) -> Tensor:
+        """There is no weight that does it for some samples only.
+
+        Raises:
+            UserError: Always.
+        """
+        raise self._no_weights()
+
+    def _no_weights(self) -> UserError:
+        return no_weights("A conditional edit weakens some samples and not others")
+
+    def describe(self) -> list[LayerSummary]:
+        """Counts and means of the gates, as they are for samples that are affected."""
+        return self.gates.describe()
+
+    def scaled(self, strength: float, metadata: EditMetadata) -> ConditionalGateEdit:
+        """Log-gates times the strength, for the same samples."""
+        return ConditionalGateEdit(self.gates.scaled(strength, metadata), self.condition)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """``<key>.log_gates`` for every value matrix, and ``condition.layer``, ``.filter`` and ``.threshold``."""
+        return self.gates.tensors() | {
+            "condition.layer": torch.tensor(self.condition.layer),
+            "condition.filter": self.condition.filter.float().cpu().contiguous(),
+            "condition.threshold": torch.tensor(self.condition.threshold, dtype=torch.float64),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], metadata: EditMetadata) -> ConditionalGateEdit:
+        """Read the names written by :meth:`tensors`."""
+        gates = {name: value for name, value in tensors.items() if not name.startswith("condition.")}
+        return cls(
+            GateEdit.from_tensors(gates, metadata),
+            Condition(
+                int(tensors["condition.layer"]), tensors["condition.filter"], float(tensors["condition.threshold"])
+            ),
+            metadata,
+        )
+
+
 def attach_where(edit: GateEdit, model: PreTrainedModel, condition: Condition) -> Attachment:
     """Put gates in force for those samples for which the condition holds; the others are computed as without them.
 
@@ -61,6 +159,25 @@ def attach_where(edit: GateEdit, model: PreTrainedModel, condition: Condition) -
 
     Raises:
         UserError: The edit is of another model, or has gates in layers that have passed before the decision falls.
+    """
+    matrices = _check_fit(edit, model, condition)
+    layers = decoder_layers(model)
+    prompts = observe_prompts(model)
+    decision = _Decision(prompts, condition)
+    scaling = Scaling({key: value.exp() for key, value in edit.log_gates.items()})
+    return Hooks(
+        [
+            prompts.tap(InputHook(layers[condition.layer], condition.layer, decision.decide), always=True),
+            *intercept(list(matrices.values()), lambda seen: decision.choose(seen, scaling(seen))),
+        ]
+    )
+
+
+def _check_fit(edit: GateEdit, model: PreTrainedModel, condition: Condition) -> dict[MatrixKey, ValueMatrix]:
+    """The live value matrices of the gates.
+
+    Raises:
+        UserError: See :func:`attach_where`.
     """
     matrices = edit.value_matrices(model)
     early = sorted({key.layer for key in matrices if key.layer < condition.layer})
@@ -77,15 +194,7 @@ def attach_where(edit: GateEdit, model: PreTrainedModel, condition: Condition) -
             found=f"layer {condition.layer} of {len(layers)}, a filter {tuple(condition.filter.shape)}",
             do=f"use a filter of {hidden} numbers that was made on this model",
         )
-    prompts = observe_prompts(model)
-    decision = _Decision(prompts, condition)
-    scaling = Scaling({key: value.exp() for key, value in edit.log_gates.items()})
-    return Hooks(
-        [
-            prompts.tap(InputHook(layers[condition.layer], condition.layer, decision.decide), always=True),
-            *intercept(list(matrices.values()), lambda seen: decision.choose(seen, scaling(seen))),
-        ]
-    )
+    return matrices
 
 
 class _Decision:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvw.edits.edit import Attachment
+from kvw.errors import UserError
 from kvw.models.coefficients import Handle
 
 
@@ -18,3 +19,16 @@ class Hooks(Attachment):
         """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
+
+
+def no_weights(what: str) -> UserError:
+    """The error for edits that act by hooks alone, where weights are to be changed.
+
+    Args:
+        what: What the edit does, as the beginning of a sentence.
+    """
+    return UserError(
+        f"{what} while the model runs: there are no weights that it could be folded into.",
+        do="attach it (edit.attach(model), kvw evaluate --edit, kvw chat --edit), or make an edit with "
+        "--method kvw or subspace",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -260,6 +261,16 @@ def _generation_of(inputs: tuple[Any, ...], named: dict[str, Any]) -> _Generatio
     return None if length is None else _Generation(length, None)
 
 
+def _not_compiled(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of ``generate`` with compiling off: a compiled forward would not call hooks that come and go."""
+    config = named.get("generation_config")
+    if config is None:
+        return {"disable_compile": True, **named}
+    own = copy.copy(config)  # generate takes either a configuration or single settings
+    own.disable_compile = True
+    return {**named, "generation_config": own}
+
+
 def _wrap_generate(model: PreTrainedModel, generating: Any) -> list[Any]:
     """Exchange the model's ``generate`` for one that says what its prompt is.
 
@@ -274,8 +285,7 @@ def _wrap_generate(model: PreTrainedModel, generating: Any) -> list[Any]:
     @functools.wraps(original)
     def generate(*inputs: Any, **named: Any) -> Any:
         with generating(inputs, named):
-            # A compiled forward would not call hooks that come and go.
-            return original(*inputs, **{"disable_compile": True, **named})
+            return original(*inputs, **_not_compiled(named))
 
     def put_back() -> None:
         if model.__dict__.get("generate") is generate:

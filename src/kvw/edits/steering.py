@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kvw.edits.edit import Attachment, Edit, EditMetadata
-from kvw.edits.hooks import Hooks
+from kvw.edits.hooks import Hooks, no_weights
 from kvw.edits.prompts import Prompts, observe_prompts
 from kvw.edits.summary import LayerSummary
 from kvw.errors import UserError
@@ -140,11 +140,7 @@ class SteeringEdit(Edit):
         raise self._no_weights()
 
     def _no_weights(self) -> UserError:
-        return UserError(
-            "A steering edit acts on states while the model runs: there are no weights that it could be folded into.",
-            do="attach it (edit.attach(model), kvw evaluate --edit, kvw chat --edit), or make an edit with "
-            "--method kvw or subspace",
-        )
+        return no_weights("A steering edit acts on states")
 
     def scaled(self, strength: float, metadata: EditMetadata | None = None) -> SteeringEdit:
         """The same shifts times ``strength``; 0 leaves the model as it is, bit for bit."""

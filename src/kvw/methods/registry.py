@@ -10,6 +10,7 @@ from typing import Any, get_origin, get_type_hints
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
 from kvw.methods.settings import KvwSettings
+from kvw.methods.steering.conditional_settings import ConditionalKvwSettings
 from kvw.methods.steering.settings import SteeringSettings
 from kvw.methods.subspace.relatives.settings import RELATIVES
 from kvw.methods.subspace.settings import SubspaceSettings
@@ -51,6 +52,9 @@ METHODS = {
     ),
     "steering": Method(SteeringSettings, ("kvw.runs.unlearning", "steering_edit"), hooks_alone=True),
     **{settings.name: Method(settings, ("kvw.runs.unlearning", "relative_edit")) for settings in RELATIVES},
+    "conditional-kvw": Method(
+        ConditionalKvwSettings, ("kvw.runs.unlearning", "conditional_kvw_edit"), hooks_alone=True
+    ),
 }
 
 

@@ -8,7 +8,9 @@ from importlib import import_module
 from typing import Any
 
 from kvw.data import Example, Prepared, answer_batch, prepare
-from kvw.edits.edit import Edit
+from kvw.edits.conditional import ConditionalGateEdit
+from kvw.edits.edit import Edit, EditMetadata
+from kvw.edits.gates import GateEdit
 from kvw.errors import UserError
 from kvw.measuring.engine import Batch
 from kvw.measuring.examples import measure_examples
@@ -18,6 +20,8 @@ from kvw.measuring.statistics import Statistics
 from kvw.methods.kvw import one_shot, weaken
 from kvw.methods.registry import get_method
 from kvw.methods.settings import KvwSettings
+from kvw.methods.steering.conditional import find_condition
+from kvw.methods.steering.conditional_settings import ConditionalKvwSettings
 from kvw.methods.steering.gate import GateReport
 from kvw.methods.steering.method import steering
 from kvw.methods.steering.settings import SteeringSettings
@@ -28,6 +32,7 @@ from kvw.methods.subspace.relatives.method import relative
 from kvw.methods.subspace.relatives.settings import RelativeSettings
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.families import find_value_matrices, select_layers
+from kvw.models.layer_inputs import decoder_layers
 from kvw.processes import current
 from kvw.progress import Progress
 from kvw.runs.loaded import Loaded
@@ -105,25 +110,48 @@ def kvw_edit(
     matrices = select_layers(find_value_matrices(loaded.model), settings.layers)
     layers = (matrices[0].key.layer, matrices[-1].key.layer)
 
-    def statistics(examples: Sequence[Example]) -> Statistics:
-        return measure_examples(
-            loaded.model,
-            loaded.processor,
-            prepare(examples, loaded.processor),
-            layers=loaded.all_layers,
-            positions=settings.positions,
-            fingerprint=loaded.statistics_fingerprint(examples, settings.positions),
-            progress=progress,
-        ).statistics
-
     reference = None
     if settings.retain_contrast:
-        reference = retain if isinstance(retain, Statistics) else statistics(retain)
+        reference = retain if isinstance(retain, Statistics) else _statistics(loaded, retain, settings, progress)
     if settings.schedule == "one-shot":
-        steps, found = settings.steps(len(forget)), statistics(forget).within(layers)
+        found = _statistics(loaded, forget, settings, progress).within(layers)
+        steps = settings.steps(len(forget))
         return one_shot(found, reference, gamma=settings.gamma, steps=steps, min_tokens=settings.min_tokens)
     batches = ForgetBatches(prepare(forget, loaded.processor), loaded.processor)
     return weaken(loaded.model, batches, reference, progress=progress, **asdict(settings))
+
+
+def _statistics(loaded: Loaded, examples: Sequence[Example], settings: KvwSettings, progress: Progress) -> Statistics:
+    """Of all layers, kept between settings."""
+    return measure_examples(
+        loaded.model,
+        loaded.processor,
+        prepare(examples, loaded.processor),
+        layers=loaded.all_layers,
+        positions=settings.positions,
+        fingerprint=loaded.statistics_fingerprint(examples, settings.positions),
+        progress=progress,
+    ).statistics
+
+
+def conditional_kvw_edit(
+    loaded: Loaded,
+    forget: Sequence[Example],
+    retain: Sequence[Example],
+    settings: ConditionalKvwSettings,
+    progress: Progress,
+) -> Unlearned:
+    """One-shot KVW under a condition; what the condition is worth is said in a warning."""
+    layers = settings.chosen_layers(len(decoder_layers(loaded.model)))
+    condition, report = find_condition(loaded.model, loaded.processor, forget, retain, settings, progress=progress)
+    gates = kvw_edit(loaded, forget, retain, settings.weakening(layers), progress)
+    metadata = EditMetadata(
+        method="conditional-kvw",
+        settings={**asdict(settings), "layers": layers, "steps": gates.metadata.settings["steps"]},
+        left_alone=gates.metadata.left_alone,
+    )
+    edit = ConditionalGateEdit(GateEdit(gates.log_factors(), metadata), condition)
+    return Unlearned(edit, warnings=tuple(report.warnings))
 
 
 def subspace_edit(

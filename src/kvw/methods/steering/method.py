@@ -57,9 +57,7 @@ def steering(
             leaves no null space.
     """
     settings = settings or SteeringSettings()
-    for name, examples in (("forget", forget), ("retain", retain)):
-        if not examples:
-            raise UserError(f"The {name} set is empty.", do="give examples")
+    check_not_empty(forget, retain)
     layers = settings.chosen_layers(len(decoder_layers(model)))
     pairs = pairs or refusal_pairs(forget, processor, settings.seed)
     directions = find_directions(model, processor, pairs, layers, settings, progress=progress)
@@ -80,6 +78,17 @@ def steering(
         where=settings.where,
         decoding=settings.decoding,
     )
+
+
+def check_not_empty(forget: Sequence[Example], retain: Sequence[Example]) -> None:
+    """Both sets are needed.
+
+    Raises:
+        UserError: Names the empty one.
+    """
+    for name, examples in (("forget", forget), ("retain", retain)):
+        if not examples:
+            raise UserError(f"The {name} set is empty.", do="give examples")
 
 
 def fit_layer(

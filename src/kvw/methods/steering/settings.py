@@ -66,13 +66,13 @@ class SteeringSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "skipped", tuple(self.skipped))
         for name in ("strength", "ridge", "step"):
-            _number(name, getattr(self, name), lowest=-math.inf if name == "strength" else 0.0)
+            check_number(name, getattr(self, name), lowest=-math.inf if name == "strength" else 0.0)
         for name in ("ratio", "epsilon"):
-            _number(name, getattr(self, name), lowest=0.0, highest=1.0)
+            check_number(name, getattr(self, name), lowest=0.0, highest=1.0)
         if self.ratio == 0:
             raise UserError("ratio must be above 0: steering acts inside the null space.", found="0", do="try 0.3")
         if self.energy is not None:
-            _number("energy", self.energy, lowest=0.0, highest=1.0)
+            check_number("energy", self.energy, lowest=0.0, highest=1.0)
         if self.where not in ("prompt", "last"):
             raise UserError("There is no such place to steer.", found=repr(self.where), do="use 'prompt' or 'last'")
         if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1:
@@ -107,7 +107,12 @@ class SteeringSettings:
         return found
 
 
-def _number(name: str, value: Any, *, lowest: float, highest: float = math.inf) -> None:
+def check_number(name: str, value: Any, *, lowest: float, highest: float = math.inf) -> None:
+    """Refuse what is no finite number within limits.
+
+    Raises:
+        UserError: Says what it must be.
+    """
     if not (isinstance(value, int | float) and lowest <= value <= highest and math.isfinite(value)):
         limits = "a finite number" if math.isinf(lowest) else f"a number of at least {lowest:g}"
         limits += "" if math.isinf(highest) else f" and at most {highest:g}"

@@ -1,0 +1,124 @@
+"""KVW under a condition, from examples to an edit."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from tests.methods.test_steering import examples
+
+import kvw
+from kvw.data import prepare
+from kvw.edits import ConditionalGateEdit
+from kvw.methods.registry import build_settings, combinations, get_method
+from kvw.methods.settings import KvwSettings
+from kvw.methods.steering.conditional import find_condition
+from kvw.methods.steering.conditional_settings import ConditionalKvwSettings
+from kvw.methods.steering.null_space import null_space, solve_filter
+from kvw.methods.steering.states import read_states, readings
+from kvw.models.loading import find_checkpoint
+from kvw.runs.loaded import Loaded
+from kvw.runs.unlearning import unlearn
+
+pytestmark = pytest.mark.thorough
+
+FORGET, RETAIN = examples(6, 0), examples(8, 1)
+
+
+@pytest.fixture(scope="module")
+def loaded(saved):
+    return Loaded.load(find_checkpoint(str(saved["llava"])), "cpu")
+
+
+def made(loaded, **values):
+    settings = ConditionalKvwSettings(**values)
+    return unlearn("conditional-kvw", loaded, FORGET, RETAIN, settings, lambda *_: None)
+
+
+def test_it_is_one_shot_kvw_under_the_filter_of_steering(loaded):
+    found = made(loaded, gamma=0.5, layers=(2, 3), threshold=0.4, ratio=0.5, ridge=0.2)
+    assert isinstance(found.edit, ConditionalGateEdit)
+    settings = KvwSettings(gamma=0.5, layers=(2, 3), schedule="one-shot")
+    expected = unlearn("kvw", loaded, FORGET, RETAIN, settings, lambda *_: None).edit
+    assert found.edit.gates.log_gates.keys() == expected.log_gates.keys()
+    assert all(torch.equal(found.edit.gates.log_gates[key], value) for key, value in expected.log_gates.items())
+    forget, retain = (
+        read_states(loaded.model, readings(prepare(some, loaded.processor), loaded.processor), [2])[2]
+        for some in (FORGET, RETAIN)
+    )
+    filter_ = solve_filter(forget, null_space(retain, ratio=0.5)[0], 0.2).float()
+    assert torch.equal(found.edit.condition.filter, filter_)
+    assert (found.edit.condition.layer, found.edit.condition.threshold) == (2, 0.4)
+    metadata = found.edit.metadata
+    assert (metadata.method, metadata.forget_count, metadata.retain_count) == ("conditional-kvw", 6, 8)
+    assert metadata.model_fingerprint == loaded.fingerprint
+    assert metadata.settings == {
+        "gamma": 0.5,
+        "layers": (2, 3),
+        "threshold": 0.4,
+        "ratio": 0.5,
+        "energy": None,
+        "ridge": 0.2,
+        "steps": 6,
+    }
+
+
+@pytest.mark.parametrize("values", [{"ratio": 0.9}, {"energy": 0.3}, {"ridge": 5.0}, {"layers": (2, 3)}])
+def test_settings_of_the_filter_change_it(loaded, values):
+    plain, other = (
+        find_condition(loaded.model, loaded.processor, FORGET, RETAIN, ConditionalKvwSettings(**some))[0]
+        for some in ({}, values)
+    )
+    assert not torch.allclose(plain.filter, other.filter, rtol=1e-3)
+
+
+def test_a_filter_that_tells_nobody_apart_is_warned_about(loaded):
+    same = ConditionalKvwSettings(layers=(1, 3), ratio=0.9)
+    found = unlearn("conditional-kvw", loaded, examples(10, 0), examples(10, 0), same, lambda *_: None)
+    assert "does not tell the forget set from the retain set" in found.warnings[0]
+
+
+def test_it_works_in_the_last_two_thirds_of_the_layers():
+    settings = ConditionalKvwSettings()
+    assert [settings.chosen_layers(depth) for depth in (1, 4, 6, 32)] == [(0, 0), (1, 3), (2, 5), (10, 31)]
+    assert ConditionalKvwSettings(layers=(3, 3)).chosen_layers(6) == (3, 3)
+    with pytest.raises(kvw.UserError, match="does not fit this model"):
+        ConditionalKvwSettings(layers=(3, 6)).chosen_layers(6)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"gamma": 0.0}, "gamma"),
+        ({"threshold": float("nan")}, "threshold must be"),
+        ({"ratio": 0}, "ratio must be above 0"),
+        ({"energy": 2.0}, "energy must be"),
+        ({"ridge": -1.0}, "ridge must be"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(values, message):
+    with pytest.raises(kvw.UserError, match=message):
+        ConditionalKvwSettings(**values)
+
+
+def test_empty_sets_are_refused(loaded):
+    for sets in (([], RETAIN), (FORGET, [])):
+        with pytest.raises(kvw.UserError, match="set is empty"):
+            find_condition(loaded.model, loaded.processor, *sets, ConditionalKvwSettings())
+
+
+def test_a_recipe_and_the_command_line_know_it(saved, tmp_path):
+    assert get_method("conditional-kvw").hooks_alone
+    assert build_settings("conditional-kvw", {"layers": "1:3"}).layers == (1, 3)
+    assert len(combinations("conditional-kvw", {"gamma": [0.1, 0.2], "threshold": [0.3, 0.5]})) == 4
+    questions = tmp_path / "questions.jsonl"
+    rows = [{"question": example.question, "answer": example.answer} for example in examples(6, 0)]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    request = kvw.EraseRequest(
+        find_checkpoint(str(saved["llava"])), questions, questions, tmp_path / "run", "conditional-kvw", device="cpu"
+    )
+    record = kvw.erase(request)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"edit.safetensors", "run.json", "samples.jsonl"}
+    assert kvw.load_edit(tmp_path / "run" / "edit.safetensors").kind == "conditional gates"
+    assert any("no model is written" in warning for warning in record.warnings)
