@@ -148,6 +148,43 @@ def test_a_dry_run_counts_the_bytes_that_the_run_takes(people, saved, capsys, mo
     ],
     ids=str,
 )
+@pytest.mark.parametrize("schedule", ["joint", "sequential"])
+def test_a_dry_run_layer_by_layer_counts_what_waits(people, saved, capsys, monkeypatch, schedule):
+    words = ["--set", "path=layer by layer", "--set", f"schedule={schedule}"]
+    assert erase(saved, *words, "--dry-run", "--json", out="never") == 0
+    plan = json.loads(capsys.readouterr().out)
+    memory = plan["memory"]
+    taken, waiting = [], []
+    original, enter = kvw.methods.subspace.method.find_directions, kvw.methods.subspace.method._waiting
+
+    def weigh(measured, *more):
+        taken.append(
+            (measured.moment.sums.nbytes, measured.forget.coefficients.nbytes, measured.null.coefficients.nbytes)
+        )
+        return original(measured, *more)
+
+    def watch(*data):
+        sets = enter(*data)
+        waiting.append([sum(held) for held in zip(*(found.held_bytes for found in sets), strict=True)])
+        return sets
+
+    monkeypatch.setattr("kvw.methods.subspace.method.find_directions", weigh)
+    monkeypatch.setattr("kvw.methods.subspace.method._waiting", watch)
+    assert erase(saved, *words, "--no-model", "--force") == 0
+    capsys.readouterr()
+    assert memory["passes"] == 1
+    assert "layer by layer" in memory["path"]
+    assert [memory[name] for name in ("moments", "forget_tokens", "null_tokens")] == [
+        *map(max, zip(*taken, strict=True))
+    ]
+    assert memory["moments"] == memory["largest_moment"]
+    ((states, arguments),) = waiting
+    assert memory["states"] == states
+    assert arguments <= memory["arguments"] <= 2 * arguments
+    assert erase(saved, *words, "--dry-run", out="elsewhere") == 0
+    assert "waiting in main memory" in capsys.readouterr().out
+
+
 def test_mistakes_name_the_closest(people, saved, capsys, more, words):
     method = () if "--method" in more else ("--method", "subspace")
     assert run("erase", saved["llava"], "--forget", "forget.jsonl", "--out", "run", *method, *more) == 2

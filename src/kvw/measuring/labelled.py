@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, overload
 
@@ -42,6 +43,18 @@ class LabelledBatches(Sequence[Batch | SharedBatch]):
                 self._batches.append([bundles[index] for index in indices])
         places_of = {id(item): place for place, item in enumerate(prepared)}
         self.order = [places_of[id(item)] for batch in self._batches for alike in batch for item in alike]
+
+    def unshared(self) -> LabelledBatches:
+        """The same examples in the same order and batches, nothing run once for several of them."""
+        found = copy.copy(self)
+        found._shares = False
+        return found
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Rows and padded tokens of each batch as :meth:`unshared` makes them, by the estimated lengths."""
+        lengths = [[item.length for alike in batch for item in alike] for batch in self._batches]
+        return [(len(own), max(own)) for own in lengths]
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -105,17 +105,26 @@ class Plan:
 class MomentRecorder:
     """Takes second moments and single coefficients while a model runs.
 
+    Args:
+        matrices: What to measure.
+        folds: How many folds there are.
+        dtype: Of the sums; None takes no moments.
+        stops: Whether the forward ends with the last value matrix.
+
     Attributes:
         moments: So far, for each value matrix that saw a position with a weight.
         kept: So far, for each value matrix.
     """
 
-    def __init__(self, matrices: Sequence[ValueMatrix], folds: int, dtype: torch.dtype | None) -> None:
+    def __init__(
+        self, matrices: Sequence[ValueMatrix], folds: int, dtype: torch.dtype | None, *, stops: bool = True
+    ) -> None:
         last = max(matrix.key.layer for matrix in matrices)
         self._last = {id(matrix.module) for matrix in matrices if matrix.key.layer == last}
         self._awaited = set(self._last)
         self._folds = folds
         self._dtype = dtype
+        self._stops = stops
         self._plan: Plan | None = None
         self.moments: dict[MatrixKey, Moment] = {}
         self.kept: dict[MatrixKey, list[Tokens]] = {}
@@ -130,7 +139,7 @@ class MomentRecorder:
 
         Raises:
             UserError: The decoder sees another number of tokens than was announced.
-            StopForward: Everything in the last layer has been seen.
+            StopForward: Everything in the last layer has been seen, unless it was told to go on.
         """
         plan = self._plan
         if plan is None:
@@ -149,7 +158,7 @@ class MomentRecorder:
             if len(tokens[own]):
                 self._take(matrix.key, plan, coefficients, torch.arange(len(tokens))[own], tokens[own])
         self._awaited.discard(id(seen.matrices[0].module))
-        if not self._awaited:
+        if self._stops and not self._awaited:
             raise StopForward
 
     def _take(self, key: MatrixKey, plan: Plan, coefficients: Tensor, places: Tensor, tokens: Tensor) -> None:
@@ -261,8 +270,8 @@ def measure_moments(
     examples = examples or Examples()
     recorder = MomentRecorder(matrices, 1 + max(examples.folds) if examples.folds else 1, dtype)
     _run(model, batches, matrices, recorder, sources or Sources(), examples, progress)
-    _check(recorder, matrices, recorder.moments)
-    return recorder.moments, {key: _joined(parts) for key, parts in recorder.kept.items()}
+    check_measured(recorder, matrices, recorder.moments)
+    return recorder.moments, {key: joined(parts) for key, parts in recorder.kept.items()}
 
 
 def measure_tokens(
@@ -285,8 +294,8 @@ def measure_tokens(
     recorder = MomentRecorder(matrices, 1, None)
     answers = Sources(answer=1, prompt=0, image=0, first=0)
     _run(model, batches, matrices, recorder, answers, Examples(weights, keep=everyone), progress)
-    _check(recorder, matrices, recorder.kept)
-    return {key: _joined(parts) for key, parts in recorder.kept.items()}
+    check_measured(recorder, matrices, recorder.kept)
+    return {key: joined(parts) for key, parts in recorder.kept.items()}
 
 
 def _run(
@@ -305,7 +314,7 @@ def _run(
         with evaluating(model):
             for done, batch in enumerate(batches, 1):
                 whole = batch.whole if isinstance(batch, SharedBatch) else batch
-                plan = _plan(whole, first_row, sources, examples, image_ids)
+                plan = plan_of(whole, first_row, sources, examples, image_ids)
                 first_row += len(whole["labels"])
                 if isinstance(batch, SharedBatch):
                     beginnings, endings = _parts(plan, batch)
@@ -323,7 +332,12 @@ def _run(
             handle.remove()
 
 
-def _plan(batch: Batch, first_row: int, sources: Sources, examples: Examples, image_ids: Sequence[int]) -> Plan:
+def plan_of(batch: Batch, first_row: int, sources: Sources, examples: Examples, image_ids: Sequence[int]) -> Plan:
+    """What to take from a batch whose first example has this number.
+
+    Raises:
+        UserError: The batch lacks labels, or ``examples`` has fewer weights or folds than there are examples.
+    """
     predicting = predicting_positions(batch).cpu()
     rows, length = batch["labels"].shape
     examples.check(first_row + rows)
@@ -358,7 +372,12 @@ def _parts(plan: Plan, batch: SharedBatch) -> tuple[Plan, Plan]:
     )
 
 
-def _check(recorder: MomentRecorder, matrices: Sequence[ValueMatrix], reached: Container[MatrixKey]) -> None:
+def check_measured(recorder: MomentRecorder, matrices: Sequence[ValueMatrix], reached: Container[MatrixKey]) -> None:
+    """Refuse what cannot be used.
+
+    Raises:
+        UserError: A value matrix outside the experts saw no token, or coefficients are not finite.
+    """
     missed = [matrix.name for matrix in matrices if matrix.key.expert is None and matrix.key not in reached]
     if missed:
         raise UserError(
@@ -375,7 +394,8 @@ def _check(recorder: MomentRecorder, matrices: Sequence[ValueMatrix], reached: C
             raise not_finite(matrix.name)
 
 
-def _joined(parts: Sequence[Tokens]) -> Tokens:
+def joined(parts: Sequence[Tokens]) -> Tokens:
+    """Tokens of several batches as one."""
     return Tokens(
         torch.cat([part.coefficients for part in parts]),
         torch.cat([part.rows for part in parts]),

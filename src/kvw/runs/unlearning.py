@@ -132,6 +132,7 @@ def subspace_edit(
         for examples in (forget, retain)
     )
     certificates: list[Certificate] = []
+    warnings: list[str] = []
     edit = subspace(
         loaded.model,
         forget_batches,
@@ -140,9 +141,10 @@ def subspace_edit(
         forget_labels=labels_of([forget[place] for place in forget_batches.order]),
         retain_labels=labels_of([retain[place] for place in retain_batches.order]),
         on_matrix=certificates.append,
+        on_warning=warnings.append,
         progress=progress,
     )
-    return Unlearned(edit, tuple(certificates), tuple(separation_warnings(certificates)))
+    return Unlearned(edit, tuple(certificates), (*warnings, *separation_warnings(certificates)))
 
 
 def steering_edit(

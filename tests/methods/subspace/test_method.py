@@ -246,7 +246,7 @@ def test_transposed_matrices_and_quantised_weights():
 
 def test_mistakes_are_named(llava):
     with pytest.raises(kvw.UserError, match="can be gone through again") as caught:
-        subspace(llava, iter(FORGET), RETAIN, SubspaceSettings(layers=(0, 1), schedule="sequential"))
+        subspace(llava, iter(FORGET), RETAIN, SubspaceSettings(layers=(0, 1), layers_per_pass=1))
     assert "forget batches" in str(caught.value)
     assert ranks(subspace(llava, iter(FORGET), iter(RETAIN)))
     with pytest.raises(kvw.UserError, match="more examples than facts"):

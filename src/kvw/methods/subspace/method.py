@@ -13,11 +13,14 @@ from kvw.edits.edit import EditMetadata
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.errors import UserError
 from kvw.measuring.engine import Batch
+from kvw.measuring.layer_calls import NotWalkable
+from kvw.measuring.layerwise import Layers, WaitingSet
 from kvw.measuring.moments import Examples, Moment, Tokens, measure_moments, measure_tokens
 from kvw.measuring.prefixes import SharedBatch
 from kvw.methods.subspace.certificates import Certificate
 from kvw.methods.subspace.directions import Measurements, find_directions
 from kvw.methods.subspace.labels import EverySoManyth, Labels
+from kvw.methods.subspace.paths import chosen_path, layers_at_once
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.families import find_value_matrices, select_layers
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
@@ -35,6 +38,7 @@ def subspace(
     forget_labels: Labels = UNLABELLED,
     retain_labels: Labels = UNLABELLED,
     on_matrix: Callable[[Certificate], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> LowRankEdit:
     """Find the directions that carry the forget set and not the retain set, and how much to weaken each.
@@ -44,13 +48,14 @@ def subspace(
     Args:
         model: A loaded model of a known family.
         forget: Batches, see :data:`~kvw.measuring.engine.Batch`; must be iterable again if there are several passes
-            (``layers_per_pass``, or the sequential schedule). :class:`~kvw.measuring.labelled.LabelledBatches` makes
-            them from examples, and runs what several questions about one image share once.
+            over the whole model. :class:`~kvw.measuring.labelled.LabelledBatches` makes them from examples, and runs
+            what several questions about one image share once.
         retain: The same of the retain set. Ask it in the form in which the forget set is asked.
         settings: See :class:`~kvw.methods.subspace.settings.SubspaceSettings`.
         forget_labels: Facts and subjects of the forget examples. With facts, what all views of one share is weakened.
         retain_labels: The same of the retain examples. With subjects, all of them count the same.
         on_matrix: Gets what was found for each value matrix.
+        on_warning: Gets told if another path is taken than would have been best.
         progress: Called with batches done in the current pass and their total (0 if unknown).
 
     Returns:
@@ -61,21 +66,17 @@ def subspace(
     """
     settings = settings or SubspaceSettings()
     matrices = matrices_in(model, settings)
-    groups = passes(matrices, settings)
-    if len(groups) > 1:
-        _check_repeatable({"forget": forget, "retain": retain})
     data = _Data(model, forget, retain, forget_labels, retain_labels, progress)
     directions: dict[MatrixKey, Directions] = {}
     left_alone = []
-    for group in groups:
-        for matrix, found in _measured(data, group, directions, settings):
-            if found is None:
-                left_alone.append(str(matrix.key))
-                continue
-            directions[matrix.key], certificate = find_directions(found, settings, forget_labels, retain_labels)
-            del found  # its moment would stay in memory while the next layers are measured
-            if on_matrix:
-                on_matrix(certificate)
+    for matrix, found in _everything(data, matrices, directions, settings, on_warning):
+        if found is None:
+            left_alone.append(str(matrix.key))
+            continue
+        directions[matrix.key], certificate = find_directions(found, settings, forget_labels, retain_labels)
+        del found  # its moment would stay in memory while the next layers are measured
+        if on_matrix:
+            on_matrix(certificate)
     values = asdict(settings) | {"layers": (matrices[0].key.layer, matrices[-1].key.layer)}
     metadata = EditMetadata(method="subspace", settings=values, left_alone=tuple(left_alone))
     return LowRankEdit(directions, settings.strength, metadata)
@@ -89,6 +90,63 @@ class _Data:
     forget_labels: Labels
     retain_labels: Labels
     progress: Progress | None
+
+
+def _everything(
+    data: _Data,
+    matrices: Sequence[ValueMatrix],
+    directions: dict[MatrixKey, Directions],
+    settings: SubspaceSettings,
+    on_warning: Callable[[str], None] | None,
+) -> Iterator[tuple[ValueMatrix, Measurements | None]]:
+    """What every value matrix saw, on one path or the other; ``directions`` are those found so far."""
+    groups = passes(matrices, settings)
+    if chosen_path(data.model, matrices, settings) == "layer by layer":
+        try:
+            sets = _waiting(data, matrices, settings)
+        except NotWalkable as error:
+            if settings.path is not None:
+                raise
+            groups = passes_instead(data.model, matrices, settings)
+            if on_warning:
+                on_warning(f"Measured in {len(groups)} passes over the whole model, not layer by layer: {error.found}.")
+        else:
+            yield from _layer_by_layer(data, sets, matrices, directions, settings)
+            return
+    if len(groups) > 1:
+        _check_repeatable({"forget": data.forget, "retain": data.retain})
+    for group in groups:
+        yield from _measured(data, group, directions, settings)
+
+
+def _waiting(data: _Data, matrices: Sequence[ValueMatrix], settings: SubspaceSettings) -> tuple[WaitingSet, WaitingSet]:
+    """The retain and the forget set before the first layer."""
+    layers = Layers(data.model, matrices)
+    examples = _retained(data.retain_labels, settings)
+    retain = WaitingSet(layers, data.retain, sources=settings.sources, examples=examples, progress=data.progress)
+    weights = data.forget_labels.weights()
+    return retain, WaitingSet.of_tokens(layers, data.forget, weights=weights, progress=data.progress)
+
+
+def _layer_by_layer(
+    data: _Data,
+    sets: tuple[WaitingSet, WaitingSet],
+    matrices: Sequence[ValueMatrix],
+    directions: dict[MatrixKey, Directions],
+    settings: SubspaceSettings,
+) -> Iterator[tuple[ValueMatrix, Measurements | None]]:
+    """Measure one layer after the other; sequentially, the forget set passes each when it has been weakened."""
+    retain, forget = sets
+    joint = settings.schedule == "joint"
+    groups = passes(matrices, settings, 1)
+    for group in groups:
+        moments, null = retain.moments(group)
+        tokens = forget.tokens(group, onwards=joint)
+        yield from _handed_out(group, moments, tokens, null, settings)
+        if not joint and group is not groups[-1]:
+            own = {matrix.key: directions[matrix.key] for matrix in group if matrix.key in directions}
+            with _weakened_so_far(data.model, own, settings):
+                forget.go_on()
 
 
 def _measured(
@@ -106,6 +164,17 @@ def _measured(
     with _weakened_so_far(data.model, directions, settings):
         weights = data.forget_labels.weights()
         tokens = measure_tokens(data.model, data.forget, group, weights=weights, progress=data.progress)
+    yield from _handed_out(group, moments, tokens, null, settings)
+
+
+def _handed_out(
+    group: Sequence[ValueMatrix],
+    moments: dict[MatrixKey, Moment],
+    tokens: dict[MatrixKey, Tokens],
+    null: dict[MatrixKey, Tokens],
+    settings: SubspaceSettings,
+) -> Iterator[tuple[ValueMatrix, Measurements | None]]:
+    """What was measured, one value matrix after the other, and let go of."""
     for matrix in group:
         key = matrix.key
         yield (
@@ -124,12 +193,23 @@ def matrices_in(model: PreTrainedModel, settings: SubspaceSettings) -> list[Valu
     return matrices if settings.layers is None else select_layers(matrices, settings.layers)
 
 
-def passes(matrices: Sequence[ValueMatrix], settings: SubspaceSettings) -> list[list[ValueMatrix]]:
-    """The value matrices that are measured together, whole layers each."""
+def passes(
+    matrices: Sequence[ValueMatrix], settings: SubspaceSettings, size: int | None = None
+) -> list[list[ValueMatrix]]:
+    """The value matrices that are measured together, whole layers each; ``size`` layers if it is given."""
     layers = sorted({matrix.key.layer for matrix in matrices})
-    size = settings.layers_per_pass or (1 if settings.schedule == "sequential" else len(layers))
+    size = size or settings.layers_per_pass or (1 if settings.schedule == "sequential" else len(layers))
     chunks = [set(layers[start : start + size]) for start in range(0, len(layers), size)]
     return [[matrix for matrix in matrices if matrix.key.layer in chunk] for chunk in chunks]
+
+
+def passes_instead(
+    model: PreTrainedModel, matrices: Sequence[ValueMatrix], settings: SubspaceSettings
+) -> list[list[ValueMatrix]]:
+    """The passes over a whole model whose layers cannot be run by themselves: as few as free memory allows."""
+    if settings.schedule == "sequential":
+        return passes(matrices, settings)
+    return passes(matrices, settings, layers_at_once(model, matrices, settings))
 
 
 def _retained(labels: Labels, settings: SubspaceSettings) -> Examples:
