@@ -130,24 +130,6 @@ def test_a_dry_run_counts_the_bytes_that_the_run_takes(people, saved, capsys, mo
     assert not (people / "elsewhere").exists()
 
 
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        (["--set", "gama=1"], ["no setting 'gama' in method subspace", "did you mean 'gamma'"]),
-        (["--set", "sources.anser=1"], ["sources of method subspace", "did you mean 'answer'"]),
-        (["--set", "rank.x=1"], ["rank", "is no group"]),
-        (["--set", "rank=many"], ["Setting rank", "'many'", "integer"]),
-        (["--set", "gate=soft"], ["Setting gate", "soft", "'wiener'"]),
-        (["--set", "rank"], ["NAME=VALUE"]),
-        (["--set", "layers=1"], ["FIRST:LAST"]),
-        (["--strength", "2", "--set", "strength=1"], ["'strength' is given twice"]),
-        (["--parity"], ["no setting 'parity' in method subspace"]),
-        (["--set", "method=x"], ["no setting 'method' in method subspace"]),
-        (["--method", "subspac"], ["no method 'subspac'", "kvw, subspace", "did you mean 'subspace'"]),
-        (["--retain", "retain.safetensors"], ["reads the retain examples themselves"]),
-    ],
-    ids=str,
-)
 @pytest.mark.parametrize("schedule", ["joint", "sequential"])
 def test_a_dry_run_layer_by_layer_counts_what_waits(people, saved, capsys, monkeypatch, schedule):
     words = ["--set", "path=layer by layer", "--set", f"schedule={schedule}"]
@@ -185,6 +167,24 @@ def test_a_dry_run_layer_by_layer_counts_what_waits(people, saved, capsys, monke
     assert "waiting in main memory" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--set", "gama=1"], ["no setting 'gama' in method subspace", "did you mean 'gamma'"]),
+        (["--set", "sources.anser=1"], ["sources of method subspace", "did you mean 'answer'"]),
+        (["--set", "rank.x=1"], ["rank", "is no group"]),
+        (["--set", "rank=many"], ["Setting rank", "'many'", "integer"]),
+        (["--set", "gate=soft"], ["Setting gate", "soft", "'wiener'"]),
+        (["--set", "rank"], ["NAME=VALUE"]),
+        (["--set", "layers=1"], ["FIRST:LAST"]),
+        (["--strength", "2", "--set", "strength=1"], ["'strength' is given twice"]),
+        (["--parity"], ["no setting 'parity' in method subspace"]),
+        (["--set", "method=x"], ["no setting 'method' in method subspace"]),
+        (["--method", "subspac"], ["no method 'subspac'", "kvw, subspace", "did you mean 'subspace'"]),
+        (["--retain", "retain.safetensors"], ["reads the retain examples themselves"]),
+    ],
+    ids=str,
+)
 def test_mistakes_name_the_closest(people, saved, capsys, more, words):
     method = () if "--method" in more else ("--method", "subspace")
     assert run("erase", saved["llava"], "--forget", "forget.jsonl", "--out", "run", *method, *more) == 2
