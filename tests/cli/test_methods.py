@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import kvw
 from kvw.cli import main
+from kvw.measuring.moments import Moment
 from kvw.methods.describing import settings_of
 from kvw.methods.registry import METHODS, build_settings
 from kvw.methods.subspace.method import matrices_in, passes
@@ -130,19 +131,18 @@ def test_a_dry_run_counts_the_bytes_that_the_run_takes(people, saved, capsys, mo
     assert not (people / "elsewhere").exists()
 
 
-@pytest.mark.parametrize("schedule", ["joint", "sequential"])
-def test_a_dry_run_layer_by_layer_counts_what_waits(people, saved, capsys, monkeypatch, schedule):
-    words = ["--set", "path=layer by layer", "--set", f"schedule={schedule}"]
+@pytest.mark.parametrize("setting", ["path=layer by layer", "schedule=sequential", "retain_rows=7"])
+def test_a_dry_run_layer_by_layer_counts_what_waits(people, saved, capsys, monkeypatch, setting):
+    words = ["--set", setting]
     assert erase(saved, *words, "--dry-run", "--json", out="never") == 0
-    plan = json.loads(capsys.readouterr().out)
-    memory = plan["memory"]
+    memory = json.loads(capsys.readouterr().out)["memory"]
     taken, waiting = [], []
     original, enter = kvw.methods.subspace.method.find_directions, kvw.methods.subspace.method._waiting
 
     def weigh(measured, *more):
-        taken.append(
-            (measured.moment.sums.nbytes, measured.forget.coefficients.nbytes, measured.null.coefficients.nbytes)
-        )
+        moment = measured.moment
+        size = moment.sums.nbytes if isinstance(moment, Moment) else (7 + 1) * moment.coefficients[0].nbytes
+        taken.append((size, measured.forget.coefficients.nbytes, measured.null.coefficients.nbytes))
         return original(measured, *more)
 
     def watch(*data):
@@ -160,6 +160,7 @@ def test_a_dry_run_layer_by_layer_counts_what_waits(people, saved, capsys, monke
         *map(max, zip(*taken, strict=True))
     ]
     assert memory["moments"] == memory["largest_moment"]
+    assert ("7 rows" in memory["path"]) == (setting == "retain_rows=7")
     ((states, arguments),) = waiting
     assert memory["states"] == states
     assert arguments <= memory["arguments"] <= 2 * arguments

@@ -17,8 +17,9 @@ from kvw.data import answer_batch, prepare
 from kvw.measuring.engine import evaluating
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.layer_calls import NotWalkable, enter
-from kvw.measuring.layerwise import Layers, WaitingSet
+from kvw.measuring.layerwise import Layers, WaitingSet, _alike
 from kvw.measuring.moments import Examples, everyone, measure_moments, measure_tokens
+from kvw.measuring.recorder import StopForward
 from kvw.measuring.sources import Sources
 from kvw.models.families import find_value_matrices
 from kvw.models.layer_inputs import decoder_layers
@@ -78,7 +79,9 @@ def built(name):
     return random_model(config)
 
 
-FAMILIES = ["qwen2_vl", "gemma3_text", "gemma3", "qwen3_moe", "gpt2", "opt", "cohere2", "mllama", "bart"]
+QUICK = ["qwen2_vl", "gemma3_text", "qwen3_moe"]
+MORE = ["gemma3", "gpt2", "opt", "cohere2", "mllama", "bart", "llama4", "qwen3_next"]
+FAMILIES = [*QUICK, *(pytest.param(name, marks=pytest.mark.thorough) for name in MORE)]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -199,7 +202,7 @@ def test_hooks_and_forwards_are_as_before(llava):
     ("name", "reason"),
     [
         ("t5", "another state reaches layer 2"),  # layers are given the position bias that the first one computes
-        ("gemma3n_text", r"\(4, 2, 10, 32\)"),
+        pytest.param("gemma3n_text", r"\(4, 2, 10, 32\)", marks=pytest.mark.thorough),
         ("gemma4_text", "which layers may share"),
     ],
 )
@@ -226,3 +229,75 @@ def test_states_that_are_changed_between_layers_are_refused_in_any_batch():
     after = matrices[2:]  # image features enter after two layers
     found = walked(model, [image], after)[0]
     assert_equal_moments(found, measure_moments(model, [image], after)[0])
+
+
+def refused(model, batch, reason):
+    with pytest.raises(NotWalkable, match=reason):
+        WaitingSet(Layers(model, find_value_matrices(model)), [batch])
+
+
+def test_a_layer_that_is_called_twice_is_refused(llava):
+    first, second = decoder_layers(llava)[:2]
+    first.register_forward_hook(lambda _, __, named, output: second(output, **named), with_kwargs=True)
+    refused(llava, BATCHES[0], "layer 1 is called more than once")
+
+
+def test_a_layer_that_returns_no_states_is_refused(llava):
+    decoder_layers(llava)[1].register_forward_hook(lambda _, __, output: [output])
+    refused(llava, BATCHES[0], "layer 1 returns a list")
+
+
+def test_layers_that_are_called_depending_on_others_are_refused(llava):
+    def stop(_, inputs, output):
+        if output is inputs[0]:
+            raise StopForward
+
+    decoder_layers(llava)[1].register_forward_hook(stop)
+    refused(llava, BATCHES[0], "depending on what others return")
+
+
+def test_a_forward_without_layers_is_refused(llava):
+    def stop(*_):
+        raise StopForward
+
+    llava.get_input_embeddings().register_forward_hook(stop)
+    refused(llava, BATCHES[0], "no layer was called")
+
+
+def test_a_layer_that_lacks_something_on_the_walk_is_refused(llava):
+    """Here the second layer uses up what comes before the embeddings in a forward."""
+    left = []
+    llava.get_input_embeddings().register_forward_hook(lambda *_: left.append("mask"))
+    decoder_layers(llava)[1].register_forward_pre_hook(lambda *_: left.pop() and None)
+    refused(llava, BATCHES[0], "IndexError: pop from empty list")
+
+
+def test_memory_that_runs_out_is_no_reason_to_refuse(llava):
+    def full(*_):
+        calls.append(1)
+        if len(calls) > 1:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    calls = []
+    decoder_layers(llava)[1].register_forward_pre_hook(full)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        WaitingSet(Layers(llava, find_value_matrices(llava)), BATCHES[:1])
+
+
+def test_beginnings_that_are_shared_already_are_refused(llava, llava_processor):
+    batches = list(LabelledBatches(prepare(EXAMPLES, llava_processor), llava_processor, llava))
+    with pytest.raises(NotWalkable, match="beginnings are shared"):
+        WaitingSet(Layers(llava, find_value_matrices(llava)), batches)
+
+
+def test_rounding_is_let_pass_and_nothing_else():
+    expected = torch.tensor([[1.0, -2.0, float("nan")], [3.0, 0.5, 1.0]])
+    assert _alike(expected.clone(), expected)
+    exact = expected.nan_to_num()
+    assert _alike(exact * (1 + 1e-7), exact)
+    assert not _alike(exact * (1 + 1e-6), exact)
+    assert not _alike(exact[:1], exact)
+    assert not _alike(expected, exact)
+    half = exact.bfloat16()
+    assert _alike(half * 1.01, half)
+    assert not _alike(half * 1.05, half)

@@ -17,7 +17,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from kvw.measuring.engine import Batch, evaluating, run_model
+from kvw.measuring.engine import Batch, evaluating, not_finite, run_model
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.layer_calls import Entered, NotWalkable, enter, entering_states
 from kvw.measuring.moments import (
@@ -33,6 +33,7 @@ from kvw.measuring.moments import (
 )
 from kvw.measuring.prefixes import SharedBatch
 from kvw.measuring.recorder import StopForward
+from kvw.measuring.retain_rows import RetainRows, RowRecorder
 from kvw.measuring.source_weights import image_token_ids
 from kvw.measuring.sources import Sources
 from kvw.models.coefficients import intercept
@@ -143,6 +144,8 @@ class Layers:
 class _Waiting:
     entered: Entered
     plan: Plan
+    first_row: int
+    rows: int
 
 
 class WaitingSet:
@@ -187,8 +190,9 @@ class WaitingSet:
                 if isinstance(batch, SharedBatch):
                     raise NotWalkable("batches whose beginnings are shared")
                 plan = plan_of(batch, first_row, sources or Sources(), self._examples, image_ids)
-                first_row += len(batch["labels"])
-                self._waiting.append(_Waiting(layers.enter(batch), plan))
+                rows = len(batch["labels"])
+                self._waiting.append(_Waiting(layers.enter(batch), plan, first_row, rows))
+                first_row += rows
                 if progress:
                     progress(len(self._waiting), total)
 
@@ -237,6 +241,27 @@ class WaitingSet:
         check_measured(recorder, matrices, recorder.moments)
         return recorder.moments, {key: joined(parts) for key, parts in recorder.kept.items()}
 
+    def rows(
+        self, matrices: Sequence[ValueMatrix], limit: int
+    ) -> tuple[dict[MatrixKey, RetainRows], dict[MatrixKey, Tokens]]:
+        """Sample rows that stand for the second moments in one layer, and keep coefficients of some examples.
+
+        Args:
+            matrices: The value matrices of one layer, at or behind :attr:`position`.
+            limit: At most so many rows for each.
+
+        Raises:
+            UserError: See :func:`~kvw.measuring.moments.measure_moments`.
+        """
+        recorder = RowRecorder(matrices, limit, stops=self._is_last(matrices))
+        self._pass(matrices, recorder, onwards=True)
+        check_measured(recorder, matrices, recorder.samples)
+        found = recorder.finished()
+        for matrix in matrices:
+            if matrix.key in found and not bool(found[matrix.key].coefficients.isfinite().all()):
+                raise not_finite(matrix.name)
+        return found, {key: joined(parts) for key, parts in recorder.kept.items()}
+
     def tokens(self, matrices: Sequence[ValueMatrix], *, onwards: bool = True) -> dict[MatrixKey, Tokens]:
         """Keep coefficients in one layer, and take no moments.
 
@@ -269,7 +294,10 @@ class WaitingSet:
         try:
             with evaluating(self._layers.model):
                 for done, waiting in enumerate(self._waiting, 1):
-                    recorder.expect(waiting.plan)
+                    if isinstance(recorder, RowRecorder):
+                        recorder.expect_rows(waiting.plan, waiting.first_row, waiting.rows)
+                    else:
+                        recorder.expect(waiting.plan)
                     with suppress(StopForward):
                         self._move(waiting)
                     if self._progress:

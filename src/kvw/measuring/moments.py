@@ -78,6 +78,10 @@ class Moment:
         by_source = self.masses.sum(0)
         return dict(zip(SOURCES, (by_source / by_source.sum()).tolist(), strict=True))
 
+    def shares_of(self, tokens: Tokens) -> Tensor:
+        """What share of C each token of this set has: (tokens,), float64."""
+        return tokens.weights / self.masses.sum()
+
     @property
     def _seen(self) -> list[int]:
         return [fold for fold, mass in enumerate(self.masses.sum(1).tolist()) if mass > 0]
@@ -333,11 +337,7 @@ def _run(
 
 
 def plan_of(batch: Batch, first_row: int, sources: Sources, examples: Examples, image_ids: Sequence[int]) -> Plan:
-    """What to take from a batch whose first example has this number.
-
-    Raises:
-        UserError: The batch lacks labels, or ``examples`` has fewer weights or folds than there are examples.
-    """
+    """What to take from a batch whose first example has this number; labels and lists that lack something raise."""
     predicting = predicting_positions(batch).cpu()
     rows, length = batch["labels"].shape
     examples.check(first_row + rows)
@@ -373,11 +373,7 @@ def _parts(plan: Plan, batch: SharedBatch) -> tuple[Plan, Plan]:
 
 
 def check_measured(recorder: MomentRecorder, matrices: Sequence[ValueMatrix], reached: Container[MatrixKey]) -> None:
-    """Refuse what cannot be used.
-
-    Raises:
-        UserError: A value matrix outside the experts saw no token, or coefficients are not finite.
-    """
+    """Raise a UserError where a value matrix outside the experts saw no token, or coefficients are not finite."""
     missed = [matrix.name for matrix in matrices if matrix.key.expert is None and matrix.key not in reached]
     if missed:
         raise UserError(

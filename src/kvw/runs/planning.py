@@ -77,7 +77,7 @@ def subspace_plan(
             walk = _walk(model, passes(matrices, settings, 1), batches, settings)
             groups = passes(matrices, settings, 1)
         except NotWalkable:
-            if settings.path is not None:
+            if settings.path is not None or settings.retain_rows is not None:
                 raise
             groups = passes_instead(model, matrices, settings)
     widest = max(matrices, key=lambda matrix: matrix.width)
@@ -95,6 +95,7 @@ def subspace_plan(
         null=null,
         token_bytes=model.dtype.itemsize,
         sequential=settings.schedule == "sequential",
+        retain_rows=settings.retain_rows,
         waiting=walk.waiting if walk else None,
     )
     return MethodPlan(seconds={"weakening": running + one_solve * len(matrices)}, memory=memory)
@@ -126,12 +127,12 @@ def _walk(
     """
     layers = Layers(model, [matrix for group in groups for matrix in group])
 
-    def retain(some: Sequence[Batch | SharedBatch]) -> WaitingSet:
-        folds = [*[0] * (len(some[0]["labels"]) - 1), settings.folds - 1]
+    def retain(some: Sequence[Batch | SharedBatch], rows: int) -> WaitingSet:
+        folds = [*[0] * (rows - 1), settings.folds - 1]
         examples = Examples(folds=folds if settings.folds > 1 else None, keep=everyone)
         return WaitingSet(layers, some, sources=settings.sources, examples=examples)
 
-    def forget(some: Sequence[Batch | SharedBatch]) -> WaitingSet:
+    def forget(some: Sequence[Batch | SharedBatch], rows: int) -> WaitingSet:
         return WaitingSet.of_tokens(layers, some)
 
     passed = _passed(batches["forget"], forget, groups)
@@ -142,16 +143,16 @@ def _walk(
 
 def _passed(
     batches: LabelledBatches,
-    enter: Callable[[Sequence[Batch | SharedBatch]], WaitingSet],
+    enter: Callable[[Sequence[Batch | SharedBatch], int], WaitingSet],
     groups: Sequence[Sequence[ValueMatrix]],
 ) -> _Walk:
     sizes = batches.sizes
     largest = max(range(len(sizes)), key=lambda index: sizes[index][0] * sizes[index][1] ** 2)
-    some = [batches.unshared()[largest]]
-    states, arguments = enter(some).held_bytes
+    some, rows = [batches.unshared()[largest]], sizes[largest][0]
+    states, arguments = enter(some, rows).held_bytes
 
     def run() -> None:
-        waiting = enter(some)
+        waiting = enter(some, rows)
         for group in groups:
             waiting.moments(group)
 

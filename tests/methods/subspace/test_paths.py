@@ -12,6 +12,7 @@ from tests.families import build_family, family_batch, random_model, shrunk_conf
 from tests.methods.subspace.test_method import FORGET, RETAIN, THREE_SUBJECTS, VIEWS, assert_same, ranks
 from tests.real_processors import build_model, build_processor
 from tests.tiny_models import noise_png
+from torch.overrides import TorchFunctionMode
 
 import kvw
 from kvw.data import Example, prepare
@@ -95,6 +96,69 @@ def test_batches_are_gone_through_once(llava):
     assert_same(found, subspace(llava, FORGET, RETAIN, settings), rtol=0, atol=0)
 
 
+# A sample of retain rows.
+
+
+@pytest.mark.parametrize("schedule", ["joint", "sequential"])
+def test_a_sample_of_all_rows_gives_the_edit_and_the_certificates_of_full_moments(llava, schedule):
+    labels = {"forget_labels": VIEWS, "retain_labels": THREE_SUBJECTS}
+    certificates = {None: [], 5000: []}
+    same = {"path": LAYER_BY_LAYER, "schedule": schedule, "gate": "exponential", "quantile": 0.1}
+    edits = [
+        subspace(
+            llava,
+            FORGET,
+            RETAIN,
+            SubspaceSettings(**same, retain_rows=rows),
+            on_matrix=found.append,
+            **labels,
+        )
+        for rows, found in certificates.items()
+    ]
+    assert_same(edits[1], edits[0], rtol=1e-3, atol=1e-3)
+    assert sum(ranks(edits[0]).values())
+    for full, rows in zip(*certificates.values(), strict=True):
+        assert rows.inseparable == full.inseparable
+        assert rows.threshold == pytest.approx(full.threshold, rel=1e-3)
+        for name in ("distortion", "relative_distortion"):
+            assert getattr(rows, name) == pytest.approx(getattr(full, name), rel=2e-3)
+        for name in ("eigenvalues", "honest", "gates", "spread", "resistance"):
+            assert getattr(rows, name) == pytest.approx(getattr(full, name), rel=2e-3)
+        assert rows.source_bounds == pytest.approx(full.source_bounds, rel=2e-3)
+
+
+def test_fewer_rows_give_another_edit_that_still_tells_the_sets_apart(llava):
+    settings = SubspaceSettings(retain_rows=40, threshold=0.3)
+    found = subspace(llava, FORGET, RETAIN, settings)
+    with pytest.raises(AssertionError):
+        assert_same(found, subspace(llava, FORGET, RETAIN, SubspaceSettings(threshold=0.3)))
+    assert sum(ranks(found).values())
+    assert_same(found, subspace(llava, FORGET, RETAIN, settings), rtol=0, atol=0)
+    nothing = subspace(llava, RETAIN, RETAIN, SubspaceSettings(retain_rows=5000))
+    assert sum(ranks(nothing).values()) == 0
+
+
+def test_no_square_of_the_width_is_made(llava):
+    """Neither while measuring nor while solving."""
+    width = matrices_in(llava, SubspaceSettings())[0].width
+
+    class Watch(TorchFunctionMode):
+        squares = 0
+
+        def __torch_function__(self, function, types, inputs=(), named=None):
+            found = function(*inputs, **(named or {}))
+            self.squares += isinstance(found, torch.Tensor) and found.shape[-2:] == (width, width)
+            return found
+
+    seen = []
+    for rows in (None, 30):
+        with Watch() as watch:
+            subspace(llava, FORGET, RETAIN, SubspaceSettings(path=LAYER_BY_LAYER, retain_rows=rows))
+        seen.append(watch.squares)
+    assert seen[0] > 0
+    assert seen[1] == 0
+
+
 # Which path is taken.
 
 
@@ -116,10 +180,12 @@ def test_the_path_is_layer_by_layer_where_passes_would_be_many(llava, monkeypatc
     assert path(path=LAYER_BY_LAYER) == LAYER_BY_LAYER
     assert path(schedule="sequential", path=WHOLE_MODEL) == WHOLE_MODEL
     assert path(schedule="sequential", layers_per_pass=1) == WHOLE_MODEL
+    assert path(retain_rows=10) == LAYER_BY_LAYER
     monkeypatch.setattr(paths, "current", lambda: SimpleNamespace(size=2))
     assert path(schedule="sequential") == WHOLE_MODEL
-    with pytest.raises(kvw.UserError, match="in one process"):
-        path(path=LAYER_BY_LAYER)
+    for asked_for in ({"path": LAYER_BY_LAYER}, {"retain_rows": 10}):
+        with pytest.raises(kvw.UserError, match="in one process"):
+            path(**asked_for)
 
 
 def test_the_path_is_layer_by_layer_where_moments_do_not_fit(llava, little_room):
@@ -156,8 +222,9 @@ def test_the_whole_model_is_taken_after_all_if_layers_hand_things_on(schedule, m
         "Measured in 4 passes over the whole model, not layer by layer: "
         "layer 0 is given a KVSharingDict, which layers may share."
     ]
-    with pytest.raises(kvw.UserError, match="cannot be measured one by one"):
-        subspace(model, forget, retain, SubspaceSettings(schedule=schedule, path=LAYER_BY_LAYER))
+    for asked_for in ({"path": LAYER_BY_LAYER}, {"retain_rows": 10}):
+        with pytest.raises(kvw.UserError, match="cannot be measured one by one"):
+            subspace(model, forget, retain, SubspaceSettings(schedule=schedule, **asked_for))
     with pytest.raises(kvw.UserError, match="can be gone through again"):
         subspace(model, iter(forget), retain, SubspaceSettings(schedule=schedule))
 
@@ -181,6 +248,11 @@ def test_image_features_between_layers_are_not_lost():
     [
         ({"path": "some other"}, "no such path"),
         ({"path": LAYER_BY_LAYER, "layers_per_pass": 2}, "layers_per_pass is for the path of the whole model"),
+        ({"retain_rows": 0}, "retain_rows must be"),
+        ({"retain_rows": 10, "shrinkage": "cross-validated"}, "shrinkage above 0, given as a number"),
+        ({"retain_rows": 10, "shrinkage": 0.0}, "shrinkage above 0, given as a number"),
+        ({"retain_rows": 10, "path": WHOLE_MODEL}, "retain_rows is for the path layer by layer"),
+        ({"retain_rows": 10, "layers_per_pass": 2}, "retain_rows is for the path layer by layer"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(values, reason):

@@ -22,7 +22,7 @@ class MemoryPlan(BaseModel):
     passes: int
     """How often each set runs through the model."""
     largest_moment: int
-    """One second moment of the widest value matrix, float32."""
+    """One second moment of the widest value matrix, float32; or the rows that stand for it, in the model's dtype."""
     moments: int
     """All second moments of a pass, with their folds."""
     forget_tokens: int
@@ -35,7 +35,7 @@ class MemoryPlan(BaseModel):
     """At most: what layers are called with beside states, and weights of tokens. That of the largest batch of each set,
     times batches; 0 in passes of the whole model."""
     largest_solve: int
-    """C, S and its factor of the widest value matrix, float32."""
+    """C, S and its factor of the widest value matrix, float32; with rows what Woodbury's identity takes, float64."""
     largest_solve_again: int
     """The same in float64, which is what it takes where float32 is not good enough."""
 
@@ -62,6 +62,7 @@ def memory_plan(
     null: int,
     token_bytes: int,
     sequential: bool,
+    retain_rows: int | None = None,
     waiting: Waiting | None = None,
 ) -> MemoryPlan:
     """Plan the memory of a run.
@@ -73,23 +74,31 @@ def memory_plan(
         null: Answer tokens of the retain examples that measure the threshold.
         token_bytes: Bytes of a coefficient in the model's dtype.
         sequential: Whether the forget set is measured with the layers before weakened.
+        retain_rows: How many rows stand for a second moment; None for full ones.
         waiting: What waits between layers, layer by layer; None for the path of the whole model.
     """
-    squares = [sum(matrix.width**2 for matrix in group) for group in groups]
+
+    def moment(width: int) -> int:
+        if retain_rows is None:
+            return width**2 * SINGLE * folds
+        return (retain_rows + 1) * width * token_bytes
+
     widths = max(sum(matrix.width for matrix in group) for group in groups)
     widest = max(matrix.width for group in groups for matrix in group)
     layers = max(len({matrix.key.layer for matrix in group}) for group in groups)
     order = "sequential, forget set on what is weakened so far" if sequential else "joint, all on the original model"
+    kind = "full second moments" if retain_rows is None else f"{retain_rows} rows for each second moment"
+    reduced = 2 * (retain_rows or 0) * (widest + (retain_rows or 0)) * DOUBLE
     way = f"up to {layers} layers in each of {len(groups)} passes" if waiting is None else "layer by layer"
     return MemoryPlan(
-        path=f"{order}; full second moments, {way}",
+        path=f"{order}; {kind}, {way}",
         passes=len(groups) if waiting is None else 1,
-        largest_moment=widest**2 * SINGLE,
-        moments=max(squares) * SINGLE * folds,
+        largest_moment=moment(widest) // folds,
+        moments=max(sum(moment(matrix.width) for matrix in group) for group in groups),
         forget_tokens=forget * widths * token_bytes,
         null_tokens=null * widths * token_bytes,
         states=waiting.states if waiting else 0,
         arguments=waiting.arguments if waiting else 0,
-        largest_solve=3 * widest**2 * SINGLE,
-        largest_solve_again=2 * widest**2 * DOUBLE,
+        largest_solve=3 * widest**2 * SINGLE if retain_rows is None else reduced,
+        largest_solve_again=2 * widest**2 * DOUBLE if retain_rows is None else reduced,
     )

@@ -17,6 +17,7 @@ from kvw.measuring.layer_calls import NotWalkable
 from kvw.measuring.layerwise import Layers, WaitingSet
 from kvw.measuring.moments import Examples, Moment, Tokens, measure_moments, measure_tokens
 from kvw.measuring.prefixes import SharedBatch
+from kvw.measuring.retain_rows import RetainRows
 from kvw.methods.subspace.certificates import Certificate
 from kvw.methods.subspace.directions import Measurements, find_directions
 from kvw.methods.subspace.labels import EverySoManyth, Labels
@@ -105,7 +106,7 @@ def _everything(
         try:
             sets = _waiting(data, matrices, settings)
         except NotWalkable as error:
-            if settings.path is not None:
+            if settings.path is not None or settings.retain_rows is not None:
                 raise
             groups = passes_instead(data.model, matrices, settings)
             if on_warning:
@@ -140,7 +141,8 @@ def _layer_by_layer(
     joint = settings.schedule == "joint"
     groups = passes(matrices, settings, 1)
     for group in groups:
-        moments, null = retain.moments(group)
+        rows = settings.retain_rows
+        moments, null = retain.moments(group) if rows is None else retain.rows(group, rows)
         tokens = forget.tokens(group, onwards=joint)
         yield from _handed_out(group, moments, tokens, null, settings)
         if not joint and group is not groups[-1]:
@@ -169,7 +171,7 @@ def _measured(
 
 def _handed_out(
     group: Sequence[ValueMatrix],
-    moments: dict[MatrixKey, Moment],
+    moments: dict[MatrixKey, Moment] | dict[MatrixKey, RetainRows],
     tokens: dict[MatrixKey, Tokens],
     null: dict[MatrixKey, Tokens],
     settings: SubspaceSettings,
@@ -226,7 +228,11 @@ def _weakened_so_far(
 
 
 def _measurements(
-    matrix: ValueMatrix, moment: Moment | None, forget: Tokens | None, null: Tokens | None, settings: SubspaceSettings
+    matrix: ValueMatrix,
+    moment: Moment | RetainRows | None,
+    forget: Tokens | None,
+    null: Tokens | None,
+    settings: SubspaceSettings,
 ) -> Measurements | None:
     """What was measured at a value matrix; None for an expert that saw too little."""
     if moment is None or forget is None:

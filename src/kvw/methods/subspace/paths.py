@@ -25,7 +25,9 @@ def chosen_path(model: PreTrainedModel, matrices: Sequence[ValueMatrix], setting
     Joint, one pass over the whole model runs each layer once and shares what questions about one image have in common.
     So it is taken wherever the second moments of all layers fit, and layer by layer where they do not: several passes
     would run early layers again and again. Sequential, the whole model takes a pass for each layer whatever fits, so
-    layer by layer is taken. Several processes deal batches of the whole model.
+    layer by layer is taken, as it is for a sample of retain rows. Several processes deal batches of the whole model.
+
+    How much waiting states take is known only when the batches are; a dry run says it.
 
     Args:
         model: A loaded model.
@@ -33,17 +35,18 @@ def chosen_path(model: PreTrainedModel, matrices: Sequence[ValueMatrix], setting
         settings: With ``path`` or without.
 
     Raises:
-        UserError: Layer by layer is asked of several processes.
+        UserError: Layer by layer, or a sample of retain rows, is asked of several processes.
     """
     processes = current().size
-    if settings.path == "layer by layer" and processes > 1:
+    asked_for = settings.path == "layer by layer" or settings.retain_rows is not None
+    if asked_for and processes > 1:
         raise UserError(
             "Layer by layer runs in one process.",
             found=f"{processes} processes",
-            do="use path 'whole model', or one process",
+            do="use path 'whole model' and full second moments, or one process",
         )
-    if settings.path is not None:
-        return settings.path
+    if asked_for or settings.path is not None:
+        return settings.path or "layer by layer"
     if settings.layers_per_pass is not None or processes > 1:
         return "whole model"
     if settings.schedule == "sequential" or layers_at_once(model, matrices, settings) < _layers(matrices):

@@ -44,6 +44,9 @@ class SubspaceSettings:
             model after all, with a warning, if its layers cannot be run by themselves.
         layers_per_pass: On the path of the whole model so many layers are measured in one pass over the data; fewer
             need less memory and more passes. None: all of them (joint) or one (sequential).
+        retain_rows: Keep at most so many coefficient rows of the retain set for each value matrix, sampled by weight,
+            and solve from them without any width x width matrix: for very wide FFNs and many experts. Layer by layer
+            only. With fewer rows than knowledge vectors, what must stay is known less well. None: full second moments.
         null_every: Of every so many-th retain fact (example, if facts are not given) every second view measures the
             threshold. Its answer tokens are kept in memory until the layer is solved.
         sources: Which positions of the retain set count how much.
@@ -67,6 +70,7 @@ class SubspaceSettings:
     schedule: Schedule = "joint"
     path: Path | None = None
     layers_per_pass: int | None = None
+    retain_rows: int | None = None
     null_every: int = 3
     sources: Sources = field(default_factory=Sources)
     min_tokens: int = 16
@@ -87,6 +91,7 @@ class SubspaceSettings:
                 found=f"layers_per_pass {self.layers_per_pass} with path 'layer by layer'",
                 do="leave one of them out",
             )
+        self._check_rows()
         for name, choices in (
             ("gate", get_args(Gate)),
             ("schedule", get_args(Schedule)),
@@ -99,6 +104,25 @@ class SubspaceSettings:
                     do=f"use one of: {', '.join(map(str, choices))}",
                 )
         self._check_ranges()
+
+    def _check_rows(self) -> None:
+        rows = self.retain_rows
+        if rows is None:
+            return
+        if not isinstance(rows, int) or rows < 1:
+            raise UserError("retain_rows must be a whole number of at least 1.", found=repr(rows))
+        if isinstance(self.shrinkage, str) or self.shrinkage <= 0:
+            raise UserError(
+                "A sample of retain rows needs a shrinkage above 0, given as a number.",
+                found=f"retain_rows {rows} with shrinkage {self.shrinkage}",
+                do="0.1 is a fair start",
+            )
+        if self.path == "whole model" or self.layers_per_pass is not None:
+            raise UserError(
+                "retain_rows is for the path layer by layer.",
+                found=f"retain_rows {rows} with path {self.path}, layers_per_pass {self.layers_per_pass}",
+                do="leave one of them out",
+            )
 
     @property
     def folds(self) -> int:
