@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import kvw
 from kvw.cli import main
 from kvw.cli.options import MethodOptions
+from kvw.measuring.moments import Moment
 from kvw.methods.describing import settings_of
 from kvw.methods.registry import DEFAULT, METHODS, build_settings
 from kvw.methods.subspace.method import matrices_in, passes
@@ -134,6 +135,43 @@ def test_a_dry_run_counts_the_bytes_that_the_run_takes(people, saved, capsys, mo
     assert erase(saved, "--dry-run", out="elsewhere") == 0
     assert "second moments" in capsys.readouterr().out
     assert not (people / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("setting", ["path=layer by layer", "schedule=sequential", "retain_rows=7"])
+def test_a_dry_run_layer_by_layer_counts_what_waits(people, saved, capsys, monkeypatch, setting):
+    words = ["--set", setting]
+    assert erase(saved, *words, "--dry-run", "--json", out="never") == 0
+    memory = json.loads(capsys.readouterr().out)["memory"]
+    taken, waiting = [], []
+    original, enter = kvw.methods.subspace.method.find_directions, kvw.methods.subspace.method._waiting
+
+    def weigh(measured, *more):
+        moment = measured.moment
+        size = moment.sums.nbytes if isinstance(moment, Moment) else (7 + 1) * moment.coefficients[0].nbytes
+        taken.append((size, measured.forget.coefficients.nbytes, measured.null.coefficients.nbytes))
+        return original(measured, *more)
+
+    def watch(*data):
+        sets = enter(*data)
+        waiting.append([sum(held) for held in zip(*(found.held_bytes for found in sets), strict=True)])
+        return sets
+
+    monkeypatch.setattr("kvw.methods.subspace.method.find_directions", weigh)
+    monkeypatch.setattr("kvw.methods.subspace.method._waiting", watch)
+    assert erase(saved, *words, "--no-model", "--force") == 0
+    capsys.readouterr()
+    assert memory["passes"] == 1
+    assert "layer by layer" in memory["path"]
+    assert [memory[name] for name in ("moments", "forget_tokens", "null_tokens")] == [
+        *map(max, zip(*taken, strict=True))
+    ]
+    assert memory["moments"] == memory["largest_moment"]
+    assert ("7 rows" in memory["path"]) == (setting == "retain_rows=7")
+    ((states, arguments),) = waiting
+    assert memory["states"] == states
+    assert arguments <= memory["arguments"] <= 2 * arguments
+    assert erase(saved, *words, "--dry-run", out="elsewhere") == 0
+    assert "waiting in main memory" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

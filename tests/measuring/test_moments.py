@@ -15,7 +15,8 @@ from tests.tiny_models import noise_png
 import kvw
 from kvw.data import Example, prepare
 from kvw.data.batches import answer_batch, to_model
-from kvw.measuring.moments import Examples, MomentRecorder, Plan, everyone, measure_moments, measure_tokens
+from kvw.measuring.moments import MomentRecorder, measure_moments, measure_tokens
+from kvw.measuring.plans import Examples, Plan, everyone
 from kvw.measuring.source_weights import image_token_ids, source_weights
 from kvw.measuring.sources import SOURCES, Sources
 from kvw.models.coefficients import Seen

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.thorough
 SETTINGS = {
     "joint": {"layers": (0, 2)},
     "two passes": {"layers": (0, 2), "layers_per_pass": 2},
-    "sequential": {"layers": (0, 2), "schedule": "sequential"},
+    "sequential": {"layers": (0, 2), "schedule": "sequential", "path": "whole model"},
     "cross-validated": {"layers": (1, 1), "shrinkage": "cross-validated"},
 }
 

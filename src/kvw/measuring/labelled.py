@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -110,6 +111,18 @@ class LabelledBatches(Sequence[Batch | SharedBatch]):
             first_row = pieces[-1].first_row + pieces[-1].rows if pieces else 0
             pieces.append(self._piece(first_row, batch))
         return pieces
+
+    def unshared(self) -> LabelledBatches:
+        """The same examples in the same order and batches, nothing run once for several of them."""
+        found = copy.copy(self)
+        found._shares = False
+        return found
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Rows and padded tokens of each batch as :meth:`unshared` makes them, by the estimated lengths."""
+        lengths = [[item.length for alike in batch for item in alike] for batch in self._batches]
+        return [(len(own), max(own)) for own in lengths]
 
     def __len__(self) -> int:
         return len(self._batches)

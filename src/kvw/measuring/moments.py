@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kvw.errors import UserError
-from kvw.measuring.engine import Batch, evaluating, not_finite, run_model
+from kvw.measuring.checks import refuse_missed, refuse_not_finite
+from kvw.measuring.engine import Batch, evaluating, run_model
 from kvw.measuring.fingerprint import digest
 from kvw.measuring.fitting import Halving
 from kvw.measuring.labelled import LabelledBatches, Piece, pieces_of
@@ -91,6 +92,10 @@ class Moment:
         by_source = self.masses.sum(0)
         return dict(zip(SOURCES, (by_source / by_source.sum()).tolist(), strict=True))
 
+    def shares_of(self, tokens: Tokens) -> Tensor:
+        """What share of C each token of this set has: (tokens,), float64."""
+        return tokens.weights / self.masses.sum()
+
     @property
     def _seen(self) -> list[int]:
         return [fold for fold, mass in enumerate(self.masses.sum(1).tolist()) if mass > 0]
@@ -99,6 +104,12 @@ class Moment:
 class MomentRecorder:
     """Takes second moments and single coefficients while a model runs.
 
+    Args:
+        matrices: What to measure.
+        folds: How many folds there are.
+        dtype: Of the sums; None takes no moments.
+        stops: Whether the forward ends with the last value matrix.
+
     Attributes:
         moments: So far, for each value matrix that saw a position with a weight.
         kept: So far, for each value matrix, part by part.
@@ -106,12 +117,15 @@ class MomentRecorder:
         lacks_room: Whether memory ran out when a second moment was to be begun.
     """
 
-    def __init__(self, matrices: Sequence[ValueMatrix], folds: int, dtype: torch.dtype | None) -> None:
+    def __init__(
+        self, matrices: Sequence[ValueMatrix], folds: int, dtype: torch.dtype | None, *, stops: bool = True
+    ) -> None:
         last = max(matrix.key.layer for matrix in matrices)
         self._last = {id(matrix.module) for matrix in matrices if matrix.key.layer == last}
         self._awaited = set(self._last)
         self._folds = folds
         self._dtype = dtype
+        self._stops = stops
         self._plan: Plan | None = None
         self._before: frozenset[Hashable] = frozenset()
         squares = sum(matrix.width**2 for matrix in matrices)
@@ -119,6 +133,10 @@ class MomentRecorder:
         self.lacks_room = False
         self.moments: dict[MatrixKey, Moment] = {}
         self.kept: dict[MatrixKey, list[Tokens]] = {}
+
+    def joined(self) -> dict[MatrixKey, Tokens]:
+        """What was kept of each value matrix, as one."""
+        return {key: Tokens.joined(parts) for key, parts in self.kept.items()}
 
     def expect(self, plan: Plan) -> None:
         """Announce the next forward."""
@@ -131,7 +149,7 @@ class MomentRecorder:
 
         Raises:
             UserError: The decoder sees another number of tokens than was announced.
-            StopForward: Everything in the last layer has been seen.
+            StopForward: Everything in the last layer has been seen, unless it was told to go on.
         """
         plan = self._plan
         if plan is None:
@@ -150,7 +168,7 @@ class MomentRecorder:
             if len(tokens[own]):
                 self._take(matrix.key, plan, coefficients, torch.arange(len(tokens))[own], tokens[own])
         self._awaited.discard(id(seen.matrices[0].module))
-        if not self._awaited:
+        if self._stops and not self._awaited:
             raise StopForward
 
     def _take(self, key: MatrixKey, plan: Plan, coefficients: Tensor, places: Tensor, tokens: Tensor) -> None:
@@ -244,10 +262,10 @@ def measure_moments(
     examples = examples or Examples()
     recorder = MomentRecorder(matrices, 1 + max(examples.folds) if examples.folds else 1, dtype)
     _run(model, batches, matrices, recorder, sources or Sources(), examples, progress)
-    _refuse_missed(matrices, recorder.moments)
+    refuse_missed(matrices, recorder.moments)
     moments = _added(recorder, matrices, execution_device(model))
     tokens = _gathered(recorder, matrices)
-    _refuse_not_finite(matrices, moments, tokens)
+    refuse_not_finite(matrices, moments, tokens)
     return moments, tokens
 
 
@@ -274,9 +292,9 @@ def measure_tokens(
     recorder = MomentRecorder(matrices, 1, None)
     answers = Sources(answer=1, prompt=0, image=0, first=0)
     _run(model, batches, matrices, recorder, answers, Examples(weights, keep=everyone), progress)
-    _refuse_missed(matrices, recorder.kept)
+    refuse_missed(matrices, recorder.kept)
     tokens = _gathered(recorder, matrices)
-    _refuse_not_finite(matrices, {}, tokens)
+    refuse_not_finite(matrices, {}, tokens)
     return tokens
 
 
@@ -371,27 +389,3 @@ def _gathered(recorder: MomentRecorder, matrices: Sequence[ValueMatrix]) -> dict
         if any(parts):
             whole[matrix.key] = Tokens.joined(part for share in parts for part in share)
     return whole
-
-
-def _refuse_missed(matrices: Sequence[ValueMatrix], reached: Iterable[MatrixKey]) -> None:
-    everywhere = set().union(*current().everyone(set(reached)))
-    missed = [matrix.name for matrix in matrices if matrix.key.expert is None and matrix.key not in everywhere]
-    if missed:
-        raise UserError(
-            "Some value matrices saw no token, so their coefficients are unknown.",
-            found=", ".join(missed[:5]) + (", ..." if len(missed) > 5 else ""),
-            do="check that labels hold the answer's token ids, or leave these layers out",
-        )
-
-
-def _refuse_not_finite(
-    matrices: Sequence[ValueMatrix], moments: Mapping[MatrixKey, Moment], tokens: Mapping[MatrixKey, Tokens]
-) -> None:
-    for matrix in matrices:
-        finite = True
-        if matrix.key in tokens:
-            finite &= bool(tokens[matrix.key].coefficients.isfinite().all())
-        if matrix.key in moments:
-            finite &= all(bool(fold.diagonal().isfinite().all()) for fold in moments[matrix.key].sums)
-        if not finite:
-            raise not_finite(matrix.name)

@@ -44,6 +44,45 @@ def on_input(layer: nn.Module, number: int, see: See) -> Handle:
     return InputHook(layer, number, see).put_on()
 
 
+class StatesArgument:
+    """Where, among the arguments of a decoder layer, the states are.
+
+    Args:
+        layer: From :func:`decoder_layers`.
+        number: Which one it is, for messages.
+    """
+
+    def __init__(self, layer: nn.Module, number: int) -> None:
+        names = list(inspect.signature(layer.forward).parameters)
+        self._place = names.index(USUAL_NAME) if USUAL_NAME in names else 0
+        self._name = names[self._place]
+        self._layer = type(layer).__name__
+        self._number = number
+
+    def find(self, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:
+        """The states: (rows, tokens, hidden).
+
+        Raises:
+            UserError: There is something else in their place.
+        """
+        states = inputs[self._place] if len(inputs) > self._place else named.get(self._name)
+        if not isinstance(states, Tensor) or states.ndim != 3 or not states.is_floating_point():
+            raise UserError(
+                f"Layer {self._number} of the decoder is not given hidden states of the shape (rows, tokens, hidden).",
+                found=f"{self._layer} gets {_described(states)} as {self._name}",
+                do="leave the layer out, or report the model's name and the version of transformers",
+            )
+        return states
+
+    def replaced(
+        self, inputs: tuple[Any, ...], named: Mapping[str, Any], states: Tensor | None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The same arguments with other states, or with None in their place."""
+        if len(inputs) > self._place:
+            return (*inputs[: self._place], states, *inputs[self._place + 1 :]), dict(named)
+        return inputs, {**named, self._name: states}
+
+
 class InputHook:
     """What :func:`on_input` puts on a layer, for those who take it off and put it on again.
 
@@ -53,10 +92,7 @@ class InputHook:
 
     def __init__(self, layer: nn.Module, number: int, see: See) -> None:
         self.layer = layer
-        names = list(inspect.signature(layer.forward).parameters)
-        self._place = names.index(USUAL_NAME) if USUAL_NAME in names else 0
-        self._name = names[self._place]
-        self._number = number
+        self._argument = StatesArgument(layer, number)
         self._see = see
 
     def put_on(self, *, first: bool = False) -> Handle:
@@ -64,23 +100,11 @@ class InputHook:
         return self.layer.register_forward_pre_hook(self, with_kwargs=True, prepend=first)
 
     def __call__(
-        self, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+        self, _: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Find the states among the arguments, and put others in their place."""
-        place, by_place = self._place, len(inputs) > self._place
-        states = inputs[place] if by_place else named.get(self._name)
-        if not isinstance(states, Tensor) or states.ndim != 3 or not states.is_floating_point():
-            raise UserError(
-                f"Layer {self._number} of the decoder is not given hidden states of the shape (rows, tokens, hidden).",
-                found=f"{type(layer).__name__} gets {_described(states)} as {self._name}",
-                do="leave the layer out, or report the model's name and the version of transformers",
-            )
-        changed = self._see(states)
-        if changed is None:
-            return None
-        if by_place:
-            return (*inputs[:place], changed, *inputs[place + 1 :]), named
-        return inputs, {**named, self._name: changed}
+        changed = self._see(self._argument.find(inputs, named))
+        return None if changed is None else self._argument.replaced(inputs, named, changed)
 
 
 def _described(value: Any) -> str:

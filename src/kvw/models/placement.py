@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import psutil
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from kvw.errors import UserError
@@ -57,6 +59,22 @@ def execution_device(model: PreTrainedModel) -> torch.device:
         if device is not None:
             return torch.device(device)
     return model.device
+
+
+def layer_device(layer: nn.Module) -> torch.device:
+    """Where one layer computes, also if its weights lie elsewhere between forwards."""
+    hooks = (getattr(module, "_hf_hook", None) for module in layer.modules())
+    devices = (getattr(hook, "execution_device", None) for hook in hooks)
+    found = next((device for device in devices if device is not None), None)
+    return torch.device(found) if found is not None else next(layer.parameters()).device
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that could be taken there now; on accelerators with what torch keeps in reserve."""
+    if device.type == "cpu":
+        return int(psutil.virtual_memory().available)
+    free, _ = torch.accelerator.get_memory_info(device)
+    return int(free + torch.accelerator.memory_reserved(device) - torch.accelerator.memory_allocated(device))
 
 
 def accelerators(model: PreTrainedModel) -> list[torch.device]:

@@ -296,13 +296,16 @@ def print_plan(plan: Plan) -> None:
 
 
 def _memory_rows(memory: MemoryPlan) -> dict[str, str]:
+    waiting = f"states {memory.states / 1e9:.3f} GB, what goes with them {memory.arguments / 1e9:.3f} GB"
+    less = "" if memory.states else "; --set path='layer by layer' takes less at a time"
     return {
         "path": memory.path,
+        **({"waiting in main memory": waiting} if memory.states else {}),
         "second moments": f"{memory.moments / 1e9:.3f} GB at a time, the largest {memory.largest_moment / 1e9:.3f} GB",
         "kept tokens": f"forget {memory.forget_tokens / 1e9:.3f} GB, retain {memory.null_tokens / 1e9:.3f} GB",
         "largest solve": f"{memory.largest_solve / 1e9:.3f} GB in float32, and if that is not good enough "
         f"{memory.largest_solve_again / 1e9:.3f} GB in float64",
-        "in all": f"{memory.largest / 1e9:.3f} GB beside model and batch; --set layers_per_pass=N takes less at a time",
+        "in all": f"{memory.largest / 1e9:.3f} GB beside model and batch{less}",
     }
 
 

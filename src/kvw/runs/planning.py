@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from transformers import PreTrainedModel
 
 from kvw.data import Prepared
-from kvw.measuring.engine import measure
+from kvw.measuring.engine import Batch, measure
 from kvw.measuring.examples import measure_examples
 from kvw.measuring.fitting import token_budget
 from kvw.measuring.labelled import LabelledBatches
+from kvw.measuring.layer_calls import NotWalkable
+from kvw.measuring.layerwise import Layers, WaitingSet
 from kvw.measuring.moments import measure_moments, measure_tokens
+from kvw.measuring.plans import Examples, everyone
+from kvw.measuring.prefixes import SharedBatch
 from kvw.methods.settings import KvwSettings
 from kvw.methods.subspace.labels import EverySoManyth
-from kvw.methods.subspace.memory import MemoryPlan, memory_plan
-from kvw.methods.subspace.method import matrices_in, passes
+from kvw.methods.subspace.memory import MemoryPlan, Waiting, memory_plan
+from kvw.methods.subspace.method import matrices_in, passes, passes_instead
+from kvw.methods.subspace.paths import chosen_path
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.families import find_value_matrices, select_layers
 from kvw.models.placement import execution_device
+from kvw.models.value_matrix import ValueMatrix
 from kvw.runs.loaded import Loaded
 from kvw.runs.unlearning import ForgetBatches, labels_of
 
@@ -60,30 +69,108 @@ def subspace_plan(
 ) -> MethodPlan:
     """Time the largest batch of both sets and one factorisation, and count bytes from shapes."""
     model = loaded.model
-    groups = passes(matrices_in(model, settings), settings)
+    matrices = matrices_in(model, settings)
+    groups, walk = passes(matrices, settings), None
     sets = {"forget": forget, "retain": retain}
     batches = {name: LabelledBatches(items, loaded.processor, model) for name, items in sets.items()}
-    longest = max(groups, key=lambda group: group[-1].key.layer)
-    one_retain = timed(lambda: measure_moments(model, [batches["retain"][0]], longest, sources=settings.sources))
-    one_forget = timed(lambda: measure_tokens(model, [batches["forget"][0]], longest))
-    widest = max((matrix for group in groups for matrix in group), key=lambda matrix: matrix.width)
+    if chosen_path(model, matrices, settings) == "layer by layer":
+        try:
+            walk = _walk(model, passes(matrices, settings, 1), batches, settings)
+            groups = passes(matrices, settings, 1)
+        except NotWalkable:
+            if settings.path is not None or settings.retain_rows is not None:
+                raise
+            groups = passes_instead(model, matrices, settings)
+    widest = max(matrices, key=lambda matrix: matrix.width)
     identity = torch.eye(widest.width, device=execution_device(model))
     one_solve = timed(lambda: torch.linalg.cholesky_ex(identity)) * DECOMPOSITIONS
-    solves = one_solve * sum(map(len, groups))
-    running = (one_retain * len(batches["retain"]) + one_forget * len(batches["forget"])) * len(groups)
+    running = walk.seconds if walk else _seconds_of_passes(model, groups, batches, settings)
 
     ordered = [retain[place] for place in batches["retain"].order]
     keep = EverySoManyth(labels_of([item.example for item in ordered]), settings.null_every)
     null = sum(len(item.answer_ids) for row, item in enumerate(ordered) if keep(row))
     memory = memory_plan(
         groups,
-        folds=3 if isinstance(settings.shrinkage, str) else 1,
+        folds=settings.folds,
         forget=sum(len(item.answer_ids) for item in forget),
         null=null,
         token_bytes=model.dtype.itemsize,
         sequential=settings.schedule == "sequential",
+        retain_rows=settings.retain_rows,
+        waiting=walk.waiting if walk else None,
     )
-    return MethodPlan(seconds={"weakening": running + solves}, memory=memory)
+    return MethodPlan(seconds={"weakening": running + one_solve * len(matrices)}, memory=memory)
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """What it takes to measure layer by layer."""
+
+    seconds: float
+    waiting: Waiting
+
+    def __add__(self, other: _Walk) -> _Walk:
+        states = self.waiting.states + other.waiting.states
+        arguments = self.waiting.arguments + other.waiting.arguments
+        return _Walk(self.seconds + other.seconds, Waiting(states, arguments))
+
+
+def _walk(
+    model: PreTrainedModel,
+    groups: Sequence[Sequence[ValueMatrix]],
+    batches: Mapping[str, LabelledBatches],
+    settings: SubspaceSettings,
+) -> _Walk:
+    """Let the largest batch of each set pass all layers.
+
+    Raises:
+        NotWalkable: The model's layers cannot be run by themselves.
+    """
+    layers = Layers(model, [matrix for group in groups for matrix in group])
+
+    def retain(some: Sequence[Batch | SharedBatch], rows: int) -> WaitingSet:
+        folds = [*[0] * (rows - 1), settings.folds - 1]
+        examples = Examples(folds=folds if settings.folds > 1 else None, keep=everyone)
+        return WaitingSet(layers, some, sources=settings.sources, examples=examples)
+
+    def forget(some: Sequence[Batch | SharedBatch], rows: int) -> WaitingSet:
+        return WaitingSet.of_tokens(layers, some)
+
+    passed = _passed(batches["forget"], forget, groups)
+    if settings.schedule == "sequential":  # each layer is measured first and passed when it has been weakened
+        passed = replace(passed, seconds=2 * passed.seconds)
+    return passed + _passed(batches["retain"], retain, groups)
+
+
+def _passed(
+    batches: LabelledBatches,
+    enter: Callable[[Sequence[Batch | SharedBatch], int], WaitingSet],
+    groups: Sequence[Sequence[ValueMatrix]],
+) -> _Walk:
+    sizes = batches.sizes
+    largest = max(range(len(sizes)), key=lambda index: sizes[index][0] * sizes[index][1] ** 2)
+    some, rows = [batches.unshared()[largest]], sizes[largest][0]
+    states, arguments = enter(some, rows).held_bytes
+
+    def run() -> None:
+        waiting = enter(some, rows)
+        for group in groups:
+            waiting.moments(group)
+
+    tokens = sum(map(math.prod, sizes))
+    return _Walk(timed(run) * len(sizes), Waiting(states * tokens // math.prod(sizes[largest]), arguments * len(sizes)))
+
+
+def _seconds_of_passes(
+    model: PreTrainedModel,
+    groups: Sequence[Sequence[ValueMatrix]],
+    batches: Mapping[str, LabelledBatches],
+    settings: SubspaceSettings,
+) -> float:
+    longest = max(groups, key=lambda group: group[-1].key.layer)
+    one_retain = timed(lambda: measure_moments(model, [batches["retain"][0]], longest, sources=settings.sources))
+    one_forget = timed(lambda: measure_tokens(model, [batches["forget"][0]], longest))
+    return (one_retain * len(batches["retain"]) + one_forget * len(batches["forget"])) * len(groups)
 
 
 def largest_batch(prepared: Sequence[Prepared], budget: int) -> list[Prepared]:

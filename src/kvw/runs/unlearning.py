@@ -161,6 +161,7 @@ def subspace_edit(
     forget_batches, forget_labels = _labelled(loaded, forget)
     retain_batches, retain_labels = _labelled(loaded, retain)
     certificates: list[Certificate] = []
+    warnings: list[str] = []
     edit = subspace(
         loaded.model,
         forget_batches,
@@ -169,10 +170,11 @@ def subspace_edit(
         forget_labels=forget_labels,
         retain_labels=retain_labels,
         on_matrix=certificates.append,
+        on_warning=warnings.append,
         progress=progress,
     )
     certificates = current().first(lambda: certificates)  # others are told nothing while the edit is made
-    return Unlearned(edit, tuple(certificates), tuple(separation_warnings(certificates)))
+    return Unlearned(edit, tuple(certificates), (*warnings, *separation_warnings(certificates)))
 
 
 def relative_edit(

@@ -11,7 +11,8 @@ from tests.families import build_family, family_batch
 
 import kvw
 from kvw.edits import LowRankEdit
-from kvw.measuring.moments import Examples, measure_moments, measure_tokens
+from kvw.measuring.moments import measure_moments, measure_tokens
+from kvw.measuring.plans import Examples
 from kvw.measuring.sources import Sources
 from kvw.methods.subspace.directions import Measurements, find_directions
 from kvw.methods.subspace.labels import EverySoManyth, Labels
@@ -246,7 +247,7 @@ def test_transposed_matrices_and_quantised_weights():
 
 def test_mistakes_are_named(llava):
     with pytest.raises(kvw.UserError, match="can be gone through again") as caught:
-        subspace(llava, iter(FORGET), RETAIN, SubspaceSettings(layers=(0, 1), schedule="sequential"))
+        subspace(llava, iter(FORGET), RETAIN, SubspaceSettings(layers=(0, 1), layers_per_pass=1))
     assert "forget batches" in str(caught.value)
     assert ranks(subspace(llava, iter(FORGET), iter(RETAIN)))
     with pytest.raises(kvw.UserError, match="more examples than facts"):

@@ -21,7 +21,7 @@ from kvw.methods.subspace.labels import EverySoManyth, EveryThirdView, Labels
 from kvw.methods.subspace.null import LeftOut, least_threshold, null_eigenvalues, threshold
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.shrinkage import floored_diagonal, ledoit_wolf, shrink
-from kvw.methods.subspace.solver import metric, solve, solve_reduced
+from kvw.methods.subspace.solver import metric, reduced_metric, solve, solve_reduced
 from kvw.methods.subspace.vectors import view_means
 
 
@@ -310,6 +310,22 @@ def test_spread_is_flat_for_a_form_and_peaked_for_a_person():
     columns = view_means(recorded, Labels(subjects=["x", "y", "z", "z"]))
     # z has two columns: what counts is the mean energy of a subject.
     assert_close(certificates.spread(filters, columns), torch.tensor([1, 1 / 3, 2 / 3, 1 / 3]).double())
+
+
+def test_a_reduced_metric_is_the_metric_of_the_same_rows():
+    data = layer(retain=24)
+    retain = data.retain / 24**0.5
+    for shrinkage in (0.1, 1.0):
+        full, reduced = metric(data.moment, shrinkage), reduced_metric(retain, shrinkage)
+        vectors = data.forget
+        assert_close(reduced.gram(vectors), full.gram(vectors), rtol=1e-8, atol=1e-8)
+        assert_close(reduced.inverse(vectors), torch.linalg.solve(full.moment, vectors), rtol=1e-7, atol=1e-8)
+        assert_close(reduced.moment @ vectors, full.moment @ vectors, rtol=1e-10, atol=1e-10)
+        assert_close(reduced.moment @ vectors[:, 0], full.moment @ vectors[:, 0], rtol=1e-10, atol=1e-10)
+        assert_close(reduced.moment.diagonal(), full.moment.diagonal(), rtol=1e-10, atol=1e-10)
+        assert reduced.output_energy(data.weight) == pytest.approx(full.output_energy(data.weight), rel=1e-10)
+        expected = float((data.weight @ full.moment @ data.weight.T).trace())
+        assert full.output_energy(data.weight) == pytest.approx(expected, rel=1e-10)
 
 
 def test_resistance_compares_with_the_fastest_direction():

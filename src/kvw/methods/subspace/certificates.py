@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from kvw.methods.subspace.solver import Metric
+from kvw.methods.subspace.solver import Metric, ReducedMetric, ReducedMoment
 from kvw.methods.subspace.vectors import Columns
 
 FLAT = 0.8
@@ -127,7 +127,7 @@ def spread(filters: Tensor, columns: Columns) -> Tensor:
     return means.sum(1).square() / (len(numbers) * means.square().sum(1))
 
 
-def resistance(filters: Tensor, moment: Tensor) -> Tensor:
+def resistance(filters: Tensor, moment: Tensor | ReducedMoment) -> Tensor:
     """R = lambda_max(C_r) |v|^2: how many times slower retraining on retain data restores a direction than its fastest.
 
     Directions with little retain energy have long filters and come back slowly. Derived for one linear layer by itself.
@@ -145,7 +145,7 @@ def resistance(filters: Tensor, moment: Tensor) -> Tensor:
     return float(vector.norm()) * filters.double().square().sum(0)
 
 
-def inseparable(found: Metric, columns: Columns, threshold: float) -> list[int]:
+def inseparable(found: Metric | ReducedMetric, columns: Columns, threshold: float) -> list[int]:
     """Which subjects have no direction above the threshold when they are taken alone.
 
     Those are not forgotten, most often because the retain set holds them too.
@@ -158,11 +158,11 @@ def inseparable(found: Metric, columns: Columns, threshold: float) -> list[int]:
     Returns:
         Their numbers, in the order in which subjects appear.
     """
-    whitened = found.whiten(columns.values).double()
+    gram = found.gram(columns.values)
     lost = []
     for number, subject in enumerate(dict.fromkeys(columns.subjects)):
-        own = whitened[:, [place for place, other in enumerate(columns.subjects) if other == subject]]
-        largest = torch.linalg.eigvalsh(own.T @ own)[-1]
+        own = torch.tensor([place for place, other in enumerate(columns.subjects) if other == subject])
+        largest = torch.linalg.eigvalsh(gram[own][:, own])[-1]
         if 0.5 * largest.log() <= threshold:
             lost.append(number)
     return lost

@@ -10,13 +10,14 @@ from torch import Tensor
 from kvw.edits.low_rank import Directions
 from kvw.errors import UserError
 from kvw.measuring.moments import Moment, Tokens
+from kvw.measuring.retain_rows import RetainRows
 from kvw.methods.subspace import certificates, gates
 from kvw.methods.subspace.certificates import Certificate
 from kvw.methods.subspace.cross_validation import cross_validated
 from kvw.methods.subspace.labels import EveryThirdView, Labels
 from kvw.methods.subspace.null import LeftOut, least_threshold, null_eigenvalues, threshold
 from kvw.methods.subspace.settings import SubspaceSettings
-from kvw.methods.subspace.solver import Metric, Modes, metric, solve
+from kvw.methods.subspace.solver import Metric, Modes, ReducedMetric, metric, reduced_metric, solve
 from kvw.methods.subspace.vectors import Columns, view_means
 from kvw.models.value_matrix import MatrixKey
 
@@ -27,14 +28,14 @@ class Measurements:
 
     Args:
         key: Which one.
-        moment: Of the retain set.
+        moment: Of the retain set; or rows that stand for it.
         forget: Tokens of the forget set.
         null: Tokens of the retain examples that the threshold is measured with; None if there are none.
         weight: W with knowledge vectors as columns: (hidden, width); None if it is quantised.
     """
 
     key: MatrixKey
-    moment: Moment
+    moment: Moment | RetainRows
     forget: Tokens
     null: Tokens | None
     weight: Tensor | None
@@ -57,14 +58,14 @@ def find_directions(
     fitted, held_out = split_views(measured.forget, forget)
     columns = view_means(fitted, forget)
     checked = view_means(held_out, forget) if held_out is not None else None
-    found = metric(measured.moment.mean, _shrinkage(measured, columns, checked, settings))
+    found = _retain_metric(measured, columns, checked, settings)
     modes = solve(found, columns.values)
     left_out = null = null_tokens = None
     if measured.null is not None:
         null_tokens = _thinned(measured.null, retain, 2 * len(columns.weights))
         null = view_means(null_tokens, retain)
-        shares = null_tokens.weights / float(measured.moment.masses.sum())
-        left_out = LeftOut.of(found, null_tokens.coefficients.T.to(found.factor), shares)
+        shares = measured.moment.shares_of(null_tokens)
+        left_out = LeftOut.of(found, null_tokens.coefficients.T.to(modes.filters), shares)
     least = least_threshold(found.shrinkage, measured.moment.shares["answer"])
     tau = _threshold(settings, least, left_out, null, len(columns.weights))
     honest = None
@@ -113,10 +114,23 @@ def _thinned(tokens: Tokens, labels: Labels, columns: int) -> Tokens:
     return tokens.chosen(torch.tensor([labels.fact(row) in kept for row in tokens.rows.tolist()]))
 
 
-def _shrinkage(measured: Measurements, columns: Columns, checked: Columns | None, settings: SubspaceSettings) -> float:
+def _retain_metric(
+    measured: Measurements, columns: Columns, checked: Columns | None, settings: SubspaceSettings
+) -> Metric | ReducedMetric:
+    if isinstance(measured.moment, RetainRows):
+        if isinstance(settings.shrinkage, str):
+            raise ValueError("a sample of retain rows has no folds")
+        device = measured.forget.coefficients.device if measured.weight is None else measured.weight.device
+        return reduced_metric(measured.moment.vectors.to(device), settings.shrinkage)
+    return metric(measured.moment.mean, _shrinkage(measured, measured.moment, columns, checked, settings))
+
+
+def _shrinkage(
+    measured: Measurements, moment: Moment, columns: Columns, checked: Columns | None, settings: SubspaceSettings
+) -> float:
     if not isinstance(settings.shrinkage, str):
         return settings.shrinkage
-    folds = measured.moment.folds
+    folds = moment.folds
     if measured.weight is None or checked is None or len(folds) < 2:
         lacks = "a second group of retain subjects" if checked is not None else "three views of every forget fact"
         raise UserError(
@@ -149,7 +163,7 @@ def _retain_energies(modes: Modes, left_out: LeftOut | None, null: Tokens | None
 
 def _certificate(
     measured: Measurements,
-    found: Metric,
+    found: Metric | ReducedMetric,
     columns: Columns,
     modes: Modes,
     log_gates: Tensor,
@@ -162,9 +176,9 @@ def _certificate(
     distortion = relative = None
     bounds: dict[str, float] = {}
     if measured.weight is not None:
-        weight = measured.weight.to(found.moment)
+        weight = measured.weight.to(modes.patterns.device)
         distortion = certificates.distortion(weight, modes.patterns, settings.strength * log_gates)
-        relative = distortion / float(((weight @ found.moment) * weight).sum())
+        relative = distortion / found.output_energy(weight)
         bounds = certificates.source_bounds(relative, measured.moment.shares, found.shrinkage)
     return Certificate(
         key=str(measured.key),

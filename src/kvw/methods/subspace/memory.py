@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,7 +13,7 @@ SINGLE, DOUBLE = 4, 8
 
 
 class MemoryPlan(BaseModel):
-    """Bytes beyond the model and a batch. Moments and the solve lie on the devices of the layers, tokens on the CPU."""
+    """Bytes beyond the model and a batch. Moments and the solve lie where the layers compute, the rest on the CPU."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -21,49 +22,83 @@ class MemoryPlan(BaseModel):
     passes: int
     """How often each set runs through the model."""
     largest_moment: int
-    """One second moment of the widest value matrix, float32."""
+    """One second moment of the widest value matrix, float32; or the rows that stand for it, in the model's dtype."""
     moments: int
     """All second moments of a pass, with their folds."""
     forget_tokens: int
     """Forget coefficients of a pass, in the model's dtype."""
     null_tokens: int
     """Retain coefficients of a pass that the threshold is measured with, in the model's dtype."""
+    states: int
+    """Hidden states of both sets that wait for the next layer, in the model's dtype; 0 in passes of the whole model."""
+    arguments: int
+    """At most: what layers are called with beside states, and weights of tokens. That of the largest batch of each set,
+    times batches; 0 in passes of the whole model."""
     largest_solve: int
-    """C, S and its factor of the widest value matrix, float32."""
+    """C, S and its factor of the widest value matrix, float32; with rows what Woodbury's identity takes, float64."""
     largest_solve_again: int
     """The same in float64, which is what it takes where float32 is not good enough."""
 
     @property
     def largest(self) -> int:
         """The most of it at one time, as long as float32 is good enough."""
-        return self.moments + self.forget_tokens + self.null_tokens + self.largest_solve
+        waiting = self.states + self.arguments
+        return waiting + self.moments + self.forget_tokens + self.null_tokens + self.largest_solve
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Bytes that wait for the next layer: see :class:`MemoryPlan`."""
+
+    states: int
+    arguments: int
 
 
 def memory_plan(
-    groups: Sequence[Sequence[ValueMatrix]], *, folds: int, forget: int, null: int, token_bytes: int, sequential: bool
+    groups: Sequence[Sequence[ValueMatrix]],
+    *,
+    folds: int,
+    forget: int,
+    null: int,
+    token_bytes: int,
+    sequential: bool,
+    retain_rows: int | None = None,
+    waiting: Waiting | None = None,
 ) -> MemoryPlan:
     """Plan the memory of a run.
 
     Args:
-        groups: The value matrices of each pass, from :func:`kvw.methods.subspace.method.passes`.
+        groups: The value matrices that are measured together, from :func:`kvw.methods.subspace.method.passes`.
         folds: Folds of the retain set: 3 for cross-validation, else 1.
         forget: Answer tokens of the forget set.
         null: Answer tokens of the retain examples that measure the threshold.
         token_bytes: Bytes of a coefficient in the model's dtype.
-        sequential: Whether layers before are weakened in later passes.
+        sequential: Whether the forget set is measured with the layers before weakened.
+        retain_rows: How many rows stand for a second moment; None for full ones.
+        waiting: What waits between layers, layer by layer; None for the path of the whole model.
     """
-    squares = [sum(matrix.width**2 for matrix in group) for group in groups]
+
+    def moment(width: int) -> int:
+        if retain_rows is None:
+            return width**2 * SINGLE * folds
+        return (retain_rows + 1) * width * token_bytes
+
     widths = max(sum(matrix.width for matrix in group) for group in groups)
     widest = max(matrix.width for group in groups for matrix in group)
     layers = max(len({matrix.key.layer for matrix in group}) for group in groups)
     order = "sequential, forget set on what is weakened so far" if sequential else "joint, all on the original model"
+    kind = "full second moments" if retain_rows is None else f"{retain_rows} rows for each second moment"
+    reduced = 2 * (retain_rows or 0) * (widest + (retain_rows or 0)) * DOUBLE
+    way = f"up to {layers} layers in each of {len(groups)} passes" if waiting is None else "layer by layer"
     return MemoryPlan(
-        path=f"{order}; full second moments, up to {layers} layers in each of {len(groups)} passes",
-        passes=len(groups),
-        largest_moment=widest**2 * SINGLE,
-        moments=max(squares) * SINGLE * folds,
+        path=f"{order}; {kind}, {way}",
+        passes=len(groups) if waiting is None else 1,
+        largest_moment=moment(widest) // folds,
+        moments=max(sum(moment(matrix.width) for matrix in group) for group in groups),
         forget_tokens=forget * widths * token_bytes,
         null_tokens=null * widths * token_bytes,
-        largest_solve=3 * widest**2 * SINGLE,
-        largest_solve_again=2 * widest**2 * DOUBLE,
+        states=waiting.states if waiting else 0,
+        arguments=waiting.arguments if waiting else 0,
+        largest_solve=3 * widest**2 * SINGLE if retain_rows is None else reduced,
+        largest_solve_again=2 * widest**2 * DOUBLE if retain_rows is None else reduced,
     )

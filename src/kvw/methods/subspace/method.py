@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
@@ -14,12 +14,16 @@ from kvw.edits.edit import EditMetadata
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.errors import UserError
 from kvw.measuring.engine import Batch
+from kvw.measuring.layer_calls import NotWalkable
+from kvw.measuring.layerwise import Layers, WaitingSet
 from kvw.measuring.moments import Moment, Tokens, measure_moments, measure_tokens
 from kvw.measuring.plans import Examples
 from kvw.measuring.prefixes import SharedBatch
+from kvw.measuring.retain_rows import RetainRows
 from kvw.methods.subspace.certificates import Certificate
 from kvw.methods.subspace.directions import Measurements, find_directions
 from kvw.methods.subspace.labels import EverySoManyth, Labels
+from kvw.methods.subspace.paths import chosen_path, layers_that_fit
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.families import find_value_matrices, select_layers
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
@@ -28,6 +32,8 @@ from kvw.progress import Progress
 
 UNLABELLED = Labels()
 Found = TypeVar("Found")
+Measured = Callable[[ValueMatrix], Measurements | None]
+"""What a value matrix saw, None for an expert that saw too little; to be asked once for each."""
 
 
 def subspace(
@@ -39,6 +45,7 @@ def subspace(
     forget_labels: Labels = UNLABELLED,
     retain_labels: Labels = UNLABELLED,
     on_matrix: Callable[[Certificate], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> LowRankEdit:
     """Find the directions that carry the forget set and not the retain set, and how much to weaken each.
@@ -51,13 +58,14 @@ def subspace(
     Args:
         model: A loaded model of a known family.
         forget: Batches, see :data:`~kvw.measuring.engine.Batch`; must be iterable again if there are several passes
-            (``layers_per_pass``, or the sequential schedule). :class:`~kvw.measuring.labelled.LabelledBatches` makes
-            them from examples, and runs what several questions about one image share once.
+            over the whole model. :class:`~kvw.measuring.labelled.LabelledBatches` makes them from examples, and runs
+            what several questions about one image share once.
         retain: The same of the retain set. Ask it in the form in which the forget set is asked.
         settings: See :class:`~kvw.methods.subspace.settings.SubspaceSettings`.
         forget_labels: Facts and subjects of the forget examples. With facts, what all views of one share is weakened.
         retain_labels: The same of the retain examples. With subjects, all of them count the same.
         on_matrix: Gets what was found for each value matrix.
+        on_warning: Gets told if another path is taken than would have been best.
         progress: Called with batches done in the current pass and their total (0 if unknown).
 
     Returns:
@@ -68,18 +76,17 @@ def subspace(
     """
     settings = settings or SubspaceSettings()
     matrices = matrices_in(model, settings)
-    groups = passes(matrices, settings)
-    if len(groups) > 1:
-        check_repeatable({"forget": forget, "retain": retain})
     data = _Data(model, forget, retain, forget_labels, retain_labels, progress)
     directions: dict[MatrixKey, Directions] = {}
     left_alone = []
-    for group in groups:
-        for matrix, found in _solved(data, group, directions, settings, on_matrix):
+    for group, measured in _everything(data, matrices, directions, settings, on_warning):
+        for matrix, found in _solved(data, group, measured, settings):
             if found is None:
                 left_alone.append(str(matrix.key))
-            else:
-                directions[matrix.key] = found
+                continue
+            directions[matrix.key], certificate = found
+            if on_matrix and current().is_first:
+                on_matrix(certificate)
     values = asdict(settings) | {"layers": (matrices[0].key.layer, matrices[-1].key.layer)}
     metadata = EditMetadata(method="subspace", settings=values, left_alone=tuple(left_alone))
     return LowRankEdit(directions, settings.strength, metadata)
@@ -96,27 +103,18 @@ class _Data:
 
 
 def _solved(
-    data: _Data,
-    group: Sequence[ValueMatrix],
-    directions: dict[MatrixKey, Directions],
-    settings: SubspaceSettings,
-    on_matrix: Callable[[Certificate], None] | None,
-) -> list[tuple[ValueMatrix, Directions | None]]:
+    data: _Data, group: Sequence[ValueMatrix], measured: Measured, settings: SubspaceSettings
+) -> list[tuple[ValueMatrix, tuple[Directions, Certificate] | None]]:
     """What is found at every value matrix of a group, the same in all processes."""
-    measured = _measured(data, group, directions, settings)
 
     def solve(matrix: ValueMatrix) -> tuple[Directions, Certificate] | None:
-        measurements = measured(matrix)
-        if measurements is None:
+        seen = measured(matrix)
+        if seen is None:
             return None
-        found, certificate = find_directions(measurements, settings, data.forget_labels, data.retain_labels)
+        found, certificate = find_directions(seen, settings, data.forget_labels, data.retain_labels)
         return found.to(torch.device("cpu")), certificate
 
-    solved = dealt(group, solve)
-    for _, result in solved:
-        if result is not None and on_matrix and current().is_first:
-            on_matrix(result[1])
-    return [(matrix, None if result is None else result[0]) for matrix, result in solved]
+    return dealt(group, solve)
 
 
 def dealt(group: Sequence[ValueMatrix], solve: Callable[[ValueMatrix], Found]) -> list[tuple[ValueMatrix, Found]]:
@@ -126,11 +124,68 @@ def dealt(group: Sequence[ValueMatrix], solve: Callable[[ValueMatrix], Found]) -
     return list(zip(group, processes.first(lambda: found), strict=True))
 
 
+def _everything(
+    data: _Data,
+    matrices: Sequence[ValueMatrix],
+    directions: dict[MatrixKey, Directions],
+    settings: SubspaceSettings,
+    on_warning: Callable[[str], None] | None,
+) -> Iterator[tuple[Sequence[ValueMatrix], Measured]]:
+    """What value matrices saw, group by group, on one path or the other; ``directions`` are those found so far."""
+    groups = passes(matrices, settings)
+    if chosen_path(data.model, matrices, settings) == "layer by layer":
+        try:
+            sets = _waiting(data, matrices, settings)
+        except NotWalkable as error:
+            if settings.path is not None or settings.retain_rows is not None:
+                raise
+            groups = passes_instead(data.model, matrices, settings)
+            if on_warning:
+                on_warning(f"Measured in {len(groups)} passes over the whole model, not layer by layer: {error.found}.")
+        else:
+            yield from _layer_by_layer(data, sets, matrices, directions, settings)
+            return
+    if len(groups) > 1:
+        check_repeatable({"forget": data.forget, "retain": data.retain})
+    for group in groups:
+        yield group, _measured(data, group, directions, settings)
+
+
+def _waiting(data: _Data, matrices: Sequence[ValueMatrix], settings: SubspaceSettings) -> tuple[WaitingSet, WaitingSet]:
+    """The retain and the forget set before the first layer."""
+    layers = Layers(data.model, matrices)
+    examples = _retained(data.retain_labels, settings)
+    retain = WaitingSet(layers, data.retain, sources=settings.sources, examples=examples, progress=data.progress)
+    weights = data.forget_labels.weights()
+    return retain, WaitingSet.of_tokens(layers, data.forget, weights=weights, progress=data.progress)
+
+
+def _layer_by_layer(
+    data: _Data,
+    sets: tuple[WaitingSet, WaitingSet],
+    matrices: Sequence[ValueMatrix],
+    directions: dict[MatrixKey, Directions],
+    settings: SubspaceSettings,
+) -> Iterator[tuple[Sequence[ValueMatrix], Measured]]:
+    """Measure one layer after the other; sequentially, the forget set passes each when it has been weakened."""
+    retain, forget = sets
+    joint = settings.schedule == "joint"
+    groups = passes(matrices, settings, 1)
+    for group in groups:
+        rows = settings.retain_rows
+        moments, null = retain.moments(group) if rows is None else retain.rows(group, rows)
+        tokens = forget.tokens(group, onwards=joint)
+        yield group, _handed_out(moments, tokens, null, settings)
+        if not joint and group is not groups[-1]:
+            own = {matrix.key: directions[matrix.key] for matrix in group if matrix.key in directions}
+            with _weakened_so_far(data.model, own, settings):
+                forget.go_on()
+
+
 def _measured(
     data: _Data, group: Sequence[ValueMatrix], directions: dict[MatrixKey, Directions], settings: SubspaceSettings
-) -> Callable[[ValueMatrix], Measurements | None]:
-    """Run both sets. What comes back gives what a value matrix saw, once, so that its moment can be let go of; in each
-    process for the value matrices that are dealt to it."""
+) -> Measured:
+    """Run both sets over the whole model; in each process for the value matrices that are dealt to it."""
     moments, null = measure_moments(
         data.model,
         data.retain,
@@ -142,6 +197,16 @@ def _measured(
     with _weakened_so_far(data.model, directions, settings):
         weights = data.forget_labels.weights()
         tokens = measure_tokens(data.model, data.forget, group, weights=weights, progress=data.progress)
+    return _handed_out(moments, tokens, null, settings)
+
+
+def _handed_out(
+    moments: dict[MatrixKey, Moment] | dict[MatrixKey, RetainRows],
+    tokens: dict[MatrixKey, Tokens],
+    null: dict[MatrixKey, Tokens],
+    settings: SubspaceSettings,
+) -> Measured:
+    """What was measured, given away one value matrix at a time, so that its moment can be let go of."""
 
     def measured(matrix: ValueMatrix) -> Measurements | None:
         moment, forget, others = moments.pop(matrix.key, None), tokens.pop(matrix.key, None), null.pop(matrix.key, None)
@@ -170,12 +235,21 @@ def matrices_in(model: PreTrainedModel, settings: Range) -> list[ValueMatrix]:
     return matrices if settings.layers is None else select_layers(matrices, settings.layers)
 
 
-def passes(matrices: Sequence[ValueMatrix], settings: Range) -> list[list[ValueMatrix]]:
-    """The value matrices that are measured together, whole layers each."""
+def passes(matrices: Sequence[ValueMatrix], settings: Range, size: int | None = None) -> list[list[ValueMatrix]]:
+    """The value matrices that are measured together, whole layers each; ``size`` layers if it is given."""
     layers = sorted({matrix.key.layer for matrix in matrices})
-    size = settings.layers_at_once or len(layers)
+    size = size or settings.layers_at_once or len(layers)
     chunks = [set(layers[start : start + size]) for start in range(0, len(layers), size)]
     return [[matrix for matrix in matrices if matrix.key.layer in chunk] for chunk in chunks]
+
+
+def passes_instead(
+    model: PreTrainedModel, matrices: Sequence[ValueMatrix], settings: SubspaceSettings
+) -> list[list[ValueMatrix]]:
+    """The passes over a whole model whose layers cannot be run by themselves: as few as free memory allows."""
+    if settings.schedule == "sequential":
+        return passes(matrices, settings)
+    return passes(matrices, settings, layers_that_fit(model, matrices, settings))
 
 
 def _retained(labels: Labels, settings: SubspaceSettings) -> Examples:
@@ -192,7 +266,7 @@ def _weakened_so_far(
 
 
 def measurements(
-    matrix: ValueMatrix, moment: Moment | None, forget: Tokens | None, null: Tokens | None, min_tokens: int
+    matrix: ValueMatrix, moment: Moment | RetainRows | None, forget: Tokens | None, null: Tokens | None, min_tokens: int
 ) -> Measurements | None:
     """What was measured at a value matrix; None for an expert that saw fewer than ``min_tokens`` in either set."""
     if moment is None or forget is None:

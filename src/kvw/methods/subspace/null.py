@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kvw.methods.subspace.solver import Metric
+from kvw.methods.subspace.solver import Metric, ReducedMetric
 from kvw.methods.subspace.vectors import Columns
 
 
@@ -33,7 +33,7 @@ class LeftOut:
     masses: Tensor
 
     @classmethod
-    def of(cls, found: Metric, tokens: Tensor, shares: Tensor) -> LeftOut:
+    def of(cls, found: Metric | ReducedMetric, tokens: Tensor, shares: Tensor) -> LeftOut:
         """Leave tokens out of a metric.
 
         The diagonal that S was shrunk towards keeps them: a part rho of a small share.
@@ -43,8 +43,8 @@ class LeftOut:
             tokens: T: (width, tokens).
             shares: Weight of each token's outer product in C: (tokens,); 0 if it is not in it.
         """
-        whitened = found.whiten(tokens).double()
-        return cls(whitened.T @ whitened, (1 - found.shrinkage) * shares.to(whitened))
+        gram = found.gram(tokens)
+        return cls(gram, (1 - found.shrinkage) * shares.to(gram))
 
     def without(self) -> Tensor:
         """T^T S_0^-1 T: (tokens, tokens), float64."""

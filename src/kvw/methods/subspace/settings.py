@@ -11,6 +11,7 @@ from kvw.measuring.sources import Sources
 
 Gate = Literal["exponential", "wiener", "thresholded wiener", "hard"]
 Schedule = Literal["joint", "sequential"]
+Path = Literal["whole model", "layer by layer"]
 Shrinkage = float | Literal["cross-validated"]
 
 
@@ -37,8 +38,16 @@ class SubspaceSettings:
         schedule: ``joint`` measures everything on the original model; ``sequential`` measures the forget set of each
             group of layers with the layers before it already weakened. The retain set is always measured on the
             original model.
-        layers_per_pass: So many layers are measured in one pass over the data; fewer need less memory and more
-            passes. None: all of them (joint) or one (sequential).
+        path: How the layers are measured. ``whole model`` runs batches through the model, for all layers at once or in
+            several passes. ``layer by layer`` lets the states of all examples wait in main memory and runs one layer at
+            a time over them: each runs once, and only its own second moments exist. None: layer by layer if the
+            schedule is sequential, or if the second moments of all layers do not fit into free memory; and the whole
+            model after all, with a warning, if its layers cannot be run by themselves.
+        layers_per_pass: On the path of the whole model so many layers are measured in one pass over the data; fewer
+            need less memory and more passes. None: all of them (joint) or one (sequential).
+        retain_rows: Keep at most so many coefficient rows of the retain set for each value matrix, sampled by weight,
+            and solve from them without any width x width matrix: for very wide FFNs and many experts. Layer by layer
+            only. With fewer rows than knowledge vectors, what must stay is known less well. None: full second moments.
         null_every: Of every so many-th retain fact (example, if facts are not given) every second view measures the
             threshold. Its answer tokens are kept in memory until the layer is solved.
         sources: Which positions of the retain set count how much.
@@ -60,7 +69,9 @@ class SubspaceSettings:
     rank: int = 64
     strength: float = 1.0
     schedule: Schedule = "joint"
+    path: Path | None = None
     layers_per_pass: int | None = None
+    retain_rows: int | None = None
     null_every: int = 3
     sources: Sources = field(default_factory=Sources)
     min_tokens: int = 16
@@ -75,10 +86,23 @@ class SubspaceSettings:
                 raise UserError(f"{name} must be a whole number of at least 1.", found=repr(value))
         if self.layers_per_pass is not None and self.layers_per_pass < 1:
             raise UserError("layers_per_pass must be at least 1.", found=repr(self.layers_per_pass))
-        for name, choices in (("gate", get_args(Gate)), ("schedule", get_args(Schedule))):
+        if self.layers_per_pass is not None and self.path == "layer by layer":
+            raise UserError(
+                "layers_per_pass is for the path of the whole model.",
+                found=f"layers_per_pass {self.layers_per_pass} with path 'layer by layer'",
+                do="leave one of them out",
+            )
+        self._check_rows()
+        for name, choices in (
+            ("gate", get_args(Gate)),
+            ("schedule", get_args(Schedule)),
+            ("path", (None, *get_args(Path))),
+        ):
             if getattr(self, name) not in choices:
                 raise UserError(
-                    f"There is no such {name}.", found=repr(getattr(self, name)), do=f"use one of: {', '.join(choices)}"
+                    f"There is no such {name}.",
+                    found=repr(getattr(self, name)),
+                    do=f"use one of: {', '.join(map(str, choices))}",
                 )
         self._check_ranges()
 
@@ -86,6 +110,30 @@ class SubspaceSettings:
     def layers_at_once(self) -> int | None:
         """How many layers are measured in one pass; None for all."""
         return self.layers_per_pass or (1 if self.schedule == "sequential" else None)
+
+    def _check_rows(self) -> None:
+        rows = self.retain_rows
+        if rows is None:
+            return
+        if not isinstance(rows, int) or rows < 1:
+            raise UserError("retain_rows must be a whole number of at least 1.", found=repr(rows))
+        if isinstance(self.shrinkage, str) or self.shrinkage <= 0:
+            raise UserError(
+                "A sample of retain rows needs a shrinkage above 0, given as a number.",
+                found=f"retain_rows {rows} with shrinkage {self.shrinkage}",
+                do="0.1 is a fair start",
+            )
+        if self.path == "whole model" or self.layers_per_pass is not None:
+            raise UserError(
+                "retain_rows is for the path layer by layer.",
+                found=f"retain_rows {rows} with path {self.path}, layers_per_pass {self.layers_per_pass}",
+                do="leave one of them out",
+            )
+
+    @property
+    def folds(self) -> int:
+        """Groups of subjects for which second moments are taken apart: 3 for cross-validation, else 1."""
+        return 3 if isinstance(self.shrinkage, str) else 1
 
     def _check_ranges(self) -> None:
         if isinstance(self.shrinkage, str):

@@ -62,6 +62,100 @@ class Metric:
         found: Tensor = torch.linalg.solve_triangular(self.factor, vectors.to(self.factor), upper=False)
         return found
 
+    def gram(self, vectors: Tensor) -> Tensor:
+        """F^T S^-1 F: (n, n), float64."""
+        whitened = self.whiten(vectors).double()
+        return whitened.T @ whitened
+
+    def output_energy(self, weight: Tensor) -> float:
+        """E_S |W m|^2 = tr(W S W^T), with knowledge vectors as the columns of W: (hidden, width)."""
+        weight = weight.to(self.moment)
+        return float(((weight @ self.moment) * weight).sum())
+
+
+@dataclass(frozen=True)
+class ReducedMoment:
+    """S = (1 - rho) R R^T + E with a diagonal E, never written out.
+
+    Args:
+        vectors: R: (width, m), float64.
+        share: 1 - rho.
+        fixed: E: (width,), float64.
+    """
+
+    vectors: Tensor
+    share: float
+    fixed: Tensor
+
+    def __matmul__(self, others: Tensor) -> Tensor:
+        """S times a vector (width,) or vectors (width, n)."""
+        fixed = self.fixed if others.ndim == 1 else self.fixed[:, None]
+        found: Tensor = self.share * (self.vectors @ (self.vectors.T @ others)) + fixed * others
+        return found
+
+    def diagonal(self) -> Tensor:
+        """(width,), float64."""
+        return self.share * self.vectors.square().sum(1) + self.fixed
+
+
+@dataclass(frozen=True)
+class ReducedMetric:
+    """The retain moment S from retain vectors, inverted by Woodbury's identity in their space. In float64.
+
+    Args:
+        moment: S = (1 - shrinkage) C + shrinkage diag(C) with C = R R^T.
+        factor: Cholesky factor of R^T E^-1 R + I / (1 - shrinkage): (m, m); None with a shrinkage of 1.
+        shrinkage: The rho in it.
+    """
+
+    moment: ReducedMoment
+    factor: Tensor | None
+    shrinkage: float
+
+    def inverse(self, vectors: Tensor) -> Tensor:
+        """S^-1 F: (width, n)."""
+        retain, fixed = self.moment.vectors, self.moment.fixed[:, None]
+        scaled = vectors.to(fixed) / fixed
+        if self.factor is None:
+            return scaled
+        return scaled - (retain / fixed) @ torch.cholesky_solve(retain.T @ scaled, self.factor)
+
+    def gram(self, vectors: Tensor) -> Tensor:
+        """F^T S^-1 F: (n, n), float64."""
+        found = vectors.to(self.moment.fixed).T @ self.inverse(vectors)
+        return (found + found.T) / 2
+
+    def output_energy(self, weight: Tensor) -> float:
+        """E_S |W m|^2 = tr(W S W^T), with knowledge vectors as the columns of W: (hidden, width)."""
+        weight = weight.to(self.moment.fixed)
+        sampled = (weight @ self.moment.vectors).square().sum()
+        return float(self.moment.share * sampled + (weight.square() * self.moment.fixed).sum())
+
+
+def reduced_metric(retain: Tensor, shrinkage: float) -> ReducedMetric:
+    """Shrink the moment of a few retain vectors without forming it.
+
+    Args:
+        retain: R, scaled so that R R^T is the retain moment: (width, m), in any floating dtype.
+        shrinkage: rho, above 0: the diagonal is what makes S invertible.
+
+    Raises:
+        ValueError: The shrinkage is 0.
+    """
+    if shrinkage <= 0:
+        raise ValueError("fewer retain vectors than knowledge vectors need a shrinkage above 0")
+    retain = retain.double()
+    energies = retain.square().sum(1)
+    # Like shrink(): what dead neurons lack is added before mixing.
+    diagonal = floored_diagonal(energies)
+    fixed = (1 - shrinkage) * (diagonal - energies) + shrinkage * diagonal
+    moment = ReducedMoment(retain, 1 - shrinkage, fixed)
+    if shrinkage == 1:
+        return ReducedMetric(moment, None, 1.0)
+    inner = retain.T @ (retain / fixed[:, None])
+    inner.diagonal().add_(1 / (1 - shrinkage))
+    return ReducedMetric(moment, torch.linalg.cholesky(inner), shrinkage)
+
 
 def metric(moment: Tensor, shrinkage: float) -> Metric:
     """Shrink a retain moment and factorise it.
@@ -90,16 +184,18 @@ def metric(moment: Tensor, shrinkage: float) -> Metric:
             )
 
 
-def solve(found: Metric, vectors: Tensor) -> Modes:
+def solve(found: Metric | ReducedMetric, vectors: Tensor) -> Modes:
     """All directions with lambda above rounding.
 
     Args:
-        found: From :func:`metric`.
+        found: From :func:`metric` or :func:`reduced_metric`.
         vectors: F with C_f = F F^T: (width, n), in any floating dtype.
 
     Returns:
         The modes in the dtype of the metric, or in float64 where float32 was not good enough (U = S V to 0.001).
     """
+    if isinstance(found, ReducedMetric):
+        return _modes(found.gram(vectors), vectors.to(found.moment.fixed), found.inverse(vectors))
     modes = _from_whitened(found, vectors)
     error = (found.moment @ modes.filters - modes.patterns).norm()
     if found.factor.dtype != torch.float64 and error > TOLERANCE * modes.patterns.norm():
@@ -121,21 +217,7 @@ def solve_reduced(retain: Tensor, vectors: Tensor, shrinkage: float) -> Modes:
     Raises:
         ValueError: The shrinkage is 0.
     """
-    if shrinkage <= 0:
-        raise ValueError("fewer retain vectors than knowledge vectors need a shrinkage above 0")
-    retain, vectors = retain.double(), vectors.double()
-    energies = retain.square().sum(1)
-    # Like shrink(): what dead neurons lack is added before mixing.
-    diagonal = floored_diagonal(energies)
-    fixed = ((1 - shrinkage) * (diagonal - energies) + shrinkage * diagonal)[:, None]
-    inner = retain.T @ (retain / fixed)
-    if shrinkage < 1:
-        inner += torch.eye(len(inner), dtype=inner.dtype, device=inner.device) / (1 - shrinkage)
-        scaled = vectors / fixed
-        solved = scaled - (retain / fixed) @ torch.linalg.solve(inner, retain.T @ scaled)
-    else:
-        solved = vectors / fixed
-    return _modes(vectors.T @ solved, vectors, solved)
+    return solve(reduced_metric(retain, shrinkage), vectors)
 
 
 def _from_whitened(found: Metric, vectors: Tensor) -> Modes:

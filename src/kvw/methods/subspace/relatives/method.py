@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from kvw.edits.edit import EditMetadata
 from kvw.edits.gates import GateEdit
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.measuring.engine import Batch
-from kvw.measuring.moments import Tokens, measure_moments, measure_tokens
+from kvw.measuring.moments import Moment, Tokens, measure_moments, measure_tokens
 from kvw.measuring.plans import Examples
 from kvw.measuring.prefixes import SharedBatch
 from kvw.methods.subspace.directions import Measurements
@@ -25,6 +24,9 @@ from kvw.methods.subspace.relatives.settings import RelativeSettings, RmsKvwSett
 from kvw.methods.subspace.vectors import view_means
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.progress import Progress
+
+Moments = dict[MatrixKey, Moment]
+Kept = dict[MatrixKey, Tokens]
 
 
 def relative(
@@ -72,12 +74,12 @@ def relative(
         )
         tokens = measure_tokens(model, forget, group, weights=forget_labels.weights(), progress=progress)
 
-        def solve(matrix: ValueMatrix, moments: Any = moments, tokens: Any = tokens) -> Directions | Tensor | None:
+        def solve(matrix: ValueMatrix, moments: Moments = moments, tokens: Kept = tokens) -> Directions | Tensor | None:
             moment, vectors = moments.pop(matrix.key, None), tokens.pop(matrix.key, None)
             measured = measurements(matrix, moment, vectors, None, settings.min_tokens)
-            if measured is None:
+            if measured is None or moment is None:
                 return None
-            given = _given(measured, settings, forget_labels)
+            given = _given(measured, moment, settings, forget_labels)
             if isinstance(settings, RmsKvwSettings):
                 return rms_log_gates(given, settings)
             return Directions(*FORMULAS[type(settings)](given, settings)).to(torch.device("cpu"))
@@ -114,8 +116,8 @@ def token_vectors(tokens: Tokens, device: torch.device) -> Tensor:
     return found
 
 
-def _given(measured: Measurements, settings: RelativeSettings, labels: Labels) -> Given:
-    moment = measured.moment.mean.double()
+def _given(measured: Measurements, retain: Moment, settings: RelativeSettings, labels: Labels) -> Given:
+    moment = retain.mean.double()
     if settings.by_fact:
         vectors = view_means(measured.forget, labels).values.to(moment)
     else:
