@@ -23,7 +23,7 @@ def measure(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Measure the mean coefficients of all layers on a data set, for use as kvw erase --retain OUT."""
+    """Measure the mean coefficients of all layers on a data set, for use as kvw erase --method kvw --retain OUT."""
     checkpoint = find_model(model, value_matrices)
 
     from kvw.cli.console import ConsoleReporter

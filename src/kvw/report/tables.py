@@ -183,7 +183,8 @@ def print_statistics(summary: StatisticsSummary, out: Path) -> None:
         )
     console = _console()
     console.print(table)
-    console.print(f"Statistics written to {out}. Use them with: kvw erase MODEL --forget FILE --retain {out} --out DIR")
+    use = f"kvw erase MODEL --method kvw --forget FILE --retain {out} --out DIR"
+    console.print(f"Statistics written to {out}. Use them with: {use}")
 
 
 def print_structure(structure: Structure) -> None:
