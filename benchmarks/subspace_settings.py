@@ -119,7 +119,7 @@ class Bench:
         retain, kept = self.batches("retain", "retain also" in name or "both also" in name)
         if "tokens" in name:
             labels = Labels(None, labels.subjects)
-        settings = SubspaceSettings(**{"layers": (0, 5), **values})
+        settings = SubspaceSettings(**{"layers": (0, 5), "honest": 1.5, **values})
         edit = subspace(self._model, forget, retain, settings, forget_labels=labels, retain_labels=kept)
         with edit.attach(self._model):
             return self.original()

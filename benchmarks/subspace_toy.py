@@ -138,7 +138,7 @@ def main() -> None:
             for gamma in GAMMAS:
                 show_edit(f"KVW one-shot, gamma {gamma:g}", one_shot(*statistics, gamma=gamma, steps=144))
             for name, values in SETTINGS.items():
-                settings = SubspaceSettings(layers=layers, **values)
+                settings = SubspaceSettings(**{"layers": layers, "honest": 1.5, **values})
                 labels = {"forget_labels": forget_labels, "retain_labels": retain_labels}
                 show_edit(name, subspace(model, forget, retain, settings, **labels))
         show("*gold model*", load_model(find_model("toy:gold")))

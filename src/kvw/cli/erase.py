@@ -19,6 +19,21 @@ from kvw.cli.options import (
     print_json,
 )
 
+Forget = Annotated[
+    list[Path],
+    Parameter(
+        negative="",
+        help="JSONL, CSV or Parquet file, or an image folder with metadata.{jsonl,csv,parquet}. Repeatable: give "
+        "the files of earlier requests beside a further one.",
+    ),
+]
+Retain = Annotated[
+    Path | None,
+    Parameter(
+        help="Like --forget, or for kvw a statistics file (.safetensors) from kvw measure. Examples about subjects of "
+        "the forget set are left out."
+    ),
+]
 DEFAULTS = MethodOptions()
 LOAD_DEFAULTS = LoadOptions()
 
@@ -26,21 +41,8 @@ LOAD_DEFAULTS = LoadOptions()
 def erase(
     model: Model,
     *,
-    forget: Annotated[
-        list[Path],
-        Parameter(
-            negative="",
-            help="JSONL, CSV or Parquet file, or an image folder with metadata.{jsonl,csv,parquet}. Repeatable: give "
-            "the files of earlier requests beside a further one.",
-        ),
-    ],
-    retain: Annotated[
-        Path | None,
-        Parameter(
-            help="Like --forget, or a statistics file (.safetensors) from kvw measure. Examples about subjects of the "
-            "forget set are left out."
-        ),
-    ] = None,
+    forget: Forget,
+    retain: Retain = None,
     out: Annotated[Path, Parameter(help="Run directory to write.")],
     options: MethodOptions = DEFAULTS,
     load: LoadOptions = LOAD_DEFAULTS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 import torch
@@ -24,9 +24,6 @@ from kvw.methods.subspace.relatives.settings import RelativeSettings, RmsKvwSett
 from kvw.methods.subspace.vectors import view_means
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.progress import Progress
-
-Moments = dict[MatrixKey, Moment]
-Kept = dict[MatrixKey, Tokens]
 
 
 def relative(
@@ -64,38 +61,46 @@ def relative(
     groups = passes(matrices, settings)
     if len(groups) > 1:
         check_repeatable({"forget": forget, "retain": retain})
-    directions: dict[MatrixKey, Directions] = {}
-    gates: dict[MatrixKey, Tensor] = {}
-    left_alone = []
+    found: dict[MatrixKey, Directions | Tensor | None] = {}
     for group in groups:
-        examples = Examples(retain_labels.weights())
         moments, _ = measure_moments(
-            model, retain, group, sources=settings.sources, examples=examples, progress=progress
+            model,
+            retain,
+            group,
+            sources=settings.sources,
+            examples=Examples(retain_labels.weights()),
+            progress=progress,
         )
         tokens = measure_tokens(model, forget, group, weights=forget_labels.weights(), progress=progress)
-
-        def solve(matrix: ValueMatrix, moments: Moments = moments, tokens: Kept = tokens) -> Directions | Tensor | None:
-            moment, vectors = moments.pop(matrix.key, None), tokens.pop(matrix.key, None)
-            measured = measurements(matrix, moment, vectors, None, settings.min_tokens)
-            if measured is None or moment is None:
-                return None
-            given = _given(measured, moment, settings, forget_labels)
-            if isinstance(settings, RmsKvwSettings):
-                return rms_log_gates(given, settings)
-            return Directions(*FORMULAS[type(settings)](given, settings)).to(torch.device("cpu"))
-
-        for matrix, found in dealt(group, solve):
-            if found is None:
-                left_alone.append(str(matrix.key))
-            elif isinstance(found, Directions):
-                directions[matrix.key] = found
-            else:
-                gates[matrix.key] = found
+        found |= _solved(group, moments, tokens, settings, forget_labels)
     values = asdict(settings) | {"layers": (matrices[0].key.layer, matrices[-1].key.layer)}
-    metadata = EditMetadata(method=settings.name, settings=values, left_alone=tuple(left_alone))
+    left_alone = tuple(str(key) for key, result in found.items() if result is None)
+    metadata = EditMetadata(method=settings.name, settings=values, left_alone=left_alone)
     if isinstance(settings, RmsKvwSettings):
-        return GateEdit(gates, metadata)
-    return LowRankEdit(directions, metadata=metadata)
+        return GateEdit({key: gates for key, gates in found.items() if isinstance(gates, Tensor)}, metadata)
+    return LowRankEdit({key: one for key, one in found.items() if isinstance(one, Directions)}, metadata=metadata)
+
+
+def _solved(
+    group: Sequence[ValueMatrix],
+    moments: dict[MatrixKey, Moment],
+    tokens: dict[MatrixKey, Tokens],
+    settings: RelativeSettings,
+    forget_labels: Labels,
+) -> dict[MatrixKey, Directions | Tensor | None]:
+    """What becomes of each value matrix: directions, or log-gates; None for an expert that saw too little."""
+
+    def solve(matrix: ValueMatrix) -> Directions | Tensor | None:
+        moment, vectors = moments.pop(matrix.key, None), tokens.pop(matrix.key, None)
+        measured = measurements(matrix, moment, vectors, None, settings.min_tokens)
+        if measured is None or moment is None:
+            return None
+        given = _given(measured, moment, settings, forget_labels)
+        if isinstance(settings, RmsKvwSettings):
+            return rms_log_gates(given, settings)
+        return Directions(*FORMULAS[type(settings)](given, settings)).to(torch.device("cpu"))
+
+    return {matrix.key: result for matrix, result in dealt(group, solve)}
 
 
 def token_vectors(tokens: Tokens, device: torch.device) -> Tensor:
