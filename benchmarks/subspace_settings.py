@@ -51,7 +51,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         f"Wiener, layers {first}:{last}": {**WIENER, "layers": (first, last)}
         for first, last in ((0, 1), (0, 2), (0, 3), (1, 3), (2, 5), (3, 5))
     },
-    "Wiener, no honest check": {**WIENER, "honest": 0.0},
+    **{f"Wiener, no honest check, mu {mu:g}": {**WIENER, "honest": 0.0, "mu": mu} for mu in (0.3, 1.0, 3.0, 10.0)},
     "Wiener, small gates stay": {**WIENER, "smallest_gate": 0.0},
     "Wiener, answers alone in S": {**WIENER, "sources": Sources(1, 0, 0, 0)},
     "Wiener, more prompt in S": {**WIENER, "sources": Sources(0.3, 0.4, 0.2, 0.1)},
