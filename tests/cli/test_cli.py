@@ -47,8 +47,9 @@ def run(*arguments):
 
 
 def erase(saved, *more, family="llava", out="run"):
-    common = ("--method", "kvw", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--out", out)
-    common = common[:6] if "--out" in more else common
+    common = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--out", out)
+    common = common[:4] if "--out" in more else common
+    common += () if "--method" in more else ("--method", "kvw")
     short = () if "--max-new-tokens" in more else ("--max-new-tokens", 3)
     return run("erase", saved[family], *common, *short, *more)
 

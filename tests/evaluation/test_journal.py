@@ -236,7 +236,8 @@ def test_only_the_same_model_edit_data_and_settings_go_on(people, saved, generat
     arguments = ("evaluate", saved["llava"], "--data", "people.jsonl", "--max-new-tokens")
     assert run(*arguments, 3) == 0
     assert sum(generated) == 8
-    erase = ("erase", saved["llava"], "--forget", "people.jsonl", "--no-retain-contrast", "--max-new-tokens", 1)
+    kvw = ("--method", "kvw", "--no-retain-contrast")
+    erase = ("erase", saved["llava"], "--forget", "people.jsonl", *kvw, "--max-new-tokens", 1)
     assert run(*erase, "--gamma", 1, "--out", "one") == 0
     assert run(*erase, "--gamma", 2, "--out", "two") == 0
     for again, more in (
@@ -265,7 +266,7 @@ def test_only_the_same_model_edit_data_and_settings_go_on(people, saved, generat
 
 def test_the_original_and_the_edited_model_do_not_share_answers(people, saved, generated):
     arguments = ("--forget", "people.jsonl", "--no-retain-contrast", "--max-new-tokens", 1, "--out", "run")
-    assert run("erase", saved["llava"], *arguments, "--gamma", 3) == 0
+    assert run("erase", saved["llava"], "--method", "kvw", *arguments, "--gamma", 3) == 0
     edit = kvw.load_edit(people / "run" / "edit.safetensors")
     checkpoint = kvw.find_checkpoint(str(saved["llava"]))
     first, second = (

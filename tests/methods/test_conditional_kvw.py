@@ -112,11 +112,12 @@ def test_a_recipe_and_the_command_line_know_it(saved, tmp_path):
     assert get_method("conditional-kvw").hooks_alone
     assert build_settings("conditional-kvw", {"layers": "1:3"}).layers == (1, 3)
     assert len(combinations("conditional-kvw", {"gamma": [0.1, 0.2], "threshold": [0.3, 0.5]})) == 4
-    questions = tmp_path / "questions.jsonl"
-    rows = [{"question": example.question, "answer": example.answer} for example in examples(6, 0)]
-    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = [tmp_path / "forget.jsonl", tmp_path / "retain.jsonl"]
+    for number, file in enumerate(files):
+        rows = [{"question": example.question, "answer": example.answer} for example in examples(6, number)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     request = kvw.EraseRequest(
-        find_checkpoint(str(saved["llava"])), questions, questions, tmp_path / "run", "conditional-kvw", device="cpu"
+        find_checkpoint(str(saved["llava"])), *files, tmp_path / "run", "conditional-kvw", device="cpu"
     )
     record = kvw.erase(request)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"edit.safetensors", "run.json", "samples.jsonl"}

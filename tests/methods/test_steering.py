@@ -30,7 +30,7 @@ from kvw.models.layer_inputs import decoder_layers
 from kvw.models.loading import find_checkpoint
 from kvw.report.gate_plot import plot_gates
 from kvw.report.tables import what_changed
-from kvw.runs.apply import apply, warn_if_other_weights
+from kvw.runs.apply import apply, check_weights
 from kvw.runs.edits import summarise
 from kvw.runs.loaded import Loaded
 from kvw.runs.unlearning import unlearn
@@ -370,10 +370,10 @@ def test_an_edit_of_a_checkpoint_knows_its_weights(saved, tmp_path):
     assert (edit.metadata.model_fingerprint, edit.metadata.forget_count) == (loaded.fingerprint, 4)
     assert [layer.key for layer in summarise(edit).layers] == ["layer.1", "layer.2", "layer.3"]
     told = Told()
-    warn_if_other_weights(edit, loaded.fingerprint, told)
+    check_weights(edit, loaded.fingerprint, told)
     assert told.warnings == []
-    warn_if_other_weights(edit, "0" * 64, told)
-    assert "other weights" in told.warnings[0]
+    with pytest.raises(kvw.UserError, match=f"(?s)hidden states.*{loaded.fingerprint[:12]}, here {'0' * 12}"):
+        check_weights(edit, "0" * 64, told)
     with pytest.raises(kvw.UserError, match="there are no weights"):
         apply(edit, loaded.checkpoint, tmp_path / "out", told)
     assert not (tmp_path / "out").exists()
@@ -383,12 +383,11 @@ def test_an_edit_of_a_checkpoint_knows_its_weights(saved, tmp_path):
 
 
 def test_erase_writes_the_edit_and_no_model(saved, tmp_path):
-    questions = tmp_path / "questions.jsonl"
-    rows = [{"question": example.question, "answer": example.answer} for example in examples(6, 0)]
-    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    request = kvw.EraseRequest(
-        find_checkpoint(str(saved["llava"])), questions, questions, tmp_path / "run", "steering", device="cpu"
-    )
+    files = [tmp_path / "forget.jsonl", tmp_path / "retain.jsonl"]
+    for number, file in enumerate(files):
+        rows = [{"question": example.question, "answer": example.answer} for example in examples(6, number)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    request = kvw.EraseRequest(find_checkpoint(str(saved["llava"])), *files, tmp_path / "run", "steering", device="cpu")
     record = kvw.erase(request)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"edit.safetensors", "run.json", "samples.jsonl"}
     assert kvw.load_edit(tmp_path / "run" / "edit.safetensors").kind == "steering"

@@ -292,6 +292,7 @@ def erased(saved, folder):
         forget=folder / "forget.jsonl",
         retain=folder / "retain.jsonl",
         out=folder / "run",
+        method="kvw",
         max_new_tokens=2,
     )
     return rows, kvw.erase(request)

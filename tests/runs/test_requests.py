@@ -185,7 +185,8 @@ def test_a_retain_set_of_those_who_ask_is_refused(requests, saved, capsys):
 def test_statistics_of_the_forget_set_are_refused(requests, saved, capsys):
     measured = ("--data", "joined.jsonl", "--out", "joined.safetensors")
     assert run("measure", saved["llava"], *measured) == 0
-    common = ("--forget", "tuesday.jsonl", "--retain", "joined.safetensors", "--out", "run", "--max-new-tokens", 1)
+    common = ("--method", "kvw", "--forget", "tuesday.jsonl", "--retain", "joined.safetensors", "--out", "run")
+    common += ("--max-new-tokens", 1)
     assert run("erase", saved["llava"], *common, "--forget", "monday.jsonl") == 2
     assert "The retain statistics were measured on the forget set." in capsys.readouterr().err
     assert run("erase", saved["llava"], *common, "--no-model") == 0, "whom other statistics are of cannot be told"

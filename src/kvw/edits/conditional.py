@@ -66,6 +66,7 @@ class ConditionalGateEdit(Edit):
     """
 
     kind = "conditional gates"
+    reads_states = True
 
     def __init__(self, gates: GateEdit, condition: Condition, metadata: EditMetadata | None = None) -> None:
         super().__init__(metadata or gates.metadata)

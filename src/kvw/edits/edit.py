@@ -88,6 +88,8 @@ class Edit(ABC):
     """A change of a model, mostly of its value matrices, that can be attached, folded in, saved and loaded."""
 
     kind: ClassVar[str]
+    reads_states: ClassVar[bool] = False
+    """Whether it goes by hidden states, so that it means nothing on other weights than those it was made on."""
     kinds: ClassVar[dict[str, type[Edit]]] = {}
 
     def __init__(self, metadata: EditMetadata | None = None) -> None:

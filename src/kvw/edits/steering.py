@@ -64,6 +64,7 @@ class SteeringEdit(Edit):
     """
 
     kind = "steering"
+    reads_states = True
 
     def __init__(
         self,

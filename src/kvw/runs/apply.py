@@ -82,7 +82,7 @@ def apply(
     check_disk_space(checkpoint.folder, out, without=[*shared, *finished])
     known = {path.name: found for path in files if (found := remembered_digest(path)) is not None}
     if all_known := len(known) == len(files):
-        warn_if_other_weights(edit, combined_digest(known), reporter)
+        check_weights(edit, combined_digest(known), reporter)
     with resumable_directory(out, job, force=force) as partial:
         _tell(partial, out, reporter)
         start = time.perf_counter()
@@ -93,7 +93,7 @@ def apply(
     for path, file in zip(files, written, strict=True):
         remember_digest(path, file.source_digest)
     if not all_known:
-        warn_if_other_weights(edit, combined_digest({file.name: file.source_digest for file in written}), reporter)
+        check_weights(edit, combined_digest({file.name: file.source_digest for file in written}), reporter)
     copied = sum(file.size for file in written if file.way == "copy" and file.name not in finished)
     return Applied(written, copied, seconds)
 
@@ -117,8 +117,12 @@ def scores_beside(edit_file: Path, edit: Edit, reporter: Reporter) -> dict[str, 
     return record.splits if same else {}
 
 
-def warn_if_other_weights(edit: Edit, fingerprint: str, reporter: Reporter) -> None:
-    """Say so if an edit was made on weights other than those it is used with; an inverse has to be."""
+def check_weights(edit: Edit, fingerprint: str, reporter: Reporter) -> None:
+    """Say so if an edit was made on weights other than those it is used with; an inverse has to be.
+
+    Raises:
+        UserError: It was, and it acts on hidden states, which other weights make differently.
+    """
     made_on = edit.metadata.model_fingerprint
     if edit.metadata.method == "invert":
         if made_on == fingerprint:
@@ -127,6 +131,13 @@ def warn_if_other_weights(edit: Edit, fingerprint: str, reporter: Reporter) -> N
                 "stronger here what the edit would have weakened."
             )
     elif made_on and made_on != fingerprint:
+        if edit.reads_states:
+            raise UserError(
+                "This edit goes by the hidden states of the model that it was made on.",
+                found=f"made on {edit.metadata.base_model or 'a model'} with weights {made_on[:12]}, "
+                f"here {fingerprint[:12]}",
+                do="use that model, or make the edit again on this one",
+            )
         reporter.warn(
             f"This edit was made on {edit.metadata.base_model} with other weights "
             f"({made_on[:12]}, here {fingerprint[:12]}): perhaps these have an edit in them already."

@@ -11,7 +11,7 @@ from kvw.evaluation import generate_answers
 from kvw.models.loading import Checkpoint
 from kvw.models.quantised import Quantise
 from kvw.progress import Reporter
-from kvw.runs.apply import warn_if_other_weights
+from kvw.runs.apply import check_weights
 from kvw.runs.loaded import Loaded
 
 
@@ -47,7 +47,7 @@ class Conversation:
         self._max_new_tokens = max_new_tokens
         if edit is not None:
             edit.check_model(self._loaded.model)
-            warn_if_other_weights(edit, self._loaded.fingerprint, reporter)
+            check_weights(edit, self._loaded.fingerprint, reporter)
 
     def answer(self, question: str) -> dict[str, str]:
         """Answers by ``original`` and, with an edit, ``unlearned``; earlier questions are not remembered.

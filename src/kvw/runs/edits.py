@@ -20,7 +20,7 @@ from kvw.models.loading import Checkpoint, skeleton
 from kvw.models.stored import locate
 from kvw.models.value_matrix import ValueMatrix
 from kvw.progress import Reporter
-from kvw.runs.apply import warn_if_other_weights
+from kvw.runs.apply import check_weights
 
 EDIT_SUFFIX = ".safetensors"
 
@@ -77,7 +77,7 @@ def export(
     if form == "ia3":
         adapters.export_ia3(edit, model, out, base_model_name=checkpoint.name, force=force)
         return
-    warn_if_other_weights(edit, weights_digest(checkpoint.folder), reporter)
+    check_weights(edit, weights_digest(checkpoint.folder), reporter)
     weights = _stored_weights(model, checkpoint.folder)
     adapters.export_lora(edit, model, out, base_model_name=checkpoint.name, weights=weights, force=force)
 

@@ -21,7 +21,7 @@ from kvw.models.placement import execution_device
 from kvw.models.quantised import Quantise
 from kvw.processes import current
 from kvw.progress import Reporter
-from kvw.runs.apply import warn_if_other_weights
+from kvw.runs.apply import check_weights
 from kvw.runs.costs import Stopwatch
 from kvw.runs.loaded import Loaded
 from kvw.runs.samples import sample_lines
@@ -58,7 +58,7 @@ def evaluate(
         loaded = Loaded.load(checkpoint, device, quantise=quantise)
         loaded.agree(splits[data.stem])
     if edit is not None:
-        warn_if_other_weights(edit, loaded.fingerprint, reporter)
+        check_weights(edit, loaded.fingerprint, reporter)
 
     def scored(title: str, attached: Edit | None) -> Evaluation:
         fingerprint = _fingerprint(loaded, splits[data.stem], attached, max_new_tokens)
