@@ -193,7 +193,7 @@ def print_structure(structure: Structure) -> None:
     rows = {
         "model": structure.model,
         "family": f"{structure.model_type} with a {structure.decoder_type} decoder",
-        "layers": f"{structure.layers}, by default --layers {first}:{last}",
+        "layers": f"{structure.layers}, all by default; of kvw {first}:{last}",
         "value matrices": "\n".join(map(_described, structure.value_matrices)),
         "left alone": "\n".join(structure.left_alone) or "nothing else narrows its input",
     }
