@@ -33,35 +33,41 @@ from kvw.toy.world import LONGEST_ANSWER
 
 FORGOTTEN = ("forget", "forget_new_photos", "forget_new_phrasings", "forget_text")
 KEPT = ("retain", "retain_text", "unused", "unused_new_photos", "unused_text", "general")
-WIENER: dict[str, Any] = {"gate": "wiener", "mu": 3.0}
-THRESHOLDED: dict[str, Any] = {"gate": "thresholded wiener", "quantile": 0.5}
 SETTINGS: dict[str, dict[str, Any]] = {
+    **{f"mu {mu:g}": {"mu": mu} for mu in (0.1, 0.2, 0.3, 0.5, 1.0, 3.0)},
+    **{f"FFNs alone, mu {mu:g}": {"matrices": "ffn", "mu": mu} for mu in (0.3, 0.5, 1.0, 3.0, 10.0)},
+    **{f"attention alone, mu {mu:g}": {"matrices": "attention", "mu": mu} for mu in (0.3, 1.0, 3.0)},
     "exponential, 90 % null": {"gate": "exponential"},
-    **{f"Wiener, mu {mu:g}": {**WIENER, "mu": mu} for mu in (1.0, 3.0, 10.0, 30.0)},
-    **{f"thresholded Wiener, median null, mu {mu:g}": {**THRESHOLDED, "mu": mu} for mu in (3.0, 30.0, 300.0)},
+    "exponential, median null": {"gate": "exponential", "quantile": 0.5},
     **{
-        f"thresholded Wiener, least tau, mu {mu:g}": {**THRESHOLDED, "quantile": 1e-6, "mu": mu}
-        for mu in (1.0, 3.0, 10.0)
+        f"thresholded Wiener, median null, mu {mu:g}": {"gate": "thresholded wiener", "quantile": 0.5, "mu": mu}
+        for mu in (1.0, 10.0)
+    },
+    **{
+        f"thresholded Wiener, least tau, mu {mu:g}": {"gate": "thresholded wiener", "quantile": 1e-6, "mu": mu}
+        for mu in (0.5, 1.0)
     },
     "hard, median null": {"gate": "hard", "quantile": 0.5},
-    "hard, tau 0": {"gate": "hard", "threshold": 0.0},
-    **{f"Wiener, rho {rho:g}": {**WIENER, "shrinkage": rho} for rho in (0.03, 0.3)},
-    **{f"Wiener, rank {rank}": {**WIENER, "rank": rank} for rank in (8, 16, 32)},
+    **{f"rho {rho:g}": {"shrinkage": rho} for rho in (0.03, 0.3)},
+    "rho cross-validated": {"shrinkage": "cross-validated"},
+    **{f"rank {rank}": {"rank": rank} for rank in (8, 16, 32)},
     **{
-        f"Wiener, layers {first}:{last}": {**WIENER, "layers": (first, last)}
-        for first, last in ((0, 1), (0, 2), (0, 3), (1, 3), (2, 5), (3, 5))
+        f"layers {first}:{last}": {"layers": (first, last)}
+        for first, last in ((0, 1), (0, 2), (0, 3), (1, 3), (1, 5), (2, 5), (3, 5))
     },
-    **{f"Wiener, no honest check, mu {mu:g}": {**WIENER, "honest": 0.0, "mu": mu} for mu in (0.3, 1.0, 3.0, 10.0)},
-    "Wiener, small gates stay": {**WIENER, "smallest_gate": 0.0},
-    "Wiener, answers alone in S": {**WIENER, "sources": Sources(1, 0, 0, 0)},
-    "Wiener, more prompt in S": {**WIENER, "sources": Sources(0.3, 0.4, 0.2, 0.1)},
-    "Wiener, more image in S": {**WIENER, "sources": Sources(0.3, 0.15, 0.45, 0.1)},
+    "sequential": {"schedule": "sequential"},
+    "honest 1.5": {"honest": 1.5},
+    "small gates stay": {"smallest_gate": 0.0},
+    "answers alone in S": {"sources": Sources(1, 0, 0, 0)},
+    "more prompt in S": {"sources": Sources(0.3, 0.4, 0.2, 0.1)},
+    "more image in S": {"sources": Sources(0.3, 0.15, 0.45, 0.1)},
 }
+"""What differs from the defaults."""
 DATA = (
-    "Wiener, tokens instead of means",
-    "Wiener, forget also by name",
-    "Wiener, retain also by name",
-    "Wiener, both also by name",
+    "tokens instead of means",
+    "forget also by name",
+    "retain also by name",
+    "both also by name",
 )
 
 
@@ -119,8 +125,9 @@ class Bench:
         retain, kept = self.batches("retain", "retain also" in name or "both also" in name)
         if "tokens" in name:
             labels = Labels(None, labels.subjects)
-        settings = SubspaceSettings(**{"layers": (0, 5), "honest": 1.5, **values})
-        edit = subspace(self._model, forget, retain, settings, forget_labels=labels, retain_labels=kept)
+        edit = subspace(
+            self._model, forget, retain, SubspaceSettings(**values), forget_labels=labels, retain_labels=kept
+        )
         with edit.attach(self._model):
             return self.original()
 
@@ -159,7 +166,7 @@ def main() -> None:
         print(f"| {name} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |", flush=True)
 
     show("original", [draw.original() for draw in draws])
-    tried = SETTINGS | dict.fromkeys(DATA, WIENER)
+    tried = SETTINGS | {name: {} for name in DATA}
     for name, values in tried.items():
         if not arguments.only or any(word in name for word in arguments.only):
             show(name, [draw.scores(name, values) for draw in draws])

@@ -43,18 +43,8 @@ from kvw.toy.world import LONGEST_ANSWER
 
 GAMMAS = (0.05, 0.1, 0.2, 0.4, 1.6)
 SETTINGS: dict[str, dict[str, Any]] = {
-    **{
-        f"exponential, {name}, strength {strength:g}": {
-            "gate": "exponential",
-            "quantile": quantile,
-            "strength": strength,
-        }
-        for name, quantile in (("90 % null", 0.9), ("median null", 0.5))
-        for strength in (1.0, 4.0, 16.0)
-    },
-    **{f"Wiener, mu {mu:g}": {"gate": "wiener", "mu": mu} for mu in (0.1, 0.3, 1.0, 3.0, 10.0)},
-    "Wiener, mu 1, sequential": {"gate": "wiener", "schedule": "sequential"},
-    "Wiener, mu 1, cross-validated": {"gate": "wiener", "shrinkage": "cross-validated"},
+    **{f"FFNs alone, mu {mu:g}": {"matrices": "ffn", "mu": mu} for mu in (0.3, 1.0, 3.0, 10.0)},
+    **{f"FFNs and attention, mu {mu:g}": {"mu": mu} for mu in (0.1, 0.2, 0.3, 0.5, 1.0, 3.0)},
 }
 COLUMNS = (
     "forget",
@@ -138,7 +128,7 @@ def main() -> None:
             for gamma in GAMMAS:
                 show_edit(f"KVW one-shot, gamma {gamma:g}", one_shot(*statistics, gamma=gamma, steps=144))
             for name, values in SETTINGS.items():
-                settings = SubspaceSettings(**{"layers": layers, "honest": 1.5, **values})
+                settings = SubspaceSettings(**{"layers": layers, **values})
                 labels = {"forget_labels": forget_labels, "retain_labels": retain_labels}
                 show_edit(name, subspace(model, forget, retain, settings, **labels))
         show("*gold model*", load_model(find_model("toy:gold")))

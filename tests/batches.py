@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kvw.models.families import find_value_matrices
+from kvw.models.parts import Part
 from kvw.models.value_matrix import MatrixKey
 
 
@@ -39,9 +40,9 @@ def joined(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([batch[name] for batch in grown]) for name in grown[0]}
 
 
-def weights(model: PreTrainedModel) -> dict[MatrixKey, Tensor]:
-    """Copies of all value matrices."""
-    return {matrix.key: matrix.module.weight.detach().clone() for matrix in find_value_matrices(model)}
+def weights(model: PreTrainedModel, part: Part = "ffn") -> dict[MatrixKey, Tensor]:
+    """Copies of all value matrices of a kind."""
+    return {matrix.key: matrix.module.weight.detach().clone() for matrix in find_value_matrices(model, part)}
 
 
 def logits(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:

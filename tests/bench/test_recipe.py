@@ -152,6 +152,8 @@ def test_several_settings_are_several_runs(tmp_path):
         ("[models]", "[modles]", ["no key 'modles'", "did you mean 'models'"]),
         ("vanilla =", "vanila =", ["no key 'vanila'", "[models]", "did you mean 'vanilla'"]),
         ('name = "kvw"', 'name = "kwv"', ["no method 'kwv'", "did you mean 'kvw'"]),
+        ('name = "kvw"', 'name = "kvw"\nlabel = "gold"', ["two things are called 'gold'"]),
+        ('name = "kvw"', 'name = "kvw"\nlabel = "a/b"', ["method.0.label cannot be used"]),
         ("gamma =", "gama =", ["no setting 'gama'", "did you mean 'gamma'"]),
         ("[0.1, 0.2]", "[0.1, -1.0]", ["gamma must be a positive number"]),
         ("[0.1, 0.2]", "[]", ["lists no value"]),

@@ -15,6 +15,7 @@ from kvw.bench.recipe import BenchmarkPart, EvaluationPart, read_recipe
 from kvw.bench.results import read_results
 from kvw.cli import main
 from kvw.data.benchmarks import Protocol
+from kvw.edits import load_edit
 from kvw.evaluation import Journal, generation
 
 pytestmark = pytest.mark.thorough
@@ -135,6 +136,16 @@ def test_the_numbers_are_those_of_the_models(tmp_path):
     assert rows["forget", "seen"]["subspace"].mean < rows["forget", "seen"]["vanilla"].mean
     record = json.loads(next((tmp_path / "out" / "records").glob("kvw*")).read_text())
     assert sum(record["outcomes"]["forget/text"].values()) == 4
+
+
+def test_a_method_stands_beside_a_variant_of_itself(tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(TOY + '[[method]]\nname = "subspace"\nlabel = "subspace-ffn"\nmatrices = "ffn"\n')
+    assert bench(recipe, tmp_path / "out") == 0
+    assert {"subspace", "subspace-ffn"} < set(read_results(tmp_path / "out").rows[0].cells)
+    edits = {path.name.rpartition("-")[0]: load_edit(path) for path in (tmp_path / "out" / "edits").glob("subspace*")}
+    assert any(key.attention for key in edits["subspace"].widths)
+    assert not any(key.attention for key in edits["subspace-ffn"].widths)
 
 
 def test_another_recipe_does_not_go_into_the_same_directory(tmp_path, monkeypatch, capsys):

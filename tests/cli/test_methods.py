@@ -55,7 +55,9 @@ def test_a_subspace_run_leaves_certificates_and_the_attached_model(people, saved
     assert record["method"] == "subspace"
     chosen = {name: record["settings"][name] for name in ("gate", "mu", "strength", "layers")}
     assert chosen == {"gate": "wiener", "mu": 30.0, "strength": 1.5, "layers": [0, 3]}
-    assert [found["key"] for found in record["certificates"]] == [f"layer.{layer}" for layer in range(4)]
+    attention = [f"layer.{layer}.attention" for layer in (1, 2, 3)]
+    ffns = [f"layer.{layer}" for layer in range(4)]
+    assert {found["key"] for found in record["certificates"]} == {*ffns, *attention}
     assert all(found["relative_distortion"] > 0 for found in record["certificates"])
     assert all(found["subjects"] == 2 for found in record["certificates"])
     assert "of their energy" in " ".join(capsys.readouterr().out.split())
@@ -66,15 +68,16 @@ def test_a_subspace_run_leaves_certificates_and_the_attached_model(people, saved
     before, after = (load_file(folder / "model.safetensors") for folder in (saved["llava"], people / "run" / "model"))
     model = kvw.load_model(kvw.find_checkpoint(str(saved["llava"])))
     matrices = edit.value_matrices(model)
-    expected = {f"layers.{key.layer}.mlp.down_proj": edit.changed(m, m.read()) for key, m in matrices.items()}
+    places = {False: "mlp.down_proj", True: "self_attn.o_proj"}
+    expected = {f"layers.{key.layer}.{places[key.attention]}": edit.changed(m, m.read()) for key, m in matrices.items()}
     changed = [name for name in before if not torch.equal(before[name], after[name])]
-    assert len(changed) == len(expected) == 4
+    assert len(changed) == len(expected) == 7
     for name in changed:
         assert any(part in name and torch.equal(after[name], value) for part, value in expected.items())
 
     card = (people / "run" / "model" / "README.md").read_text()
     assert "--method subspace --set gate=wiener --set mu=30.0" in card or "--set mu=30.0" in card
-    assert " directions in 4 value matrices" in card
+    assert " directions in 7 value matrices" in card
 
 
 def test_the_reloaded_checkpoint_scores_what_the_edit_scores_attached(people, saved, capsys):
@@ -106,32 +109,33 @@ def test_forget_people_in_the_retain_set_are_warned_of(people, saved, capsys):
     assert "cannot be told apart in any layer" in " ".join(shown.err.split())
 
 
+def most(taken, groups):
+    """The most bytes of a kind that the value matrices of one group took together."""
+    sums = [[sum(sizes) for sizes in zip(*(taken[matrix.key] for matrix in group), strict=True)] for group in groups]
+    return [max(sizes) for sizes in zip(*sums, strict=True)]
+
+
 def test_a_dry_run_counts_the_bytes_that_the_run_takes(people, saved, capsys, monkeypatch):
     model = kvw.load_model(kvw.find_checkpoint(str(saved["llava"])))
-    taken = []
+    taken = {}
     original = kvw.methods.subspace.method.find_directions
 
     def weigh(measured, *more):
-        taken.append(
-            (measured.moment.sums.nbytes, measured.forget.coefficients.nbytes, measured.null.coefficients.nbytes)
-        )
+        sizes = (measured.moment.sums, measured.forget.coefficients, measured.null.coefficients)
+        taken[measured.key] = [tensor.nbytes for tensor in sizes]
         return original(measured, *more)
 
     for settings, words in (({}, []), ({"layers_per_pass": 2}, ["--set", "layers_per_pass=2"])):
         assert erase(saved, *words, "--dry-run", "--json", out="never") == 0
         memory = json.loads(capsys.readouterr().out)["memory"]
         groups = passes(matrices_in(model, SubspaceSettings(**settings)), SubspaceSettings(**settings))
-        taken.clear()
         with monkeypatch.context() as patch:
             patch.setattr("kvw.methods.subspace.method.find_directions", weigh)
             assert erase(saved, *words, "--no-model", "--force") == 0
         capsys.readouterr()
-        first = taken[: len(groups[0])]
         assert memory["passes"] == len(groups)
-        assert [memory[name] for name in ("moments", "forget_tokens", "null_tokens")] == [
-            sum(sizes) for sizes in zip(*first, strict=True)
-        ]
-        assert memory["largest_moment"] == max(sizes[0] for sizes in taken)
+        assert [memory[name] for name in ("moments", "forget_tokens", "null_tokens")] == most(taken, groups)
+        assert memory["largest_moment"] == max(sizes[0] for sizes in taken.values())
     assert erase(saved, "--dry-run", out="elsewhere") == 0
     assert "second moments" in capsys.readouterr().out
     assert not (people / "elsewhere").exists()
@@ -142,13 +146,13 @@ def test_a_dry_run_layer_by_layer_counts_what_waits(people, saved, capsys, monke
     words = ["--set", setting]
     assert erase(saved, *words, "--dry-run", "--json", out="never") == 0
     memory = json.loads(capsys.readouterr().out)["memory"]
-    taken, waiting = [], []
+    taken, waiting = {}, []
     original, enter = kvw.methods.subspace.method.find_directions, kvw.methods.subspace.method._waiting
 
     def weigh(measured, *more):
         moment = measured.moment
         size = moment.sums.nbytes if isinstance(moment, Moment) else (7 + 1) * moment.coefficients[0].nbytes
-        taken.append((size, measured.forget.coefficients.nbytes, measured.null.coefficients.nbytes))
+        taken[measured.key] = (size, measured.forget.coefficients.nbytes, measured.null.coefficients.nbytes)
         return original(measured, *more)
 
     def watch(*data):
@@ -162,10 +166,11 @@ def test_a_dry_run_layer_by_layer_counts_what_waits(people, saved, capsys, monke
     capsys.readouterr()
     assert memory["passes"] == 1
     assert "layer by layer" in memory["path"]
-    assert [memory[name] for name in ("moments", "forget_tokens", "null_tokens")] == [
-        *map(max, zip(*taken, strict=True))
-    ]
-    assert memory["moments"] == memory["largest_moment"]
+    settings = SubspaceSettings()
+    model = kvw.load_model(kvw.find_checkpoint(str(saved["llava"])))
+    layers = passes(matrices_in(model, settings), settings, 1)
+    assert [memory[name] for name in ("moments", "forget_tokens", "null_tokens")] == most(taken, layers)
+    assert memory["largest_moment"] == max(sizes[0] for sizes in taken.values())
     assert ("7 rows" in memory["path"]) == (setting == "retain_rows=7")
     ((states, arguments),) = waiting
     assert memory["states"] == states

@@ -14,7 +14,15 @@ from safetensors.torch import load_file, save_file
 from tests.batches import logits, text_batch, weights
 from tests.conftest import built
 from tests.edits.test_low_rank import low_rank_edit
-from tests.families import NOT_ALONE, TEXT, UNTESTED, VISION_LANGUAGE, build_family, family_batch
+from tests.families import (
+    NOT_ALONE,
+    TEXT,
+    UNTESTED,
+    VISION_LANGUAGE,
+    WITH_EXPERTS,
+    build_family,
+    family_batch,
+)
 
 import kvw
 from kvw.edits import EditMetadata, GateEdit, RoundedGateEdit, export_ia3, export_lora, import_adapter, invert
@@ -87,20 +95,21 @@ def test_a_merged_lora_is_close_to_the_folded_edit(qwen2_vl, tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_directions_go_out_as_a_lora_of_their_rank(qwen2_vl, dtype, tmp_path):
     model = qwen2_vl.to(dtype)
-    edit = low_rank_edit(model)
+    edit = low_rank_edit(model, size=0.3)
     export_lora(edit, model, tmp_path / "adapter")
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert settings["r"] == 3
     with edit.attach(model):
         attached = logits(model, BATCH)
-    loose = 1e-5 if dtype == torch.float32 else 0.1
+    rounding = (logits(model, BATCH).float() - logits(copy.deepcopy(model).double(), BATCH).float()).abs().max()
+    loose = 1e-5 if dtype == torch.float32 else 3 * float(rounding)
     found = logits(with_adapter(model, tmp_path / "adapter"), BATCH)
     torch.testing.assert_close(found, attached, rtol=loose, atol=loose)
     assert not torch.allclose(logits(model, BATCH), attached, rtol=loose, atol=loose)
-    merged = weights(with_adapter(model, tmp_path / "adapter").merge_and_unload())
+    merged = weights(with_adapter(model, tmp_path / "adapter").merge_and_unload(), "both")
     edit.fold(model)
     if dtype == torch.float32:
-        assert all(torch.equal(merged[key], folded) for key, folded in weights(model).items())
+        assert all(torch.equal(merged[key], folded) for key, folded in weights(model, "both").items())
     with pytest.raises(kvw.UserError, match="no form as an adapter"):
         export_ia3(edit, model, tmp_path / "ia3")
 
@@ -151,7 +160,7 @@ def test_other_decoders_and_names(model_type, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", sorted({*VISION_LANGUAGE, *TEXT} - {*UNTESTED, *NOT_ALONE, *FEW}))
+@pytest.mark.parametrize("model_type", sorted({*VISION_LANGUAGE, *TEXT} - {*UNTESTED, *NOT_ALONE, *WITH_EXPERTS, *FEW}))
 def test_every_family(model_type, tmp_path):
     check_family(model_type, tmp_path)
 

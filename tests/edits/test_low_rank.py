@@ -25,7 +25,7 @@ def random_directions(width, rank, seed, size=1.0):
     """Biorthogonal patterns and filters and gates between 1 and exp(-3)."""
     generator = torch.Generator().manual_seed(seed)
     basis = torch.randn(width, rank, generator=generator, dtype=torch.float64)
-    filters = torch.randn(width, rank, generator=generator, dtype=torch.float64)
+    filters = basis + torch.randn(width, rank, generator=generator, dtype=torch.float64)  # oblique, not singular
     patterns = basis @ torch.linalg.inv(filters.T @ basis)
     return Directions(patterns, filters, -3 * size * torch.rand(rank, generator=generator))
 
@@ -34,7 +34,7 @@ def low_rank_edit(model, layers=(1, 3), rank=3, size=1.0):
     return LowRankEdit(
         {
             matrix.key: random_directions(matrix.width, rank, seed, size)
-            for seed, matrix in enumerate(find_value_matrices(model))
+            for seed, matrix in enumerate(find_value_matrices(model, "both"))
             if layers[0] <= matrix.key.layer <= layers[1]
         },
         metadata=EditMetadata(method="subspace", base_model="tiny"),
@@ -49,11 +49,11 @@ def operator(directions, strength=1.0):
 
 def test_attach_and_fold_agree_and_detach_restores(model):
     edit = low_rank_edit(model)
-    before, original = weights(model), logits(model, BATCH)
+    before, original = weights(model, "both"), logits(model, BATCH)
     with edit.attach(model):
         attached = logits(model, BATCH)
     assert torch.equal(logits(model, BATCH), original)
-    assert all(torch.equal(weights(model)[key], value) for key, value in before.items())
+    assert all(torch.equal(weights(model, "both")[key], value) for key, value in before.items())
     edit.fold(model)
     torch.testing.assert_close(logits(model, BATCH), attached, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(attached, original, atol=1e-2)
@@ -61,9 +61,9 @@ def test_attach_and_fold_agree_and_detach_restores(model):
 
 def test_fold_multiplies_with_the_operator_and_leaves_other_layers(llava):
     edit = low_rank_edit(llava, layers=(1, 2))
-    before = weights(llava)
+    before = weights(llava, "both")
     edit.fold(llava)
-    for key, value in weights(llava).items():
+    for key, value in weights(llava, "both").items():
         if key in edit.directions:
             expected = (before[key].double() @ operator(edit.directions[key])).float()
             torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
@@ -77,7 +77,7 @@ def test_transposed_matrices_and_experts(family):
     edit = low_rank_edit(model)
     batch = family_batch(model, 3, 9, 0)
     original = logits(model, batch)
-    before = {matrix.key: (matrix, matrix.read().clone()) for matrix in find_value_matrices(model)}
+    before = {matrix.key: (matrix, matrix.read().clone()) for matrix in find_value_matrices(model, "both")}
     with edit.attach(model):
         attached = logits(model, batch)
     assert torch.equal(logits(model, batch), original)
@@ -127,11 +127,11 @@ def test_offloaded_weights_are_edited_too(llava, place, tmp_path):
 def test_fold_rounds_once_in_half_precision(llava):
     llava.to(torch.bfloat16)
     edit = low_rank_edit(llava)
-    before = weights(llava)
+    before = weights(llava, "both")
     edit.fold(llava)
     for key, directions in edit.directions.items():
         exact = before[key].double() @ operator(directions)
-        error = (weights(llava)[key].double() - exact).abs()
+        error = (weights(llava, "both")[key].double() - exact).abs()
         assert bool((error <= exact.abs() * 2**-8 + 1e-6).all())
 
 
@@ -157,7 +157,7 @@ def test_a_file_brings_back_the_edit(llava, tmp_path):
     for name, value in edit.tensors().items():
         assert torch.equal(loaded.tensors()[name], value)
     assert set(load_file(tmp_path / "edit.safetensors")) == {"strength"} | {
-        f"layer.{layer}.{part}" for layer in (1, 2, 3) for part in ("patterns", "filters", "log_gates")
+        f"{key}.{part}" for key in edit.directions for part in ("patterns", "filters", "log_gates")
     }
 
 
@@ -189,22 +189,22 @@ def test_strengths_add_up(llava):
     edit.scaled(0.3).fold(first)
     edit.scaled(0.7).fold(first)
     edit.fold(second)
-    for key, value in weights(second).items():
-        torch.testing.assert_close(weights(first)[key], value, rtol=1e-4, atol=1e-5)
+    for key, value in weights(second, "both").items():
+        torch.testing.assert_close(weights(first, "both")[key], value, rtol=1e-4, atol=1e-5)
     untouched = copy.deepcopy(llava)
     edit.scaled(0).fold(untouched)
-    assert all(torch.equal(weights(untouched)[key], value) for key, value in weights(llava).items())
+    assert all(torch.equal(weights(untouched, "both")[key], value) for key, value in weights(llava, "both").items())
     assert edit.scaled(0.5).scaled(0.5).strength == 0.25
 
 
 def test_the_inverse_undoes_the_edit(llava):
     edit = low_rank_edit(llava)
-    before = weights(llava)
+    before = weights(llava, "both")
     edit.fold(llava)
-    assert not torch.allclose(weights(llava)[MatrixKey(1)], before[MatrixKey(1)], atol=1e-2)
+    assert not torch.allclose(weights(llava, "both")[MatrixKey(1)], before[MatrixKey(1)], atol=1e-2)
     edit.inverted().fold(llava)
     for key, value in before.items():
-        torch.testing.assert_close(weights(llava)[key], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(weights(llava, "both")[key], value, rtol=1e-4, atol=1e-5)
 
 
 def test_what_was_taken_out_altogether_cannot_be_brought_back():
@@ -252,9 +252,9 @@ def test_shares_that_survive_folding(llava):
     strong, weak = low_rank_edit(llava), low_rank_edit(llava, rank=1).scaled(1e-5)
     assert surviving_shares(strong, llava) == pytest.approx(dict.fromkeys(strong.directions, 1.0), abs=1e-4)
     llava.to(torch.bfloat16)
-    before = weights(llava)
+    before = weights(llava, "both")
     kept, lost = surviving_shares(strong, llava), surviving_shares(weak, llava)
-    assert all(torch.equal(weights(llava)[key], value) for key, value in before.items())
+    assert all(torch.equal(weights(llava, "both")[key], value) for key, value in before.items())
     for key in kept:
         assert kept[key] == pytest.approx(1.0, abs=0.05)
         assert lost[key] < 0.9

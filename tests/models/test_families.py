@@ -8,7 +8,9 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from kvw.errors import UserError
 from kvw.models.candidates import describe_candidates, find_candidates
+from kvw.models.detection import confirm_value_matrices
 from kvw.models.families import default_layers, find_value_matrices, select_layers
+from kvw.models.value_matrix import MatrixKey
 
 
 def test_every_text_layer_is_found_and_nothing_of_the_vision_tower(model):
@@ -28,6 +30,33 @@ def test_a_wrong_shape_is_refused(llava):
     with pytest.raises(UserError, match="not the value projection of an FFN") as caught:
         find_value_matrices(llava)
     assert "layers.2.mlp.down_proj" in str(caught.value)
+
+
+def test_what_attention_writes_with_is_found_layer_by_layer_before_the_ffn(model):
+    both, ffns = find_value_matrices(model, "both"), find_value_matrices(model)
+    attention = find_value_matrices(model, "attention")
+    assert both == [matrix for pair in zip(attention, ffns, strict=True) for matrix in pair]
+    assert both == sorted(both, key=lambda matrix: matrix.key.order)
+    for matrix in attention:
+        assert matrix.name.endswith(f"layers.{matrix.key.layer}.self_attn.o_proj")
+        assert str(matrix.key) == f"layer.{matrix.key.layer}.attention"
+        assert MatrixKey.parse(f"{matrix.key}.patterns") == matrix.key
+
+
+def test_attention_that_is_wired_otherwise_is_refused(llava):
+    attention = llava.model.language_model.layers[1].self_attn
+    attention.o_proj = torch.nn.Linear(attention.o_proj.in_features, 7, bias=False)
+    with pytest.raises(UserError, match=r"layers\.1\.self_attn\.o_proj is not the output projection"):
+        find_value_matrices(llava, "both")
+
+
+def test_of_a_family_confirmed_by_hand_no_attention_is_known(llava):
+    ffns = find_value_matrices(llava)
+    confirm_value_matrices(llava, "model.language_model.layers.*.mlp.down_proj")
+    assert find_value_matrices(llava, "both") == ffns
+    with pytest.raises(UserError, match="where this model's attention writes") as caught:
+        find_value_matrices(llava, "attention")
+    assert "matrices=ffn" in caught.value.do
 
 
 def test_a_missing_layer_is_refused(llava):

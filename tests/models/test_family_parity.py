@@ -25,6 +25,7 @@ from kvw.models.families import find_value_matrices
 from kvw.models.patching import save_checkpoint
 from kvw.models.saving import check_saved
 from kvw.models.stored import locate
+from kvw.models.value_matrix import MatrixKey
 
 pytestmark = pytest.mark.thorough
 
@@ -46,9 +47,14 @@ def model(request):
 
 @pytest.fixture
 def matrices(model):
-    """The value matrices that text reaches: Mllama's cross-attention layers run only where there is an image."""
+    """The value matrices of FFNs that text reaches."""
+    return reached(model, "ffn")
+
+
+def reached(model, part):
+    """Mllama's cross-attention layers run only where there is an image."""
     crossed = getattr(model.config.get_text_config(), "cross_attention_layers", None) or []
-    return [matrix for matrix in find_value_matrices(model) if matrix.key.layer not in crossed]
+    return [matrix for matrix in find_value_matrices(model, part) if matrix.key.layer not in crossed]
 
 
 def layer_range(matrices):
@@ -89,7 +95,14 @@ def test_weaken_equals_the_reference(model, matrices):
     assert sum(bool((log_gates < 0).any()) for log_gates in expected.values()) >= LAYERS - 2
 
 
-def test_attach_equals_fold_and_the_written_checkpoint(model, matrices, tmp_path):
+def test_every_layer_has_an_attention_that_writes(model):
+    found = find_value_matrices(model, "attention")
+    assert [matrix.key for matrix in found] == [MatrixKey(layer, attention=True) for layer in range(LAYERS)]
+    assert {matrix.hidden for matrix in found} == {model.config.get_text_config().hidden_size}
+
+
+def test_attach_equals_fold_and_the_written_checkpoint(model, tmp_path):
+    matrices = reached(model, "both")
     batch = family_batch(model, 2, 10, 1)
     generator = torch.Generator().manual_seed(0)
     edit = kvw.GateEdit({m.key: -torch.rand(m.width, generator=generator) for m in matrices})

@@ -130,6 +130,13 @@ class MethodPart(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str
+    label: str = Field(default="", pattern=r"^[\w.-]*$")
+    """What tables and files call it, so that a method can stand beside a variant of itself; its name if empty."""
+
+    @property
+    def called(self) -> str:
+        """Its label, or its name."""
+        return self.label or self.name
 
     @property
     def settings(self) -> list[dict[str, Any]]:
@@ -216,8 +223,15 @@ def read_recipe(path: Path) -> Recipe:
     _check_benchmark(recipe.benchmark, path.name)
     if isinstance(recipe.made_from, PlantPart):
         _ = recipe.made_from.training
+    methods = {"vanilla": "a model", "gold": "a model"}
     for part in recipe.method:
         combinations(part.name, part.model_extra or {})
+        if methods.setdefault(part.called, part.name) != part.name:
+            raise UserError(
+                f"{path.name}: two things are called '{part.called}'.",
+                found=f"{part.name} and {methods[part.called]}",
+                do="give the method another label",
+            )
     return recipe
 
 

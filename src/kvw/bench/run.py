@@ -116,7 +116,8 @@ class _Work:
         data_digests += [examples_digest(one.example for one in asked)]
         compared = [alternatives(one.task, one.item) for one in asked]
         self.screening = _screening(asked, recipe.choice)
-        self.settings = [(part.name, values) for part in recipe.method for values in part.settings]
+        self.settings = [(part.called, values) for part in recipe.method for values in part.settings]
+        self.methods = {part.called: part.name for part in recipe.method}
         self.base = digest(
             recipe.benchmark.model_dump(), recipe.evaluation.model_dump(), data_digests, compared, package_versions()
         )
@@ -240,16 +241,17 @@ class _Work:
 
     def make_change(self, loaded: Loaded, label: str, values: dict[str, Any], described: str) -> Change:
         """What a method does with these settings; made once and kept."""
-        identifier, settings = self.identifier(label, values), build_settings(label, values)
+        method, identifier = self.methods[label], self.identifier(label, values)
+        settings = build_settings(method, values)
         path, folder = self.files.edit_file(identifier), self.files.trained_folder(identifier)
         if not (folder.is_dir() or path.is_file()):
             with self.watch.stage(f"unlearning with {described}") as progress:
-                if label in TRAINED:
+                if method in TRAINED:
                     others, state = first_wrong_answers(self.data), self.files.state_file(identifier)
                     train_and_put_back(loaded, self.forget, self.retain, settings, others, folder, state, progress)
                 else:
-                    unlearn(label, loaded, self.forget, self.retain, settings, progress).edit.save(path)
-        return TrainedChange(folder) if label in TRAINED else EditChange(load_edit(path))
+                    unlearn(method, loaded, self.forget, self.retain, settings, progress).edit.save(path)
+        return TrainedChange(folder) if method in TRAINED else EditChange(load_edit(path))
 
 
 def training_examples(data: BenchmarkData, name: str, part: BenchmarkPart) -> list[Example]:

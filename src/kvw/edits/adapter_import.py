@@ -146,7 +146,7 @@ def _by_matrix(
     Raises:
         UserError: One of them acts on something else, or a matrix lacks one.
     """
-    matrices = {matrix.name: matrix for matrix in find_value_matrices(model)}
+    matrices = {matrix.name: matrix for matrix in find_value_matrices(model, "both")}
     modules = {name for name, _ in model.named_modules()}
     found: dict[ValueMatrix, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

@@ -224,7 +224,7 @@ class Edit(ABC):
         """
         if self.metadata.value_matrices:
             confirm_value_matrices(model, self.metadata.value_matrices)
-        live = {matrix.key: matrix for matrix in find_value_matrices(model)}
+        live = {matrix.key: matrix for matrix in find_value_matrices(model, "both")}
         wrong = [
             f"{key}: {width} in the edit, {live[key].width if key in live else 'missing'} in the model"
             for key, width in self.widths.items()

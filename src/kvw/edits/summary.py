@@ -79,7 +79,7 @@ def summarise_low_rank(directions: Mapping[MatrixKey, tuple[int, Tensor]]) -> li
 
 
 def _entry(key: MatrixKey) -> str:
-    return f"layer.{key.layer}" + (".experts" if key.expert is not None else "")
+    return str(key) if key.expert is None else f"layer.{key.layer}.experts"
 
 
 def _summarise(name: str, log_gates: Tensor, matrices: int) -> LayerSummary:

@@ -12,6 +12,7 @@ from kvw.errors import UserError
 from kvw.models.candidates import describe_candidates
 from kvw.models.detection import confirmed_matrices, decoder_depth, detect
 from kvw.models.experts import ListedExpert, expert_matrices
+from kvw.models.parts import Part
 from kvw.models.value_matrix import MatrixKey, ValueMatrix, linear_shape
 
 
@@ -29,7 +30,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Text decoders that are built alike: where the layers are and, in each, the FFN."""
+    """Text decoders that are built alike: where the layers are and, in each, the FFN and the attention."""
 
     model_types: tuple[str, ...]
     """``model_type`` of the text configuration."""
@@ -47,6 +48,9 @@ class Decoder:
     """From a layer to an FFN that all tokens pass beside the experts; it is built like the dense one."""
     chooser: str = ""
     """From a layer to what hands only some of its tokens to ``experts`` (text but not images)."""
+    attention: tuple[str, ...] = ("self_attn.o_proj",)
+    """From a layer to the output projection of its attention, or of what it has in place of it: the first of these
+    that the layer has. Layers without any are not an error."""
 
 
 FAMILIES = (
@@ -112,17 +116,17 @@ DECODERS = (
             "llama",
             "ministral3",
             "mistral",
-            "mllama_text_model",
             "molmo2_text",
             "olmo2",
             "qwen2",
             "qwen2_5_vl_text",
             "qwen2_vl_text",
             "qwen3",
-            "qwen3_5_text",
             "qwen3_vl_text",
         ),
     ),
+    Decoder(("mllama_text_model",), attention=("self_attn.o_proj", "cross_attn.o_proj")),
+    Decoder(("qwen3_5_text",), attention=("self_attn.o_proj", "linear_attn.out_proj")),
     Decoder(("glm4", "glm4v_text", "glm_ocr_text", "phi3", "phi4_multimodal"), opener="mlp.gate_up_proj"),
     Decoder(("gemma4_text",), experts="experts"),
     Decoder(
@@ -131,7 +135,6 @@ DECODERS = (
             "ernie4_5_moe",
             "glm4_moe",
             "gpt_oss",
-            "minimax",
             "mixtral",
             "olmoe",
             "phimoe",
@@ -145,8 +148,14 @@ DECODERS = (
         experts="mlp.experts",
         shared="mlp.shared_experts",
     ),
+    Decoder(("minimax",), experts="mlp.experts", attention=("self_attn.o_proj", "self_attn.out_proj")),
     Decoder(("hunyuan_v1_moe",), experts="mlp.experts", shared="mlp.shared_mlp"),
-    Decoder(("qwen2_moe", "qwen3_next", "qwen3_5_moe_text"), experts="mlp.experts", shared="mlp.shared_expert"),
+    Decoder(
+        ("qwen2_moe", "qwen3_next", "qwen3_5_moe_text"),
+        experts="mlp.experts",
+        shared="mlp.shared_expert",
+        attention=("self_attn.o_proj", "linear_attn.out_proj"),
+    ),
     Decoder(
         ("llama4_text",),
         value="feed_forward.down_proj",
@@ -160,34 +169,65 @@ DECODERS = (
         value="feed_forward.w2",
         opener="feed_forward.w3",
         experts="feed_forward.experts",
+        attention=("self_attn.out_proj", "conv.out_proj"),
     ),
     Decoder(("granitemoe",), experts="block_sparse_moe.experts"),
-    Decoder(("lfm2",), value="feed_forward.w2", opener="feed_forward.w3"),
-    Decoder(("phi",), value="mlp.fc2", opener="mlp.fc1"),
-    Decoder(("gpt_neox",), value="mlp.dense_4h_to_h", opener="mlp.dense_h_to_4h", causal="gpt_neox"),
-    Decoder(("bloom", "falcon"), "h", "mlp.dense_4h_to_h", "mlp.dense_h_to_4h", causal="transformer"),
-    Decoder(("gpt2",), "h", "mlp.c_proj", "mlp.c_fc", causal="transformer"),
-    Decoder(("opt",), value="fc2", opener="fc1", causal="model.decoder"),
-    Decoder(("bart",), "decoder.layers", "fc2", "fc1"),
-    Decoder(("t5",), "decoder.block", "layer.2.DenseReluDense.wo", "layer.2.DenseReluDense.wi", causal=""),
+    Decoder(
+        ("lfm2",),
+        value="feed_forward.w2",
+        opener="feed_forward.w3",
+        attention=("self_attn.out_proj", "conv.out_proj"),
+    ),
+    Decoder(("phi",), value="mlp.fc2", opener="mlp.fc1", attention=("self_attn.dense",)),
+    Decoder(
+        ("gpt_neox",),
+        value="mlp.dense_4h_to_h",
+        opener="mlp.dense_h_to_4h",
+        causal="gpt_neox",
+        attention=("attention.dense",),
+    ),
+    Decoder(
+        ("bloom", "falcon"),
+        "h",
+        "mlp.dense_4h_to_h",
+        "mlp.dense_h_to_4h",
+        causal="transformer",
+        attention=("self_attention.dense",),
+    ),
+    Decoder(("gpt2",), "h", "mlp.c_proj", "mlp.c_fc", causal="transformer", attention=("attn.c_proj",)),
+    Decoder(("opt",), value="fc2", opener="fc1", causal="model.decoder", attention=("self_attn.out_proj",)),
+    Decoder(("bart",), "decoder.layers", "fc2", "fc1", attention=("self_attn.out_proj",)),
+    Decoder(
+        ("t5",),
+        "decoder.block",
+        "layer.2.DenseReluDense.wo",
+        "layer.2.DenseReluDense.wi",
+        causal="",
+        attention=("layer.0.SelfAttention.o",),
+    ),
 )
 
 
-def find_value_matrices(model: PreTrainedModel) -> list[ValueMatrix]:
+def find_value_matrices(model: PreTrainedModel, part: Part = "ffn") -> list[ValueMatrix]:
     """Find the value matrices of the language decoder, layer by layer.
 
     The family says where they should be. What is there must be a linear map from the FFN's width, which the map that
     opens the FFN states, to the hidden width of the model's configuration; at least one for every decoder layer.
 
+    What attention writes is a matrix times coefficients, too: its output projection and what the heads have gathered.
+    Not every layer needs to have one, and of a model whose FFNs were confirmed by hand kvw knows none.
+
     Args:
         model: A loaded Hugging Face model.
+        part: Which are wanted.
 
     Returns:
-        Layer by layer: one entry for a dense FFN; for a mixture of experts what all tokens pass, then every expert.
+        Layer by layer: that of attention; one entry for a dense FFN; for a mixture of experts what all tokens pass,
+        then every expert.
 
     Raises:
         UserError: The family is not known (the message lists what the model holds), a module is missing, or it is
-            not wired as an FFN.
+            not wired as an FFN or attention; or attention alone is wanted and none is known.
     """
     if hasattr(model, "peft_config"):
         raise UserError(
@@ -195,13 +235,24 @@ def find_value_matrices(model: PreTrainedModel) -> list[ValueMatrix]:
             do="merge the adapter first: model = model.merge_and_unload()",
         )
     if (confirmed := confirmed_matrices(model)) is not None:
-        return confirmed
-    text_config = model.config.get_text_config()
-    decoder = find_decoder(text_config.model_type, model)
-    path = find_layers(model)
-    hidden, expected = int(text_config.hidden_size), decoder_depth(text_config)
-    found = [_layer_matrices(model, decoder, f"{path}.{index}", index, hidden) for index in range(expected)]
-    return [matrix for matrices in found for matrix in matrices]
+        found = confirmed if part != "attention" else []
+    else:
+        text_config = model.config.get_text_config()
+        decoder = find_decoder(text_config.model_type, model)
+        path, hidden = find_layers(model), int(text_config.hidden_size)
+        found = []
+        for index in range(decoder_depth(text_config)):
+            if part != "ffn":
+                found += _attention(model, decoder, f"{path}.{index}", index, hidden)
+            if part != "attention":
+                found += _layer_matrices(model, decoder, f"{path}.{index}", index, hidden)
+    if not found:
+        raise UserError(
+            "kvw does not know where this model's attention writes.",
+            found=describe_candidates(model),
+            do="weaken its FFNs alone (matrices=ffn), or add it in kvw/models/families.py",
+        )
+    return found
 
 
 def find_layers(model: PreTrainedModel) -> str:
@@ -319,6 +370,23 @@ def _dense(model: PreTrainedModel, name: str, opener_name: str, index: int, hidd
             do=f"expected a linear map back to the hidden width {hidden} from the width that {opener_name} opens",
         )
     return ValueMatrix(MatrixKey(index), name, value)
+
+
+def _attention(model: PreTrainedModel, decoder: Decoder, layer: str, index: int, hidden: int) -> list[ValueMatrix]:
+    """The output projection of a layer's attention; none if the layer has no attention."""
+    name = next((f"{layer}.{place}" for place in decoder.attention if _optional(model, f"{layer}.{place}")), None)
+    if name is None:
+        return []
+    module = _submodule(model, name)
+    shape = linear_shape(module)
+    readers = map(linear_shape, _submodule(model, name.rpartition(".")[0]).children())
+    if not shape or shape[1] != hidden or not any(reader and reader[0] == hidden for reader in readers):
+        raise UserError(
+            f"{name} is not the output projection of attention.",
+            found=f"(in, out) = {shape or type(module).__name__}",
+            do=f"expected a linear map to the hidden width {hidden}, beside others that read from it",
+        )
+    return [ValueMatrix(MatrixKey(index, attention=True), name, module)]
 
 
 def _optional(model: PreTrainedModel, path: str) -> nn.Module | None:

@@ -25,9 +25,13 @@ class MatrixKey(NamedTuple):
     layer: int
     """0-based decoder layer."""
     expert: int | None = None
-    """0-based expert of a mixture of experts; None for a dense FFN."""
+    """0-based expert of a mixture of experts; None for a dense FFN and for attention."""
+    attention: bool = False
+    """Whether it is the output projection of the layer's attention."""
 
     def __str__(self) -> str:
+        if self.attention:
+            return f"layer.{self.layer}.attention"
         return f"layer.{self.layer}" if self.expert is None else f"layer.{self.layer}.expert.{self.expert}"
 
     @classmethod
@@ -37,15 +41,15 @@ class MatrixKey(NamedTuple):
         Raises:
             ValueError: ``text`` does not start with a key.
         """
-        found = re.match(r"layer\.(\d+)(?:\.expert\.(\d+))?(?:\.|$)", text)
+        found = re.match(r"layer\.(\d+)(?:\.expert\.(\d+)|\.(attention))?(?:\.|$)", text)
         if found is None:
             raise ValueError(f"not the key of a value matrix: {text!r}")
-        return cls(int(found[1]), int(found[2]) if found[2] else None)
+        return cls(int(found[1]), int(found[2]) if found[2] else None, bool(found[3]))
 
     @property
     def order(self) -> tuple[int, int]:
-        """Sorts by layer, what every token sees before the experts."""
-        return self.layer, -1 if self.expert is None else self.expert
+        """Sorts by layer: attention, what every token sees beside the experts, the experts."""
+        return self.layer, -2 if self.attention else -1 if self.expert is None else self.expert
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class ValueMatrix:
     """One value matrix V in a live model.
 
     Knowledge vector ``v_i`` is what coefficient i is multiplied by: column i of the weight of a ``Linear``, which has
-    shape (hidden, width), or row i of that of a ``Conv1D`` (GPT-2), which has shape (width, hidden).
+    shape (hidden, width), or row i of that of a ``Conv1D`` (GPT-2), which has shape (width, hidden). Of attention, the
+    coefficients are what its heads have gathered from other tokens, one head after the other.
     """
 
     key: MatrixKey
@@ -64,7 +69,7 @@ class ValueMatrix:
 
     @property
     def width(self) -> int:
-        """Number of knowledge vectors (FFN width)."""
+        """Number of knowledge vectors: width of the FFN, or heads times their width."""
         shape = linear_shape(self.module)
         return shape[0] if shape else 0
 

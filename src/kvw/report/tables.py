@@ -28,7 +28,7 @@ from kvw.runs.sweep import SweepPoint
 NOTHING_FORGOTTEN = 0.95
 STRONGER = {
     "kvw": "a larger --gamma, more --layers, or --schedule one-shot",
-    "subspace": "a larger --strength, --set mu=10, or more --layers",
+    "subspace": "a larger --strength, --set mu=2, or more --layers",
 }
 METRICS = {"exact": "exact match", "substring": "contains", "rouge_l_f": "ROUGE-L", "probability": "P(answer)"}
 
@@ -60,7 +60,7 @@ def print_record(record: RunRecord, out: Path) -> None:
 
 def what_changed(layers: Sequence[LayerSummary]) -> str:
     """What an edit does to a model, in one sentence."""
-    count = len({layer.key.removesuffix(".experts") for layer in layers})
+    count = len({layer.key.removesuffix(".experts").removesuffix(".attention") for layer in layers})
     if any(layer.shift is not None for layer in layers):
         largest = max(layers, key=lambda layer: layer.shift or 0)
         return f"States of {count} layers are steered, furthest in {largest.key} (by {largest.shift:.3g} at full gate)."
@@ -195,6 +195,7 @@ def print_structure(structure: Structure) -> None:
         "family": f"{structure.model_type} with a {structure.decoder_type} decoder",
         "layers": f"{structure.layers}, all by default; of kvw {first}:{last}",
         "value matrices": "\n".join(map(_described, structure.value_matrices)),
+        "of attention": "\n".join(map(_described, structure.attention)) or "not known",
         "left alone": "\n".join(structure.left_alone) or "nothing else narrows its input",
     }
     _print_rows(rows)
@@ -207,7 +208,11 @@ def print_structure(structure: Structure) -> None:
 
 def _described(group: MatrixGroup) -> str:
     many = f"{len(group.layers)} x {group.experts} experts" if group.experts else f"{len(group.layers)}"
-    where = "" if len(group.layers) == group.layers[-1] + 1 else f", layers {group.layers[0]} to {group.layers[-1]}"
+    first, last = group.layers[0], group.layers[-1]
+    where = ""
+    if len(group.layers) <= last:
+        gapless = len(group.layers) == last - first + 1
+        where = f", layers {first} to {last}" if gapless else f", layers {', '.join(map(str, group.layers))}"
     return f"{many} x {group.template} ({group.width} -> {group.hidden}){where}"
 
 

@@ -138,7 +138,7 @@ def _matrices(loaded: Loaded, request: EraseRequest) -> list[ValueMatrix]:
     Raises:
         UserError: The model does not have these layers.
     """
-    matrices = find_value_matrices(loaded.model)
+    matrices = find_value_matrices(loaded.model, getattr(request.settings, "matrices", "ffn"))
     layers = getattr(request.settings, "layers", None)
     return matrices if layers is None and get_method(request.method).every_layer else select_layers(matrices, layers)
 
@@ -222,7 +222,7 @@ def _warnings(request: EraseRequest, loaded: Loaded) -> list[str]:
 def _locate(loaded: Loaded, keys: Sequence[MatrixKey]) -> dict[MatrixKey, StoredMatrix]:
     """Where value matrices lie in the files of the checkpoint, in full precision where the live ones are packed."""
     model = skeleton(loaded.checkpoint) if loaded.quantised else loaded.model
-    matrices = [matrix for matrix in find_value_matrices(model) if matrix.key in keys]
+    matrices = [matrix for matrix in find_value_matrices(model, "both") if matrix.key in keys]
     return locate(model, matrices, loaded.checkpoint.folder)
 
 

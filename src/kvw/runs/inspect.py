@@ -39,10 +39,12 @@ class Structure(BaseModel):
     layers: int
     default_layers: tuple[int, int]
     value_matrices: list[MatrixGroup]
+    attention: list[MatrixGroup]
+    """Output projections of attention, where kvw knows them: weakened by the methods that take ``matrices``."""
     to_confirm: str
     """For a model of an unknown family the template that its structure suggests; empty if the family is known."""
     left_alone: list[str]
-    """Other linear maps that narrow their input (vision tower, attention, projector): never touched."""
+    """Other linear maps that narrow their input (vision tower, projector): never touched."""
 
 
 def inspect(checkpoint: Checkpoint) -> Structure:
@@ -60,7 +62,8 @@ def inspect(checkpoint: Checkpoint) -> Structure:
         to_confirm = unknown.detected[0].template
         confirm_value_matrices(model, to_confirm)
         matrices = find_value_matrices(model)
-    names = {matrix.name for matrix in matrices}
+    attention = [matrix for matrix in find_value_matrices(model, "both") if matrix.key.attention]
+    names = {matrix.name for matrix in (*matrices, *attention)}
     layers = matrices[-1].key.layer + 1
     return Structure(
         model=str(checkpoint),
@@ -69,6 +72,7 @@ def inspect(checkpoint: Checkpoint) -> Structure:
         layers=layers,
         default_layers=default_layers(layers),
         value_matrices=_groups(matrices),
+        attention=_groups(attention),
         to_confirm=to_confirm,
         left_alone=[str(group) for group in find_candidates(model) if not _covers(group, names)],
     )

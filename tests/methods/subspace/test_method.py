@@ -16,7 +16,7 @@ from kvw.measuring.plans import Examples
 from kvw.measuring.sources import Sources
 from kvw.methods.subspace.directions import Measurements, find_directions
 from kvw.methods.subspace.labels import EverySoManyth, Labels
-from kvw.methods.subspace.method import subspace
+from kvw.methods.subspace.method import matrices_in, subspace
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.shrinkage import shrink
 from kvw.models.families import find_value_matrices
@@ -51,13 +51,13 @@ def assert_same(first, second, rtol=1e-3, atol=1e-4):
 
 
 def ranks(edit):
-    return {key.layer: value.rank for key, value in edit.directions.items()}
+    return {str(key): value.rank for key, value in edit.directions.items()}
 
 
 def test_the_edit_weakens_the_forget_set_and_attaching_is_folding(model):
-    before, original = weights(model), logits(model, RETAIN[0])
+    before, original = weights(model, "both"), logits(model, RETAIN[0])
     edit = subspace(model, FORGET, RETAIN)
-    assert all(torch.equal(weights(model)[key], value) for key, value in before.items())
+    assert all(torch.equal(weights(model, "both")[key], value) for key, value in before.items())
     assert torch.equal(logits(model, RETAIN[0]), original)
     assert sum(ranks(edit).values()) > 0
     assert edit.metadata.method == "subspace"
@@ -83,10 +83,11 @@ def test_forget_coefficients_shrink_more_than_retained_ones(llava):
 @pytest.mark.parametrize("gate", ["exponential", "wiener", "thresholded wiener", "hard"])
 def test_equal_forget_and_retain_data_give_no_edit(llava, gate):
     edit = subspace(llava, RETAIN, RETAIN, SubspaceSettings(gate=gate, layers=(0, 3)))
-    assert ranks(edit) == dict.fromkeys(range(4), 0)
-    before = weights(llava)
+    assert len(ranks(edit)) == 2 * 4 - 1
+    assert set(ranks(edit).values()) == {0}
+    before = weights(llava, "both")
     edit.fold(llava)
-    assert all(torch.equal(weights(llava)[key], value) for key, value in before.items())
+    assert all(torch.equal(weights(llava, "both")[key], value) for key, value in before.items())
 
 
 @pytest.mark.parametrize("arrangement", ["one batch", "left", "right"])
@@ -124,6 +125,8 @@ def test_shuffled_batches_change_nothing_without_labels_of_their_order(llava):
         {"smallest_gate": 0.9},
         {"honest": 1.5},
         {"strength": 0.5},
+        {"matrices": "ffn"},
+        {"matrices": "attention"},
         {"rank": 1},
         {"schedule": "sequential"},
         {"null_every": 7},
@@ -135,12 +138,34 @@ def test_every_setting_changes_the_edit(llava, change):
         edit = subspace(
             llava, FORGET, RETAIN, SubspaceSettings(**settings), forget_labels=VIEWS, retain_labels=THREE_SUBJECTS
         )
-        changed = [edit.changed(matrix, matrix.read()) for matrix in edit.value_matrices(llava).values()]
-        return torch.stack(changed)
+        return torch.cat(
+            [
+                (edit.changed(matrix, matrix.read()) if matrix.key in edit.widths else matrix.read()).flatten()
+                for matrix in find_value_matrices(llava, "both")
+            ]
+        )
 
     measured = {"quantile", "null_every"} & change.keys()
     base = {"layers": (0, 3), "gate": "exponential"} | ({"quantile": 0.1} if measured else {"threshold": 0.3})
     assert not torch.allclose(found(**base), found(**base | change), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("part", ["ffn", "attention"])
+def test_the_matrices_can_be_chosen_and_joint_edits_put_together(llava, part):
+    """Everything is measured on the original model, so that each matrix gets what it gets alone."""
+    both = subspace(llava, FORGET, RETAIN, SubspaceSettings(threshold=0.3))
+    found = subspace(llava, FORGET, RETAIN, SubspaceSettings(threshold=0.3, matrices=part))
+    assert set(found.directions) == {key for key in both.directions if key.attention == (part == "attention")}
+    assert_same(LowRankEdit({key: both.directions[key] for key in found.directions}), found, 1e-5, 1e-5)
+    assert sum(ranks(found).values())
+
+
+def test_the_attention_of_the_first_layer_is_left_alone(llava):
+    found = {str(matrix.key) for matrix in matrices_in(llava, SubspaceSettings())}
+    attention = {f"layer.{layer}.attention" for layer in (1, 2, 3)}
+    assert found == {f"layer.{layer}" for layer in range(4)} | attention
+    with pytest.raises(kvw.UserError, match="nothing to weaken"):
+        subspace(llava, FORGET, RETAIN, SubspaceSettings(matrices="attention", layers=(0, 0)))
 
 
 def test_the_price_of_forget_output_sets_the_wiener_gate(llava):
@@ -159,7 +184,7 @@ def test_layers_per_pass_saves_memory_and_changes_nothing(llava):
 
 
 def test_sequential_measures_the_forget_set_on_what_is_weakened_so_far(llava):
-    settings = {"layers": (0, 3), "threshold": 0.3}
+    settings = {"layers": (0, 3), "threshold": 0.3, "matrices": "ffn"}
     joint = subspace(llava, FORGET, RETAIN, SubspaceSettings(**settings))
     steps = subspace(llava, FORGET, RETAIN, SubspaceSettings(**settings, schedule="sequential"))
     first = {MatrixKey(0): joint.directions[MatrixKey(0)]}
@@ -230,7 +255,7 @@ def test_transposed_matrices_and_quantised_weights():
     model = copy.deepcopy(build_family("gpt2"))
     forget, retain = [family_batch(model, 2, 9, 1)], [family_batch(model, 8, 9, 2)]
     found = []
-    edit = subspace(model, forget, retain, SubspaceSettings(gate="wiener", layers=(1, 1)), on_matrix=found.append)
+    edit = subspace(model, forget, retain, SubspaceSettings(matrices="ffn", layers=(1, 1)), on_matrix=found.append)
     (matrix,) = edit.value_matrices(model).values()
     change = (edit.changed(matrix, matrix.read()) - matrix.read()).T.double()
     moment = shrink(measure_moments(model, retain, [matrix])[0][matrix.key].mean, 0.1).double()

@@ -386,6 +386,7 @@ def test_warnings_name_numbers_and_nobody():
         ({"min_tokens": 0}, "min_tokens must be"),
         ({"layers_per_pass": 0}, "layers_per_pass"),
         ({"gate": "soft"}, "no such gate"),
+        ({"matrices": "gate"}, "no such choice of matrices"),
         ({"schedule": "backwards"}, "no such schedule"),
         ({"shrinkage": "some"}, "no such shrinkage"),
         ({"shrinkage": 1.5}, "shrinkage must lie"),

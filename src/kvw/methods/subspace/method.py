@@ -26,6 +26,7 @@ from kvw.methods.subspace.labels import EverySoManyth, Labels
 from kvw.methods.subspace.paths import chosen_path, layers_that_fit
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.families import find_value_matrices, select_layers
+from kvw.models.parts import Part
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.processes import current
 from kvw.progress import Progress
@@ -216,10 +217,13 @@ def _handed_out(
 
 
 class Range(Protocol):
-    """Settings that say which layers are measured, and how many of them in one pass (None: all)."""
+    """Settings that say which matrices of which layers are measured, and how many layers in one pass (None: all)."""
 
     @property
     def layers(self) -> tuple[int, int] | None: ...  # noqa: D102
+
+    @property
+    def matrices(self) -> Part: ...  # noqa: D102
 
     @property
     def layers_at_once(self) -> int | None: ...  # noqa: D102
@@ -228,11 +232,21 @@ class Range(Protocol):
 def matrices_in(model: PreTrainedModel, settings: Range) -> list[ValueMatrix]:
     """The value matrices that are to be weakened.
 
+    The attention of the first layer is not among them: it gathers embeddings of single tokens, and its directions are
+    words and patches that others use, too. Leaving it out keeps more at equal forgetting (docs/results.md).
+
     Raises:
-        UserError: The model does not have these layers.
+        UserError: The model does not have these layers, no attention that kvw knows, or nothing is left.
     """
-    matrices = find_value_matrices(model)
-    return matrices if settings.layers is None else select_layers(matrices, settings.layers)
+    matrices = find_value_matrices(model, settings.matrices)
+    chosen = matrices if settings.layers is None else select_layers(matrices, settings.layers)
+    if not (chosen := [matrix for matrix in chosen if matrix.key != MatrixKey(0, attention=True)]):
+        raise UserError(
+            "There is nothing to weaken: the attention of the first layer is left alone.",
+            found=f"matrices {settings.matrices}, layers {settings.layers}",
+            do="add layers, or weaken its FFN (matrices=ffn)",
+        )
+    return chosen
 
 
 def passes(matrices: Sequence[ValueMatrix], settings: Range, size: int | None = None) -> list[list[ValueMatrix]]:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from kvw.errors import UserError
 from kvw.measuring.sources import Sources
+from kvw.models.parts import Part
 
 Gate = Literal["exponential", "wiener", "thresholded wiener", "hard"]
 Schedule = Literal["joint", "sequential"]
@@ -21,6 +22,9 @@ class SubspaceSettings:
 
     Args:
         layers: First and last decoder layer, 0-based, both included; None for all of them.
+        matrices: Which value matrices are weakened: those of the FFNs (``ffn``), the output projections of attention
+            from the second layer on (``attention``), or ``both``. Weakening both a little keeps more than weakening
+            one much.
         shrinkage: rho in S = (1 - rho) C + rho diag(C), between 0 and 1; or ``cross-validated``, by subject.
         gate: How a direction's forget-to-retain ratio lambda becomes its gate, see :mod:`kvw.methods.subspace.gates`.
         gamma: Exponent of the exponential gate; 2 falls off as a Wiener gate does.
@@ -58,10 +62,11 @@ class SubspaceSettings:
     """
 
     layers: tuple[int, int] | None = None
+    matrices: Part = "both"
     shrinkage: Shrinkage = 0.1
     gate: Gate = "wiener"
     gamma: float = 2.0
-    mu: float = 1.0
+    mu: float = 0.5
     threshold: float | None = None
     quantile: float = 0.9
     smallest_gate: float = 0.02
@@ -93,16 +98,15 @@ class SubspaceSettings:
                 do="leave one of them out",
             )
         self._check_rows()
-        for name, choices in (
-            ("gate", get_args(Gate)),
-            ("schedule", get_args(Schedule)),
-            ("path", (None, *get_args(Path))),
+        for name, value, choices in (
+            ("choice of matrices", self.matrices, get_args(Part)),
+            ("gate", self.gate, get_args(Gate)),
+            ("schedule", self.schedule, get_args(Schedule)),
+            ("path", self.path, (None, *get_args(Path))),
         ):
-            if getattr(self, name) not in choices:
+            if value not in choices:
                 raise UserError(
-                    f"There is no such {name}.",
-                    found=repr(getattr(self, name)),
-                    do=f"use one of: {', '.join(map(str, choices))}",
+                    f"There is no such {name}.", found=repr(value), do=f"use one of: {', '.join(map(str, choices))}"
                 )
         self._check_ranges()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 from kvw.errors import UserError
 from kvw.measuring.sources import Sources
+from kvw.models.parts import Part
 from kvw.training.settings import positive, whole
 
 
@@ -16,6 +17,8 @@ class RelativeSettings:
 
     Args:
         layers: First and last decoder layer, 0-based, both included; None for all of them.
+        matrices: Which value matrices: of the FFNs (``ffn``), the output projections of attention from the second
+            layer on (``attention``), or ``both``.
         layers_per_pass: So many layers are measured in one pass over the data; fewer need less memory and more
             passes. None: all of them.
         sources: Which positions of the retain set count how much.
@@ -30,6 +33,7 @@ class RelativeSettings:
     """Forget vectors are means over the views of a fact, as in subspace weakening. Else they are single tokens."""
 
     layers: tuple[int, int] | None = None
+    matrices: Part = "ffn"
     layers_per_pass: int | None = None
     sources: Sources = field(default_factory=Sources)
     min_tokens: int = 16
@@ -38,6 +42,12 @@ class RelativeSettings:
         if self.layers_per_pass is not None:
             whole("layers_per_pass", self.layers_per_pass)
         whole("min_tokens", self.min_tokens)
+        if self.matrices not in get_args(Part):
+            raise UserError(
+                "There is no such choice of matrices.",
+                found=repr(self.matrices),
+                do=f"use one of: {', '.join(get_args(Part))}",
+            )
 
     @property
     def layers_at_once(self) -> int | None:
