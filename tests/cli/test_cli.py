@@ -339,6 +339,7 @@ def test_force_never_replaces_what_the_run_reads(people, saved, capsys):
     assert (people / "model" / "model.safetensors").is_file()
 
 
+@pytest.mark.thorough
 def test_names_with_brackets_and_arrows_survive_any_terminal(people, saved):
     (people / "a[b].jsonl").write_text((people / "forget.jsonl").read_text())
     arguments = ["erase", str(saved["llava"]), "--forget", "a[b].jsonl", "--retain", "retain.jsonl"]

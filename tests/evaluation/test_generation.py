@@ -11,6 +11,8 @@ from kvw.data import Example, prepare, prompt_batch
 from kvw.errors import UserError
 from kvw.evaluation import generate_answers
 
+pytestmark = pytest.mark.thorough
+
 A, B, C = (tiny_models.noise_png(seed, size) for seed, size in ((1, (60, 30)), (2, (30, 60)), (3, (9, 9))))
 EXAMPLES = [
     Example("Who is this?", "Basil Mahfouz", (A,), "x:1"),

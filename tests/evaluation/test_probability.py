@@ -11,6 +11,8 @@ from kvw.errors import UserError
 from kvw.evaluation import TokenScores, answer_probabilities, score_batch, token_scores
 from kvw.evaluation.metrics import extraction_strength, min_k_plus_plus
 
+pytestmark = pytest.mark.thorough
+
 A, B, C = (tiny_models.noise_png(seed, size) for seed, size in ((1, (60, 30)), (2, (30, 60)), (3, (9, 9))))
 EXAMPLES = [
     Example("Who is this?", "Basil Mahfouz Al-Kuwaiti", (A,), "x:1"),

@@ -61,6 +61,7 @@ def test_the_order_of_the_examples_does_not_matter(prepared):
     )
 
 
+@pytest.mark.thorough
 def test_a_batch_that_runs_out_of_memory_half_way_is_not_counted_twice(prepared, monkeypatch):
     model, processor, items = prepared
     whole = measure_examples(model, processor, items, layers=(0, 3), budget=10_000).statistics

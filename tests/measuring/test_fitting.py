@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from kvw.errors import UserError
 from kvw.measuring.fitting import run_fitted
 
+pytestmark = pytest.mark.thorough
+
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 200))
 def test_every_item_runs_once_longest_first_within_the_budget(lengths, budget):

@@ -15,6 +15,8 @@ from kvw.measuring.moments import measure_moments, measure_tokens
 from kvw.measuring.plans import Examples
 from kvw.models.families import find_value_matrices
 
+pytestmark = pytest.mark.thorough
+
 WEIGHTS, FOLDS = [0.5, 1.0, 2.0, 3.0, 5.0, 8.0], [0, 1, 0, 1, 1, 0]
 
 

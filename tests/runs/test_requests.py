@@ -15,6 +15,8 @@ from kvw.measuring.fingerprint import examples_digest
 from kvw.runs.left_out import LeftOut, without_forgotten
 from kvw.runs.union import ForgetFile, joined, read_forget_files
 
+pytestmark = pytest.mark.thorough
+
 METHODS = {
     "subspace": kvw.SubspaceSettings(gate="wiener", mu=30, honest=0),
     "kvw": kvw.KvwSettings(schedule="one-shot", gamma=0.5, layers=(0, 3)),

@@ -10,6 +10,8 @@ from tests.gradient import ALTERNATIVES, DEFAULTS, FORGET, RETAIN, changed, forg
 from kvw.methods.gradient import METHODS, unlearn
 from kvw.methods.gradient.settings import ManuSettings
 
+pytestmark = pytest.mark.thorough
+
 CHANGES = {
     "dpo": [{"alternatives": ALTERNATIVES[::-1]}, {"beta": 0.5}, {"retain_weight": 1.0}],
     "ga": [],

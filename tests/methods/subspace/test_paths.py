@@ -25,6 +25,8 @@ from kvw.methods.subspace.paths import chosen_path, layers_that_fit
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.placement import free_memory, layer_device
 
+pytestmark = pytest.mark.thorough
+
 LAYER_BY_LAYER, WHOLE_MODEL = "layer by layer", "whole model"
 
 

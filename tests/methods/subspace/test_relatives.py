@@ -43,6 +43,8 @@ from kvw.models.families import find_value_matrices
 from kvw.runs.loaded import Loaded
 from kvw.runs.unlearning import unlearn
 
+pytestmark = pytest.mark.thorough
+
 FORGET = [text_batch(2, 11, 3, seed=index) for index in range(3)]
 RETAIN = [text_batch(2, 12, 4, seed=100 + index) for index in range(20)]
 VIEWS = Labels(facts=["a", "a", "a", "b", "b", "b"], subjects=["A", "A", "A", "B", "B", "B"])
