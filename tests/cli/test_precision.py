@@ -121,6 +121,19 @@ def test_a_packed_checkpoint_gets_an_edit_and_no_model(people, packed, capsys):
     assert_refused(capsys, again, "is quantised already", "--quantise")
 
 
+def test_subspace_weakening_needs_no_full_precision(people, saved, packed, capsys):
+    data = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--set", "mu=30", *QUIET)
+    assert run("erase", saved["llava"], *data, "--quantise", "8bit", "--out", "run") == 0
+    record = json.loads((people / "run" / "run.json").read_text())
+    assert record["model"]["quantised"] == "bitsandbytes Linear8bitLt"
+    assert {found["relative_distortion"] for found in record["certificates"]} == {None}
+    source, written = (load_file(name / "model.safetensors") for name in (saved["llava"], people / "run" / "model"))
+    changed = [name for name in source if not torch.equal(source[name], written[name])]
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in changed} == {"down_proj", "o_proj"}
+    assert run("erase", packed, *data, "--no-model", "--out", "kept") == 0
+    assert run("evaluate", packed, "--data", "forget.jsonl", "--edit", "kept/edit.safetensors", *QUIET) == 0
+
+
 def test_packed_weights_and_the_authors_rounding_exclude_each_other(people, saved, capsys):
     code = erase(saved, "--parity", "--quantise", "8bit")
     assert_refused(capsys, code, "holds quantised weights", "--parity")

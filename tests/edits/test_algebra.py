@@ -285,7 +285,7 @@ def test_files_of_the_first_format_still_load(tmp_path):
     assert loaded.metadata.parents == ()
     loaded.save(tmp_path / "new.safetensors")
     with safe_open(tmp_path / "new.safetensors", "pt") as file:
-        assert file.metadata()["format"] == "kvw edit 2"
+        assert file.metadata()["format"] == "kvw edit 3"
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ from kvw.models.families import find_value_matrices
 from kvw.models.quantised import refuse_quantised
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 
-FORMAT = "kvw edit 2"
-READABLE = ("kvw edit 1", FORMAT)
-"""Format 1 knew no edits made of other edits; its files are format 2 without ``parents`` and ``amplifies``."""
+FORMAT = "kvw edit 3"
+READABLE = ("kvw edit 1", "kvw edit 2", FORMAT)
+"""Format 1 knew no edits made of other edits, format 2 no attention; their files are format 3 without these."""
 PACKAGES = ("kvw", "torch", "torchvision", "transformers", "tokenizers", "pillow", "accelerate")
 
 

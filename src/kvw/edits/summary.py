@@ -17,7 +17,7 @@ class LayerSummary(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     key: str
-    """``layer.3``, or ``layer.3.experts``."""
+    """``layer.3``, ``layer.3.experts``, or ``layer.3.attention``."""
     matrices: int = 1
     """Value matrices in this entry: 1, or how many experts."""
     vectors: int

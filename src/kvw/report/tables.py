@@ -193,7 +193,7 @@ def print_structure(structure: Structure) -> None:
     rows = {
         "model": structure.model,
         "family": f"{structure.model_type} with a {structure.decoder_type} decoder",
-        "layers": f"{structure.layers}, all by default; of kvw {first}:{last}",
+        "layers": f"{structure.layers}, all by default (but the first attention); of kvw {first}:{last}",
         "value matrices": "\n".join(map(_described, structure.value_matrices)),
         "of attention": "\n".join(map(_described, structure.attention)) or "not known",
         "left alone": "\n".join(structure.left_alone) or "nothing else narrows its input",

@@ -16,6 +16,7 @@ from kvw.measuring.examples import Measured, measure_examples
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.statistics import Statistics, differing_parts
 from kvw.methods.registry import get_method
+from kvw.methods.subspace.method import matrices_in
 from kvw.models.families import find_value_matrices, select_layers
 from kvw.models.loading import skeleton
 from kvw.models.patching import save_checkpoint
@@ -133,12 +134,14 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter) -> Job:
 
 
 def _matrices(loaded: Loaded, request: EraseRequest) -> list[ValueMatrix]:
-    """The value matrices in the range of layers of a request.
+    """The value matrices that a request may weaken.
 
     Raises:
-        UserError: The model does not have these layers.
+        UserError: The model does not have these layers, or not such matrices.
     """
-    matrices = find_value_matrices(loaded.model, getattr(request.settings, "matrices", "ffn"))
+    if hasattr(request.settings, "matrices"):
+        return matrices_in(loaded.model, request.settings)
+    matrices = find_value_matrices(loaded.model)
     layers = getattr(request.settings, "layers", None)
     return matrices if layers is None and get_method(request.method).every_layer else select_layers(matrices, layers)
 

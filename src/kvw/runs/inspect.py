@@ -44,7 +44,7 @@ class Structure(BaseModel):
     to_confirm: str
     """For a model of an unknown family the template that its structure suggests; empty if the family is known."""
     left_alone: list[str]
-    """Other linear maps that narrow their input (vision tower, projector): never touched."""
+    """Other linear maps that narrow their input (vision tower, projector, what attention reads with): never touched."""
 
 
 def inspect(checkpoint: Checkpoint) -> Structure:

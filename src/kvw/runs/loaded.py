@@ -65,7 +65,7 @@ class Loaded:
     @property
     def quantised(self) -> str:
         """The scheme in which value matrices are held; empty for full precision."""
-        schemes = (quantisation(matrix.module) for matrix in find_value_matrices(self.model))
+        schemes = (quantisation(matrix.module) for matrix in find_value_matrices(self.model, "both"))
         return next((scheme for scheme in schemes if scheme), "")
 
     @property

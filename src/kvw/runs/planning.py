@@ -99,7 +99,8 @@ def subspace_plan(
         retain_rows=settings.retain_rows,
         waiting=walk.waiting if walk else None,
     )
-    return MethodPlan(seconds={"weakening": running + one_solve * len(matrices)}, memory=memory)
+    solves = one_solve * sum((matrix.width / widest.width) ** 3 for matrix in matrices)
+    return MethodPlan(seconds={"weakening": running + solves}, memory=memory)
 
 
 @dataclass(frozen=True)

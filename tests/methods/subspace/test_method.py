@@ -16,7 +16,7 @@ from kvw.measuring.plans import Examples
 from kvw.measuring.sources import Sources
 from kvw.methods.subspace.directions import Measurements, find_directions
 from kvw.methods.subspace.labels import EverySoManyth, Labels
-from kvw.methods.subspace.method import matrices_in, subspace
+from kvw.methods.subspace.method import matrices_in, passes, subspace
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.shrinkage import shrink
 from kvw.models.families import find_value_matrices
@@ -166,6 +166,15 @@ def test_the_attention_of_the_first_layer_is_left_alone(llava):
     assert found == {f"layer.{layer}" for layer in range(4)} | attention
     with pytest.raises(kvw.UserError, match="nothing to weaken"):
         subspace(llava, FORGET, RETAIN, SubspaceSettings(matrices="attention", layers=(0, 0)))
+
+
+def test_the_widest_come_first_and_metadata_say_what_was_weakened(llava):
+    (group,) = passes(matrices_in(llava, SubspaceSettings()), SubspaceSettings())
+    assert [matrix.width for matrix in group] == sorted((matrix.width for matrix in group), reverse=True)
+    for settings, part in (({}, "both"), ({"layers": (0, 0)}, "ffn"), ({"matrices": "attention"}, "attention")):
+        edit = subspace(llava, FORGET, RETAIN, SubspaceSettings(**settings))
+        assert edit.metadata.settings["matrices"] == part
+        assert [*edit.directions] == sorted(edit.directions, key=lambda key: key.order)
 
 
 def test_the_price_of_forget_output_sets_the_wiener_gate(llava):

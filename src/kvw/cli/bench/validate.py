@@ -23,7 +23,10 @@ def validate(recipe: Annotated[Path, Parameter(help="Recipe (TOML).")]) -> None:
         print(
             f"vanilla and gold are planted: {how}, epochs {training.epochs}, learning rate {training.learning_rate:g}"
         )
+    settings_of: dict[str, int] = {}
     for part in found.method:
-        print(f"method {part.name}: {len(part.settings)} settings to choose from")
+        settings_of[part.called] = settings_of.get(part.called, 0) + len(part.settings)
+    for name, count in settings_of.items():
+        print(f"method {name}: {count} settings to choose from")
     asked = 1 + (found.models_by_role.keys() != {"vanilla"}) + sum(len(part.settings) for part in found.method)
     print(f"{asked} models to ask in all" + (" for each setting" if len(found.benchmark.setting) > 1 else ""))

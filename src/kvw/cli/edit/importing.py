@@ -12,7 +12,9 @@ from kvw.cli.options import Force, Model, find_model
 
 
 def import_(
-    adapter: Annotated[Path, Parameter(help="Adapter folder: an IA3 on text FFNs, or a LoRA from kvw edit export.")],
+    adapter: Annotated[
+        Path, Parameter(help="Adapter folder: an IA3 on value projections, or a LoRA from kvw edit export.")
+    ],
     model: Model,
     *,
     out: OutFile,

@@ -27,6 +27,7 @@ from kvw.methods.subspace.paths import chosen_path, layers_that_fit
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.families import find_value_matrices, select_layers
 from kvw.models.parts import Part
+from kvw.models.quantised import quantisation
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.processes import current
 from kvw.progress import Progress
@@ -81,14 +82,15 @@ def subspace(
     directions: dict[MatrixKey, Directions] = {}
     left_alone = []
     for group, measured in _everything(data, matrices, directions, settings, on_warning):
-        for matrix, found in _solved(data, group, measured, settings):
+        solved = _solved(data, group, measured, settings)
+        for matrix, found in sorted(solved, key=lambda entry: entry[0].key.order):
             if found is None:
                 left_alone.append(str(matrix.key))
                 continue
             directions[matrix.key], certificate = found
             if on_matrix and current().is_first:
                 on_matrix(certificate)
-    values = asdict(settings) | {"layers": (matrices[0].key.layer, matrices[-1].key.layer)}
+    values = asdict(settings) | range_of(matrices)
     metadata = EditMetadata(method="subspace", settings=values, left_alone=tuple(left_alone))
     return LowRankEdit(directions, settings.strength, metadata)
 
@@ -249,12 +251,27 @@ def matrices_in(model: PreTrainedModel, settings: Range) -> list[ValueMatrix]:
     return chosen
 
 
+def range_of(matrices: Sequence[ValueMatrix]) -> dict[str, Any]:
+    """Which layers and which matrices were weakened, as settings would say it."""
+    kinds: dict[bool, Part] = {
+        matrix.key.attention: "attention" if matrix.key.attention else "ffn" for matrix in matrices
+    }
+    part: Part = "both" if len(kinds) > 1 else next(iter(kinds.values()))
+    return {"layers": (matrices[0].key.layer, matrices[-1].key.layer), "matrices": part}
+
+
 def passes(matrices: Sequence[ValueMatrix], settings: Range, size: int | None = None) -> list[list[ValueMatrix]]:
-    """The value matrices that are measured together, whole layers each; ``size`` layers if it is given."""
+    """The value matrices that are measured together, whole layers each; ``size`` layers if it is given.
+
+    In each the widest come first: processes take them in turns, and a turn lasts as long as its widest.
+    """
     layers = sorted({matrix.key.layer for matrix in matrices})
     size = size or settings.layers_at_once or len(layers)
     chunks = [set(layers[start : start + size]) for start in range(0, len(layers), size)]
-    return [[matrix for matrix in matrices if matrix.key.layer in chunk] for chunk in chunks]
+    return [
+        sorted((matrix for matrix in matrices if matrix.key.layer in chunk), key=lambda matrix: -matrix.width)
+        for chunk in chunks
+    ]
 
 
 def passes_instead(
@@ -287,8 +304,8 @@ def measurements(
         return None
     if matrix.key.expert is not None and min(moment.count, len(forget.rows)) < min_tokens:
         return None
-    weight = matrix.read()
-    columns = (weight.T if matrix.vectors_first else weight) if weight.is_floating_point() else None
+    weight = None if quantisation(matrix.module) else matrix.read()
+    columns = weight.T if weight is not None and matrix.vectors_first else weight
     return Measurements(matrix.key, moment, forget, null, columns)
 
 

@@ -18,7 +18,7 @@ from kvw.measuring.plans import Examples
 from kvw.measuring.prefixes import SharedBatch
 from kvw.methods.subspace.directions import Measurements
 from kvw.methods.subspace.labels import Labels
-from kvw.methods.subspace.method import UNLABELLED, check_repeatable, dealt, matrices_in, measurements, passes
+from kvw.methods.subspace.method import UNLABELLED, check_repeatable, dealt, matrices_in, measurements, passes, range_of
 from kvw.methods.subspace.relatives.formulas import FORMULAS, Given, rms_log_gates
 from kvw.methods.subspace.relatives.settings import RelativeSettings, RmsKvwSettings
 from kvw.methods.subspace.vectors import view_means
@@ -73,7 +73,7 @@ def relative(
         )
         tokens = measure_tokens(model, forget, group, weights=forget_labels.weights(), progress=progress)
         found |= _solved(group, moments, tokens, settings, forget_labels)
-    values = asdict(settings) | {"layers": (matrices[0].key.layer, matrices[-1].key.layer)}
+    values = asdict(settings) | range_of(matrices)
     left_alone = tuple(str(key) for key, result in found.items() if result is None)
     metadata = EditMetadata(method=settings.name, settings=values, left_alone=left_alone)
     if isinstance(settings, RmsKvwSettings):
