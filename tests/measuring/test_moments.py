@@ -50,8 +50,10 @@ def hooked(model, matrix, batch):
     return seen[0]
 
 
-def test_a_moment_is_the_mean_outer_product_over_answers(llava):
-    """Every example counts the same, however long its answer."""
+@pytest.mark.parametrize("narrowest", [1, 7, 24, 10**6])
+def test_a_moment_is_the_mean_outer_product_over_answers(llava, narrowest, monkeypatch):
+    """Every example counts the same, however long its answer; and it does not matter how many strips are added."""
+    monkeypatch.setattr("kvw.measuring.moments.NARROWEST", narrowest)
     llava.double()
     batch = joined([text_batch(2, 9, 3, seed=1), text_batch(1, 12, 5, seed=2)])
     matrices = find_value_matrices(llava)[:3]

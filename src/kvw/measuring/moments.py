@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ from kvw.models.placement import execution_device
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.processes import current
 from kvw.progress import Progress
+
+STRIPS, NARROWEST = 8, 128
+"""Second moments are added up in so many strips of rows, none narrower than that."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ class Moment:
     Sums over disjoint data add up, so it does not matter how data is split over batches, passes or processes.
 
     Args:
-        sums: Sum of w m m^T for each fold: (folds, width, width), on the device of the layer.
+        sums: Sum of w m m^T for each fold: (folds, width, width), on the device of the layer. What lies below the
+            diagonal means nothing: the other half says it.
         masses: Sum of w for each fold and source: (folds, sources), float64, on the CPU.
         count: Positions with a weight; one that several examples of a batch share counts once.
     """
@@ -78,8 +83,8 @@ class Moment:
     @property
     def mean(self) -> Tensor:
         """C = E[m m^T]: (width, width), exactly symmetric."""
-        total = self.sums.sum(0) / float(self.masses.sum())
-        return (total + total.T) / 2
+        upper = (self.sums.sum(0) / float(self.masses.sum())).triu_()
+        return upper + upper.triu(1).T
 
     @property
     def folds(self) -> list[Tensor]:
@@ -203,7 +208,7 @@ class MomentRecorder:
                 continue
             roots = total[fold, wanted].sqrt().to(device, dtype)
             chosen = coefficients.index_select(0, places[wanted].to(device)).to(dtype) * roots[:, None]
-            moment.sums[fold].addmm_(chosen.T, chosen)
+            _add_upper(moment.sums[fold], chosen)
             moment.masses[fold] += weights[fold].sum(1)
             moment = replace(moment, count=moment.count + len(wanted))
             self.moments[key] = moment
@@ -215,6 +220,15 @@ class MomentRecorder:
         sums = torch.zeros(self._folds, width, width, dtype=self._dtype, device=device)
         self.lacks_room = False
         return Moment(sums, torch.zeros(self._folds, len(SOURCES), dtype=torch.float64), 0)
+
+
+def _add_upper(total: Tensor, rows: Tensor) -> None:
+    """Add rows^T rows on and above the diagonal, strip by strip: little more than half of the work."""
+    width = len(total)
+    strips = max(1, min(STRIPS, width // NARROWEST))
+    edges = [width * strip // strips for strip in range(strips + 1)]
+    for begin, end in pairwise(edges):
+        total[begin:end, begin:].addmm_(rows[:, begin:end].T, rows[:, begin:])
 
 
 def measure_moments(
