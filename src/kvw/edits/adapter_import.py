@@ -35,7 +35,7 @@ TOLERANCE = 1e-5
 
 
 def import_adapter(directory: Path | str, model: PreTrainedModel, *, weights: Weights = ValueMatrix.read) -> GateEdit:
-    """Read an adapter folder as gates: an IA3 of the text decoder's value projections, or one of :func:`export_lora`.
+    """Read an adapter folder as gates: an IA3 of value projections, or a LoRA that :func:`export_lora` wrote.
 
     Gates from IA3 come back bit for bit if kvw wrote them, and within one rounding otherwise; log-gates may differ in
     the last digits, because many have the same exponential. Gates from a LoRA come back within 2e-7. What kvw stored
