@@ -11,6 +11,7 @@ from tests.data.benchmarks import copies
 import kvw
 from kvw.bench import run as bench_run
 from kvw.bench.asking import questions
+from kvw.bench.methods import build_settings
 from kvw.bench.recipe import BenchmarkPart, EvaluationPart, read_recipe
 from kvw.bench.results import read_results
 from kvw.cli import main
@@ -210,6 +211,21 @@ def test_other_data_behind_the_same_name_is_asked_again(tmp_path, saved, asked):
     table.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert bench(recipe, tmp_path / "out") == 0
     assert len(asked) == 2 * first
+
+
+def test_another_default_is_another_setting(tmp_path, asked, monkeypatch):
+    """Continued with a version that has other defaults, a run must not take the earlier answers for its own."""
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(TOY)
+    assert bench(recipe, tmp_path / "out") == 0
+    whole = len(asked)
+
+    def with_another_default(name, values):
+        return replace(build_settings(name, values), rank=3) if name == "subspace" else build_settings(name, values)
+
+    monkeypatch.setattr(bench_run, "build_settings", with_another_default)
+    assert bench(recipe, tmp_path / "out") == 0
+    assert whole < len(asked) < 2 * whole
 
 
 def test_items_must_be_told_apart():

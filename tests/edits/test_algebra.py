@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
-from safetensors.torch import save_file
 from tests.batches import logits, text_batch, weights
 
 import kvw
@@ -271,21 +268,6 @@ def test_only_marked_edits_may_amplify(tmp_path):
         broken.save(tmp_path / "broken.safetensors")
         with pytest.raises(kvw.UserError, match="finite"):
             kvw.load_edit(tmp_path / "broken.safetensors")
-
-
-def test_files_of_the_first_format_still_load(tmp_path):
-    """The header as it was before edits had parents."""
-    metadata = {"method": "kvw", "settings": {"gamma": 0.5}, "base_model": "tiny", "model_fingerprint": "f"}
-    metadata |= {"model_type": "llava", "forget_digest": "a", "retain_digest": "b", "forget_count": 4}
-    metadata |= {"retain_count": 7, "versions": {"kvw": "0.1.0"}}
-    header = {"format": "kvw edit 1", "kind": "gates", "metadata": json.dumps(metadata)}
-    save_file({"layer.1.log_gates": torch.tensor([-1.0, 0.0])}, tmp_path / "old.safetensors", header)
-    loaded = kvw.load_edit(tmp_path / "old.safetensors")
-    assert loaded.metadata == EditMetadata(**metadata)
-    assert loaded.metadata.parents == ()
-    loaded.save(tmp_path / "new.safetensors")
-    with safe_open(tmp_path / "new.safetensors", "pt") as file:
-        assert file.metadata()["format"] == "kvw edit 3"
 
 
 @pytest.mark.parametrize(

@@ -232,20 +232,21 @@ def test_states_that_are_changed_between_layers_are_refused_in_any_batch():
     assert_equal_moments(found, measure_moments(model, [image], after)[0])
 
 
-def refused(model, batch, reason):
-    with pytest.raises(NotWalkable, match=reason):
-        WaitingSet(Layers(model, find_value_matrices(model)), [batch])
+def wait_for_walk(model):
+    WaitingSet(Layers(model, find_value_matrices(model)), [BATCHES[0]])
 
 
 def test_a_layer_that_is_called_twice_is_refused(llava):
     first, second = decoder_layers(llava)[:2]
     first.register_forward_hook(lambda _, __, named, output: second(output, **named), with_kwargs=True)
-    refused(llava, BATCHES[0], "layer 1 is called more than once")
+    with pytest.raises(NotWalkable, match="layer 1 is called more than once"):
+        wait_for_walk(llava)
 
 
 def test_a_layer_that_returns_no_states_is_refused(llava):
     decoder_layers(llava)[1].register_forward_hook(lambda _, __, output: [output])
-    refused(llava, BATCHES[0], "layer 1 returns a list")
+    with pytest.raises(NotWalkable, match="layer 1 returns a list"):
+        wait_for_walk(llava)
 
 
 def test_layers_that_are_called_depending_on_others_are_refused(llava):
@@ -254,7 +255,8 @@ def test_layers_that_are_called_depending_on_others_are_refused(llava):
             raise StopForward
 
     decoder_layers(llava)[1].register_forward_hook(stop)
-    refused(llava, BATCHES[0], "depending on what others return")
+    with pytest.raises(NotWalkable, match="depending on what others return"):
+        wait_for_walk(llava)
 
 
 def test_a_forward_without_layers_is_refused(llava):
@@ -262,7 +264,8 @@ def test_a_forward_without_layers_is_refused(llava):
         raise StopForward
 
     llava.get_input_embeddings().register_forward_hook(stop)
-    refused(llava, BATCHES[0], "no layer was called")
+    with pytest.raises(NotWalkable, match="no layer was called"):
+        wait_for_walk(llava)
 
 
 def test_a_layer_that_lacks_something_on_the_walk_is_refused(llava):
@@ -270,7 +273,8 @@ def test_a_layer_that_lacks_something_on_the_walk_is_refused(llava):
     left = []
     llava.get_input_embeddings().register_forward_hook(lambda *_: left.append("mask"))
     decoder_layers(llava)[1].register_forward_pre_hook(lambda *_: left.pop() and None)
-    refused(llava, BATCHES[0], "IndexError: pop from empty list")
+    with pytest.raises(NotWalkable, match="IndexError: pop from empty list"):
+        wait_for_walk(llava)
 
 
 def test_memory_that_runs_out_is_no_reason_to_refuse(llava):

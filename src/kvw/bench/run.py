@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,10 @@ class _Work:
         self.files.write_manifest(manifest)
 
     def identifier(self, label: str, values: dict[str, Any] | None = None) -> str:
-        return f"{label}-{digest(self.base, label, values or {})[:12]}"
+        """Named after all that the answers depend on; settings that were not given, too: defaults may change."""
+        method = self.methods.get(label)
+        settings = asdict(build_settings(method, values or {})) if method else {}
+        return f"{label}-{digest(self.base, label, method, settings)[:12]}"
 
     def todo(self) -> Iterator[tuple[str, dict[str, Any], bool]]:
         """Vanilla, all settings, and at last those that are chosen by what the others were asked.

@@ -25,8 +25,6 @@ from kvw.models.quantised import refuse_quantised
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 
 FORMAT = "kvw edit 3"
-READABLE = ("kvw edit 1", "kvw edit 2", FORMAT)
-"""Format 1 knew no edits made of other edits, format 2 no attention; their files are format 3 without these."""
 PACKAGES = ("kvw", "torch", "torchvision", "transformers", "tokenizers", "pillow", "accelerate")
 
 
@@ -265,7 +263,7 @@ def load_edit(path: Path | str) -> Edit:
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
-            if header.get("format") not in READABLE or header.get("kind") not in Edit.kinds:
+            if header.get("format") != FORMAT or header.get("kind") not in Edit.kinds:
                 raise _unreadable(path, f"format {header.get('format')!r}, kind {header.get('kind')!r}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
@@ -281,7 +279,7 @@ def _unreadable(path: Path, found: str) -> UserError:
     return UserError(
         f"{path} is not an edit file that this version reads.",
         found=found,
-        do=f"expected {' or '.join(map(repr, READABLE))} and one of the kinds {', '.join(sorted(Edit.kinds))}",
+        do=f"expected {FORMAT!r} and one of the kinds {', '.join(sorted(Edit.kinds))}",
     )
 
 
