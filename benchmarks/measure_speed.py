@@ -22,7 +22,7 @@ from kvw.cli.options import find_model
 from kvw.data import Prepared, answer_batch, prepare, read_examples, to_model
 from kvw.measuring.examples import measure_examples
 from kvw.measuring.statistics import Statistics
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.saving import parameter_bytes
 from kvw.models.value_matrix import MatrixKey
 from kvw.runs.costs import peak_memory

@@ -20,7 +20,8 @@ from kvw.edits import Directions, Edit, LowRankEdit
 from kvw.evaluation import evaluate
 from kvw.measuring.examples import measure_examples
 from kvw.measuring.labelled import LabelledBatches
-from kvw.measuring.moments import Moment, Tokens, measure_moments, measure_tokens
+from kvw.measuring.moment_passes import measure_moments, measure_tokens
+from kvw.measuring.moments import Moment, Tokens
 from kvw.methods.kvw import one_shot
 from kvw.methods.subspace.labels import Labels
 from kvw.methods.subspace.method import subspace
@@ -34,7 +35,7 @@ from kvw.methods.subspace.relatives.settings import (
 )
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.vectors import view_means
-from kvw.models.families import find_value_matrices, select_layers
+from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.loading import load_model, load_processor
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.runs.unlearning import labels_of

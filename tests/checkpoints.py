@@ -11,7 +11,7 @@ from tests import tiny_models
 
 import kvw
 from kvw.edits.edit import EditMetadata
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.headers import read_header
 from kvw.models.loading import Checkpoint, find_checkpoint, skeleton
 from kvw.models.stored import INDEX

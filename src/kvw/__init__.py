@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from kvw.methods.subspace.method import subspace
     from kvw.methods.subspace.settings import SubspaceSettings
     from kvw.models.detection import confirm_value_matrices
-    from kvw.models.families import find_value_matrices
+    from kvw.models.finding import find_value_matrices
     from kvw.models.loading import find_checkpoint, load_model, load_processor
     from kvw.processes import together
     from kvw.runs.erase import erase
@@ -67,7 +67,7 @@ _HOMES = {
     "export_ia3": "kvw.edits",
     "export_lora": "kvw.edits",
     "find_checkpoint": "kvw.models.loading",
-    "find_value_matrices": "kvw.models.families",
+    "find_value_matrices": "kvw.models.finding",
     "import_adapter": "kvw.edits",
     "invert": "kvw.edits",
     "load_edit": "kvw.edits",

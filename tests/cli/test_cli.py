@@ -192,7 +192,7 @@ def test_inspect_shows_experts(tmp_path, capsys):
 
 
 def test_inspect_finds_an_unknown_family_and_asks(people, saved, capsys, monkeypatch):
-    monkeypatch.setattr("kvw.models.families.FAMILIES", ())
+    monkeypatch.setattr("kvw.models.finding.FAMILIES", ())
     assert run("inspect", saved["llava"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     template = "model.language_model.layers.*.mlp.down_proj"
@@ -209,7 +209,7 @@ def test_inspect_finds_an_unknown_family_and_asks(people, saved, capsys, monkeyp
 
 def test_inspect_refuses_when_two_places_could_be_meant(tmp_path, capsys, monkeypatch):
     AutoConfig.for_model("gemma4").save_pretrained(tmp_path)
-    monkeypatch.setattr("kvw.models.families.FAMILIES", ())
+    monkeypatch.setattr("kvw.models.finding.FAMILIES", ())
     assert_refused(
         capsys,
         run("inspect", tmp_path),
@@ -395,7 +395,7 @@ def test_models_that_cannot_be_used(people, saved, tmp_path, capsys, monkeypatch
     next(iter(weights.values())).view(-1)[0] = float("nan")
     save_file(weights, tmp_path / "nan" / "model.safetensors", {"format": "pt"})
     assert_refused(capsys, run("erase", tmp_path / "nan", *common), "NaN")
-    monkeypatch.setattr("kvw.models.families.FAMILIES", ())
+    monkeypatch.setattr("kvw.models.finding.FAMILIES", ())
     assert_refused(capsys, run("erase", saved["llava"], *common), "family 'llava'", "--value-matrices", "mlp.down_proj")
     assert not (people / "run").exists()
 

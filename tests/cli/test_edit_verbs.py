@@ -16,7 +16,7 @@ from tests.conftest import built
 
 import kvw
 from kvw.edits import EditMetadata, GateEdit, RoundedGateEdit
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey
 
 

@@ -16,7 +16,7 @@ from kvw.data.rendering import IMAGE_PLACEHOLDERS, placeholders_of
 from kvw.errors import UserError
 from kvw.evaluation import generate_answers, token_scores
 from kvw.measuring.examples import measure_examples
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 
 pytestmark = pytest.mark.thorough
 

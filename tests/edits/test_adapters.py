@@ -27,7 +27,7 @@ from tests.families import (
 import kvw
 from kvw.edits import EditMetadata, GateEdit, RoundedGateEdit, export_ia3, export_lora, import_adapter, invert
 from kvw.edits.adapters import WEIGHTS
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey
 
 pytestmark = pytest.mark.thorough

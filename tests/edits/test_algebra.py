@@ -12,7 +12,7 @@ from tests.batches import logits, text_batch, weights
 
 import kvw
 from kvw.edits import Edit, EditMetadata, GateEdit, RoundedGateEdit, calibrate, compose, diff, invert, mix, scale
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey
 
 BATCH = text_batch(2, 10, 3, seed=0)

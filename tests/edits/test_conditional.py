@@ -12,7 +12,7 @@ from tests.families import build_family, family_batch
 
 import kvw
 from kvw.edits import Condition, ConditionalGateEdit, EditMetadata, GateEdit, attach_where, export_ia3
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.layer_inputs import decoder_layers, on_input
 
 

@@ -14,7 +14,7 @@ from tests.batches import logits, text_batch, weights
 import kvw
 from kvw.edits import EditMetadata, GateEdit, RoundedGateEdit
 from kvw.edits.edit import FORMAT
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey
 
 BATCH = text_batch(2, 10, 3, seed=0)

@@ -15,7 +15,7 @@ import kvw
 from kvw.edits import Directions, EditMetadata, GateEdit, LowRankEdit, surviving_shares
 from kvw.edits.low_rank import REMOVED
 from kvw.edits.surviving import surviving_share
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey
 
 BATCH = text_batch(2, 10, 3, seed=0)

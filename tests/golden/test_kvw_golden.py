@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 import kvw
 from kvw.methods.kvw import Step
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey
 
 HERE = Path(__file__).parent / "cases"

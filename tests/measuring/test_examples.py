@@ -15,7 +15,7 @@ from kvw.measuring.cache import cache_directory
 from kvw.measuring.engine import measure
 from kvw.measuring.examples import measure_examples
 from kvw.measuring.statistics import Statistics, differing_parts
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 
 FINGERPRINT = {"model": "a", "data": "b"}
 

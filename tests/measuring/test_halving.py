@@ -11,9 +11,9 @@ import kvw
 from kvw.data import prepare
 from kvw.measuring.fitting import Halving
 from kvw.measuring.labelled import LabelledBatches
-from kvw.measuring.moments import measure_moments, measure_tokens
+from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.plans import Examples
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 
 pytestmark = pytest.mark.thorough
 

@@ -8,10 +8,10 @@ from tests.tiny_models import noise_png
 
 from kvw.data import Example, answer_batch, prepare
 from kvw.measuring.labelled import LabelledBatches
-from kvw.measuring.moments import measure_moments, measure_tokens
+from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.plans import Examples
 from kvw.measuring.prefixes import SharedBatch
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 
 PHOTOS = [noise_png(seed) for seed in range(3)]
 EXAMPLES = [

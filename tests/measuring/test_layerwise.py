@@ -18,11 +18,11 @@ from kvw.measuring.engine import evaluating
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.layer_calls import NotWalkable, enter
 from kvw.measuring.layerwise import Layers, WaitingSet, _alike
-from kvw.measuring.moments import measure_moments, measure_tokens
+from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.plans import Examples, everyone
 from kvw.measuring.recorder import StopForward
 from kvw.measuring.sources import Sources
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.layer_inputs import decoder_layers
 
 BATCHES = [text_batch(2, 12, 4, seed=0), text_batch(1, 9, 2, seed=1), text_batch(3, 14, 3, seed=2)]

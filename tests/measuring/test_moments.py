@@ -15,12 +15,13 @@ from tests.tiny_models import noise_png
 import kvw
 from kvw.data import Example, prepare
 from kvw.data.batches import answer_batch, to_model
-from kvw.measuring.moments import MomentRecorder, measure_moments, measure_tokens
+from kvw.measuring.moment_passes import measure_moments, measure_tokens
+from kvw.measuring.moment_recorder import MomentRecorder
 from kvw.measuring.plans import Examples, Plan, everyone
 from kvw.measuring.source_weights import image_token_ids, source_weights
 from kvw.measuring.sources import SOURCES, Sources
 from kvw.models.coefficients import Seen
-from kvw.models.families import find_value_matrices, select_layers
+from kvw.models.finding import find_value_matrices, select_layers
 
 ANSWERS = Sources(answer=1, prompt=0, image=0, first=0)
 
@@ -53,7 +54,7 @@ def hooked(model, matrix, batch):
 @pytest.mark.parametrize("narrowest", [1, 7, 24, 10**6])
 def test_a_moment_is_the_mean_outer_product_over_answers(llava, narrowest, monkeypatch):
     """Every example counts the same, however long its answer; and it does not matter how many strips are added."""
-    monkeypatch.setattr("kvw.measuring.moments.NARROWEST", narrowest)
+    monkeypatch.setattr("kvw.measuring.moment_recorder.NARROWEST", narrowest)
     llava.double()
     batch = joined([text_batch(2, 9, 3, seed=1), text_batch(1, 12, 5, seed=2)])
     matrices = find_value_matrices(llava)[:3]

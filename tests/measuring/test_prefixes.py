@@ -11,7 +11,7 @@ from kvw.edits import GateEdit
 from kvw.measuring.engine import measure
 from kvw.measuring.examples import measure_examples
 from kvw.measuring.prefixes import bundle, shares_prefixes
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 
 EVERY_LAYER = (0, 3)
 

@@ -9,7 +9,7 @@ from tests.batches import logits, text_batch
 
 from kvw.errors import UserError
 from kvw.measuring.engine import measure
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 
 BATCH = text_batch(2, 8, 2, seed=0)
 

@@ -11,13 +11,13 @@ from tests.families import build_family, family_batch
 
 import kvw
 from kvw.measuring.layerwise import Layers, WaitingSet
-from kvw.measuring.moments import measure_moments
+from kvw.measuring.moment_passes import measure_moments
 from kvw.measuring.plans import Examples, everyone
 from kvw.measuring.retain_rows import _Rows, _Sample
 from kvw.methods.subspace.directions import Measurements, find_directions
 from kvw.methods.subspace.labels import Labels
 from kvw.methods.subspace.settings import SubspaceSettings
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 
 BATCHES = [text_batch(2, 12, 4, seed=0), text_batch(1, 9, 2, seed=1), text_batch(3, 14, 3, seed=2)]
 POSITIONS = 2 * 12 + 9 + 3 * 14 - 6  # the last token of every row predicts nothing and is no source

@@ -14,7 +14,7 @@ from kvw.edits import RoundedGateEdit
 from kvw.measuring.engine import measure
 from kvw.methods.kvw import Step, accessor
 from kvw.methods.settings import KvwSettings
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey
 
 FORGET = [text_batch(1, 9 + index % 4, 3, seed=index) for index in range(5)]

@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from kvw.errors import UserError
 from kvw.files import new_directory
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.loading import Checkpoint, find_checkpoint, load_model, load_processor, skeleton
 from kvw.models.patching import save_checkpoint
 from kvw.models.saving import check_disk_space, check_saved

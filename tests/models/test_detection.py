@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 import kvw
 from kvw.models.detection import detect, ffns
-from kvw.models.families import UnknownFamily, find_value_matrices
+from kvw.models.finding import UnknownFamily, find_value_matrices
 
 pytestmark = pytest.mark.thorough
 

@@ -17,7 +17,7 @@ from kvw.measuring.engine import evaluating, run_model
 from kvw.measuring.recorder import recording
 from kvw.models.coefficients import find_rows, intercept
 from kvw.models.experts import ExpertMatrix, expert_matrices
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 
 pytestmark = pytest.mark.thorough
 

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from kvw.errors import UserError
 from kvw.models.candidates import describe_candidates, find_candidates
 from kvw.models.detection import confirm_value_matrices
-from kvw.models.families import default_layers, find_value_matrices, select_layers
+from kvw.models.finding import default_layers, find_value_matrices, select_layers
 from kvw.models.value_matrix import MatrixKey
 
 

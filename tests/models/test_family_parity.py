@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 
 import kvw
 from kvw.files import new_directory
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.patching import save_checkpoint
 from kvw.models.saving import check_saved
 from kvw.models.stored import locate

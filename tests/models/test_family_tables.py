@@ -11,7 +11,7 @@ from tests.families import NOT_ALONE, TEXT, VISION_LANGUAGE, table
 from tests.real_processors import LEFT_OUT, PROCESSORS, REFUSED
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM
 
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 
 pytestmark = pytest.mark.thorough
 

@@ -13,7 +13,7 @@ from tests.quantised import full_precision, reference
 from torch import Tensor, nn
 
 import kvw
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.loading import find_checkpoint, load_model
 from kvw.models.quantised import quantisation
 

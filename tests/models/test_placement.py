@@ -13,7 +13,7 @@ from tests.batches import logits, text_batch, weights
 from tests.edits.test_edits import gate_edit, rounded_edit
 
 import kvw
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.loading import check_finite, find_checkpoint, load_model
 from kvw.models.placement import accelerators, describe_devices, device_map, execution_device, find_device
 from kvw.models.saving import parameter_bytes

@@ -18,7 +18,7 @@ from torch import nn
 import kvw
 from kvw.edits import RoundedGateEdit
 from kvw.edits.rounded_gates import KeptWeights
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.loading import check_finite, find_checkpoint, load_model
 from kvw.models.quantised import packed_shape, plain_tensors, quantisation, refuse_quantised, stored_quantisation
 from kvw.models.saving import parameter_bytes

@@ -24,10 +24,10 @@ from kvw.data import Example, prepare
 from kvw.errors import UserError
 from kvw.measuring import labelled
 from kvw.measuring.labelled import LabelledBatches
-from kvw.measuring.moments import measure_tokens
+from kvw.measuring.moment_passes import measure_tokens
 from kvw.methods.subspace.method import subspace
 from kvw.methods.subspace.settings import SubspaceSettings
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.processes import Processes, current, together
 
 pytestmark = pytest.mark.thorough

@@ -16,7 +16,7 @@ import kvw
 from kvw.cli.launch import _join
 from kvw.errors import UserError
 from kvw.measuring.engine import measure
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.sharding import sharded_weight
 from kvw.processes import together
 

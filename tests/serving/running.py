@@ -18,7 +18,7 @@ from kvw.edits import EditMetadata, GateEdit
 from kvw.edits.edit import Edit
 from kvw.evaluation import generate_answers
 from kvw.measuring.fingerprint import weights_digest
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.loading import Checkpoint, load_model, load_processor
 from kvw.serving.app import build_app
 from kvw.serving.engine import Engine

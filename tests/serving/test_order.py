@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kvw.edits import Directions, LowRankEdit
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 
 
 def low_rank(model, seed):

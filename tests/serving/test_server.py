@@ -19,7 +19,7 @@ from tests.serving.running import Toy, running
 
 from kvw.data import Example
 from kvw.evaluation import EndpointModel, Reply
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.serving.conversation import Conversation
 from kvw.serving.engine import Decoding, Engine
 from kvw.serving.refusals import Refusal

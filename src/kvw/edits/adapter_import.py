@@ -27,7 +27,7 @@ from kvw.edits.adapters import (
 from kvw.edits.edit import EditMetadata
 from kvw.edits.gates import GateEdit
 from kvw.errors import UserError
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import ValueMatrix
 
 TOLERANCE = 1e-5

@@ -20,7 +20,7 @@ from kvw.edits.summary import LayerSummary
 from kvw.errors import UserError
 from kvw.files import write_bytes
 from kvw.models.detection import confirm_value_matrices
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.quantised import refuse_quantised
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 

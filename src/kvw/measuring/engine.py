@@ -16,7 +16,7 @@ from kvw.measuring.recorder import Recorder, StopForward, recording
 from kvw.measuring.sources import Positions
 from kvw.measuring.statistics import Statistics
 from kvw.measuring.totals import Totals
-from kvw.models.families import find_value_matrices, select_layers
+from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.sharding import refuse_dealt_data
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.processes import current

@@ -21,7 +21,7 @@ from kvw.measuring.recorder import Recorder, recording
 from kvw.measuring.sources import Positions
 from kvw.measuring.statistics import Statistics
 from kvw.measuring.totals import Totals
-from kvw.models.families import find_value_matrices, select_layers
+from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.placement import execution_device
 from kvw.models.value_matrix import MatrixKey
 from kvw.processes import current

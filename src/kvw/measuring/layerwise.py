@@ -21,7 +21,8 @@ from kvw.measuring.checks import refuse_missed, refuse_not_finite
 from kvw.measuring.engine import Batch, evaluating, not_finite, run_model
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.layer_calls import Entered, NotWalkable, enter, entering_states
-from kvw.measuring.moments import Moment, MomentRecorder, Tokens
+from kvw.measuring.moment_recorder import MomentRecorder
+from kvw.measuring.moments import Moment, Tokens
 from kvw.measuring.plans import Examples, Plan, everyone, plan_of
 from kvw.measuring.prefixes import SharedBatch
 from kvw.measuring.recorder import StopForward
@@ -225,7 +226,7 @@ class WaitingSet:
             Moments and kept tokens, for every value matrix that saw any.
 
         Raises:
-            UserError: See :func:`~kvw.measuring.moments.measure_moments`.
+            UserError: See :func:`~kvw.measuring.moment_passes.measure_moments`.
         """
         folds = 1 + max(self._examples.folds) if self._examples.folds else 1
         recorder = MomentRecorder(matrices, folds, dtype, stops=self._is_last(matrices))
@@ -245,7 +246,7 @@ class WaitingSet:
             limit: At most so many rows for each.
 
         Raises:
-            UserError: See :func:`~kvw.measuring.moments.measure_moments`.
+            UserError: See :func:`~kvw.measuring.moment_passes.measure_moments`.
         """
         recorder = RowRecorder(matrices, limit, stops=self._is_last(matrices))
         self._pass(matrices, recorder, onwards=True)
@@ -266,7 +267,7 @@ class WaitingSet:
             onwards: Off: batches stay before the layer, so that they can pass it when it has been weakened.
 
         Raises:
-            UserError: See :func:`~kvw.measuring.moments.measure_tokens`.
+            UserError: See :func:`~kvw.measuring.moment_passes.measure_tokens`.
         """
         recorder = MomentRecorder(matrices, 1, None, stops=not onwards or self._is_last(matrices))
         self._pass(matrices, recorder, onwards=onwards)

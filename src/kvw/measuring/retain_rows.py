@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kvw.measuring.moments import MomentRecorder, Tokens
+from kvw.measuring.moment_recorder import MomentRecorder
+from kvw.measuring.moments import Tokens
 from kvw.measuring.plans import Plan
 from kvw.measuring.sources import SOURCES
 from kvw.models.value_matrix import MatrixKey, ValueMatrix

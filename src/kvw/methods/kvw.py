@@ -21,7 +21,7 @@ from kvw.measuring.sources import Positions
 from kvw.measuring.statistics import Statistics
 from kvw.methods.settings import KvwSettings, Schedule
 from kvw.methods.weakening import RoundedWeights, ScaledCoefficients
-from kvw.models.families import find_value_matrices, select_layers
+from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.processes import current
 from kvw.progress import Progress

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from kvw.errors import UserError
 from kvw.models.coefficients import Handle
-from kvw.models.families import find_layers
+from kvw.models.finding import find_layers
 
 See = Callable[[Tensor], Tensor | None]
 """Takes in the states that enter a layer: (rows, tokens, hidden), before its norm; may return others to be used

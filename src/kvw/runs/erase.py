@@ -17,7 +17,7 @@ from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.statistics import Statistics, differing_parts
 from kvw.methods.registry import get_method
 from kvw.methods.subspace.method import matrices_in
-from kvw.models.families import find_value_matrices, select_layers
+from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.loading import skeleton
 from kvw.models.patching import save_checkpoint
 from kvw.models.quantised import refuse_quantised, refuse_stored_quantised

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from kvw.models.candidates import Candidate, find_candidates
 from kvw.models.detection import confirm_value_matrices
-from kvw.models.families import UnknownFamily, default_layers, find_value_matrices
+from kvw.models.finding import UnknownFamily, default_layers, find_value_matrices
 from kvw.models.loading import Checkpoint, skeleton
 from kvw.models.value_matrix import ValueMatrix
 

@@ -14,7 +14,7 @@ from kvw.edits.edit import package_versions
 from kvw.errors import UserError
 from kvw.measuring.fingerprint import digest, examples_digest, processor_parts, weights_digest
 from kvw.measuring.sources import Positions
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.loading import Checkpoint, is_text_model, load_config, load_model, load_processor, skeleton
 from kvw.models.quantised import Quantise, quantisation
 from kvw.processes import current

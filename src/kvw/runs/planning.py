@@ -18,7 +18,7 @@ from kvw.measuring.fitting import token_budget
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.layer_calls import NotWalkable
 from kvw.measuring.layerwise import Layers, WaitingSet
-from kvw.measuring.moments import measure_moments, measure_tokens
+from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.plans import Examples, everyone
 from kvw.measuring.prefixes import SharedBatch
 from kvw.methods.settings import KvwSettings
@@ -27,7 +27,7 @@ from kvw.methods.subspace.memory import MemoryPlan, Waiting, memory_plan
 from kvw.methods.subspace.method import matrices_in, passes, passes_instead
 from kvw.methods.subspace.paths import chosen_path
 from kvw.methods.subspace.settings import SubspaceSettings
-from kvw.models.families import find_value_matrices, select_layers
+from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.placement import execution_device
 from kvw.models.value_matrix import ValueMatrix
 from kvw.runs.loaded import Loaded

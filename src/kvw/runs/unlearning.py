@@ -31,7 +31,7 @@ from kvw.methods.subspace.method import subspace
 from kvw.methods.subspace.relatives.method import relative
 from kvw.methods.subspace.relatives.settings import RelativeSettings
 from kvw.methods.subspace.settings import SubspaceSettings
-from kvw.models.families import find_value_matrices, select_layers
+from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.layer_inputs import decoder_layers
 from kvw.processes import current
 from kvw.progress import Progress

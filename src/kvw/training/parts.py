@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from kvw.errors import UserError
-from kvw.models.families import find_layers
+from kvw.models.finding import find_layers
 from kvw.models.value_matrix import linear_shape
 from kvw.training.settings import Part
 

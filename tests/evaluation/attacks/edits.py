@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from kvw.edits.gates import GateEdit
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 
 
 def weakening(model, *, size=0.4):

@@ -12,7 +12,7 @@ from tests.gradient import changed, fresh, weights_of
 from kvw.edits.surviving import surviving_share, surviving_shares
 from kvw.errors import UserError
 from kvw.evaluation.attacks import folded, rounded
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

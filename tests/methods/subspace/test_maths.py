@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 import kvw
 from kvw.edits.low_rank import Directions, LowRankEdit
-from kvw.measuring.moments import measure_moments
+from kvw.measuring.moment_passes import measure_moments
 from kvw.methods.subspace import certificates, gates
 from kvw.methods.subspace.labels import Labels
 from kvw.methods.subspace.null import LeftOut, least_threshold, null_eigenvalues, threshold
@@ -22,7 +22,7 @@ from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.shrinkage import shrink
 from kvw.methods.subspace.solver import metric, solve, solve_reduced
 from kvw.methods.subspace.vectors import view_means
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}

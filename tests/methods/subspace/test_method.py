@@ -11,7 +11,7 @@ from tests.families import build_family, family_batch
 
 import kvw
 from kvw.edits import LowRankEdit
-from kvw.measuring.moments import measure_moments, measure_tokens
+from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.plans import Examples
 from kvw.measuring.sources import Sources
 from kvw.methods.subspace.directions import Measurements, find_directions
@@ -19,7 +19,7 @@ from kvw.methods.subspace.labels import EverySoManyth, Labels
 from kvw.methods.subspace.method import matrices_in, passes, subspace
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.shrinkage import shrink
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey
 
 

@@ -19,7 +19,7 @@ import kvw
 from kvw.bench.recipe import read_recipe
 from kvw.edits import GateEdit, LowRankEdit, invert, scale
 from kvw.edits.low_rank import REMOVED
-from kvw.measuring.moments import measure_moments, measure_tokens
+from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.sources import Sources
 from kvw.methods.registry import METHODS
 from kvw.methods.subspace.labels import Labels
@@ -39,7 +39,7 @@ from kvw.methods.subspace.relatives.settings import (
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.shrinkage import floored_diagonal, shrink
 from kvw.methods.subspace.vectors import view_means
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.runs.loaded import Loaded
 from kvw.runs.unlearning import unlearn
 

@@ -28,7 +28,7 @@ from kvw.edits.edit import package_versions
 from kvw.errors import UserError
 from kvw.files import write_text
 from kvw.measuring.fingerprint import digest
-from kvw.models.families import find_layers
+from kvw.models.finding import find_layers
 from kvw.models.placement import find_device
 from kvw.models.saving import parameter_bytes
 from kvw.progress import Reporter

@@ -28,7 +28,7 @@ from kvw.methods.subspace.method import subspace
 from kvw.methods.subspace.relatives.method import relative
 from kvw.methods.subspace.relatives.settings import RelativeSettings
 from kvw.methods.subspace.settings import SubspaceSettings
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.training.answers import answers
 from kvw.training.objective import Objective, Sets
 from kvw.training.trainee import Trainee

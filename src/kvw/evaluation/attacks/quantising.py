@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from kvw.errors import UserError
 from kvw.evaluation.attacks.keeping import weights_kept
 from kvw.models.experts import ExpertMatrix
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.training.adapters import linear_names
 
 GROUP = 128

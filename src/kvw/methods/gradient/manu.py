@@ -16,7 +16,7 @@ from kvw.errors import UserError
 from kvw.measuring.engine import evaluating
 from kvw.methods.gradient.settings import ManuSettings
 from kvw.models.detection import ffns
-from kvw.models.families import find_value_matrices
+from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.progress import Progress
 from kvw.training.parts import find_parts

@@ -13,7 +13,7 @@ from kvw.errors import UserError
 from kvw.measuring.positions import predicting_positions
 from kvw.measuring.recorder import StopForward
 from kvw.methods.gradient.settings import RmuSettings
-from kvw.models.families import find_layers
+from kvw.models.finding import find_layers
 from kvw.training.objective import Objective, Rows, Term
 from kvw.training.trainee import Trainee
 

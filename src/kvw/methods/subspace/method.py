@@ -16,7 +16,8 @@ from kvw.errors import UserError
 from kvw.measuring.engine import Batch
 from kvw.measuring.layer_calls import NotWalkable
 from kvw.measuring.layerwise import Layers, WaitingSet
-from kvw.measuring.moments import Moment, Tokens, measure_moments, measure_tokens
+from kvw.measuring.moment_passes import measure_moments, measure_tokens
+from kvw.measuring.moments import Moment, Tokens
 from kvw.measuring.plans import Examples
 from kvw.measuring.prefixes import SharedBatch
 from kvw.measuring.retain_rows import RetainRows
@@ -25,7 +26,7 @@ from kvw.methods.subspace.directions import Measurements, find_directions
 from kvw.methods.subspace.labels import EverySoManyth, Labels
 from kvw.methods.subspace.paths import chosen_path, layers_that_fit
 from kvw.methods.subspace.settings import SubspaceSettings
-from kvw.models.families import find_value_matrices, select_layers
+from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.parts import Part
 from kvw.models.quantised import quantisation
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
@@ -55,7 +56,7 @@ def subspace(
     The model stays as it was. Nothing depends on how examples are split into batches, or on padding.
 
     Several processes (:func:`kvw.processes.together`) deal measuring and solving among them, and all get the edit of
-    one process up to rounding: see :func:`~kvw.measuring.moments.measure_moments`.
+    one process up to rounding: see :func:`~kvw.measuring.moment_passes.measure_moments`.
 
     Args:
         model: A loaded model of a known family.

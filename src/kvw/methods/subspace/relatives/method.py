@@ -13,7 +13,8 @@ from kvw.edits.edit import EditMetadata
 from kvw.edits.gates import GateEdit
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.measuring.engine import Batch
-from kvw.measuring.moments import Moment, Tokens, measure_moments, measure_tokens
+from kvw.measuring.moment_passes import measure_moments, measure_tokens
+from kvw.measuring.moments import Moment, Tokens
 from kvw.measuring.plans import Examples
 from kvw.measuring.prefixes import SharedBatch
 from kvw.methods.subspace.directions import Measurements

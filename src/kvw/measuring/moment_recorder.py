@@ -1,0 +1,146 @@
+"""Takes second moments and single coefficients while a model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from kvw.errors import UserError
+from kvw.measuring.moments import Moment, Tokens
+from kvw.measuring.plans import Plan
+from kvw.measuring.recorder import StopForward
+from kvw.measuring.sources import SOURCES
+from kvw.models.coefficients import Seen
+from kvw.models.value_matrix import MatrixKey, ValueMatrix
+
+STRIPS, NARROWEST = 8, 128
+"""Second moments are added up in so many strips of rows, none narrower than that."""
+
+
+class MomentRecorder:
+    """Takes second moments and single coefficients while a model runs.
+
+    Args:
+        matrices: What to measure.
+        folds: How many folds there are.
+        dtype: Of the sums; None takes no moments.
+        stops: Whether the forward ends with the last value matrix.
+
+    Attributes:
+        moments: So far, for each value matrix that saw a position with a weight.
+        kept: So far, for each value matrix, part by part.
+        needed: Bytes of the second moments of all value matrices; None if none are taken.
+        lacks_room: Whether memory ran out when a second moment was to be begun.
+    """
+
+    def __init__(
+        self, matrices: Sequence[ValueMatrix], folds: int, dtype: torch.dtype | None, *, stops: bool = True
+    ) -> None:
+        last = max(matrix.key.layer for matrix in matrices)
+        self._last = {id(matrix.module) for matrix in matrices if matrix.key.layer == last}
+        self._awaited = set(self._last)
+        self._folds = folds
+        self._dtype = dtype
+        self._stops = stops
+        self._plan: Plan | None = None
+        self._before: frozenset[Hashable] = frozenset()
+        squares = sum(matrix.width**2 for matrix in matrices)
+        self.needed = None if dtype is None else folds * squares * dtype.itemsize
+        self.lacks_room = False
+        self.moments: dict[MatrixKey, Moment] = {}
+        self.kept: dict[MatrixKey, list[Tokens]] = {}
+
+    def joined(self) -> dict[MatrixKey, Tokens]:
+        """What was kept of each value matrix, as one."""
+        return {key: Tokens.joined(parts) for key, parts in self.kept.items()}
+
+    def expect(self, plan: Plan) -> None:
+        """Announce the next forward."""
+        self._plan = plan
+        self._before = frozenset(plan.taken)
+        self._awaited = set(self._last)
+
+    def observe(self, seen: Seen) -> None:
+        """Take in the input of a value projection.
+
+        Raises:
+            UserError: The decoder sees another number of tokens than was announced.
+            StopForward: Everything in the last layer has been seen, unless it was told to go on.
+        """
+        plan = self._plan
+        if plan is None:
+            raise RuntimeError("a forward that was not announced")
+        coefficients = seen.coefficients.reshape(-1, seen.matrices[0].width)
+        if seen.tokens is None and len(coefficients) != plan.tokens:
+            raise UserError(
+                f"{seen.matrices[0].name} sees {len(coefficients)} tokens where the batch has {plan.tokens}.",
+                do="pass input_ids in which every image placeholder is already expanded, "
+                "as the model's processor returns them",
+            )
+        tokens = torch.arange(plan.tokens) if seen.tokens is None else seen.tokens.cpu()
+        experts = torch.zeros_like(tokens) if seen.experts is None else seen.experts.cpu()
+        for index, matrix in enumerate(seen.matrices):
+            own = slice(None) if seen.experts is None else (experts == index).nonzero()[:, 0]
+            if len(tokens[own]):
+                self._take(matrix.key, plan, coefficients, torch.arange(len(tokens))[own], tokens[own])
+        self._awaited.discard(id(seen.matrices[0].module))
+        if self._stops and not self._awaited:
+            raise StopForward
+
+    def _take(self, key: MatrixKey, plan: Plan, coefficients: Tensor, places: Tensor, tokens: Tensor) -> None:
+        """Take in what one value matrix saw: the rows at ``places``, which belong to ``tokens``."""
+        if self._dtype is not None:
+            self._accumulate(key, self._dtype, plan, coefficients, places, tokens)
+        if len(plan.kept) and (key, "tokens") not in self._before:
+            number = torch.full((plan.tokens,), -1)
+            number[plan.kept] = torch.arange(len(plan.kept))
+            found = number[tokens]
+            chosen, found = places[found >= 0], found[found >= 0]
+            if not len(found):
+                return
+            weights = plan.weights[:, :, plan.kept[found]].sum((0, 1))
+            values = coefficients.index_select(0, chosen.to(coefficients.device)).cpu()
+            self.kept.setdefault(key, []).append(Tokens(values, plan.rows[found], plan.offsets[found], weights))
+            plan.taken.add((key, "tokens"))
+
+    def _accumulate(
+        self, key: MatrixKey, dtype: torch.dtype, plan: Plan, coefficients: Tensor, places: Tensor, tokens: Tensor
+    ) -> None:
+        """Add the outer products of the rows at ``places``, which belong to ``tokens``."""
+        weights = plan.weights[:, :, tokens]
+        total = weights.sum(1)
+        if not bool((total > 0).any()):
+            return
+        width, device = coefficients.shape[1], coefficients.device
+        moment = self.moments.get(key) or self.begun(width, device)
+        for fold in range(self._folds):
+            wanted = (total[fold] > 0).nonzero()[:, 0]
+            if not len(wanted) or (key, fold) in self._before:
+                continue
+            roots = total[fold, wanted].sqrt().to(device, dtype)
+            chosen = coefficients.index_select(0, places[wanted].to(device)).to(dtype) * roots[:, None]
+            _add_upper(moment.sums[fold], chosen)
+            moment.masses[fold] += weights[fold].sum(1)
+            moment = replace(moment, count=moment.count + len(wanted))
+            self.moments[key] = moment
+            plan.taken.add((key, fold))
+
+    def begun(self, width: int, device: torch.device) -> Moment:
+        """A second moment that has seen nothing."""
+        self.lacks_room = True
+        sums = torch.zeros(self._folds, width, width, dtype=self._dtype, device=device)
+        self.lacks_room = False
+        return Moment(sums, torch.zeros(self._folds, len(SOURCES), dtype=torch.float64), 0)
+
+
+def _add_upper(total: Tensor, rows: Tensor) -> None:
+    """Add rows^T rows on and above the diagonal, strip by strip: little more than half of the work."""
+    width = len(total)
+    strips = max(1, min(STRIPS, width // NARROWEST))
+    edges = [width * strip // strips for strip in range(strips + 1)]
+    for begin, end in pairwise(edges):
+        total[begin:end, begin:].addmm_(rows[:, begin:end].T, rows[:, begin:])
