@@ -1,6 +1,6 @@
 #!/bin/sh
-# Everything that docs/results.md says about the toy benchmark, from nothing: models of three worlds, every method, the
-# tables and the picture. Most of a day on two cores; goes on where it stopped.
+# Everything that docs/results.md says about the toy benchmark, from nothing: models of five worlds, candidates in two of
+# them, every method, the tables and the picture. More than a day on two cores; goes on where it stopped.
 # usage: benchmarks/toy_200.sh [DIRECTORY]
 set -eu
 out=${1:-bench-runs}
@@ -8,15 +8,19 @@ cd "$(dirname "$0")/.."
 PYTHONPATH=$PWD/src${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONPATH
 python=${PYTHON:-python3}
-"$python" -m kvw.toy.benchmark --out bench-models --seeds 0 1 2
-for seed in 0 1 2; do
-    "$python" -m kvw bench run recipes/toy-200.toml --seed "$seed" --out "$out/main-$seed"
-    "$python" -m kvw bench run recipes/toy-200-relatives.toml --seed "$seed" --out "$out/relatives-$seed"
-    "$python" -m kvw bench run recipes/toy-200-methods.toml --seed "$seed" --out "$out/methods-$seed"
+run() { # recipe, world, where
+    "$python" -m kvw bench run "recipes/$1.toml" --seed "$2" --out "$out/$3-$2"
+}
+"$python" -m kvw.toy.benchmark --out bench-models --seeds 0 1 2 3 4
+for seed in 0 1; do run toy-200-candidates "$seed" candidates; done
+"$python" benchmarks/toy_200_settings.py "$out"/candidates-? >"$out/settings.txt"
+for seed in 2 3 4 0 1; do run toy-200 "$seed" main; done
+for seed in 2 3 4; do run toy-200-relatives "$seed" relatives; done
+for seed in 2 0 1; do run toy-200-methods "$seed" methods; done
+for share in forget05 forget10 forget15; do
+    "$python" benchmarks/toy_200_summary.py "$out"/main-[234]/"$share" "$out"/relatives-[234]/"$share" >"$out/$share.md"
 done
-for share in forget05 forget15; do
-    "$python" benchmarks/toy_200_summary.py "$out"/main-?/"$share" "$out"/relatives-?/"$share" >"$out/$share.md"
-done
-"$python" benchmarks/toy_200_summary.py "$out"/methods-? "$out"/relatives-?/forget10 \
-    --plot "$out/toy-200-methods.png" >"$out/forget10.md"
-cat "$out"/forget*.md
+"$python" benchmarks/toy_200_summary.py "$out"/main-[012]/forget10 "$out"/methods-[012] >"$out/methods.md"
+"$python" benchmarks/toy_200_summary.py "$out"/main-2/forget10 "$out"/relatives-2/forget10 "$out"/methods-2 \
+    --plot "$out/toy-200-methods.png" >"$out/world-2.md"
+cat "$out/settings.txt" "$out"/forget*.md "$out/methods.md"
