@@ -1,7 +1,7 @@
 """Which five settings of a method reach furthest, from runs of candidates in worlds that are not reported.
 
 A method's five settings decide what it can reach, so they are picked in one way: of all sets of five candidates the one
-with the largest mean hypervolume (see toy_200_summary.py) over the runs::
+with the largest mean hypervolume (:mod:`kvw.bench.reach`) over the runs::
 
     kvw bench run recipes/toy-200-candidates.toml --seed 0 --out bench-runs/candidates-0     # and 1
     python benchmarks/toy_200_settings.py bench-runs/candidates-0 bench-runs/candidates-1
@@ -16,9 +16,9 @@ from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
+from kvw.bench.reach import Point, hypervolume, reach
 from kvw.bench.record import RunFiles
 from kvw.bench.results import read_results
-from toy_200_summary import Point, hypervolume, points_of
 
 Settings = tuple[tuple[str, str], ...]
 """Names and values."""
@@ -43,15 +43,15 @@ def candidates(folder: Path) -> dict[str, dict[Settings, Point]]:
     """What every candidate of every method forgets and keeps in one world."""
     files, manifest = RunFiles(folder), read_results(folder).manifest
     records = [record for name in manifest.requests if (record := files.record(name)) is not None]
-    points = points_of(
-        manifest, records, {record.identifier: files.items(record.identifier) or [] for record in records}
-    )
-    found: dict[str, dict[Settings, Point]] = {}
-    for method, reached in points.items():
-        tried = [record.settings for record in records if record.label == method]
-        named = [tuple((name, str(value)) for name, value in settings.items()) for settings in tried]
-        found[method] = dict(zip(named, reached, strict=True))
-    return found
+    items = {record.identifier: files.items(record.identifier) or [] for record in records}
+    settings = {record.identifier: record.settings for record in records}
+    return {
+        method: {
+            tuple((name, str(value)) for name, value in settings[identifier].items()): point
+            for identifier, point in points.items()
+        }
+        for method, points in reach(manifest, records, items).items()
+    }
 
 
 def pick(worlds: list[dict[Settings, Point]], count: int) -> tuple[tuple[Settings, ...], list[float]]:

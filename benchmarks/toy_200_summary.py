@@ -8,9 +8,8 @@ Made for the worlds of the toy benchmark::
 Runs of one world (of several recipes) stand for one run with all their methods. Cells are means over the items of all
 worlds. Intervals are bootstrap intervals over people; those of hypervolumes are the smallest and the largest world.
 
-The hypervolume of a method is the area that its settings dominate, forgetting (1 - forget score / vanilla's) against
-keeping (retain score / vanilla's), both by the tasks that settings are chosen by and at most 1: 1 is a setting that
-forgets everything and costs nothing. It is about what a method *can* reach; the tables are about what is chosen.
+Hypervolumes (:mod:`kvw.bench.reach`) are about what a method *can* reach with its settings; the other columns are about
+what is chosen.
 
 usage: python benchmarks/toy_200_summary.py RUN [RUN ...] [--plot FILE]
 """
@@ -18,19 +17,18 @@ usage: python benchmarks/toy_200_summary.py RUN [RUN ...] [--plot FILE]
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from kvw.bench.further import item_value
-from kvw.bench.record import Manifest, ModelRecord, RunFiles
+from kvw.bench.reach import Point, hypervolume, reach
+from kvw.bench.record import Manifest, RunFiles
 from kvw.bench.results import choose, read_results
 from kvw.bench.scores import ItemScore
 from kvw.evaluation.metrics import mean_interval
 
-Point = tuple[float, float]
-"""Share forgotten and share kept of vanilla's score."""
 ASKED = ("generation", "generation text", "cloze", "cloze text")
 """The tasks whose answers are compared by exact match."""
 
@@ -98,34 +96,8 @@ def read_run(folder: Path) -> Run:
     for record in records:
         if record.label in ("vanilla", "gold"):
             models[record.label] = items[record.identifier]
-    return Run(manifest, models, points_of(manifest, records, items), results.distance_to_gold)
-
-
-def points_of(
-    manifest: Manifest, records: Sequence[ModelRecord], items: dict[str, list[ItemScore]]
-) -> dict[str, list[Point]]:
-    """What every setting of every method forgets and keeps."""
-    scores = {record.identifier: means_of(manifest, items[record.identifier]) for record in records}
-    vanilla = next(scores[record.identifier] for record in records if record.label == "vanilla")
-    points: dict[str, list[Point]] = {}
-    for record in records:
-        if record.label not in ("vanilla", "gold"):
-            forget, retain = (one / whole for one, whole in zip(scores[record.identifier], vanilla, strict=True))
-            points.setdefault(record.label, []).append((1 - min(1.0, forget), min(1.0, retain)))
-    return points
-
-
-def means_of(manifest: Manifest, items: Iterable[ItemScore]) -> Point:
-    """Means over the tasks that settings are chosen by, of the split to forget and of the one to retain."""
-    choice = manifest.recipe["choice"]
-    metrics = {(task.split, task.task): task.metric for task in manifest.tasks}
-    tasks = choice["tasks"] or {task.task for task in manifest.tasks}
-    items = [item for item in items if item.task in tasks]
-    forget, retain = (
-        fmean(item_value(item, metrics[item.split, item.task]) for item in items if item.split == choice[part])
-        for part in ("forget", "retain")
-    )
-    return forget, retain
+    points = {method: list(found.values()) for method, found in reach(manifest, records, items).items()}
+    return Run(manifest, models, points, results.distance_to_gold)
 
 
 def ordered(runs: Sequence[Run]) -> list[str]:
@@ -195,15 +167,6 @@ def share(runs: Sequence[Run], method: str, places: Sequence[tuple[str, str]]) -
 def spread(values: Sequence[float]) -> str:
     """A mean, and in brackets the smallest and the largest world."""
     return f"{fmean(values):.2f}" + (f" [{min(values):.2f}, {max(values):.2f}]" if len(values) > 1 else "")
-
-
-def hypervolume(points: Sequence[Point]) -> float:
-    """The area of all (x, y) with 0 <= x <= X and 0 <= y <= Y for one of the points (X, Y)."""
-    area, reached = 0.0, 0.0
-    for x, y in sorted(points, reverse=True, key=lambda point: (point[1], point[0])):
-        area += max(0.0, x - reached) * y
-        reached = max(reached, x)
-    return area
 
 
 def plot(runs: Sequence[Run], path: Path) -> None:

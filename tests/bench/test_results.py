@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.bench.records import MANIFEST, item, items_of, record
 
 import kvw
-from kvw.bench.record import RunFiles
+from kvw.bench.reach import hypervolume, reach
+from kvw.bench.record import RunFiles, TaskPart
 from kvw.bench.results import read_results, summarise
 from kvw.report.bench_tables import bench_table
 
@@ -117,3 +121,53 @@ def test_an_unfinished_run_says_how_far_it_is(tmp_path):
     (tmp_path / "manifest.json").write_text('{"title": 3}')
     with pytest.raises(kvw.UserError, match="this version's"):
         read_results(tmp_path)
+
+
+def test_the_hypervolume_is_the_area_below_the_front():
+    """Two settings on the front, one behind it; the area of a union of rectangles, by hand."""
+    found = results(
+        {
+            "vanilla": VANILLA,
+            "kvw-weak": {("forget", 0): 0.5, ("forget", 1): 0.7, ("retain", 0): 1, ("retain", 1): 0.8},
+            "kvw-strong": {("forget", 0): 0.1, ("forget", 1): 0.3, ("retain", 0): 0.5, ("retain", 1): 0.5},
+            "kvw-behind": {("forget", 0): 0.9, ("forget", 1): 0.9, ("retain", 0): 0.4, ("retain", 1): 0.4},
+        }
+    )
+    assert found.hypervolume == {"kvw": pytest.approx(0.4 * 0.9 + 0.4 * 0.5)}
+    assert "Hypervolume of all settings (forgotten x kept; 1: everything forgotten at no cost): kvw 0.560." in (
+        bench_table(found, "markdown")
+    )
+
+
+def test_one_setting_has_no_hypervolume():
+    values = {("forget", 0): 0.5, ("forget", 1): 0.5, ("retain", 0): 1, ("retain", 1): 1}
+    assert results({"vanilla": VANILLA, "kvw-weak": values}).hypervolume == {}
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=8), st.randoms())
+def test_hypervolumes_are_those_of_a_grid(points, random):
+    """The union of the rectangles, cell by cell between all their edges; the order of the points does not matter."""
+    xs, ys = (sorted({0.0, *(point[axis] for point in points)}) for axis in (0, 1))
+    area = sum(
+        (right - left) * (upper - lower)
+        for left, right in pairwise(xs)
+        for lower, upper in pairwise(ys)
+        if any(right <= x and upper <= y for x, y in points)
+    )
+    assert hypervolume(points) == pytest.approx(area, abs=1e-12)
+    shuffled = random.sample(points, len(points))
+    assert hypervolume(shuffled) == hypervolume(points)
+
+
+def test_the_reach_counts_the_tasks_of_the_choice_alone_and_never_more_than_vanilla():
+    tasks = [*MANIFEST.tasks, TaskPart(split="forget", task="other", modality="image", metric="exact_match", items=1)]
+    choice = {**MANIFEST.recipe["choice"], "tasks": ["seen"]}
+    manifest = MANIFEST.model_copy(update={"tasks": tasks, "recipe": {"choice": choice}})
+    other = item("forget", "a", 0.0).model_copy(update={"task": "other"})
+    better = {("forget", 0): 0.25, ("forget", 1): 0.75, ("retain", 0): 1, ("retain", 1): 1}
+    vanilla = {**VANILLA, ("retain", 0): 0.5}
+    items = {"vanilla": [*items_of(vanilla), other], "kvw-weak": [*items_of(better), other]}
+    found = reach(manifest, [record("vanilla"), record("kvw-weak")], items)
+    assert found == {"kvw": {"kvw-weak": (0.5, 1.0)}}
+    nothing = {name: [one for one in scores if one.split == "retain"] for name, scores in items.items()}
+    assert reach(manifest, [record("vanilla"), record("kvw-weak")], nothing) == {}

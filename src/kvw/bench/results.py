@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from kvw.bench.further import Row, further_rows, item_value, task_row, utilities
+from kvw.bench.reach import hypervolume, reach
 from kvw.bench.record import Manifest, ModelRecord, PlantingPart, RunFiles
 from kvw.bench.scores import ItemScore
 from kvw.errors import UserError
@@ -53,6 +54,8 @@ class Results(BaseModel):
     """By model, over all items of the forget split: how they ended."""
     relative_forgetting: dict[str, float | None]
     """By method, over the forget split: the share of vanilla's score that is gone."""
+    hypervolume: dict[str, float]
+    """By method with several settings: the area under what they forget and keep (:mod:`kvw.bench.reach`)."""
     distance_to_gold: dict[str, float]
     """By model: mean over the tasks of the forget split of the absolute difference of the means; empty without gold."""
     forget_quality: dict[str, float]
@@ -109,6 +112,11 @@ def summarise(manifest: Manifest, records: Sequence[ModelRecord], items: Mapping
             for name, found in models.items()
         },
         relative_forgetting={name: _forgotten(forget, name) for name in models if name not in ("vanilla", "gold")},
+        hypervolume={
+            name: hypervolume(points.values())
+            for name, points in reach(manifest, records, items).items()
+            if len(points) > 1
+        },
         distance_to_gold=_distances(forget, models) if "gold" in models else {},
         forget_quality=_quality(manifest, models) if "gold" in models else {},
         model_utility=utilities(manifest, models),

@@ -45,6 +45,9 @@ def notes(results: Results) -> list[str]:
     for name, share in results.relative_forgetting.items():
         if share is not None:
             lines.append(f"{name}: {share:.3f} of vanilla's forget score is gone.")
+    if results.hypervolume:
+        found = ", ".join(f"{name} {area:.3f}" for name, area in results.hypervolume.items())
+        lines.append(f"Hypervolume of all settings (forgotten x kept; 1: everything forgotten at no cost): {found}.")
     for name, distance in results.distance_to_gold.items():
         quality = results.forget_quality.get(name)
         test = "" if quality is None else f"; forget quality (KS against gold) p = {quality:.3g}"
