@@ -56,6 +56,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         for first, last in ((0, 1), (0, 2), (0, 3), (1, 3), (1, 5), (2, 5), (3, 5))
     },
     **{f"layers 1:5, mu {mu:g}": {"layers": (1, 5), "mu": mu} for mu in (1.0, 3.0)},
+    **{f"threshold 0.1, mu {mu:g}": {"threshold": 0.1, "mu": mu} for mu in (0.2, 0.5, 1.0)},
+    **{
+        f"layers 1:5, threshold 0.1, mu {mu:g}": {"layers": (1, 5), "threshold": 0.1, "mu": mu}
+        for mu in (1.0, 3.0, 10.0)
+    },
     "sequential": {"schedule": "sequential"},
     "honest 1.5": {"honest": 1.5},
     "small gates stay": {"smallest_gate": 0.0},

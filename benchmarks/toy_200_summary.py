@@ -5,8 +5,9 @@ Made for the worlds of the toy benchmark::
     kvw bench run recipes/toy-200.toml --seed 0 --out bench-run-0     # and 1, 2
     python benchmarks/toy_200_summary.py bench-run-0/forget10 bench-run-1/forget10 bench-run-2/forget10
 
-Runs of one world (of several recipes) stand for one run with all their methods. Cells are means over the items of all
-worlds. Intervals are bootstrap intervals over people; those of hypervolumes are the smallest and the largest world.
+Runs of one world (of several recipes) stand for one run with all their methods; worlds without a gold model have no say
+in the columns about it. Cells are means over the items of all worlds. Intervals are bootstrap intervals over people;
+those of hypervolumes and distances are the smallest and the largest world.
 
 Hypervolumes (:mod:`kvw.bench.reach`) are about what a method *can* reach with its settings; the other columns are about
 what is chosen.
@@ -109,10 +110,10 @@ def ordered(runs: Sequence[Run]) -> list[str]:
 
 
 def of_all_worlds(runs: Sequence[Run], model: str, places: Sequence[tuple[str, str]]) -> tuple[list[float], list[str]]:
-    """Scores of a model in some tasks over all worlds, and whom each is about; each world once."""
+    """Scores of a model in some tasks over all worlds that have it, and whom each is about; each world once."""
     scores: list[float] = []
     people: list[str] = []
-    for world in sorted({run.world for run in runs}):
+    for world in sorted({run.world for run in runs if model in run.models}):
         run = next(run for run in runs if run.world == world and model in run.models)
         values, subjects = run.values(model, places)
         scores += values
@@ -143,13 +144,15 @@ def target_table(runs: Sequence[Run], methods: Sequence[str]) -> str:
     heads = [*(name for name, _ in parts), "to gold", "probability to gold", "extraction to gold", "hypervolume"]
     lines = ["| share of vanilla's | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
     for method in methods[1:]:
-        cells = [share(runs, method, places) for _, places in parts]
         having = [run for run in runs if method in run.models]
+        worlds = {run.world for run in having}
+        cells = [share([run for run in runs if run.world in worlds], method, places) for _, places in parts]
         distances = [run.to_gold[method] for run in having if method in run.to_gold]
         areas = [hypervolume(run.points[method]) for run in runs if method in run.points]
         cells.append(spread(distances) if distances else "")
         cells += [
-            spread([run.gap(method, metric) for run in having]) for metric in ("probability", "extraction_strength")
+            spread([run.gap(method, metric) for run in having if "gold" in run.models])
+            for metric in ("probability", "extraction_strength")
         ]
         cells.append(spread(areas) if areas else "")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
