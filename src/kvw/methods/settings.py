@@ -21,7 +21,7 @@ class KvwSettings:
         layers: First and last decoder layer, 0-based, both included; None for 1 .. L - 3 of L layers.
         update_every: Forget batches (examples, on the command line) per step.
         epochs: Times the forget set is gone through.
-        seed: Shuffles the forget set anew for each epoch; None keeps the order.
+        seed: Shuffles the forget set anew for each epoch; None keeps the order. ``kvw erase`` takes 0.
         retain_contrast: Off: the ablation without the retain set, see :func:`accessor`.
         positions: ``answer`` or ``all`` (the ablation).
         schedule: ``progressive`` measures C_f at every step on the model as weakened so far; ``one-shot`` measures it

@@ -80,8 +80,8 @@ def _print_certificates(console: Console, certificates: Sequence[Certificate]) -
         worst = max(known, key=lambda found: found.relative_distortion or 0)
         bounds = ", ".join(f"{name} {bound:.1%}" for name, bound in worst.source_bounds.items())
         console.print(
-            f"On data like the retain set outputs of value matrices change by at most {worst.relative_distortion:.2%} "
-            f"of their energy ({worst.key}; at most, by kind of position: {bounds})."
+            "On data like the retain set the outputs of each value matrix change, on average, by at most "
+            f"{worst.relative_distortion:.2%} of their energy ({worst.key}; at most, by kind of position: {bounds})."
         )
     held_out = [ratio for found in certificates for ratio in found.honest or ()]
     if held_out:

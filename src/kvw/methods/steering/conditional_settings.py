@@ -14,12 +14,12 @@ class ConditionalKvwSettings:
     """Conditional KVW: the gates of one-shot KVW, in force for those samples alone that a filter picks by their prompt.
 
     Args:
-        gamma: Strength of the gates, see :class:`~kvw.methods.settings.KvwSettings`.
+        gamma: Strength of the gates, as of one-shot KVW.
         layers: First and last decoder layer whose value matrices are weakened, 0-based, both included. Who is affected
             is decided by what enters the first of them. None for the last two thirds of the layers: what enters early
             layers says little of who is asked about.
         threshold: A sample is affected if its gate a . h is above this; the gate is fitted to be 1 on the forget set.
-        ratio: Of the null space of the retain set, see :class:`~kvw.methods.steering.settings.SteeringSettings`.
+        ratio: Of the null space of the retain set, as of steering.
         energy: Instead of ``ratio``.
         ridge: Of the fit.
 

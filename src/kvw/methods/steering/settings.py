@@ -15,7 +15,7 @@ Where = Literal["prompt", "last"]
 
 @dataclass(frozen=True)
 class SteeringSettings:
-    """Settings of steering.
+    """MLLMEraser: hidden states are moved while the model runs, as far as the prompt says; weights stay.
 
     Args:
         layers: First and last decoder layer whose input is steered, 0-based, both included; None for 1 to L - 1 of L
