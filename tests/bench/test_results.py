@@ -118,6 +118,12 @@ def test_an_unfinished_run_says_how_far_it_is(tmp_path):
     with pytest.raises(kvw.UserError, match="not finished") as caught:
         read_results(tmp_path)
     assert caught.value.found == "1 of 2 models asked"
+    files.write_record(record("kvw-weak").model_copy(update={"only_screened": True}))
+    with pytest.raises(kvw.UserError, match="not finished") as caught:
+        read_results(tmp_path)
+    assert caught.value.found == "1 of 1 chosen models not asked everything yet"
+    files.write_record(record("kvw-weak"))
+    assert {choice.identifier for choice in read_results(tmp_path).choices} == {"kvw-weak"}
     (tmp_path / "manifest.json").write_text('{"title": 3}')
     with pytest.raises(kvw.UserError, match="this version's"):
         read_results(tmp_path)

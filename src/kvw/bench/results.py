@@ -79,12 +79,18 @@ def read_results(folder: Path) -> Results:
     found = {identifier: (files.record(identifier), files.items(identifier)) for identifier in manifest.requests}
     finished = [record for record, items in found.values() if record is not None and items is not None]
     if len(finished) < len(found):
-        raise UserError(
-            f"The run in {folder} is not finished.",
-            found=f"{len(finished)} of {len(found)} models asked",
-            do="go on with: kvw bench run RECIPE --out DIR",
-        )
-    return summarise(manifest, finished, {identifier: items or [] for identifier, (_, items) in found.items()})
+        raise _unfinished(folder, f"{len(finished)} of {len(found)} models asked")
+    results = summarise(manifest, finished, {identifier: items or [] for identifier, (_, items) in found.items()})
+    chosen = {choice.identifier for choice in results.choices}
+    if waiting := [record for record in finished if record.identifier in chosen and record.only_screened]:
+        raise _unfinished(folder, f"{len(waiting)} of {len(chosen)} chosen models not asked everything yet")
+    return results
+
+
+def _unfinished(folder: Path, found: str) -> UserError:
+    return UserError(
+        f"The run in {folder} is not finished.", found=found, do="go on with: kvw bench run RECIPE --out DIR"
+    )
 
 
 def summarise(manifest: Manifest, records: Sequence[ModelRecord], items: Mapping[str, Sequence[ItemScore]]) -> Results:
