@@ -1,6 +1,6 @@
 #!/bin/sh
-# Everything that docs/results.md says about the toy benchmark, from nothing: models of five worlds, candidates in two of
-# them, every method, the tables and the picture. More than a day on two cores; goes on where it stopped.
+# Everything that docs/results-toy-benchmark.md says, from nothing: models of five worlds, candidates in two of them, every
+# method, the tables and the picture. More than a day on two cores; goes on where it stopped.
 # usage: benchmarks/toy_200.sh [DIRECTORY]
 set -eu
 out=${1:-bench-runs}

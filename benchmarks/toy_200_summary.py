@@ -106,7 +106,7 @@ def ordered(runs: Sequence[Run]) -> list[str]:
     worlds = {run.world for run in runs}
     names = dict.fromkeys(name for run in runs for name in run.models if name not in ("vanilla", "gold"))
     everywhere = [name for name in names if {run.world for run in runs if name in run.models} == worlds]
-    return ["vanilla", *everywhere, "gold"]
+    return ["vanilla", *everywhere, *(["gold"] if any("gold" in run.models for run in runs) else [])]
 
 
 def of_all_worlds(runs: Sequence[Run], model: str, places: Sequence[tuple[str, str]]) -> tuple[list[float], list[str]]:
@@ -149,12 +149,12 @@ def target_table(runs: Sequence[Run], methods: Sequence[str]) -> str:
         cells = [share([run for run in runs if run.world in worlds], method, places) for _, places in parts]
         distances = [run.to_gold[method] for run in having if method in run.to_gold]
         areas = [hypervolume(run.points[method]) for run in runs if method in run.points]
-        cells.append(spread(distances) if distances else "")
+        cells.append(spread(distances))
         cells += [
             spread([run.gap(method, metric) for run in having if "gold" in run.models])
             for metric in ("probability", "extraction_strength")
         ]
-        cells.append(spread(areas) if areas else "")
+        cells.append(spread(areas))
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -168,7 +168,9 @@ def share(runs: Sequence[Run], method: str, places: Sequence[tuple[str, str]]) -
 
 
 def spread(values: Sequence[float]) -> str:
-    """A mean, and in brackets the smallest and the largest world."""
+    """A mean, and in brackets the smallest and the largest world; nothing if there are none."""
+    if not values:
+        return ""
     return f"{fmean(values):.2f}" + (f" [{min(values):.2f}, {max(values):.2f}]" if len(values) > 1 else "")
 
 
