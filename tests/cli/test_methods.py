@@ -115,6 +115,7 @@ def most(taken, groups):
     return [max(sizes) for sizes in zip(*sums, strict=True)]
 
 
+@pytest.mark.thorough
 def test_a_dry_run_counts_the_bytes_that_the_run_takes(people, saved, capsys, monkeypatch):
     model = kvw.load_model(kvw.find_checkpoint(str(saved["llava"])))
     taken = {}
@@ -141,6 +142,7 @@ def test_a_dry_run_counts_the_bytes_that_the_run_takes(people, saved, capsys, mo
     assert not (people / "elsewhere").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("setting", ["path=layer by layer", "schedule=sequential", "retain_rows=7"])
 def test_a_dry_run_layer_by_layer_counts_what_waits(people, saved, capsys, monkeypatch, setting):
     words = ["--set", setting]

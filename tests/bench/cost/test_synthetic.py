@@ -73,6 +73,7 @@ def test_a_batch_has_the_names_types_and_pictures_of_the_real_processor(family):
     model(**{name: value for name, value in found.items() if name != "labels"})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [(640, 480), (1000, 300), (20, 30), (5000, 4000)])
 def test_pictures_have_as_many_tokens_as_qwens_image_processor_makes(size):
     config = find_config("qwen2-vl-2b")
