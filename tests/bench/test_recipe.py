@@ -176,6 +176,7 @@ def test_a_recipe_that_is_not_there(tmp_path):
         read_recipe(tmp_path / "no.toml")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("arguments", [["bench", "ls"], *(["bench", "validate", str(path)] for path in SHIPPED)])
 def test_listing_and_validating_load_nothing_heavy(arguments):
     code = f"import sys; from kvw.cli import main\ntry: main({arguments!r})\nfinally: print(*sys.modules)"
