@@ -169,10 +169,10 @@ def test_the_reach_counts_the_tasks_of_the_choice_alone_and_never_more_than_vani
     tasks = [*MANIFEST.tasks, TaskPart(split="forget", task="other", modality="image", metric="exact_match", items=1)]
     choice = {**MANIFEST.recipe["choice"], "tasks": ["seen"]}
     manifest = MANIFEST.model_copy(update={"tasks": tasks, "recipe": {"choice": choice}})
-    other = item("forget", "a", 0.0).model_copy(update={"task": "other"})
+    before, after = (item("forget", "a", value).model_copy(update={"task": "other"}) for value in (1.0, 0.0))
     better = {("forget", 0): 0.25, ("forget", 1): 0.75, ("retain", 0): 1, ("retain", 1): 1}
     vanilla = {**VANILLA, ("retain", 0): 0.5}
-    items = {"vanilla": [*items_of(vanilla), other], "kvw-weak": [*items_of(better), other]}
+    items = {"vanilla": [*items_of(vanilla), before], "kvw-weak": [*items_of(better), after]}
     found = reach(manifest, [record("vanilla"), record("kvw-weak")], items)
     assert found == {"kvw": {"kvw-weak": (0.5, 1.0)}}
     nothing = {name: [one for one in scores if one.split == "retain"] for name, scores in items.items()}
