@@ -17,6 +17,7 @@ MANIFEST = Manifest(
     protocol="zero-shot",
     forget=4,
     retain=4,
+    models={"vanilla": "1"},
     tasks=[
         TaskPart(split=split, task="seen", modality="image", metric="exact_match", items=4)
         for split in ("forget", "retain")

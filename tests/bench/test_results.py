@@ -77,6 +77,17 @@ def test_one_direction_reports_one_half():
     assert (forget.cells["kvw"].mean, forget.cells["kvw"].items) == (pytest.approx(0.6), 2)
 
 
+def test_vanilla_and_gold_are_reported_on_the_same_people_as_the_methods():
+    """A method that changes nothing has forgotten nothing, however unlike the halves are."""
+    recipe = {**MANIFEST.recipe, "choice": {**MANIFEST.recipe["choice"], "folds": "first"}}
+    manifest = MANIFEST.model_copy(update={"recipe": recipe})
+    unlike = {("forget", 0): 0.9, ("forget", 1): 0.5, ("retain", 0): 1, ("retain", 1): 1}
+    found = results({"vanilla": unlike, "kvw-weak": unlike, "gold": unlike}, manifest)
+    assert found.relative_forgetting["kvw"] == 0
+    assert found.distance_to_gold == {"vanilla": 0, "kvw": 0}
+    assert found.forget_quality["kvw"] == pytest.approx(1)
+
+
 def test_distance_to_gold_and_forget_quality():
     gold = {("forget", 0): 0.1, ("forget", 1): 0.1, ("retain", 0): 1, ("retain", 1): 1}
     found = results({"vanilla": VANILLA, "kvw-weak": gold, "gold": gold})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tests.data.benchmarks import copies
 
 import kvw
@@ -13,6 +15,7 @@ from kvw.bench import run as bench_run
 from kvw.bench.asking import questions
 from kvw.bench.methods import build_settings
 from kvw.bench.recipe import BenchmarkPart, EvaluationPart, read_recipe
+from kvw.bench.record import RunFiles
 from kvw.bench.results import read_results
 from kvw.cli import main
 from kvw.data.benchmarks import Protocol
@@ -116,6 +119,9 @@ def test_settings_that_are_not_chosen_are_asked_the_tasks_of_the_choice_alone(tm
     assert bench(recipe, out) == 0
     assert len(asked) < all_asked
     (chosen,) = (one for one in read_results(out).choices if one.method == "kvw")
+    seconds = RunFiles(out).record(chosen.identifier).seconds
+    assert [title.split()[0] for title in seconds] == ["unlearning", "asking", "asking"]
+    assert list(seconds)[2].endswith("the rest")
     for path in (out / "items").iterdir():
         if path.name.startswith("kvw") and path.stem != chosen.identifier:
             assert {json.loads(line)["task"] for line in path.read_text().splitlines()} == {"seen"}
@@ -211,6 +217,22 @@ def test_other_data_behind_the_same_name_is_asked_again(tmp_path, saved, asked):
     table.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert bench(recipe, tmp_path / "out") == 0
     assert len(asked) == 2 * first
+
+
+def test_other_weights_behind_the_same_name_are_refused(tmp_path, saved, asked, capsys):
+    recipe, model = tmp_path / "recipe.toml", tmp_path / "model"
+    shutil.copytree(saved["llava"], model)
+    recipe.write_text(TOY.replace('gold = "toy:gold"\n', "").replace("toy:vanilla", str(model)).split("[[method]]")[0])
+    recipe.write_text(recipe.read_text() + '[[method]]\nname = "rms-kvw"\n')
+    assert bench(recipe, tmp_path / "out") == 0
+    weights = load_file(model / "model.safetensors")
+    save_file({name: value + 1e-3 for name, value in weights.items()}, model / "model.safetensors", {"format": "pt"})
+    asked.clear()
+    assert bench(recipe, tmp_path / "out") == 2
+    message = capsys.readouterr().err
+    assert "holds answers of other models" in message
+    assert "vanilla" in message
+    assert asked == []
 
 
 def test_another_default_is_another_setting(tmp_path, asked, monkeypatch):

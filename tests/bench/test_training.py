@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,8 @@ import kvw
 from kvw.bench import run as bench_run
 from kvw.bench.changes import EditChange, TrainedChange
 from kvw.bench.methods import TRAINED, build_settings, combinations
-from kvw.bench.recipe import read_recipe
+from kvw.bench.recipe import BenchmarkPart, read_recipe
+from kvw.bench.record import RunFiles
 from kvw.bench.results import read_results
 from kvw.bench.training import first_wrong_answers, train_and_put_back
 from kvw.cli.options import find_model
@@ -24,6 +26,7 @@ from kvw.methods.gradient.settings import NpoSettings
 from kvw.methods.registry import METHODS
 from kvw.models.value_matrix import MatrixKey
 from kvw.progress import SILENT
+from kvw.runs.costs import Stopwatch
 from kvw.training.settings import LoraSettings, TrainingSettings
 
 pytestmark = pytest.mark.thorough
@@ -169,9 +172,29 @@ def test_digests_tell_changes_apart(tmp_path):
 
 def test_dpo_prefers_the_first_wrong_answer_of_the_benchmark():
     data = bench_run.get_benchmark("toy").load()
-    found = first_wrong_answers(data)
-    assert found == tuple(item.perturbed[0] for item in data.training["forget"])
-    assert all(other != item.answer for other, item in zip(found, data.training["forget"], strict=True))
+    items = data.training["forget"]
+    found = first_wrong_answers(items)
+    assert found == tuple(item.perturbed[0] for item in items)
+    assert all(other != item.answer for other, item in zip(found, items, strict=True))
+    assert first_wrong_answers([*items, replace(items[0], perturbed=())]) == ()
+
+
+def test_dpo_gets_as_many_wrong_answers_as_examples(tmp_path, monkeypatch):
+    """With what is asked by name left out, too."""
+    given = []
+    monkeypatch.setattr(bench_run, "train_and_put_back", lambda *all_: given.append(all_))
+    monkeypatch.setattr(bench_run, "TrainedChange", lambda folder: folder)
+    (tmp_path / "recipe.toml").write_text(RECIPE.split("[[method]]")[0] + '[[method]]\nname = "dpo"\n')
+    recipe = read_recipe(tmp_path / "recipe.toml")
+    recipe = recipe.model_copy(
+        update={"benchmark": BenchmarkPart(name="toy-200", setting="forget05", unlearn_on="images")}
+    )
+    data = bench_run.load_benchmark(recipe.benchmark)
+    work = bench_run._Work(recipe, data, [], RunFiles(tmp_path / "run"), Stopwatch(SILENT))
+    (tmp_path / "run" / "edits").mkdir(parents=True)
+    work.make_change(None, "dpo", {}, "dpo")
+    ((_, forget, _, _, others, _, _, _),) = given
+    assert 0 < len(others) == len(forget) < len(data.training["forget"])
 
 
 RECIPE = """

@@ -51,6 +51,8 @@ class Manifest(BaseModel):
     forget: int
     """Examples given to the methods."""
     retain: int
+    models: dict[str, str]
+    """SHA-256 over the weight files of each model that the recipe names, by role."""
     tasks: list[TaskPart]
     folds: dict[str, int]
     """The half (0 or 1) of every subject."""

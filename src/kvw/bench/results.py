@@ -102,10 +102,15 @@ def summarise(manifest: Manifest, records: Sequence[ModelRecord], items: Mapping
         items: Their items, by the identifier of the record.
     """
     choices, reported = choose(manifest, records, items)
-    models = {"vanilla": list(items[_one(records, "vanilla").identifier])}
-    models |= reported
+    people = {1 - half for half in chosen_halves(manifest)}
+
+    def same_people(label: str) -> list[ItemScore]:
+        scores = items[_one(records, label).identifier]
+        return [score for score in scores if manifest.folds[score.subject] in people]
+
+    models = {"vanilla": same_people("vanilla")} | reported
     if any(record.label == "gold" for record in records):
-        models["gold"] = list(items[_one(records, "gold").identifier])
+        models["gold"] = same_people("gold")
     rows = [task_row(task, task.metric, models) for task in manifest.tasks]
     forget = [row for row in rows if row.split == _split(manifest, "forget")]
     return Results(
@@ -134,6 +139,11 @@ def summarise(manifest: Manifest, records: Sequence[ModelRecord], items: Mapping
     )
 
 
+def chosen_halves(manifest: Manifest) -> tuple[int, ...]:
+    """The halves of the people that settings are chosen on, each in turn; methods are reported on the other one."""
+    return (0, 1) if manifest.recipe["choice"]["folds"] == "both" else (0,)
+
+
 def choose(
     manifest: Manifest, records: Sequence[ModelRecord], items: Mapping[str, Sequence[ItemScore]]
 ) -> tuple[list[Choice], dict[str, list[ItemScore]]]:
@@ -147,11 +157,10 @@ def choose(
     Returns:
         The chosen settings, and for each method the items of the halves that took no part in the choice.
     """
-    halves = (0, 1) if manifest.recipe["choice"]["folds"] == "both" else (0,)
     choices: list[Choice] = []
     reported: dict[str, list[ItemScore]] = {}
     for method in dict.fromkeys(record.label for record in records if record.label not in ("vanilla", "gold")):
-        for half in halves:
+        for half in chosen_halves(manifest):
             best, choice = _best(manifest, records, items, method, half)
             choices.append(choice)
             others = [score for score in items[best.identifier] if manifest.folds[score.subject] != half]

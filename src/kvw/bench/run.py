@@ -18,12 +18,12 @@ from kvw.bench.results import choose
 from kvw.bench.scores import COMPUTED, HEADLINES, PAIRED, ItemScore, alternatives
 from kvw.bench.training import first_wrong_answers, train_and_put_back
 from kvw.data import Example
-from kvw.data.benchmarks import BenchmarkData, Protocol, get_benchmark, two_folds
+from kvw.data.benchmarks import BenchmarkData, Item, Protocol, get_benchmark, two_folds
 from kvw.data.benchmarks.items import known
 from kvw.edits.edit import load_edit, package_versions
 from kvw.errors import UserError
 from kvw.evaluation.metrics import OutcomeCounts
-from kvw.measuring.fingerprint import digest, examples_digest
+from kvw.measuring.fingerprint import digest, examples_digest, weights_digest
 from kvw.models.loading import Checkpoint
 from kvw.progress import Progress, Reporter
 from kvw.runs.costs import Stopwatch
@@ -77,7 +77,9 @@ def _run(recipe: Recipe, models: Mapping[str, Checkpoint], folder: Path, planted
         protocol = Protocol(shots=recipe.evaluation.shots, seed=recipe.benchmark.seed)
         asked = questions(data, protocol, recipe.evaluation)
     work = _Work(recipe, data, asked, RunFiles(folder), watch)
-    work.begin(with_gold=models.keys() != {"vanilla"})
+    with watch.stage("reading the weights' digests"):
+        weights = {role: weights_digest(checkpoint.folder) for role, checkpoint in models.items()}
+    work.begin(weights, with_gold=models.keys() != {"vanilla"})
     part, plantings = recipe.made_from, {}
     if isinstance(part, PlantPart):
         made = plant(part, data, models["base"], planted, watch)
@@ -123,8 +125,12 @@ class _Work:
             recipe.benchmark.model_dump(), recipe.evaluation.model_dump(), data_digests, compared, package_versions()
         )
 
-    def begin(self, *, with_gold: bool) -> None:
-        """Write the manifest, or check that what is there is of the same recipe."""
+    def begin(self, weights: dict[str, str], *, with_gold: bool) -> None:
+        """Write the manifest, or check that what is there is of the same recipe and the same models.
+
+        Raises:
+            UserError: It is not.
+        """
         labels: list[tuple[str, dict[str, Any]]] = [("vanilla", {})]
         labels += [("gold", {})] if with_gold else []
         labels += self.settings
@@ -137,6 +143,7 @@ class _Work:
             protocol=Protocol(shots=self.recipe.evaluation.shots, seed=self.recipe.benchmark.seed).name,
             forget=len(self.forget),
             retain=len(self.retain),
+            models=weights,
             tasks=_tasks(self.asked),
             folds=_folds(self.data, self.recipe),
             unusable=len(self.data.unusable),
@@ -148,6 +155,13 @@ class _Work:
         if before is not None and before.recipe_digest != manifest.recipe_digest:
             raise UserError(
                 f"{self.files.folder} holds the run of another recipe.", found=before.title, do="name another --out"
+            )
+        if before is not None and before.models != weights:
+            roles = [role for role in weights if before.models.get(role) != weights[role]]
+            raise UserError(
+                f"{self.files.folder} holds answers of other models.",
+                found=f"other weights by now: {', '.join(roles)}",
+                do="name another --out",
             )
         self.files.write_manifest(manifest)
 
@@ -204,11 +218,14 @@ class _Work:
         scores, asked = self.files.items(identifier) or [], self.screening if screened else self.asked
         if len(scores) < len(asked):
             in_force = change.on(loaded.model) if change else nullcontext()
-            with self.watch.stage(f"asking {described}") as progress, in_force:
+            title = f"asking {described} the rest" if scores else f"asking {described}"
+            with self.watch.stage(title) as progress, in_force:
                 scores = self.ask(loaded, identifier, asked, scores, progress)
         outcomes: dict[str, list[Any]] = {}
         for score in scores:
             outcomes.setdefault(f"{score.split}/{score.task}", []).append(score.outcome)
+        earlier = self.files.record(identifier)  # of what settings are chosen by
+        spent = {name: seconds for name, seconds in self.watch.seconds.items() if name not in before}
         record = ModelRecord(
             identifier=identifier,
             label=label,
@@ -219,7 +236,7 @@ class _Work:
             planting=planting,
             only_screened=len(scores) < len(self.asked),
             outcomes={place: vars(OutcomeCounts.of(found)) for place, found in outcomes.items()},
-            seconds={name: spent for name, spent in self.watch.seconds.items() if name not in before},
+            seconds=(earlier.seconds if earlier else {}) | spent,
         )
         self.files.write_record(record)
 
@@ -251,15 +268,16 @@ class _Work:
         if not (folder.is_dir() or path.is_file()):
             with self.watch.stage(f"unlearning with {described}") as progress:
                 if method in TRAINED:
-                    others, state = first_wrong_answers(self.data), self.files.state_file(identifier)
+                    others = first_wrong_answers(training_items(self.data, "forget", self.recipe.benchmark))
+                    state = self.files.state_file(identifier)
                     train_and_put_back(loaded, self.forget, self.retain, settings, others, folder, state, progress)
                 else:
                     unlearn(method, loaded, self.forget, self.retain, settings, progress).edit.save(path)
         return TrainedChange(folder) if method in TRAINED else EditChange(load_edit(path))
 
 
-def training_examples(data: BenchmarkData, name: str, part: BenchmarkPart) -> list[Example]:
-    """What the methods get.
+def training_items(data: BenchmarkData, name: str, part: BenchmarkPart) -> list[Item]:
+    """What the methods get, before it is put into words.
 
     Args:
         data: The benchmark.
@@ -272,7 +290,12 @@ def training_examples(data: BenchmarkData, name: str, part: BenchmarkPart) -> li
     items = [item for item in data.training.get(name, ()) if item.images or part.unlearn_on == "everything"]
     if not items:
         raise UserError(f"{data.benchmark} gives the methods no {name} examples.", found=", ".join(data.training))
-    return [item.example() for item in items]
+    return items
+
+
+def training_examples(data: BenchmarkData, name: str, part: BenchmarkPart) -> list[Example]:
+    """What the methods get: see :func:`training_items`."""
+    return [item.example() for item in training_items(data, name, part)]
 
 
 def _screening(asked: Sequence[Question], choice: ChoicePart) -> list[Question]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kvw.bench.trained_settings import TrainedSettings
 from kvw.data import Example
-from kvw.data.benchmarks import BenchmarkData
+from kvw.data.benchmarks import Item
 from kvw.evaluation.attacks.keeping import weights_kept
 from kvw.methods.gradient import unlearn
 from kvw.methods.gradient.settings import DpoSettings
@@ -16,9 +16,8 @@ from kvw.progress import Progress
 from kvw.runs.loaded import Loaded
 
 
-def first_wrong_answers(data: BenchmarkData) -> tuple[str, ...]:
-    """For each forget example its first wrong answer, which DPO prefers; empty where the benchmark has none."""
-    items = data.training.get("forget", ())
+def first_wrong_answers(items: Sequence[Item]) -> tuple[str, ...]:
+    """For each of these items its first wrong answer, which DPO prefers; empty if one of them has none."""
     return tuple(item.perturbed[0] for item in items) if all(item.perturbed for item in items) else ()
 
 

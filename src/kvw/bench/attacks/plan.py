@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvw.bench.record import Manifest, ModelRecord
-from kvw.bench.results import Choice
+from kvw.bench.results import Choice, chosen_halves
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
 from kvw.training.settings import whole
@@ -108,7 +108,7 @@ def find_targets(manifest: Manifest, choices: Sequence[Choice], records: Sequenc
         choices: The settings that were chosen.
         records: Every model that was asked.
     """
-    halves = (0, 1) if manifest.recipe["choice"]["folds"] == "both" else (0,)
+    halves = chosen_halves(manifest)
     targets = [Target(record, halves) for record in records if record.label == "vanilla"]
     for record in records:
         if on := tuple(choice.chosen_on for choice in choices if choice.identifier == record.identifier):

@@ -28,7 +28,7 @@ from kvw.methods.subspace.method import subspace
 from kvw.methods.subspace.relatives.method import relative
 from kvw.methods.subspace.relatives.settings import RelativeSettings
 from kvw.methods.subspace.settings import SubspaceSettings
-from kvw.models.finding import find_value_matrices
+from kvw.models.finding import find_value_matrices, select_layers
 from kvw.training.answers import answers
 from kvw.training.objective import Objective, Sets
 from kvw.training.trainee import Trainee
@@ -101,8 +101,8 @@ class Work:
             if settings.schedule == "one-shot":
                 found = self._statistics(self.forget, settings)
                 steps = settings.steps(len(self.forget))
-                if settings.layers:
-                    found = found.within(settings.layers)
+                matrices = select_layers(find_value_matrices(self.model), settings.layers)
+                found = found.within((matrices[0].key.layer, matrices[-1].key.layer))
                 one_shot(found, reference, gamma=settings.gamma, steps=steps, min_tokens=settings.min_tokens)
             else:
                 alone = _Batches(self.forget, 1, self.processor)

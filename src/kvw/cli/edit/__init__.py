@@ -11,8 +11,9 @@ from kvw.cli.edit.importing import import_
 from kvw.cli.edit.invert import invert
 from kvw.cli.edit.scale import scale
 from kvw.cli.edit.show import show
+from kvw.cli.launch import done_by_the_first
 
 edit = App(name="edit", help="Look at edit files, put them together, undo them, and turn them into PEFT adapters.")
 for verb in (show, diff, compose, scale, invert, export):
-    edit.command(verb)
-edit.command(import_, name="import")
+    edit.command(done_by_the_first(verb))
+edit.command(done_by_the_first(import_), name="import")
