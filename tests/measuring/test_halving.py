@@ -11,6 +11,7 @@ import kvw
 from kvw.data import prepare
 from kvw.measuring.fitting import Halving
 from kvw.measuring.labelled import LabelledBatches
+from kvw.measuring.layerwise import Layers, WaitingSet
 from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.plans import Examples
 from kvw.models.finding import find_value_matrices
@@ -165,3 +166,33 @@ def test_other_errors_come_through_and_what_cannot_be_cut_is_refused():
         fitted(Numbers([RuntimeError("a bug")]))
     with pytest.raises(kvw.UserError, match="does not fit"):
         fitted(Numbers([MemoryError()]))
+
+
+@pytest.mark.parametrize("largest", [1, 2])
+def test_batches_that_wait_are_halved_before_the_first_layer(llava, batches, largest):
+    matrices = find_value_matrices(llava)
+
+    def walked():
+        examples = Examples([*WEIGHTS, 1.0], [*FOLDS, 1], keep=lambda row: row != 3)
+        waiting = WaitingSet(Layers(llava, matrices), batches, examples=examples)
+        moments, kept = {}, {}
+        for matrix in matrices:
+            found = waiting.moments([matrix])
+            moments |= found[0]
+            kept |= found[1]
+        return moments, kept
+
+    expected = walked()
+    sizes = exhausted(llava, "gate_proj", largest)
+    assert_same(walked(), expected)
+    assert max(sizes) > largest  # it was tried
+
+
+def test_memory_that_runs_out_in_a_layer_is_named(llava):
+    waiting = WaitingSet(Layers(llava, find_value_matrices(llava)), [text_batch(2, 9, 3, seed=1)])
+    exhausted(llava, "down_proj", 1)
+    for matrix in find_value_matrices(llava)[:2]:
+        waiting.moments([matrix])
+    with pytest.raises(kvw.UserError, match="Memory ran out in layer 2") as caught:
+        waiting.moments([find_value_matrices(llava)[2]])
+    assert "retain_rows" in str(caught.value)

@@ -166,7 +166,7 @@ class LabelledBatches(Sequence[Batch | SharedBatch]):
 
         def batch() -> Batch | SharedBatch:
             made = self._made([alike])
-            return _with_rows(made, rows) if isinstance(made, SharedBatch) else made
+            return _with_rows(made, rows) if isinstance(made, SharedBatch) else self._made([alike[rows]])
 
         return Piece(first_row, rows.stop - rows.start, sum(item.length for item in alike[rows]), batch, cut)
 

@@ -7,8 +7,8 @@ walk must be what an ordinary forward brought there, and in no batch may the mod
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,13 +17,15 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from kvw.errors import UserError
 from kvw.measuring.checks import refuse_missed, refuse_not_finite
 from kvw.measuring.engine import Batch, evaluating, not_finite, run_model
-from kvw.measuring.labelled import LabelledBatches
+from kvw.measuring.fitting import Halving, out_of_memory
+from kvw.measuring.labelled import LabelledBatches, Piece, pieces_of
 from kvw.measuring.layer_calls import Entered, NotWalkable, enter, entering_states
 from kvw.measuring.moment_recorder import MomentRecorder
 from kvw.measuring.moments import Moment, Tokens
-from kvw.measuring.plans import Examples, Plan, everyone, plan_of
+from kvw.measuring.plans import Examples, InOrder, Plan, everyone, plan_of
 from kvw.measuring.prefixes import SharedBatch
 from kvw.measuring.recorder import StopForward
 from kvw.measuring.retain_rows import RetainRows, RowRecorder
@@ -147,7 +149,8 @@ class WaitingSet:
     Args:
         layers: The layers that they are to pass.
         batches: See :data:`~kvw.measuring.engine.Batch`; gone through once. What questions about one image share runs
-            for each of them here.
+            for each of them here. Those of :class:`~kvw.measuring.labelled.LabelledBatches` are halved if memory runs
+            out before the first layer; the proof that the layers can be run alone brings the largest through all.
         sources: How much each kind of position counts; None: as :class:`~kvw.measuring.sources.Sources` says.
         examples: Weights, folds, and whose coefficients are kept; None: equal weights, one fold, nobody's.
         progress: Called after every batch, with those done in the current layer and their total (0 if unknown).
@@ -158,7 +161,8 @@ class WaitingSet:
     Raises:
         NotWalkable: The model's layers cannot be run by themselves, or batches are shared beginnings and endings that
             cannot be taken apart.
-        UserError: A batch lacks labels, or there are more examples than weights or folds.
+        UserError: A batch lacks labels, there are more examples than weights or folds, or memory runs out on what
+            cannot be halved.
     """
 
     def __init__(
@@ -177,17 +181,22 @@ class WaitingSet:
         self.position = layers.first
         plain = batches.unshared() if isinstance(batches, LabelledBatches) else batches
         total = len(plain) if isinstance(plain, Sequence) else 0
-        image_ids, first_row = image_token_ids(layers.model), 0
+        image_ids = image_token_ids(layers.model)
+        planned = replace(self._examples, keep=InOrder(self._examples.keep))
+
+        def admit(piece: Piece) -> None:
+            batch = piece.batch()
+            if isinstance(batch, SharedBatch):
+                raise NotWalkable("batches whose beginnings are shared")
+            plan = plan_of(batch, piece.first_row, sources or Sources(), planned, image_ids)
+            self._waiting.append(_Waiting(layers.enter(batch), plan, piece.first_row, piece.rows))
+
+        fitted = Halving(admit, _too_large)
         with evaluating(layers.model):
-            for batch in plain:
-                if isinstance(batch, SharedBatch):
-                    raise NotWalkable("batches whose beginnings are shared")
-                plan = plan_of(batch, first_row, sources or Sources(), self._examples, image_ids)
-                rows = len(batch["labels"])
-                self._waiting.append(_Waiting(layers.enter(batch), plan, first_row, rows))
-                first_row += rows
+            for done, piece in enumerate(pieces_of(plain), 1):
+                fitted(piece)
                 if progress:
-                    progress(len(self._waiting), total)
+                    progress(done, total)
 
     @classmethod
     def of_tokens(
@@ -278,10 +287,31 @@ class WaitingSet:
 
     def go_on(self) -> None:
         """Let all batches pass the layer before which they wait, with whatever is attached to it."""
-        with evaluating(self._layers.model):
+        with evaluating(self._layers.model), self._told_when_full(None):
             for waiting in self._waiting:
                 self._move(waiting)
         self.position += 1
+
+    @contextmanager
+    def _told_when_full(self, recorder: MomentRecorder | None) -> Iterator[None]:
+        """Say what to do when memory runs out in a layer.
+
+        Raises:
+            UserError: It does.
+        """
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            needed = recorder.needed if recorder and not isinstance(recorder, RowRecorder) else None
+            moments = f"; its second moments take {needed / 1e9:.3f} GB" if needed is not None else ""
+            raise UserError(
+                f"Memory ran out in layer {self.position}.",
+                found=f"{len(self._waiting)} batches wait in main memory{moments}",
+                do="use a device with more memory, a smaller data type, or fewer retain examples"
+                + (", or retain_rows, which needs no full second moments" if moments else ""),
+            ) from error
 
     def _is_last(self, matrices: Sequence[ValueMatrix]) -> bool:
         return matrices[0].key.layer == self._layers.last
@@ -291,7 +321,7 @@ class WaitingSet:
             self.go_on()
         handles = intercept(matrices, recorder.observe, first=True)
         try:
-            with evaluating(self._layers.model):
+            with evaluating(self._layers.model), self._told_when_full(recorder):
                 for done, waiting in enumerate(self._waiting, 1):
                     plan = replace(waiting.plan, taken=set())
                     if isinstance(recorder, RowRecorder):
@@ -312,6 +342,15 @@ class WaitingSet:
         entered = waiting.entered
         entered.states = self._layers.step(entered, self.position, entered.states).cpu()
         entered.calls.pop(self.position, None)
+
+
+def _too_large(piece: Piece) -> UserError:
+    """The error when memory runs out before the first layer and the batch cannot be cut."""
+    return UserError(
+        f"Memory ran out on {'a single example' if piece.rows == 1 else f'a batch of {piece.rows} examples'}.",
+        found=f"{piece.tokens} tokens",
+        do="use a device with more memory, a smaller data type, smaller images or smaller batches",
+    )
 
 
 def _sample(states: Tensor, batch: Batch) -> Tensor:

@@ -27,6 +27,7 @@ from kvw.methods.subspace.memory import MemoryPlan, Waiting, memory_plan
 from kvw.methods.subspace.method import matrices_in, passes, passes_instead
 from kvw.methods.subspace.paths import chosen_path
 from kvw.methods.subspace.settings import SubspaceSettings
+from kvw.methods.subspace.solver import reduced_metric
 from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.placement import execution_device
 from kvw.models.value_matrix import ValueMatrix
@@ -82,8 +83,7 @@ def subspace_plan(
                 raise
             groups = passes_instead(model, matrices, settings)
     widest = max(matrices, key=lambda matrix: matrix.width)
-    identity = torch.eye(widest.width, device=execution_device(model))
-    one_solve = timed(lambda: torch.linalg.cholesky_ex(identity)) * DECOMPOSITIONS
+    one_solve = _seconds_of_a_solve(model, widest.width, settings)
     running = walk.seconds if walk else _seconds_of_passes(model, groups, batches, settings)
 
     ordered = [retain[place] for place in batches["retain"].order]
@@ -99,7 +99,8 @@ def subspace_plan(
         retain_rows=settings.retain_rows,
         waiting=walk.waiting if walk else None,
     )
-    solves = one_solve * sum((matrix.width / widest.width) ** 3 for matrix in matrices)
+    growth = 1 if settings.retain_rows else 3  # rows are as many in narrow matrices, a factor is not
+    solves = one_solve * sum((matrix.width / widest.width) ** growth for matrix in matrices)
     return MethodPlan(seconds={"weakening": running + solves}, memory=memory)
 
 
@@ -137,15 +138,20 @@ def _walk(
     def forget(some: Sequence[Batch | SharedBatch], rows: int) -> WaitingSet:
         return WaitingSet.of_tokens(layers, some)
 
-    passed = _passed(batches["forget"], forget, groups)
+    def retained(waiting: WaitingSet, group: Sequence[ValueMatrix]) -> object:
+        rows = settings.retain_rows
+        return waiting.moments(group) if rows is None else waiting.rows(group, rows)
+
+    passed = _passed(batches["forget"], forget, WaitingSet.tokens, groups)
     if settings.schedule == "sequential":  # each layer is measured first and passed when it has been weakened
         passed = replace(passed, seconds=2 * passed.seconds)
-    return passed + _passed(batches["retain"], retain, groups)
+    return passed + _passed(batches["retain"], retain, retained, groups)
 
 
 def _passed(
     batches: LabelledBatches,
     enter: Callable[[Sequence[Batch | SharedBatch], int], WaitingSet],
+    measured: Callable[[WaitingSet, Sequence[ValueMatrix]], object],
     groups: Sequence[Sequence[ValueMatrix]],
 ) -> _Walk:
     sizes = batches.sizes
@@ -156,7 +162,7 @@ def _passed(
     def run() -> None:
         waiting = enter(some, rows)
         for group in groups:
-            waiting.moments(group)
+            measured(waiting, group)
 
     tokens = sum(map(math.prod, sizes))
     return _Walk(timed(run) * len(sizes), Waiting(states * tokens // math.prod(sizes[largest]), arguments * len(sizes)))
@@ -172,6 +178,15 @@ def _seconds_of_passes(
     one_retain = timed(lambda: measure_moments(model, [batches["retain"][0]], longest, sources=settings.sources))
     one_forget = timed(lambda: measure_tokens(model, [batches["forget"][0]], longest))
     return (one_retain * len(batches["retain"]) + one_forget * len(batches["forget"])) * len(groups)
+
+
+def _seconds_of_a_solve(model: PreTrainedModel, width: int, settings: SubspaceSettings) -> float:
+    device = execution_device(model)
+    if isinstance(settings.shrinkage, float) and settings.retain_rows:
+        rows, shrinkage = torch.rand(width, settings.retain_rows, device=device), settings.shrinkage
+        return timed(lambda: reduced_metric(rows, shrinkage)) * DECOMPOSITIONS
+    identity = torch.eye(width, device=device)
+    return timed(lambda: torch.linalg.cholesky_ex(identity)) * DECOMPOSITIONS
 
 
 def largest_batch(prepared: Sequence[Prepared], budget: int) -> list[Prepared]:

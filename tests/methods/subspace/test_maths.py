@@ -20,7 +20,7 @@ from kvw.methods.subspace.relatives import formulas
 from kvw.methods.subspace.relatives.settings import LeaceSettings, MemitZeroSettings, RmsKvwSettings
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.shrinkage import shrink
-from kvw.methods.subspace.solver import metric, solve, solve_reduced
+from kvw.methods.subspace.solver import metric, reduced_metric, solve
 from kvw.methods.subspace.vectors import view_means
 from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey
@@ -73,7 +73,7 @@ def test_b_the_thin_solver_is_the_full_one():
     assert_close(thin.filters.T @ thin.patterns, identity, rtol=0, atol=1e-8)
     covariance = data.vectors @ data.vectors.T
     assert_close(covariance @ thin.filters, thin.patterns * thin.eigenvalues, rtol=1e-7, atol=1e-8)
-    reduced = solve_reduced(data.retain / 30**0.5, data.vectors, 0.1)
+    reduced = solve(reduced_metric(data.retain / 30**0.5, 0.1), data.vectors)
     assert_close(reduced.eigenvalues, thin.eigenvalues, rtol=1e-8, atol=0)
     log_gates = exponential(thin.eigenvalues)
     assert_close(operator(reduced, log_gates), operator(thin, log_gates), rtol=1e-7, atol=1e-8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -289,8 +290,42 @@ def test_mistakes_are_named(llava):
     cross = SubspaceSettings(shrinkage="cross-validated")
     with pytest.raises(kvw.UserError, match="goes by subject"):
         subspace(llava, FORGET, RETAIN, cross, forget_labels=VIEWS)
-    with pytest.raises(kvw.UserError, match="three views of every forget fact"):
-        subspace(llava, FORGET, RETAIN, cross, retain_labels=THREE_SUBJECTS)
+    two = Labels(facts=["a", "a", "a", "b", "b", "c"])
+    for settings in (cross, SubspaceSettings(honest=1.5)):
+        with pytest.raises(kvw.UserError, match="needs three of each") as caught:
+            subspace(llava, iter(()), iter(()), settings, retain_labels=THREE_SUBJECTS)
+        assert "every example is a fact of its own" in str(caught.value)
+        with pytest.raises(kvw.UserError, match="2 of 3 facts with fewer"):
+            subspace(llava, iter(()), iter(()), settings, forget_labels=two, retain_labels=THREE_SUBJECTS)
+
+
+def test_nothing_is_weakened_where_no_held_out_view_was_seen(llava):
+    """As in an expert that few tokens of a fact reach."""
+    (matrix,) = find_value_matrices(llava)[:1]
+    moments, null = measure_moments(llava, RETAIN, [matrix], examples=Examples(keep=lambda row: row % 2 == 0))
+    tokens = measure_tokens(llava, FORGET[:2], [matrix])[matrix.key]
+    measured = Measurements(matrix.key, moments[matrix.key], tokens, null[matrix.key], matrix.read())
+    found, certificate = find_directions(measured, SubspaceSettings(honest=1.5), VIEWS, Labels())
+    assert (found.rank, certificate.honest) == (0, None)
+    assert find_directions(measured, SubspaceSettings(), VIEWS, Labels())[0].rank > 0
+
+
+def test_the_certificate_goes_by_the_threshold_that_the_gate_goes_by(llava):
+    def thresholds(**settings):
+        found = []
+        subspace(llava, FORGET, RETAIN, SubspaceSettings(**settings), forget_labels=VIEWS, on_matrix=found.append)
+        for certificate in found:
+            assert all(0.5 * math.log(value) > certificate.threshold for value in certificate.eigenvalues)
+        return [certificate.threshold for certificate in found]
+
+    least, measured = thresholds(), thresholds(gate="thresholded wiener")
+    assert max(least) < max(measured)
+    assert set(thresholds(threshold=0.3)) == {0.3}
+
+
+def test_retain_answers_may_count_nothing(llava):
+    sources = Sources(answer=0, prompt=1, image=0, first=0)
+    assert any(ranks(subspace(llava, FORGET, RETAIN, SubspaceSettings(sources=sources))).values())
 
 
 def test_a_subject_in_both_sets_is_reported(llava):

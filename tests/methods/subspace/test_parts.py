@@ -21,7 +21,7 @@ from kvw.methods.subspace.labels import EverySoManyth, EveryThirdView, Labels
 from kvw.methods.subspace.null import LeftOut, least_threshold, null_eigenvalues, threshold
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.shrinkage import floored_diagonal, ledoit_wolf, shrink
-from kvw.methods.subspace.solver import metric, reduced_metric, solve, solve_reduced
+from kvw.methods.subspace.solver import metric, reduced_metric, solve
 from kvw.methods.subspace.vectors import view_means
 
 
@@ -54,7 +54,7 @@ def test_a_dead_neuron_has_a_finite_ratio():
     silent[3] = 0
     modes = solve(metric(silent @ silent.T / 400, 0.1), data.vectors)
     assert bool(modes.eigenvalues.isfinite().all())
-    reduced = solve_reduced(silent / 400**0.5, data.vectors, 0.1)
+    reduced = solve(reduced_metric(silent / 400**0.5, 0.1), data.vectors)
     assert_close(reduced.eigenvalues, modes.eigenvalues, rtol=1e-8, atol=0)
 
 
@@ -162,9 +162,11 @@ def test_more_forget_vectors_than_neurons():
 def test_the_reduced_path_needs_a_diagonal():
     data = layer(retain=10)
     with pytest.raises(ValueError, match="above 0"):
-        solve_reduced(data.retain, data.vectors, 0.0)
+        reduced_metric(data.retain, 0.0)
     diagonal = solve(metric(torch.diag((data.retain @ data.retain.T).diagonal()), 0.0), data.vectors)
-    assert_close(solve_reduced(data.retain, data.vectors, 1.0).eigenvalues, diagonal.eigenvalues, rtol=1e-8, atol=0)
+    assert_close(
+        solve(reduced_metric(data.retain, 1.0), data.vectors).eigenvalues, diagonal.eigenvalues, rtol=1e-8, atol=0
+    )
 
 
 # Gates.
@@ -288,9 +290,8 @@ def test_the_null_takes_every_second_view_of_every_so_many_th_fact():
 
 
 def test_sources_are_bounded_by_their_share():
-    found = certificates.source_bounds(0.9, {"answer": 0.5, "image": 0.25, "first": 0.0}, 0.1)
-    assert found == pytest.approx({"answer": 2.0, "image": 4.0})
-    assert certificates.source_bounds(0.9, {"answer": 0.5}, 1.0) == {}
+    found = certificates.source_bounds(0.9, {"answer": 0.5, "image": 0.25, "first": 0.0})
+    assert found == pytest.approx({"answer": 1.8, "image": 3.6})
 
 
 def test_honest_ratios_are_energies_of_data_that_were_not_fitted():
@@ -394,6 +395,10 @@ def test_warnings_name_numbers_and_nobody():
         ({"smallest_gate": 1.0}, "smallest_gate must lie"),
         ({"honest": -1}, "honest cannot be"),
         ({"threshold": float("nan")}, "threshold must be"),
+        ({"gamma": 3.0}, "gamma would do nothing"),
+        ({"gate": "hard", "mu": 3.0}, "mu would do nothing"),
+        ({"quantile": 0.5}, "quantile would do nothing"),
+        ({"gate": "exponential", "threshold": 0.5, "quantile": 0.5}, "quantile would do nothing"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(values, reason):

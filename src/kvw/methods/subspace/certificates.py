@@ -44,7 +44,8 @@ class Certificate(BaseModel):
     relative_distortion: float | None
     """The same, divided by E_S |W m|^2."""
     source_bounds: dict[str, float]
-    """Upper bounds of E |(W' - W) m|^2 at the positions of each source, relative to E_S |W m|^2."""
+    """Upper bounds of E |(W' - W) m|^2 at the positions of each source, relative to E_S |W m|^2; none for quantised
+    weights, or if S is a diagonal."""
     warnings: tuple[str, ...]
 
 
@@ -61,7 +62,9 @@ def distortion(weight: Tensor, patterns: Tensor, log_gates: Tensor) -> float:
     return float(_outputs(weight, patterns, log_gates).square().sum())
 
 
-def raw_distortion_bound(weight: Tensor, patterns: Tensor, filters: Tensor, log_gates: Tensor, found: Metric) -> float:
+def raw_distortion_bound(
+    weight: Tensor, patterns: Tensor, filters: Tensor, log_gates: Tensor, found: Metric | ReducedMetric
+) -> float:
     """Upper bound of E |(W' - W) m|^2 under the unshrunk C: (|B|^2 - rho tr(B V^T D V B^T)) / (1 - rho).
 
     It is equal to it unless dead neurons were floored.
@@ -71,7 +74,7 @@ def raw_distortion_bound(weight: Tensor, patterns: Tensor, filters: Tensor, log_
         patterns: U: (width, rank).
         filters: V: (width, rank).
         log_gates: (rank,).
-        found: S = (1 - rho) C + rho D, D its diagonal.
+        found: S = (1 - rho) C + rho D, D its diagonal; rho below 1.
     """
     outputs = _outputs(weight, patterns, log_gates)
     diagonal = found.moment.diagonal().to(filters)[:, None]
@@ -79,17 +82,14 @@ def raw_distortion_bound(weight: Tensor, patterns: Tensor, filters: Tensor, log_
     return float((outputs.square().sum() - found.shrinkage * by_diagonal) / (1 - found.shrinkage))
 
 
-def source_bounds(distortion: float, shares: Mapping[str, float], shrinkage: float) -> dict[str, float]:
-    """E_source |(W' - W) m|^2 <= |B|^2 / ((1 - rho) share), because S holds (1 - rho) share times the source's moment.
+def source_bounds(raw: float, shares: Mapping[str, float]) -> dict[str, float]:
+    """E_source |(W' - W) m|^2 <= E |(W' - W) m|^2 / share, because C holds share times the source's moment.
 
     Args:
-        distortion: |B|^2.
+        raw: From :func:`raw_distortion_bound`.
         shares: What share of C each source has; those without any are left out.
-        shrinkage: rho.
     """
-    return {
-        name: distortion / ((1 - shrinkage) * share) for name, share in shares.items() if share > 0 and shrinkage < 1
-    }
+    return {name: raw / share for name, share in shares.items() if share > 0}
 
 
 def honest_eigenvalues(filters: Tensor, held_out: Tensor, retain_energies: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def find_directions(
     found = _retain_metric(measured, columns, checked, settings)
     modes = solve(found, columns.values)
     left_out = null = null_tokens = None
-    if measured.null is not None:
+    if measured.null is not None and bool(measured.null.weights.any()):  # none with sources.answer=0
         null_tokens = _thinned(measured.null, retain, 2 * len(columns.weights))
         null = view_means(null_tokens, retain)
         shares = measured.moment.shares_of(null_tokens)
@@ -73,14 +73,11 @@ def find_directions(
         honest = certificates.honest_eigenvalues(
             modes.filters, checked.values.to(modes.filters), _retain_energies(modes, left_out, null_tokens)
         )
-    gating = honest if settings.honest > 0 else None
+    gating = None
+    if settings.honest > 0:  # an expert may have seen no fact three times: nothing is known to be safe there
+        gating = torch.zeros_like(modes.eigenvalues) if honest is None else honest
     decisive = modes.eigenvalues if gating is None else torch.minimum(modes.eigenvalues, gating)
-    log_gates = gates.log_gates(decisive, settings, tau)
-    if settings.gate == "wiener":
-        # It has no threshold of its own, but what equal sets could show is no reason to weaken anything.
-        log_gates = log_gates.masked_fill(
-            0.5 * decisive.log() <= (least if settings.threshold is None else settings.threshold), 0
-        )
+    log_gates = gates.log_gates(decisive, settings, tau).masked_fill(0.5 * decisive.log() <= tau, 0)
     if gating is not None:
         log_gates = log_gates.masked_fill(gating < settings.honest, 0)
     strongest = (log_gates < 0).nonzero()[:, 0][: settings.rank]
@@ -144,9 +141,10 @@ def _shrinkage(
 def _threshold(
     settings: SubspaceSettings, least: float, left_out: LeftOut | None, null: Columns | None, count: int
 ) -> float:
+    """tau. The Wiener gate has no threshold of its own, but what equal sets could show is no reason to weaken."""
     if settings.threshold is not None:
         return settings.threshold
-    if left_out is None or null is None:
+    if settings.gate == "wiener" or left_out is None or null is None:
         return least
     return threshold(null_eigenvalues(left_out, null, count), settings.quantile, least)
 
@@ -177,9 +175,12 @@ def _certificate(
     bounds: dict[str, float] = {}
     if measured.weight is not None:
         weight = measured.weight.to(modes.patterns.device)
-        distortion = certificates.distortion(weight, modes.patterns, settings.strength * log_gates)
-        relative = distortion / found.output_energy(weight)
-        bounds = certificates.source_bounds(relative, measured.moment.shares, found.shrinkage)
+        exponents, energy = settings.strength * log_gates, found.output_energy(weight)
+        distortion = certificates.distortion(weight, modes.patterns, exponents)
+        relative = distortion / energy
+        if found.shrinkage < 1:
+            raw = certificates.raw_distortion_bound(weight, modes.patterns, modes.filters, exponents, found)
+            bounds = certificates.source_bounds(raw / energy, measured.moment.shares)
     return Certificate(
         key=str(measured.key),
         shrinkage=found.shrinkage,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -34,6 +35,8 @@ from kvw.processes import current
 from kvw.progress import Progress
 
 UNLABELLED = Labels()
+FEWEST_VIEWS = 3
+"""Every third view of a fact is held out."""
 Found = TypeVar("Found")
 Measured = Callable[[ValueMatrix], Measurements | None]
 """What a value matrix saw, None for an expert that saw too little; to be asked once for each."""
@@ -78,6 +81,7 @@ def subspace(
         UserError: A setting, a batch, a label or the model is not usable; nothing was changed.
     """
     settings = settings or SubspaceSettings()
+    _check_views(settings, forget_labels)
     matrices = matrices_in(model, settings)
     data = _Data(model, forget, retain, forget_labels, retain_labels, progress)
     directions: dict[MatrixKey, Directions] = {}
@@ -308,6 +312,24 @@ def measurements(
     weight = None if quantisation(matrix.module) else matrix.read()
     columns = weight.T if weight is not None and matrix.vectors_first else weight
     return Measurements(matrix.key, moment, forget, null, columns)
+
+
+def _check_views(settings: SubspaceSettings, forget: Labels) -> None:
+    """Refuse settings that hold views of facts out where there are too few.
+
+    Raises:
+        UserError: Some fact has fewer than three.
+    """
+    wanting = [name for name, value in (("honest", settings.honest > 0), ("shrinkage", settings.folds > 1)) if value]
+    views = Counter(forget.facts or ()).values()
+    if wanting and min(views, default=1) < FEWEST_VIEWS:
+        raise UserError(
+            f"Setting {wanting[0]} holds out views of every forget fact, and needs three of each.",
+            found=f"{sum(count < FEWEST_VIEWS for count in views)} of {len(views)} facts with fewer"
+            if views
+            else "no facts: without 'subject' in the data every example is a fact of its own",
+            do="give three photos or phrasings of each fact and name its subject, or leave the setting out",
+        )
 
 
 def check_repeatable(data: dict[str, Iterable[Batch | SharedBatch]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
 from kvw.errors import UserError
@@ -14,6 +14,14 @@ Gate = Literal["exponential", "wiener", "thresholded wiener", "hard"]
 Schedule = Literal["joint", "sequential"]
 Path = Literal["whole model", "layer by layer"]
 Shrinkage = float | Literal["cross-validated"]
+
+READ: dict[Gate, tuple[str, ...]] = {
+    "exponential": ("gamma", "quantile"),
+    "wiener": ("mu",),
+    "thresholded wiener": ("mu", "quantile"),
+    "hard": ("quantile",),
+}
+"""The settings that each gate goes by. The others must stay as they are: they would do nothing."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +35,12 @@ class SubspaceSettings:
             one much.
         shrinkage: rho in S = (1 - rho) C + rho diag(C), between 0 and 1; or ``cross-validated``, by subject.
         gate: How a direction's forget-to-retain ratio lambda becomes its gate, see :mod:`kvw.methods.subspace.gates`.
-        gamma: Exponent of the exponential gate; 2 falls off as a Wiener gate does.
+        gamma: Exponent of the exponential gate, for that gate alone; 2 falls off as a Wiener gate does.
         mu: Price of forget output in units of retain output, for the two Wiener gates.
         threshold: tau: directions with (1/2) log lambda up to tau stay as they are. None measures it: what new
             examples of retained subjects show. For the plain Wiener gate None is what equal forget and retain sets
             could show, which is much less.
-        quantile: Which part of those examples' lambda lies below the threshold.
+        quantile: Which part of those examples' lambda lies below a threshold that is measured.
         smallest_gate: A gate below this becomes 0, so that the direction cannot be read from what is left; 0 keeps all.
         honest: Above 0, a direction is weakened by what held-out views of the forget set have in it and held-out retain
             examples have not, and not at all below this ratio of energies: it may hold single photos and not the fact.
@@ -109,6 +117,7 @@ class SubspaceSettings:
                     f"There is no such {name}.", found=repr(value), do=f"use one of: {', '.join(map(str, choices))}"
                 )
         self._check_ranges()
+        self._check_read()
 
     @property
     def layers_at_once(self) -> int | None:
@@ -133,6 +142,17 @@ class SubspaceSettings:
                 found=f"retain_rows {rows} with path {self.path}, layers_per_pass {self.layers_per_pass}",
                 do="leave one of them out",
             )
+
+    def _check_read(self) -> None:
+        read = set(READ[self.gate]) - ({"quantile"} if self.threshold is not None else set())
+        for field_ in fields(self):
+            given = getattr(self, field_.name)
+            if field_.name in {"gamma", "mu", "quantile"} - read and given != field_.default:
+                raise UserError(
+                    f"{field_.name} would do nothing.",
+                    found=f"gate '{self.gate}', threshold {self.threshold}",
+                    do="leave it out, or choose a gate that goes by it; see: kvw methods subspace",
+                )
 
     @property
     def folds(self) -> int:

@@ -133,7 +133,10 @@ class ReducedMetric:
 
 
 def reduced_metric(retain: Tensor, shrinkage: float) -> ReducedMetric:
-    """Shrink the moment of a few retain vectors without forming it.
+    """Shrink the moment of a few retain vectors without forming it: no width x width matrix ever exists.
+
+    With C = R R^T and D its diagonal, (1 - rho) R R^T + rho D is inverted by Woodbury's identity in the space of the
+    retain vectors, of which there should be fewer than knowledge vectors. In float64.
 
     Args:
         retain: R, scaled so that R R^T is the retain moment: (width, m), in any floating dtype.
@@ -201,23 +204,6 @@ def solve(found: Metric | ReducedMetric, vectors: Tensor) -> Modes:
     if found.factor.dtype != torch.float64 and error > TOLERANCE * modes.patterns.norm():
         return _from_whitened(metric(found.moment.double(), 0.0), vectors)
     return modes
-
-
-def solve_reduced(retain: Tensor, vectors: Tensor, shrinkage: float) -> Modes:
-    """The same modes from retain vectors instead of their moment; no width x width matrix is ever formed.
-
-    With C = R R^T and D its diagonal, (1 - rho) R R^T + rho D is inverted by Woodbury's identity in the space of the
-    retain vectors, of which there should be fewer than knowledge vectors. In float64.
-
-    Args:
-        retain: R, scaled so that R R^T is the retain moment: (width, m).
-        vectors: F: (width, n).
-        shrinkage: rho, above 0: the diagonal is what makes S invertible.
-
-    Raises:
-        ValueError: The shrinkage is 0.
-    """
-    return solve(reduced_metric(retain, shrinkage), vectors)
 
 
 def _from_whitened(found: Metric, vectors: Tensor) -> Modes:
