@@ -268,7 +268,7 @@ class Processes:
             raise LostProcess(
                 f"Process {' or '.join(names)} of this run is gone or does not answer.",
                 found=str(error).strip().splitlines()[0].split(". ")[0],
-                do="start the same command again: measuring goes on where it stopped",
+                do="start the same command again: it goes on from what was kept",
                 gone=gone,
             ) from error
         self._broken = False

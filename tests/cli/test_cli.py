@@ -124,6 +124,28 @@ def test_a_second_run_skips_the_retain_pass_and_says_so(people, saved, capsys):
     assert "skipped" not in capsys.readouterr().err
 
 
+def test_answers_of_the_model_as_it_is_are_kept_for_the_next_run(people, saved, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("kvw.runs.erase.find_edit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert erase(saved, out="interrupted") == 130
+    assert "goes on from what was kept" in capsys.readouterr().err
+    assert erase(saved, out="second") == 0
+    assert "answers are there from an earlier run" in capsys.readouterr().err
+    monkeypatch.setenv("KVW_CACHE", str(people / "cache"))
+    assert erase(saved, out="third") == 0
+    assert "from an earlier run" not in capsys.readouterr().err
+    assert (people / "third/samples.jsonl").read_text() == (people / "second/samples.jsonl").read_text()
+
+
+def test_of_several_processes_the_first_works_on_edit_files(people, saved, monkeypatch):
+    assert erase(saved, "--no-model") == 0
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, written in (("1", False), ("0", True)):
+        monkeypatch.setenv("RANK", rank)
+        assert run("edit", "scale", "run/edit.safetensors", "--strength", "0.5", "--out", "half.safetensors") == 0
+        assert (people / "half.safetensors").exists() == written
+
+
 def test_measure_then_erase_from_the_statistics_file(people, saved, capsys):
     assert run("measure", saved["llava"], "--data", "retain.jsonl", "--out", "retain.safetensors", "--json") == 0
     assert len(json.loads(capsys.readouterr().out)["rows"]) == 4

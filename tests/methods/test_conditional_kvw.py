@@ -60,6 +60,7 @@ def test_it_is_one_shot_kvw_under_the_filter_of_steering(loaded):
         "ratio": 0.5,
         "energy": None,
         "ridge": 0.2,
+        "min_tokens": 16,
         "steps": 6,
     }
 
@@ -100,6 +101,10 @@ def test_it_works_in_the_last_two_thirds_of_the_layers():
 def test_settings_that_make_no_sense_are_refused(values, message):
     with pytest.raises(kvw.UserError, match=message):
         ConditionalKvwSettings(**values)
+
+
+def test_experts_are_left_alone_as_by_kvw(loaded):
+    assert ConditionalKvwSettings(min_tokens=5).weakening((1, 2)).min_tokens == 5
 
 
 def test_empty_sets_are_refused(loaded):

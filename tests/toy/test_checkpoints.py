@@ -104,6 +104,7 @@ def scores(loaded, tmp_path_factory):
     return {name: evaluate(*loaded[name], splits, max_new_tokens=LONGEST_ANSWER).summaries for name in NAMES}
 
 
+@pytest.mark.thorough
 def test_vanilla_reaches_the_requirement(scores):
     for group in ("forget", *KEPT):
         # One mistake in about fifty is what 0.98 allows.
@@ -113,6 +114,7 @@ def test_vanilla_reaches_the_requirement(scores):
     assert scores["vanilla"]["general"].exact >= 0.95
 
 
+@pytest.mark.thorough
 def test_gold_does_not_know_the_forget_people_and_is_as_good_on_all_others(scores):
     for split, summary in scores["gold"].items():
         if split.startswith("forget"):

@@ -60,5 +60,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(LOST_PROCESS if isinstance(error, LostProcess) else USER_ERROR)
     except KeyboardInterrupt as error:
         if speaks_for_all(error):
-            messages.print("interrupted; no output was written; what was measured, answered or copied is kept")
+            messages.print("interrupted; no output was written; the same command goes on from what was kept")
         sys.exit(INTERRUPTED)

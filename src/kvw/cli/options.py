@@ -91,8 +91,6 @@ class MethodOptions:
             if name in values:
                 raise UserError(f"Setting '{name}' is given twice.", do="give it once, by --set or by its own option")
             values[name] = value
-        if self.method == "kvw":
-            values.setdefault("seed", 0)  # files come in the order of subjects; library users pass batches as they want
         return build_settings(self.method, values)
 
 

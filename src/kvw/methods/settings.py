@@ -21,7 +21,8 @@ class KvwSettings:
         layers: First and last decoder layer, 0-based, both included; None for 1 .. L - 3 of L layers.
         update_every: Forget batches (examples, on the command line) per step.
         epochs: Times the forget set is gone through.
-        seed: Shuffles the forget set anew for each epoch; None keeps the order. ``kvw erase`` takes 0.
+        seed: Shuffles the forget set anew for each epoch, since files come in the order of subjects; None keeps the
+            order. The progressive schedule alone depends on it.
         retain_contrast: Off: the ablation without the retain set, see :func:`accessor`.
         positions: ``answer`` or ``all`` (the ablation).
         schedule: ``progressive`` measures C_f at every step on the model as weakened so far; ``one-shot`` measures it
@@ -39,7 +40,7 @@ class KvwSettings:
     layers: tuple[int, int] | None = None
     update_every: int = 1
     epochs: int = 1
-    seed: int | None = None
+    seed: int | None = 0
     retain_contrast: bool = True
     positions: Positions = "answer"
     schedule: Schedule = "progressive"

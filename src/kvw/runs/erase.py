@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from kvw.data import Prepared, check_images, prepare
 from kvw.edits.edit import Edit
 from kvw.errors import UserError
-from kvw.evaluation import Evaluation, evaluate
+from kvw.evaluation import Evaluation, Journal, evaluate
 from kvw.files import check_output_directory, new_directory, write_text
 from kvw.measuring.examples import Measured, measure_examples
 from kvw.measuring.fingerprint import examples_digest
@@ -27,6 +26,7 @@ from kvw.models.stored import StoredMatrix, locate
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.processes import current
 from kvw.progress import SILENT, Progress, Reporter
+from kvw.runs.answers import kept_answers, tell_kept
 from kvw.runs.apply import write_card
 from kvw.runs.costs import Stopwatch
 from kvw.runs.loaded import Loaded
@@ -65,8 +65,10 @@ def erase(request: EraseRequest, reporter: Reporter = SILENT) -> RunRecord:
     """
     watch = Stopwatch(reporter)
     job = check(request, watch, reporter)
-    with watch.stage("scoring the original model") as progress:
-        before = _score(job, progress)
+    with kept_answers(job.loaded, job.data.all_scored, request.max_new_tokens) as journal:
+        tell_kept(journal, reporter)
+        with watch.stage("scoring the original model") as progress:
+            before = _score(job, progress, journal)
     retain = measure_retain(job, watch, reporter)
     with watch.stage("weakening") as progress:
         unlearned = find_edit(job, retain, progress)
@@ -123,7 +125,7 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter) -> Job:
         for examples in data.scored.values():
             prepare(examples, loaded.processor)
         check_images([*data.forget, *data.retain])
-        loaded.agree([*data.forget, *data.retain, *itertools.chain(*data.scored.values())])
+        loaded.agree([*data.forget, *data.retain, *data.all_scored])
     for note in data.notes():
         reporter.note(note)
     warnings = _warnings(request, loaded)
@@ -236,9 +238,15 @@ def _save(job: Job, edit: Edit, folder: Path) -> None:
         check_saved(folder, stored)
 
 
-def _score(job: Job, progress: Progress) -> Evaluation:
-    loaded, tokens = job.loaded, job.request.max_new_tokens
-    return evaluate(loaded.model, loaded.processor, job.data.scored, max_new_tokens=tokens, progress=progress)
+def _score(job: Job, progress: Progress, journal: Journal | None = None) -> Evaluation:
+    return evaluate(
+        job.loaded.model,
+        job.loaded.processor,
+        job.data.scored,
+        max_new_tokens=job.request.max_new_tokens,
+        journal=journal,
+        progress=progress,
+    )
 
 
 def _record(

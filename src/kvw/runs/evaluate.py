@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors.torch
-
-from kvw.data import Example, read_examples
+from kvw.data import read_examples
 from kvw.edits.edit import Edit, package_versions
 from kvw.errors import UserError
 from kvw.evaluation import EndpointModel, Evaluation, Journal, evaluate_endpoint
 from kvw.evaluation import evaluate as score
-from kvw.evaluation.journal import ANSWERS
 from kvw.files import write_text
 from kvw.measuring.fingerprint import digest, examples_digest
 from kvw.models.loading import Checkpoint
-from kvw.models.placement import execution_device
 from kvw.models.quantised import Quantise
 from kvw.processes import current
 from kvw.progress import Reporter
+from kvw.runs.answers import kept_answers, tell_kept
 from kvw.runs.apply import check_weights
 from kvw.runs.costs import Stopwatch
 from kvw.runs.loaded import Loaded
@@ -50,8 +46,7 @@ def evaluate(
     Raises:
         UserError: The data, the model or the edit cannot be used.
     """
-    processes = current()
-    processes.first(lambda: _check_samples(samples))
+    current().first(lambda: _check_samples(samples))
     splits = {data.stem: read_examples(data)}
     watch = Stopwatch(reporter)
     with watch.stage("loading the model"):
@@ -61,10 +56,8 @@ def evaluate(
         check_weights(edit, loaded.fingerprint, reporter)
 
     def scored(title: str, attached: Edit | None) -> Evaluation:
-        fingerprint = _fingerprint(loaded, splits[data.stem], attached, max_new_tokens)
-        # Processes must agree on what is left to be asked, and their machines may have caches of their own.
-        with Journal(fingerprint if processes.size == 1 else None) as journal:
-            _tell_kept(journal, reporter)
+        with kept_answers(loaded, splits[data.stem], max_new_tokens, attached) as journal:
+            tell_kept(journal, reporter)
             with watch.stage(title) as progress:
                 return score(
                     loaded.model,
@@ -116,7 +109,7 @@ def evaluate_served(
         "versions": digest(package_versions()),
     }
     with Journal(fingerprint) as journal:
-        _tell_kept(journal, reporter, f"; if the server has another model by now, delete {journal.path}")
+        tell_kept(journal, reporter, f"; if the server has another model by now, delete {journal.path}")
         with watch.stage(f"asking {endpoint.model}") as progress:
             found = evaluate_endpoint(
                 endpoint, {data.stem: examples}, max_new_tokens=max_new_tokens, journal=journal, progress=progress
@@ -127,29 +120,6 @@ def evaluate_served(
             journal.discard()
     _tell_unanswered(found, reporter)
     return results
-
-
-def _fingerprint(loaded: Loaded, examples: list[Example], edit: Edit | None, max_new_tokens: int) -> dict[str, str]:
-    """Everything that answers and scores depend on."""
-    generation = loaded.model.generation_config
-    return {
-        **loaded.conditions(examples),
-        "edit": _edit_digest(edit, loaded.checkpoint) if edit else "none",
-        "device": execution_device(loaded.model).type,
-        "generation settings": digest(generation.to_dict() if generation else None),
-        "longest answer": str(max_new_tokens),
-    }
-
-
-def _edit_digest(edit: Edit, checkpoint: Checkpoint) -> str:
-    """What an edit does: its numbers and where they go."""
-    numbers = hashlib.sha256(safetensors.torch.save(edit.tensors())).hexdigest()
-    return digest(edit.kind, numbers, edit.metadata.value_matrices, checkpoint.value_matrices)
-
-
-def _tell_kept(journal: Journal, reporter: Reporter, more: str = "") -> None:
-    if count := journal.count(ANSWERS):
-        reporter.note(f"{count} answers are there from an earlier run{more}.")
 
 
 def _tell_unanswered(found: Evaluation, reporter: Reporter) -> None:

@@ -94,6 +94,7 @@ class Loaded:
             "model configuration": digest((self.checkpoint.folder / "config.json").read_text("utf-8")),
             "dtype": str(self.model.dtype),
             "quantisation": self.quantised,
+            "value matrices": self.checkpoint.value_matrices,
             "data": examples_digest(examples),
             **processor_parts(self.processor),
             "versions": digest(package_versions()),

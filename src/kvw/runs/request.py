@@ -121,6 +121,11 @@ class DataSets:
     files: dict[str, str]
     sizes: dict[str, int]
 
+    @property
+    def all_scored(self) -> list[Example]:
+        """The examples of all splits."""
+        return [example for examples in self.scored.values() for example in examples]
+
     def notes(self) -> list[str]:
         """What the user should know of how the files were taken."""
         notes = []

@@ -22,6 +22,7 @@ class ConditionalKvwSettings:
         ratio: Of the null space of the retain set, as of steering.
         energy: Instead of ``ratio``.
         ridge: Of the fit.
+        min_tokens: As of KVW.
 
     Raises:
         UserError: A value makes no sense.
@@ -33,6 +34,7 @@ class ConditionalKvwSettings:
     ratio: float = 0.3
     energy: float | None = None
     ridge: float = 0.1
+    min_tokens: int = 16
 
     def __post_init__(self) -> None:
         check_number("threshold", self.threshold, lowest=-math.inf)
@@ -50,7 +52,7 @@ class ConditionalKvwSettings:
 
     def weakening(self, layers: tuple[int, int]) -> KvwSettings:
         """What KVW is told, for these layers."""
-        return KvwSettings(gamma=self.gamma, layers=layers, schedule="one-shot")
+        return KvwSettings(gamma=self.gamma, layers=layers, schedule="one-shot", min_tokens=self.min_tokens)
 
     def gate(self) -> SteeringSettings:
         """How the filter is fitted."""

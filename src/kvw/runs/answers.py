@@ -1,0 +1,57 @@
+"""Answers that are kept between runs: of the same model, edit, data, settings and versions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import safetensors.torch
+
+from kvw.data import Example
+from kvw.edits.edit import Edit
+from kvw.evaluation import Journal
+from kvw.evaluation.journal import ANSWERS
+from kvw.measuring.fingerprint import digest
+from kvw.models.loading import Checkpoint
+from kvw.models.placement import execution_device
+from kvw.processes import current
+from kvw.progress import Reporter
+from kvw.runs.loaded import Loaded
+
+
+def kept_answers(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int, edit: Edit | None = None) -> Journal:
+    """Where answers and probabilities are kept as they come, with those that an earlier run has left.
+
+    Several processes keep nothing: they must agree on what is left to be asked, and their machines may have caches of
+    their own.
+
+    Args:
+        loaded: The model.
+        examples: All that it is asked.
+        max_new_tokens: The longest answer.
+        edit: What is attached to it.
+    """
+    if current().size > 1:
+        return Journal(None)
+    generation = loaded.model.generation_config
+    return Journal(
+        {
+            **loaded.conditions(examples),
+            "edit": _edit_digest(edit, loaded.checkpoint) if edit else "none",
+            "device": execution_device(loaded.model).type,
+            "generation settings": digest(generation.to_dict() if generation else None),
+            "longest answer": str(max_new_tokens),
+        }
+    )
+
+
+def tell_kept(journal: Journal, reporter: Reporter, more: str = "") -> None:
+    """Say how many answers need not be asked for."""
+    if count := journal.count(ANSWERS):
+        reporter.note(f"{count} answers are there from an earlier run{more}.")
+
+
+def _edit_digest(edit: Edit, checkpoint: Checkpoint) -> str:
+    """What an edit does: its numbers and where they go."""
+    numbers = hashlib.sha256(safetensors.torch.save(edit.tensors())).hexdigest()
+    return digest(edit.kind, numbers, edit.metadata.value_matrices, checkpoint.value_matrices)
