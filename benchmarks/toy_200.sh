@@ -14,13 +14,16 @@ run() { # recipe, world, where
 "$python" -m kvw.toy.benchmark --out bench-models --seeds 0 1 2 3 4
 for seed in 0 1; do run toy-200-candidates "$seed" candidates; done
 "$python" benchmarks/toy_200_settings.py "$out"/candidates-? >"$out/settings.txt"
-for seed in 2 3 4 0 1; do run toy-200 "$seed" main; done
-for seed in 2 3 4; do run toy-200-relatives "$seed" relatives; done
-for seed in 2 0 1; do run toy-200-methods "$seed" methods; done
-for share in forget05 forget10 forget15; do
+for seed in 2 3 4; do
+    run toy-200 "$seed" main
+    run toy-200-relatives "$seed" relatives
+    run toy-200-methods "$seed" methods
+done
+for share in forget05 forget15; do
     "$python" benchmarks/toy_200_summary.py "$out"/main-[234]/"$share" "$out"/relatives-[234]/"$share" >"$out/$share.md"
 done
-"$python" benchmarks/toy_200_summary.py "$out"/main-[012]/forget10 "$out"/methods-[012] >"$out/methods.md"
-"$python" benchmarks/toy_200_summary.py "$out"/main-2/forget10 "$out"/relatives-2/forget10 "$out"/methods-2 \
-    --plot "$out/toy-200-methods.png" >"$out/world-2.md"
-cat "$out/settings.txt" "$out"/forget*.md "$out/methods.md"
+"$python" benchmarks/toy_200_summary.py "$out"/main-[234]/forget10 "$out"/relatives-[234]/forget10 "$out"/methods-[234] \
+    --plot "$out/toy-200-methods.png" >"$out/forget10.md"
+"$python" -m kvw bench attack "$out/main-3/forget10" --attacks relearn-retain,relearn-forget,bf16,int8,int4 \
+    --steps 10,100,1000 --learning-rate 3e-4 --at-most 20 >"$out/attacks.txt"
+cat "$out/settings.txt" "$out"/forget*.md "$out/attacks.txt"

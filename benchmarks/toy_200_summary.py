@@ -1,13 +1,13 @@
-"""What several benchmark runs found together, from their records alone: one table over all worlds, targets, a picture.
+"""What several benchmark runs found together, from their records alone: tables over all worlds, and a picture.
 
 Made for the worlds of the toy benchmark::
 
-    kvw bench run recipes/toy-200.toml --seed 0 --out bench-run-0     # and 1, 2
-    python benchmarks/toy_200_summary.py bench-run-0/forget10 bench-run-1/forget10 bench-run-2/forget10
+    kvw bench run recipes/toy-200.toml --seed 2 --out bench-runs/main-2     # and 3, 4
+    python benchmarks/toy_200_summary.py bench-runs/main-[234]/forget10
 
 Runs of one world (of several recipes) stand for one run with all their methods; worlds without a gold model have no say
-in the columns about it. Cells are means over the items of all worlds. Intervals are bootstrap intervals over people;
-those of hypervolumes and distances are the smallest and the largest world.
+in what is about it. Cells are means over the items of all worlds. Intervals are bootstrap intervals over people; those
+of hypervolumes and distances are the smallest and the largest world.
 
 Hypervolumes (:mod:`kvw.bench.reach`) are about what a method *can* reach with its settings; the other columns are about
 what is chosen.
@@ -18,7 +18,7 @@ usage: python benchmarks/toy_200_summary.py RUN [RUN ...] [--plot FILE]
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -28,10 +28,35 @@ from kvw.bench.reach import Point, hypervolume, reach
 from kvw.bench.record import Manifest, RunFiles
 from kvw.bench.results import choose, read_results
 from kvw.bench.scores import ItemScore
-from kvw.evaluation.metrics import mean_interval
+from kvw.evaluation.metrics import forget_quality, mean_interval
+
+Places = Sequence[tuple[str, str]]
+"""Tasks by split and name."""
 
 ASKED = ("generation", "generation text", "cloze", "cloze text")
 """The tasks whose answers are compared by exact match."""
+PARTS: dict[str, Places] = {
+    "forget": [(split, task) for split in ("forget", "test") for task in ASKED],
+    "retain": [("retain", task) for task in ASKED],
+    "unused": [("unused", task) for task in ASKED],
+    "general": [("general", "shapes")],
+}
+FORGET_SPLITS: dict[str, Places] = {
+    "forget": [("forget", "generation")],
+    "forget text": [("forget", "generation text")],
+    "new photos": [("test", "generation")],
+    "new phrasings": [("test", "generation text")],
+}
+"""The forget splits that are to be answered no better than by the gold model."""
+TO_KEEP = {"retain": 0.99, "unused": 0.97, "general": 0.99}
+"""Shares of vanilla's answers that are to stay."""
+TO_GOLD = {
+    "exact match": "",
+    "probability": "probability",
+    "truth ratio": "truth_ratio",
+    "extraction strength": "extraction_strength",
+}
+"""Metrics whose distance to the gold model is reported; without a name each task's own."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +67,18 @@ class Run:
         manifest: What it is about.
         models: Items by model: ``vanilla``, each method as chosen, ``gold``.
         points: What every setting of every method forgets and keeps.
-        to_gold: Distance to the gold model by method.
     """
 
     manifest: Manifest
     models: dict[str, list[ItemScore]]
     points: dict[str, list[Point]]
-    to_gold: dict[str, float]
 
     @property
     def world(self) -> int:
         """The seed of its people."""
         return int(self.manifest.recipe["benchmark"]["seed"])
 
-    def values(self, model: str, places: Sequence[tuple[str, str]], metric: str = "") -> tuple[list[float], list[str]]:
+    def values(self, model: str, places: Places, metric: str = "") -> tuple[list[float], list[str]]:
         """Scores of a model in some tasks (split, task), and whom each is about; without a metric, each task's own."""
         metrics = {(task.split, task.task): task.metric for task in self.manifest.tasks}
         items = [item for item in self.models[model] if (item.split, item.task) in places]
@@ -69,6 +92,14 @@ class Run:
         means = [[fmean(self.values(name, [task], metric)[0]) for task in tasks] for name in (model, "gold")]
         return fmean(abs(one - other) for one, other in zip(*means, strict=True))
 
+    def apart(self, model: str) -> float:
+        """Kolmogorov and Smirnov's distance (0 to 1) of the truth ratios of the forget split from gold's."""
+        found, gold = (
+            [item.scores["truth_ratio"] for item in self.models[name] if item.split == "forget" and item.task in ASKED]
+            for name in (model, "gold")
+        )
+        return forget_quality(found, gold).statistic
+
 
 def main() -> None:
     """Print the tables."""
@@ -80,17 +111,17 @@ def main() -> None:
     worlds = sorted({run.world for run in runs})
     print(f"Worlds: {', '.join(map(str, worlds))}.\n")
     methods = ordered(runs)
-    print(task_table(runs, methods))
-    print()
-    print(target_table(runs, methods))
+    tables = [task_table(runs, methods), share_table(runs, methods)]
+    if "gold" in methods:
+        tables += [miss_table(runs, methods), gold_table(runs, methods)]
+    print("\n\n".join(tables))
     if arguments.plot:
         plot([run for run in runs if run.world == worlds[0]], arguments.plot)
 
 
 def read_run(folder: Path) -> Run:
     """Read a finished run."""
-    files, results = RunFiles(folder), read_results(folder)
-    manifest = results.manifest
+    files, manifest = RunFiles(folder), read_results(folder).manifest
     records = [record for name in manifest.requests if (record := files.record(name)) is not None]
     items = {record.identifier: files.items(record.identifier) or [] for record in records}
     _, models = choose(manifest, records, items)
@@ -98,7 +129,7 @@ def read_run(folder: Path) -> Run:
         if record.label in ("vanilla", "gold"):
             models[record.label] = items[record.identifier]
     points = {method: list(found.values()) for method, found in reach(manifest, records, items).items()}
-    return Run(manifest, models, points, results.distance_to_gold)
+    return Run(manifest, models, points)
 
 
 def ordered(runs: Sequence[Run]) -> list[str]:
@@ -109,7 +140,7 @@ def ordered(runs: Sequence[Run]) -> list[str]:
     return ["vanilla", *everywhere, *(["gold"] if any("gold" in run.models for run in runs) else [])]
 
 
-def of_all_worlds(runs: Sequence[Run], model: str, places: Sequence[tuple[str, str]]) -> tuple[list[float], list[str]]:
+def of_all_worlds(runs: Sequence[Run], model: str, places: Places) -> tuple[list[float], list[str]]:
     """Scores of a model in some tasks over all worlds that have it, and whom each is about; each world once."""
     scores: list[float] = []
     people: list[str] = []
@@ -126,45 +157,73 @@ def task_table(runs: Sequence[Run], methods: Sequence[str]) -> str:
     tasks = [(task.split, task.task) for task in runs[0].manifest.tasks]
     heads = [" ".join(filter(None, (split, task.replace("generation", "").strip()))) for split, task in tasks]
     heads = [head.replace("classification", "choice").replace("general shapes", "general") for head in heads]
-    lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
-    for method in methods:
-        cells = [f"{fmean(of_all_worlds(runs, method, [place])[0]):.2f}" for place in tasks]
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = {name: [f"{fmean(of_all_worlds(runs, name, [place])[0]):.2f}" for place in tasks] for name in methods}
+    return table("", heads, rows)
 
 
-def target_table(runs: Sequence[Run], methods: Sequence[str]) -> str:
-    """What is left of vanilla's answers, by part, with intervals; distance to gold; hypervolume."""
-    parts = [
-        ("forget", [("forget", task) for task in ASKED] + [("test", task) for task in ASKED]),
-        ("retain", [("retain", task) for task in ASKED]),
-        ("unused", [("unused", task) for task in ASKED]),
-        ("general", [("general", "shapes")]),
-    ]
-    heads = [*(name for name, _ in parts), "to gold", "probability to gold", "extraction to gold", "hypervolume"]
-    lines = ["| share of vanilla's | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
+def share_table(runs: Sequence[Run], methods: Sequence[str]) -> str:
+    """What is left of vanilla's answers, by part; hypervolume."""
+    rows = {}
     for method in methods[1:]:
-        having = [run for run in runs if method in run.models]
-        worlds = {run.world for run in having}
-        cells = [share([run for run in runs if run.world in worlds], method, places) for _, places in parts]
-        distances = [run.to_gold[method] for run in having if method in run.to_gold]
+        having = of_worlds(runs, method)
         areas = [hypervolume(run.points[method]) for run in runs if method in run.points]
-        cells.append(spread(distances))
-        cells += [
-            spread([run.gap(method, metric) for run in having if "gold" in run.models])
-            for metric in ("probability", "extraction_strength")
+        rows[method] = [share_cell(having, method, places) for places in PARTS.values()] + [spread(areas)]
+    return table("share of vanilla's", [*PARTS, "hypervolume"], rows)
+
+
+def miss_table(runs: Sequence[Run], methods: Sequence[str]) -> str:
+    """By how much the targets are missed: answers above gold's, shares of vanilla's answers below what is to stay."""
+    heads = [*FORGET_SPLITS, *(f"{part} (of {target:.2f})" for part, target in TO_KEEP.items())]
+    rows = {}
+    for method in methods[1:-1]:
+        having = of_worlds(runs, method)
+        above = [
+            fmean(of_all_worlds(with_gold(having), method, places)[0])
+            - fmean(of_all_worlds(with_gold(having), "gold", places)[0])
+            for places in FORGET_SPLITS.values()
         ]
-        cells.append(spread(areas))
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        below = [target - share(having, method, PARTS[part])[0] for part, target in TO_KEEP.items()]
+        rows[method] = ["met" if miss <= 0 else f"{miss:.2f}" for miss in (*above, *below)]
+    return table("misses its target by", heads, rows)
 
 
-def share(runs: Sequence[Run], method: str, places: Sequence[tuple[str, str]]) -> str:
-    """Mean as a share of vanilla's mean, with the interval of the method's mean in the same unit."""
+def gold_table(runs: Sequence[Run], methods: Sequence[str]) -> str:
+    """How far what a model says about the forget split is from what the gold model says."""
+    rows = {}
+    for method in methods[:-1]:
+        having = with_gold([run for run in runs if method in run.models])
+        worlds = list({run.world: run for run in having}.values())
+        rows[method] = [spread([run.gap(method, metric) for run in worlds]) for metric in TO_GOLD.values()]
+        rows[method].append(spread([run.apart(method) for run in worlds]))
+    return table("distance to gold", [*TO_GOLD, "truth ratios, KS"], rows)
+
+
+def table(corner: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    """In Markdown."""
+    lines = [f"| {corner} | ".replace("|  |", "| |") + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
+    return "\n".join([*lines, *(f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items())])
+
+
+def of_worlds(runs: Sequence[Run], method: str) -> list[Run]:
+    """The runs of the worlds that have a method."""
+    worlds = {run.world for run in runs if method in run.models}
+    return [run for run in runs if run.world in worlds]
+
+
+def with_gold(runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if "gold" in run.models]
+
+
+def share(runs: Sequence[Run], method: str, places: Places) -> tuple[float, float, float]:
+    """Mean as a share of vanilla's mean, with the ends of the interval of the method's mean in the same unit."""
     whole = fmean(of_all_worlds(runs, "vanilla", places)[0])
     found = mean_interval(*of_all_worlds(runs, method, places))
-    low, high = ((one or 0.0) / whole for one in (found.low, found.high))
-    return f"{found.mean / whole:.2f} [{low:.2f}, {high:.2f}]"
+    return found.mean / whole, (found.low or 0.0) / whole, (found.high or 0.0) / whole
+
+
+def share_cell(runs: Sequence[Run], method: str, places: Places) -> str:
+    """A share with its interval."""
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*share(runs, method, places))
 
 
 def spread(values: Sequence[float]) -> str:
