@@ -11,6 +11,7 @@ from tests import tiny_models
 
 import kvw
 from kvw.edits.edit import EditMetadata
+from kvw.edits.low_rank import Directions
 from kvw.models.finding import find_value_matrices
 from kvw.models.headers import read_header
 from kvw.models.loading import Checkpoint, find_checkpoint, skeleton
@@ -83,6 +84,17 @@ def gate_edit(checkpoint: Checkpoint, *layers: int, seed: int = 0) -> kvw.GateEd
     matrices = [matrix for matrix in find_value_matrices(skeleton(checkpoint)) if matrix.key.layer in layers]
     gates = {matrix.key: -torch.rand(matrix.width, generator=generator) for matrix in matrices}
     return kvw.GateEdit(gates, EditMetadata(method="kvw", base_model=checkpoint.name))
+
+
+def low_rank_edit(checkpoint: Checkpoint, *layers: int, seed: int = 0) -> kvw.LowRankEdit:
+    """Random directions for some layers of a checkpoint."""
+    generator = torch.Generator().manual_seed(seed)
+    matrices = [matrix for matrix in find_value_matrices(skeleton(checkpoint)) if matrix.key.layer in layers]
+    found = {}
+    for matrix in matrices:
+        basis = torch.linalg.qr(torch.randn(matrix.width, 4, generator=generator)).Q
+        found[matrix.key] = Directions(basis, basis, -torch.rand(4, generator=generator))
+    return kvw.LowRankEdit(found, metadata=EditMetadata(method="subspace", base_model=checkpoint.name))
 
 
 def tensor_bytes(folder: Path) -> dict[str, bytes]:

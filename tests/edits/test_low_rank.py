@@ -284,3 +284,22 @@ def test_the_algebra_of_edits_knows_directions(llava):
     assert kvw.scale(edit, 0.5).metadata.method == "scale"
     with pytest.raises(kvw.UserError, match="inverse of an edit cannot be folded"):
         kvw.invert(edit).fold(llava.bfloat16())
+
+
+@pytest.mark.parametrize("family", ["llava", "gpt2"])
+def test_folding_a_few_rows_at_a_time_is_folding(family, monkeypatch):
+    model = copy.deepcopy(build_family(family))
+    edit = low_rank_edit(model)
+    matrices = list(edit.value_matrices(model).values())
+    whole = [edit.changed(matrix, matrix.read()) for matrix in matrices]
+    monkeypatch.setattr("kvw.edits.low_rank.ENTRIES_AT_A_TIME", 100)
+    for matrix, expected in zip(matrices, whole, strict=True):
+        found = edit.changed(matrix, matrix.read())
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        assert found.is_contiguous()
+
+
+def test_directions_over_several_processes_are_refused(llava, monkeypatch):
+    monkeypatch.setattr("kvw.edits.low_rank.sharded_weight", lambda module: module.weight)
+    with pytest.raises(kvw.UserError, match="in several processes"):
+        low_rank_edit(llava).attach(llava)

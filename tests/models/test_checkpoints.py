@@ -17,7 +17,7 @@ from kvw.files import new_directory
 from kvw.models.finding import find_value_matrices
 from kvw.models.loading import Checkpoint, find_checkpoint, load_model, load_processor, skeleton
 from kvw.models.patching import save_checkpoint
-from kvw.models.saving import check_disk_space, check_saved
+from kvw.models.saving import check_disk_space, check_saved, equal_up_to_rounding
 from kvw.models.stored import locate
 
 
@@ -113,6 +113,50 @@ def test_what_was_written_is_compared_with_what_was_scored(saved, tmp_path):
     check_saved(tmp_path, stored)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_only_rounding_may_tell_the_written_from_the_scored(dtype):
+    """An accelerator adds up in another order than the CPU; here: exactly, rounded once."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(64, 4096, generator=generator).to(dtype)
+    weight[:, 7] *= 100
+    patterns, filters = torch.randn(2, 4096, 8, generator=generator).unbind()
+
+    def edited(exact, original=weight):
+        columns = original.to(exact)
+        return columns - 1e-4 * (columns @ patterns.to(exact)) @ filters.to(exact).T
+
+    written, live = edited(torch.float32).to(dtype), edited(torch.float64).to(dtype)
+    assert not torch.equal(written, live)
+    assert equal_up_to_rounding(written, live)
+    assert not equal_up_to_rounding(written, weight)
+    damaged = live.clone()
+    damaged[3, 7] *= 1.1
+    assert not equal_up_to_rounding(written, damaged)
+    coarse = weight.bfloat16()
+    if dtype == torch.float32:
+        assert equal_up_to_rounding(written, edited(torch.float32, coarse).bfloat16())
+        assert not equal_up_to_rounding(written, coarse)
+
+
+def test_files_may_be_finer_than_what_is_loaded(folder, tmp_path):
+    """Files in float32 with a configuration that asks for bfloat16."""
+    text = (folder / "config.json").read_text().replace('"dtype": "float32"', '"dtype": "bfloat16"')
+    (folder / "config.json").write_text(text)
+    checkpoint = find_checkpoint(str(folder))
+    model = load_model(checkpoint)
+    stored = locate(model, find_value_matrices(model)[1:2], checkpoint.folder)
+    (entry,) = stored.values()
+    assert entry.matrix.read().dtype == torch.bfloat16
+    (tmp_path / "out").mkdir()
+    gates = torch.linspace(0.1, 1.0, entry.matrix.width)
+    save_checkpoint(checkpoint.folder, tmp_path / "out", stored, lambda _, weight: weight * gates)
+    assert load_file(tmp_path / "out" / "model.safetensors")[entry.name].dtype == torch.float32
+    with pytest.raises(UserError, match="is not the weight that was scored"):
+        check_saved(tmp_path / "out", stored)
+    entry.matrix.write((entry.matrix.read().float() * gates).bfloat16())
+    check_saved(tmp_path / "out", stored)
+
+
 @pytest.mark.parametrize("where", ["does/not/exist", "nobody/nothing", "three/part/name"])
 def test_a_model_that_is_nowhere(where):
     with pytest.raises(UserError, match="There is no model"):
@@ -185,7 +229,7 @@ def test_a_disk_without_room_is_noticed_beforehand(saved, tmp_path, monkeypatch)
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(UserError, match="no room"):
-        check_disk_space(saved["llava"], tmp_path / "not" / "yet" / "there")
+        check_disk_space(saved["llava"], tmp_path / "not" / "yet" / "there", "wait")
 
 
 def test_a_disk_that_fills_up_while_writing_is_a_message(saved, tmp_path):

@@ -334,15 +334,16 @@ MEMORY = """
 import json, sys, threading, time
 from pathlib import Path
 import psutil
-from tests.checkpoints import gate_edit, sharded
+from tests.checkpoints import gate_edit, low_rank_edit, sharded
 from kvw.progress import SILENT
 from kvw.runs.apply import apply
 
 folder, sizes = Path(sys.argv[1]), json.loads(sys.argv[2])
 small = sharded(folder / "small", shards=2, hidden=64, width=96, layers=2)
-apply(gate_edit(small, 0, 1), small, folder / "small out", SILENT)  # what is imported on the way does not count
+make = {"gates": gate_edit, "low rank": low_rank_edit}[sys.argv[3]]
+apply(make(small, 0, 1), small, folder / "small out", SILENT)  # what is imported on the way does not count
 large = sharded(folder / "large", **sizes)
-edit = gate_edit(large, *range(sizes["layers"]))
+edit = make(large, *range(sizes["layers"]))
 process, done = psutil.Process(), threading.Event()
 before = peak = process.memory_info().rss
 
@@ -380,8 +381,9 @@ def program(code, *arguments):
     ],
     ids=["63 MB", "1.1 GB"],
 )
-def test_memory_is_a_few_copies_of_one_matrix(tmp_path, sizes):
-    found = program(MEMORY, tmp_path, json.dumps(sizes))
+@pytest.mark.parametrize("kind", ["gates", "low rank"])
+def test_memory_is_a_few_copies_of_one_matrix(tmp_path, sizes, kind):
+    found = program(MEMORY, tmp_path, json.dumps(sizes), kind)
     matrix = 2 * sizes["hidden"] * sizes["width"]  # bytes as stored, in bfloat16
     shutil.rmtree(tmp_path)
     assert found["weights"] > 3.5 * matrix

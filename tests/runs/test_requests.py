@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,11 @@ from PIL import Image
 
 import kvw
 from kvw.cli import main
+from kvw.edits import EditMetadata, GateEdit
 from kvw.measuring.fingerprint import examples_digest
+from kvw.methods.settings import KvwSettings
+from kvw.models.value_matrix import MatrixKey
+from kvw.runs.erase import _refuse_nothing
 from kvw.runs.left_out import LeftOut, without_forgotten
 from kvw.runs.union import ForgetFile, joined, read_forget_files
 
@@ -249,3 +254,12 @@ def test_the_order_of_files_follows_from_what_they_hold(requests):
     }
     assert len(orders) == 1
     assert [file.name for file in read_forget_files(paths[:1])] == ["monday.jsonl"]
+
+
+def test_a_run_that_would_weaken_nothing_says_so_before_it_writes():
+    alone = EditMetadata(method="kvw", left_alone=("model.layers.0.mlp.experts.1",))
+    request = SimpleNamespace(settings=KvwSettings())
+    with pytest.raises(kvw.UserError, match="Nothing would be weakened") as caught:
+        _refuse_nothing(GateEdit({}, alone), request)
+    assert "1 experts with fewer than 16 answer tokens" in str(caught.value)
+    _refuse_nothing(GateEdit({MatrixKey(0): torch.zeros(3)}, alone), request)

@@ -25,6 +25,8 @@ from kvw.models.quantised import refuse_quantised
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 
 FORMAT = "kvw edit 3"
+ENTRIES_AT_A_TIME = 2**20
+"""Of a weight, in float32 while an edit is folded into it."""
 PACKAGES = ("kvw", "torch", "torchvision", "transformers", "tokenizers", "pillow", "accelerate")
 
 

@@ -9,15 +9,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kvw.edits.edit import Attachment, Edit, EditMetadata
+from kvw.edits.edit import ENTRIES_AT_A_TIME, Attachment, Edit, EditMetadata
 from kvw.edits.hooks import Hooks
 from kvw.edits.summary import LayerSummary, summarise_log_gates
 from kvw.errors import UserError
 from kvw.models.coefficients import Seen, intercept, scale_coefficients
 from kvw.models.value_matrix import MatrixKey, ValueMatrix, in_order
-
-ENTRIES_AT_A_TIME = 2**20
-"""Of a weight, in float32 while it is multiplied."""
 
 
 class GateEdit(Edit):

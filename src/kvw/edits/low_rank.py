@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kvw.edits.edit import Attachment, Edit, EditMetadata
+from kvw.edits.edit import ENTRIES_AT_A_TIME, Attachment, Edit, EditMetadata
 from kvw.edits.hooks import Hooks
 from kvw.edits.summary import LayerSummary, summarise_low_rank
 from kvw.errors import UserError
 from kvw.models.coefficients import Seen, intercept
+from kvw.models.sharding import sharded_weight
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 
 REMOVED = -10_000.0
@@ -113,13 +114,22 @@ class LowRankEdit(Edit):
         Works on quantised and offloaded models too, since no weight is touched.
 
         Raises:
-            UserError: The edit is of another model.
+            UserError: The edit is of another model, or value matrices are split over processes.
         """
+        matrices = list(self.value_matrices(model).values())
+        if any(sharded_weight(matrix.module) is not None for matrix in matrices):
+            raise UserError(
+                "Directions go over all coefficients of a layer, and this model has them in several processes.",
+                found="value matrices split by tensor parallelism",
+                do="fold the edit into a checkpoint with kvw apply, and load that",
+            )
         project = _Project(dict(self.directions), self.strength)
-        return Hooks(intercept(list(self.value_matrices(model).values()), project))
+        return Hooks(intercept(matrices, project))
 
     def changed(self, matrix: ValueMatrix, weight: Tensor) -> Tensor:
         """W T = W + (W U)(g - 1) V^T, in float32 or better, rounded once to the weight's dtype.
+
+        Beside the result it takes memory for a few rows in float32, not for the whole matrix.
 
         Raises:
             UserError: See :meth:`check_foldable`.
@@ -127,11 +137,15 @@ class LowRankEdit(Edit):
         self.check_foldable(matrix, weight.dtype)
         exact = torch.promote_types(weight.dtype, torch.float32)
         found = self.directions[matrix.key].to(weight.device)
-        values = weight.to(exact)
-        columns = values.T if matrix.vectors_first else values
-        outputs = (columns @ found.patterns.to(exact)) * found.changes(self.strength).to(exact)
-        folded = columns + outputs @ found.filters.to(exact).T
-        return (folded.T if matrix.vectors_first else folded).to(weight.dtype).contiguous()
+        patterns, changes = found.patterns.to(exact), found.changes(self.strength).to(exact)
+        filters, changed = found.filters.to(exact).T, torch.empty_like(weight)
+        before, after = (weight.T, changed.T) if matrix.vectors_first else (weight, changed)
+        rows = max(1, ENTRIES_AT_A_TIME // before.shape[1])
+        for begin in range(0, len(before), rows):
+            some = slice(begin, begin + rows)
+            columns = before[some].to(exact)
+            after[some] = columns + ((columns @ patterns) * changes) @ filters
+        return changed
 
     def check_foldable(self, matrix: ValueMatrix, dtype: torch.dtype) -> None:
         """Refuse weights that this edit cannot be written into.

@@ -79,7 +79,7 @@ def apply(
         reporter.note(f"Every weight file holds an edited value matrix, so there is nothing to {untouched}.")
     job = _job(edit, stored, files, untouched)
     finished = finished_before(out, job)
-    check_disk_space(checkpoint.folder, out, without=[*shared, *finished])
+    check_disk_space(checkpoint.folder, out, "share files with --untouched hardlink", without=[*shared, *finished])
     known = {path.name: found for path in files if (found := remembered_digest(path)) is not None}
     if all_known := len(known) == len(files):
         check_weights(edit, combined_digest(known), reporter)

@@ -73,6 +73,7 @@ def erase(request: EraseRequest, reporter: Reporter = SILENT) -> RunRecord:
     with watch.stage("weakening") as progress:
         unlearned = find_edit(job, retain, progress)
         edit = unlearned.edit
+        _refuse_nothing(edit, request)
         if job.loaded.quantised or get_method(request.method).hooks_alone:
             edit.attach(job.loaded.model)
         else:
@@ -113,7 +114,8 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter) -> Job:
     matrices = _matrices(loaded, request)
     stored = {}
     if request.writes_model:
-        processes.first(lambda: check_disk_space(request.model.folder, request.out))
+        instead = "keep only the edit with --no-model"
+        processes.first(lambda: check_disk_space(request.model.folder, request.out, instead))
         stored = _locate(loaded, [matrix.key for matrix in matrices])
     if getattr(request.settings, "parity", False):
         for matrix in matrices:
@@ -190,6 +192,21 @@ def _check_conditions(statistics: Statistics, loaded: Loaded, request: EraseRequ
             f"The statistics {request.retain} were measured under other conditions.",
             found=f"different: {', '.join(differing)}",
             do="measure again with: kvw measure MODEL --data FILE --out FILE",
+        )
+
+
+def _refuse_nothing(edit: Edit, request: EraseRequest) -> None:
+    """Stop before the model is scored again and written if no value matrix is in the edit.
+
+    Raises:
+        UserError: It is so.
+    """
+    if not edit.describe():
+        alone, fewest = len(edit.metadata.left_alone), request.settings.min_tokens
+        raise UserError(
+            "Nothing would be weakened: no part of the model saw enough tokens.",
+            found=f"{alone} experts with fewer than {fewest} answer tokens",
+            do="give more examples, or lower --min-tokens",
         )
 
 

@@ -102,12 +102,12 @@ def _check_edit(name: str, edit: Edit, loaded: Loaded, reporter: Reporter) -> No
     """Refuse an edit that would not do here what it was made for.
 
     Raises:
-        UserError: It is an inverse, was made on other weights, or does not fit.
+        UserError: It is an inverse or made of one, was made on other weights, or does not fit.
     """
     made = edit.metadata
-    if made.method == "invert":
+    if made.undoes:
         raise UserError(
-            f"The edit '{name}' is the inverse of one: it makes stronger what that one weakens.",
+            f"The edit '{name}' is the inverse of one, or made of one: it makes stronger what that one weakens.",
             do="serve the original model with the edit that was inverted; --allow-plain serves it without",
         )
     if made.model_fingerprint and made.model_fingerprint != loaded.fingerprint:
