@@ -197,3 +197,19 @@ def test_gates_that_make_no_sense_are_refused(tmp_path, value):
 @pytest.mark.parametrize("key", [MatrixKey(0), MatrixKey(31), MatrixKey(3, 0), MatrixKey(12, 127)])
 def test_keys_are_read_back(key):
     assert MatrixKey.parse(f"{key}.log_gates") == key
+
+
+def test_a_rounded_edit_that_fails_half_way_takes_back_what_it_has_written(llava, monkeypatch):
+    edit, before, written = rounded_edit(llava), weights(llava), []
+    changed = RoundedGateEdit.changed
+
+    def fails(self, matrix, weight):
+        written.append(matrix.key)
+        if len(written) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return changed(self, matrix, weight)
+
+    monkeypatch.setattr(RoundedGateEdit, "changed", fails)
+    with pytest.raises(torch.OutOfMemoryError):
+        edit.attach(llava)
+    assert all(torch.equal(value, before[key]) for key, value in weights(llava).items())

@@ -20,6 +20,7 @@ from kvw.edits.surviving import surviving_shares
 from kvw.evaluation.probability import score_batch
 from kvw.models.layer_inputs import decoder_layers, on_input
 from kvw.models.value_matrix import MatrixKey
+from kvw.training.answers import answers as training_answers
 
 ROWS = ((11, 23, 45, 31, 52, 17, 29, 38, 44), (33, 21, 47, 15, 26, 58), (19, 28, 37, 46, 55, 12, 24, 36))
 PADDING = 3
@@ -523,3 +524,33 @@ def test_compiling_is_off_however_generate_is_told_its_settings(llava):
     assert told[0]["generation_config"].disable_compile is True
     assert config.disable_compile == before
     assert told[1]["disable_compile"] is True
+
+
+def test_training_sees_the_question_as_the_prompt(llava):
+    """What relearning trains on is the function that is asked."""
+    batch = text_batch(2, 10, 4, seed=0)
+    with steering_edit(llava).attach(llava), torch.no_grad():
+        trained = training_answers(llava, batch).log_likelihoods
+        scored = torch.tensor([sum(row.log_probabilities) for row in score_batch(llava, batch)])
+        whole = {name: value for name, value in batch.items() if name != "labels"}
+        unlike = torch.log_softmax(llava(**whole).logits, -1)[:, :-1].gather(2, batch["input_ids"][:, 1:, None])[..., 0]
+        told_nothing = (unlike * (batch["labels"][:, 1:] != -100)).sum(1)
+    torch.testing.assert_close(trained.double(), scored.double(), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(told_nothing, trained, rtol=1e-3)
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_ctrl_c_in_a_forward_leaves_nothing_behind(llava, detached):
+    batch = text_batch(2, 8, 2, seed=1)
+    plain = logits(llava, batch)
+    attached = steering_edit(llava).attach(llava)
+    steered = logits(llava, batch)
+    stop = decoder_layers(llava)[3].register_forward_hook(lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        logits(llava, batch)
+    stop.remove()
+    if detached:
+        attached.detach()
+    assert torch.equal(logits(llava, batch), plain if detached else steered)
+    attached.detach()
+    assert torch.equal(logits(llava, batch), plain)

@@ -16,7 +16,7 @@ import kvw
 from kvw.measuring.engine import evaluating, run_model
 from kvw.measuring.recorder import recording
 from kvw.models.coefficients import find_rows, intercept
-from kvw.models.experts import ExpertMatrix, expert_matrices
+from kvw.models.experts import ExpertMatrix, _alike, expert_matrices
 from kvw.models.finding import find_value_matrices
 
 pytestmark = pytest.mark.thorough
@@ -321,3 +321,13 @@ def test_bfloat16_gates_are_rounded_once(qwen):
     exact = (seen[1].float() * torch.exp(torch.tensor(-(2.0**-10)))).bfloat16()
     assert torch.equal(seen[0], exact)
     assert isinstance(experts_of(qwen)[0], ExpertMatrix)
+
+
+def test_what_is_let_pass_as_rounding_goes_by_column():
+    generator = torch.Generator().manual_seed(0)
+    expected = 0.1 * torch.randn(30, 16, generator=generator)
+    expected[:, 3] *= 1000
+    assert _alike(expected.bfloat16().float(), expected, torch.bfloat16)
+    biased = expected.clone()
+    biased[:, 5] += 0.1
+    assert not _alike(biased, expected, torch.bfloat16)

@@ -71,6 +71,9 @@ def test_the_cache_keeps_a_copy(monkeypatch):
     first = cached_copy("mllmu")
     before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
     assert cached_copy("mllmu") == first
+    with monkeypatch.context() as patch:  # with other code that draws
+        patch.setattr("kvw.toy.copies.DRAWING", ("kvw.toy.portraits",))
+        assert cached_copy("mllmu") != first
     assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
 
 

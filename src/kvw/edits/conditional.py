@@ -166,12 +166,9 @@ def attach_where(edit: GateEdit, model: PreTrainedModel, condition: Condition) -
     prompts = observe_prompts(model)
     decision = _Decision(prompts, condition)
     scaling = Scaling({key: value.exp() for key, value in edit.log_gates.items()})
-    return Hooks(
-        [
-            prompts.tap(InputHook(layers[condition.layer], condition.layer, decision.decide), always=True),
-            *intercept(list(matrices.values()), lambda seen: decision.choose(seen, scaling(seen))),
-        ]
-    )
+    gates = intercept(list(matrices.values()), lambda seen: decision.choose(seen, scaling(seen)))
+    tap = prompts.tap(InputHook(layers[condition.layer], condition.layer, decision.decide), always=True)
+    return Hooks([tap, *gates])
 
 
 def _check_fit(edit: GateEdit, model: PreTrainedModel, condition: Condition) -> dict[MatrixKey, ValueMatrix]:

@@ -132,11 +132,13 @@ class Prompts:
         """End what :meth:`tap` began, and with the last tap all observing."""
         self._taps.remove(tap)
         if not self._taps:
+            self._after()
             for undo in self._undo:
                 undo()
             _OBSERVED.pop(self._model, None)
 
     def _before(self, model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        self._after()  # torch calls no hook after a forward that Ctrl-C has ended
         span = self._span = self._find(named_arguments(model, inputs, named))
         # From the last to the first, each before those that are there: so they run in their own order.
         for tap in reversed(self._taps):

@@ -44,7 +44,11 @@ class RoundedGateEdit(Edit):
         """
         matrices = self.value_matrices(model)
         originals = KeptWeights(list(matrices.values()))
-        self.fold(model)
+        try:
+            self.fold(model)
+        except BaseException:  # memory may run out between two matrices
+            originals.detach()
+            raise
         return originals
 
     def changed(self, matrix: ValueMatrix, weight: Tensor) -> Tensor:

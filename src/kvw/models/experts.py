@@ -223,14 +223,22 @@ class _TappedForward:
         """Compare with the original on the batch at hand, so that no unknown variant is computed wrongly."""
         expected = self._original(*inputs)
         found = compute(self._module, lambda routed: routed.coefficients, *inputs)
-        tolerance = max(16 * torch.finfo(expected.dtype).eps, 1e-4)
-        if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max())):
+        if not expected.numel():
+            return
+        if not _alike(found.flatten(0, -2).double(), expected.flatten(0, -2).double(), expected.dtype):
             raise UserError(
                 f"{type(self._module).__name__} computes something else than kvw expects of experts.",
                 found=f"outputs differ by {float((found - expected).abs().max()):.1e}",
                 do="report the model's name and the version of transformers",
             )
         self._proven = True
+
+
+def _alike(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """Whether outputs (tokens, hidden) differ by rounding; by column, since a few may be far larger than others."""
+    tolerance = max(16 * torch.finfo(dtype).eps, 1e-4)
+    sizes = expected.norm(dim=0)
+    return bool(((found - expected).norm(dim=0) <= tolerance * (sizes + 0.1 * sizes.median())).all())
 
 
 def _routed(module: Any, show: Callable[[Routed], Tensor], inputs: Tensor, index: Tensor, weights: Tensor) -> Tensor:

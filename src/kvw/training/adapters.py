@@ -103,8 +103,12 @@ class Adapter:
         """Add the adapters to the weights and take them off; the model is a plain one again.
 
         Raises:
-            UserError: They hold NaN; they are taken off without merging.
+            UserError: They hold NaN or infinity; they are taken off without merging. (If only their product has some,
+                in 16 bits, linear maps before that one are merged already.)
         """
+        if not all(bool(parameter.isfinite().all()) for parameter in self.parameters.values()):
+            self.detach()
+            raise UserError("The adapters could not be merged.", found="weights that are not finite")
         try:
             self._wrapper.merge_and_unload(safe_merge=True)
         except ValueError as error:

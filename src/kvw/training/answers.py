@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from kvw.edits.prompts import ends_before, prompt_ends
 from kvw.models.answer_logits import answer_logits
 
 
@@ -51,11 +52,14 @@ class Answers:
 def answers(model: PreTrainedModel, batch: dict[str, Tensor]) -> Answers:
     """Run a model over a batch; logits are made where an answer token is predicted only, if the model can.
 
+    Edits that act by prompt see the question as the prompt, as they do when answers are scored.
+
     Args:
         model: A model that takes images and text.
         batch: From ``answer_batch``, on the model's device.
     """
-    found = answer_logits(model, batch)
+    with prompt_ends(model, ends_before(batch["labels"])):
+        found = answer_logits(model, batch)
     return Answers(
         logits=found.logits.to(torch.promote_types(found.logits.dtype, torch.float32)),
         targets=found.targets,

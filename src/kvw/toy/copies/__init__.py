@@ -18,6 +18,8 @@ SOURCE = "toy"
 """What a recipe gives as the source of a benchmark to get the copy."""
 COPIES = {"clear": ("kvw.toy.copies.clear", "clear"), "mllmu": ("kvw.toy.copies.mllmu", "mllmu")}
 """Benchmarks of which there is a copy, and where their tables are made."""
+DRAWING = ("kvw.toy.portraits", "kvw.toy.shapes", "kvw.toy.copies.writing")
+"""What makes files of the tables."""
 
 
 def write_copy(benchmark: str, folder: Path) -> None:
@@ -40,8 +42,10 @@ def cached_copy(benchmark: str) -> Path:
     Raises:
         UserError: There is no copy of this benchmark, or ``datasets`` is not installed.
     """
-    content = hashlib.sha256(repr(_tables(benchmark)).encode()).hexdigest()
-    folder = cache_directory() / "copies" / f"{benchmark}-{content[:12]}"
+    content = hashlib.sha256(repr(_tables(benchmark)).encode())
+    for module in DRAWING:  # tables name pictures, and what draws them may change
+        content.update(Path(import_module(module).__file__ or "").read_bytes())
+    folder = cache_directory() / "copies" / f"{benchmark}-{content.hexdigest()[:12]}"
     if not folder.is_dir():
         write_copy(benchmark, folder)
     return folder
