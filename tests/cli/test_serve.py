@@ -32,7 +32,7 @@ def edits(tmp_path_factory):
         "bob": made_here,
         "other": {"model_fingerprint": "0" * 64},
         "inverse": {"method": "invert", **made_here},
-        "scaled inverse": {"method": "scale", "parents": (EditMetadata(method="invert"),), **made_here},
+        "scaled-inverse": {"method": "scale", "parents": (EditMetadata(method="invert"),), **made_here},
         "unknown": {},
     }
     for seed, (name, stated) in enumerate(metadata.items()):
@@ -116,7 +116,7 @@ def test_help_does_not_load_torch(arguments):
     [
         ("other", (), ("'other' was made on other weights", "000000000000", "serve the model that")),
         ("inverse", (), ("'inverse' is the inverse of one", "--allow-plain")),
-        ("scaled inverse", (), ("is the inverse of one, or made of one",)),
+        ("scaled-inverse", (), ("is the inverse of one, or made of one",)),
         ("alice", ("--default", "carol"), ("The default 'carol' cannot be served", "alice")),
         ("alice", ("--default", "none"), ("The default 'none' cannot be served", "add --allow-plain")),
         ("alice", ("--max-new-tokens", "0"), ("at least one token",)),
