@@ -7,7 +7,7 @@ import os
 import pytest
 
 from kvw import partial as module
-from kvw.errors import UserError
+from kvw.errors import Unreadable, UserError
 from kvw.partial import finished_before, partial_path, resumable_directory
 
 JOB = {"edit": "a", "checkpoint": "b"}
@@ -17,8 +17,8 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def interrupted(out, job=JOB):
-    """A run that finished one file and was interrupted in the middle of another and of a folder."""
+def interrupted(out, job=JOB, error=KeyboardInterrupt):
+    """A run that finished one file and ended in the middle of another and of a folder."""
 
     def run():
         with resumable_directory(out, job) as partial:
@@ -27,9 +27,9 @@ def interrupted(out, job=JOB):
             (partial.folder / "two").write_text("hal")
             (partial.folder / "folder").mkdir()
             (partial.folder / "folder" / "three").write_text("3")
-            raise KeyboardInterrupt
+            raise error("the end")
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         run()
 
 
@@ -43,8 +43,9 @@ def test_it_appears_when_it_is_complete(tmp_path):
     assert names(tmp_path / "deep" / "out") == ["one"]
 
 
-def test_the_same_job_goes_on_with_what_was_finished_and_nothing_else(tmp_path):
-    interrupted(tmp_path / "out")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Unreadable])
+def test_the_same_job_goes_on_with_what_was_finished_and_nothing_else(tmp_path, error):
+    interrupted(tmp_path / "out", error=error)
     assert not (tmp_path / "out").exists()
     assert finished_before(tmp_path / "out", JOB) == {"one"}
     before = (partial_path(tmp_path / "out") / "content" / "one").stat()

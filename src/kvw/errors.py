@@ -1,4 +1,4 @@
-"""The one exception for "you must fix this"."""
+"""The exception for "you must fix this", and the two of its kind that are treated differently."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ class UserError(Exception):
         if do:
             lines.append(f"do: {do}")
         super().__init__("\n".join(lines))
+
+
+class Unreadable(UserError):
+    """A file that is read for a long while could not be read to its end; what was made of it so far is good."""
 
 
 class LostProcess(UserError):

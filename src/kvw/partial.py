@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from kvw.errors import UserError
+from kvw.errors import Unreadable, UserError
 from kvw.files import check_output_directory, explained, replace_directory, sync_directory, write_text
 
 LOCK = "lock"
@@ -64,7 +64,7 @@ def resumable_directory(path: Path, job: Mapping[str, str], *, force: bool = Fal
     """Fill a hidden sibling directory that takes the place of ``path`` when the block ends well.
 
     A kill, a loss of power or Ctrl-C leaves the sibling there, and the next run of the same job goes on with its
-    finished files. An error removes it.
+    finished files, and so does a file that could not be read. Any other error removes it.
 
     Args:
         path: The directory to write.
@@ -86,6 +86,8 @@ def resumable_directory(path: Path, job: Mapping[str, str], *, force: bool = Fal
         try:
             yield partial
             sync_directory(partial.folder)
+        except Unreadable:
+            raise
         except Exception:
             _remove(root)
             raise

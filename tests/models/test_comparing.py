@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import random
 
 import pytest
 
+from kvw.errors import Unreadable
 from kvw.models import comparing
 from kvw.models.comparing import file_digest, fill, first_difference, pieces
 
@@ -63,5 +65,16 @@ def test_pieces_are_the_file(files):
 
 
 def test_a_file_that_ends_too_early(files):
-    with files[0].open("rb") as file, pytest.raises(OSError, match="became shorter"):
+    with files[0].open("rb") as file, pytest.raises(Unreadable, match="became shorter"):
         fill(file, bytearray(SIZE + 1))
+
+
+def test_a_file_that_cannot_be_read_to_its_end():
+    class Failing:
+        name = "model.safetensors"
+
+        def readinto(self, content):
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(Unreadable, match=r"model\.safetensors could not be read\.\nfound: Input/output error"):
+        fill(Failing(), bytearray(3))

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+from kvw.errors import Unreadable
+
 CHUNK = 2**20
 """Bytes read at a time; two such pieces stay in a core's cache while they are compared."""
 
@@ -58,7 +60,7 @@ def pieces(file: BinaryIO, begin: int, end: int, size: int = CHUNK) -> Iterator[
     Plain reads, because the pages of a mapped file count as memory of the process.
 
     Raises:
-        OSError: The file ends before.
+        Unreadable: See :func:`fill`.
     """
     file.seek(begin)
     piece = bytearray(min(size, end - begin))
@@ -73,13 +75,18 @@ def fill(file: BinaryIO, content: bytearray) -> None:
     """Read as many bytes as ``content`` is long.
 
     Raises:
-        OSError: The file ends before.
+        Unreadable: The file ends before, or the operating system cannot read it.
     """
     view, filled = memoryview(content), 0
     while filled < len(view):
-        count = file.readinto(view[filled:])  # type: ignore[attr-defined]
+        try:
+            count = file.readinto(view[filled:])  # type: ignore[attr-defined]
+        except OSError as error:
+            raise Unreadable(
+                f"{file.name} could not be read.", found=error.strerror or str(error), do="start the same command again"
+            ) from error
         if not count:
-            raise OSError(f"{file.name} became shorter while it was read")
+            raise Unreadable(f"{file.name} became shorter while it was read.", do="look who writes to it")
         filled += count
 
 
