@@ -72,6 +72,13 @@ def image_size(source: ImageSource, identifier: str) -> tuple[int, int]:
         raise _unreadable(source, identifier, error) from error
 
 
+def png(image: Image.Image) -> bytes:
+    """An image as a file, without loss."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def check_images(examples: Iterable[Example]) -> None:
     """Decode every image once, several at a time, so that a damaged one is found before a long run begins.
 

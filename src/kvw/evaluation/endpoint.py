@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from kvw.data import Example, ImageSource, image_digest, load_image
+from kvw.data.images import png
 from kvw.errors import UserError
 from kvw.evaluation.journal import ANSWERS, Journal
 from kvw.evaluation.records import Reply
@@ -250,9 +250,8 @@ def _rows_of_equal_questions(examples: Sequence[Example]) -> dict[Key, list[int]
 
 def _data_url(source: ImageSource, identifier: str) -> str:
     """The image as a model of kvw's own would get it, as PNG: no pixel changes on the way."""
-    file = io.BytesIO()
-    load_image(source, identifier).save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+    content = png(load_image(source, identifier))
+    return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _text(content: str) -> str:

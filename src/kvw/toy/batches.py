@@ -13,14 +13,12 @@ import torch
 from PIL import Image
 from transformers import LlavaProcessor
 
+from kvw.data.batches import IGNORED
 from kvw.toy.people import ATTRIBUTES, NAME, Person
 from kvw.toy.portraits import draw_portrait
 from kvw.toy.questions import PHRASINGS, phrase
 from kvw.toy.shapes import COLOURS, SHAPES, draw_scene, make_scenes
 from kvw.toy.world import World
-
-IGNORED = -100
-"""The label of positions without a loss."""
 
 JITTER = 3
 """By up to how many pixels training images are shifted in either direction."""
@@ -100,7 +98,7 @@ class Batches:
         samples = [self._portrait() for _ in range(self.recipe.portraits)]
         samples += [self._scene() for _ in range(self.recipe.scenes)]
         rows = torch.tensor([sample.row for sample in samples])
-        return self._collate(samples) | {"pixel_values": self._shift(self.pixels[rows])}
+        return self._collate(samples) | {"pixel_values": shifted(self.pixels[rows].float(), self.random)}
 
     def labelled_images(self, portraits: int, scenes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Random images for learning to see.
@@ -113,7 +111,7 @@ class Batches:
         first = len(self.people) * photos
         shown = torch.tensor([self.random.randrange(first) for _ in range(portraits)])
         seen = torch.tensor([self.random.randrange(len(self.scenes)) for _ in range(scenes)])
-        pixels = self._shift(self.pixels[torch.cat([shown, first + seen])])
+        pixels = shifted(self.pixels[torch.cat([shown, first + seen])].float(), self.random)
         return pixels, shown // photos, self.scene_labels[seen]
 
     def by_name(self) -> dict[str, torch.Tensor]:
@@ -145,17 +143,6 @@ class Batches:
         attribute = self.random.choice(tuple(ATTRIBUTES))
         number = self.random.randrange(len(PHRASINGS[attribute].training))
         return Sample(phrase(attribute, number, name=person.name), person.answer(attribute), None)
-
-    def _shift(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Shift every image a little, repeating its edge, so that no photo is known by its exact pixels."""
-        side = pixels.shape[-1]
-        pixels = pixels.float()
-        padded = torch.nn.functional.pad(pixels, (JITTER,) * 4, mode="replicate")
-        moved = torch.empty_like(pixels)
-        for index in range(len(pixels)):
-            top, left = self.random.randint(0, 2 * JITTER), self.random.randint(0, 2 * JITTER)
-            moved[index] = padded[index, :, top : top + side, left : left + side]
-        return moved
 
     def _collate(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         encoded = [self.encode(sample) for sample in samples]
@@ -208,3 +195,19 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
         return recipe.learning_rate * step / recipe.warm_up
     progress = (step - recipe.warm_up) / (steps - recipe.warm_up)
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def shifted(pixels: torch.Tensor, random: Random) -> torch.Tensor:
+    """Every image shifted a little, its edge repeated, so that no photo is known by its exact pixels.
+
+    Args:
+        pixels: (images, 3, side, side), any floating dtype.
+        random: Says how far: by up to :data:`JITTER` pixels in either direction.
+    """
+    side = pixels.shape[-1]
+    padded = torch.nn.functional.pad(pixels, (JITTER,) * 4, mode="replicate")
+    moved = torch.empty_like(pixels)
+    for index in range(len(pixels)):
+        top, left = random.randint(0, 2 * JITTER), random.randint(0, 2 * JITTER)
+        moved[index] = padded[index, :, top : top + side, left : left + side]
+    return moved

@@ -21,9 +21,10 @@ from transformers import (
 )
 
 from kvw.data import read_examples
+from kvw.data.batches import IGNORED
 from kvw.errors import UserError
 from kvw.evaluation import evaluate
-from kvw.toy.batches import IGNORED, Batches, Recipe, learning_rate, make_optimizer
+from kvw.toy.batches import Batches, Recipe, learning_rate, make_optimizer
 from kvw.toy.model import build_model, build_processor
 from kvw.toy.tower import train_tower
 from kvw.toy.world import LONGEST_ANSWER, World, write_world

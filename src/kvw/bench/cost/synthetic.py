@@ -6,7 +6,6 @@ made up: a text token is a character, a picture is noise.
 
 from __future__ import annotations
 
-import io
 import random
 import string
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from kvw.bench.cost.recipe import DataPart
 from kvw.data import Example
+from kvw.data.images import png
 from kvw.errors import UserError
 
 IMAGE = "<image>"
@@ -46,7 +46,7 @@ def made_up(data: DataPart, split: str, count: int) -> list[Example]:
         picture = place // data.questions_per_image + (0 if split == "forget" else 1 << 20)
         about = {"subject": place // 4, "fact": place // 2}
         # The tokenizer puts one space between question and answer.
-        found.append(Example(question, answer, (_png(picture),), f"{split}:{place}", about))
+        found.append(Example(question, answer, (_pixel(picture),), f"{split}:{place}", about))
     return found
 
 
@@ -179,8 +179,6 @@ class CharacterTokenizer:
         return [self._ids[token] for token in tokens]
 
 
-def _png(number: int) -> bytes:
+def _pixel(number: int) -> bytes:
     """A picture of one pixel, in a colour of its own; only its identity matters."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (1, 1), (number >> 16 & 255, number >> 8 & 255, number & 255)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return png(Image.new("RGB", (1, 1), (number >> 16 & 255, number >> 8 & 255, number & 255)))

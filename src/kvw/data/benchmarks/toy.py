@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from functools import lru_cache
 
 from kvw.data.benchmarks.benchmark import Benchmark, Request
 from kvw.data.benchmarks.choices import order_key
 from kvw.data.benchmarks.items import Account, BenchmarkData, Item, Modality, Task
 from kvw.data.benchmarks.prompts import BARE
+from kvw.data.images import png
 from kvw.toy.people import ATTRIBUTES, NAME
 from kvw.toy.world import LONGEST_ANSWER, Line, World
 
@@ -88,10 +88,8 @@ def make_item(world: World, line: Line, seed: int, drawn: dict[str, bytes]) -> I
 
 
 def _png(world: World, line: Line) -> bytes:
-    buffer = io.BytesIO()
-    if (picture := line.draw(world.image_size)) is not None:
-        picture.save(buffer, "PNG")
-    return buffer.getvalue()
+    picture = line.draw(world.image_size)
+    return b"" if picture is None else png(picture)
 
 
 BENCHMARK = Benchmark(

@@ -6,7 +6,6 @@ original in every pixel. It acts on the pixels that the processor hands to the m
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -18,7 +17,7 @@ from transformers import PreTrainedModel
 
 from kvw.data import prepare
 from kvw.data.batches import Prepared, answer_batch, prompt_batch, to_model
-from kvw.data.images import load_image
+from kvw.data.images import load_image, png
 from kvw.data.rendering import Processor
 from kvw.errors import UserError
 from kvw.measuring.engine import evaluating
@@ -157,10 +156,5 @@ def _gradient(model: PreTrainedModel, batch: dict[str, Tensor], found: PixelRang
 
 def _pixel_values(item: Prepared, images: Sequence[Image.Image], processor: Processor) -> Tensor:
     """What the processor makes of these images in place of the example's, float32."""
-    encoded = []
-    for image in images:
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        encoded.append(buffer.getvalue())
-    shown = replace(item, example=replace(item.example, images=tuple(encoded)))
+    shown = replace(item, example=replace(item.example, images=tuple(map(png, images))))
     return prompt_batch([shown], processor)[PIXELS].float()

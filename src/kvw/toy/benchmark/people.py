@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from random import Random
 
 from kvw.data import Example
+from kvw.data.images import png
 from kvw.errors import UserError
 from kvw.toy.benchmark.questions import ask
 from kvw.toy.people import ATTRIBUTES, NAME, Person
@@ -94,11 +94,8 @@ def training(world: World, part: str) -> list[Line]:
 
 def example(line: Line, size: int) -> Example:
     """A line as an example, its image as the bytes of a PNG."""
-    buffer = io.BytesIO()
     picture = line.draw(size)
-    if picture is not None:
-        picture.save(buffer, format="PNG")
-    images = () if picture is None else (buffer.getvalue(),)
+    images = () if picture is None else (png(picture),)
     return Example(line.question, line.answer, images, line.identifier, {"subject": line.subject})
 
 

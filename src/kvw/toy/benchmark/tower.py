@@ -17,7 +17,7 @@ from PIL import Image
 from torch.nn.functional import cross_entropy, mse_loss
 from transformers import CLIPVisionModel, LlavaProcessor
 
-from kvw.toy.batches import JITTER, Recipe, learning_rate, make_optimizer
+from kvw.toy.batches import Recipe, learning_rate, make_optimizer, shifted
 from kvw.toy.people import BEARDS, EYES, FACE_SHAPES, HAIR, HAIR_STYLES, SKIN, Appearance, Person, draw_appearance
 from kvw.toy.portraits import draw_portrait
 from kvw.toy.shapes import COLOURS, COUNTS, SHAPES, Scene, draw_scene
@@ -157,15 +157,8 @@ class Pictures:
         return (self.bytes[rows].float() / 255 - self.mean) / self.deviation
 
     def shifted(self, rows: torch.Tensor, random: Random) -> torch.Tensor:
-        """The same, each shifted by up to ``JITTER`` pixels, its edge repeated."""
-        pixels = self.normalised(rows)
-        side = pixels.shape[-1]
-        padded = torch.nn.functional.pad(pixels, (JITTER,) * 4, mode="replicate")
-        moved = torch.empty_like(pixels)
-        for index in range(len(pixels)):
-            top, left = random.randint(0, 2 * JITTER), random.randint(0, 2 * JITTER)
-            moved[index] = padded[index, :, top : top + side, left : left + side]
-        return moved
+        """The same, each shifted a little: see :func:`~kvw.toy.batches.shifted`."""
+        return shifted(self.normalised(rows), random)
 
 
 def _looks(appearances: list[Appearance]) -> tuple[torch.Tensor, torch.Tensor]:

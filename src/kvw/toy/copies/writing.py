@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from kvw.data.images import png
 from kvw.errors import UserError
 from kvw.toy.people import Person, make_people
 from kvw.toy.portraits import draw_portrait
@@ -78,9 +78,7 @@ class Picture:
     def draw(self) -> dict[str, Any]:
         """The picture as the hub's Parquet files carry it."""
         image = draw_portrait(self.of, self.photo, SIZE) if isinstance(self.of, Person) else draw_scene(self.of, SIZE)
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        return {"bytes": buffer.getvalue(), "path": None}
+        return {"bytes": png(image), "path": None}
 
 
 def fictitious_people() -> list[Person]:
