@@ -115,6 +115,13 @@ def most(taken, groups):
     return [max(sizes) for sizes in zip(*sums, strict=True)]
 
 
+def test_a_dry_run_finds_that_facts_have_too_few_views(people, saved, capsys):
+    assert erase(saved, "--set", "honest=1.5", "--dry-run") == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "needs three of each" in error
+    assert "without 'subject' in the data every example is a fact of its own" in error
+
+
 @pytest.mark.thorough
 def test_a_dry_run_counts_the_bytes_that_the_run_takes(people, saved, capsys, monkeypatch):
     model = kvw.load_model(kvw.find_checkpoint(str(saved["llava"])))

@@ -24,7 +24,7 @@ from kvw.measuring.prefixes import SharedBatch
 from kvw.methods.settings import KvwSettings
 from kvw.methods.subspace.labels import EverySoManyth
 from kvw.methods.subspace.memory import MemoryPlan, Waiting, memory_plan
-from kvw.methods.subspace.method import matrices_in, passes, passes_instead
+from kvw.methods.subspace.method import check_views, matrices_in, passes, passes_instead
 from kvw.methods.subspace.paths import chosen_path
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.solver import reduced_metric
@@ -68,8 +68,13 @@ def kvw_plan(
 def subspace_plan(
     loaded: Loaded, forget: Sequence[Prepared], retain: Sequence[Prepared], settings: SubspaceSettings
 ) -> MethodPlan:
-    """Time the largest batch of both sets and one factorisation, and count bytes from shapes."""
+    """Time the largest batch of both sets and one factorisation, and count bytes from shapes.
+
+    Raises:
+        UserError: The settings ask more of the data than there is.
+    """
     model = loaded.model
+    check_views(settings, labels_of([item.example for item in forget]))
     matrices = matrices_in(model, settings)
     groups, walk = passes(matrices, settings), None
     sets = {"forget": forget, "retain": retain}

@@ -81,7 +81,7 @@ def subspace(
         UserError: A setting, a batch, a label or the model is not usable; nothing was changed.
     """
     settings = settings or SubspaceSettings()
-    _check_views(settings, forget_labels)
+    check_views(settings, forget_labels)
     matrices = matrices_in(model, settings)
     data = _Data(model, forget, retain, forget_labels, retain_labels, progress)
     directions: dict[MatrixKey, Directions] = {}
@@ -314,7 +314,7 @@ def measurements(
     return Measurements(matrix.key, moment, forget, null, columns)
 
 
-def _check_views(settings: SubspaceSettings, forget: Labels) -> None:
+def check_views(settings: SubspaceSettings, forget: Labels) -> None:
     """Refuse settings that hold views of facts out where there are too few.
 
     Raises:
