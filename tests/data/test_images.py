@@ -120,6 +120,14 @@ def test_dark_png_of_older_pillow_releases():
     assert numpy.asarray(_scaled(image)).tolist() == [[0, 0, 1]]
 
 
+def test_the_format_is_known_when_it_decides_about_the_range(monkeypatch):
+    seen = []
+    monkeypatch.setattr("kvw.data.images._rgb", lambda image: seen.append(image.format))
+    for name in ("PNG", "JPEG"):
+        load_image(encode(Image.new("RGB", (4, 4)), name), "x:1")
+    assert seen == ["PNG", "JPEG"]
+
+
 @pytest.mark.parametrize(
     ("orientation", "expected"),
     [(1, "ab/cd"), (2, "ba/dc"), (3, "dc/ba"), (4, "cd/ab"), (5, "ac/bd"), (6, "ca/db"), (7, "db/ca"), (8, "bd/ac")],

@@ -54,7 +54,9 @@ def load_image(source: ImageSource, identifier: str) -> Image.Image:
     try:
         with Image.open(_opened(source)) as image:
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            upright = ImageOps.exif_transpose(image)
+            upright.format = image.format  # a copy has none
+            return _rgb(upright)
     except BROKEN_IMAGE as error:
         raise _unreadable(source, identifier, error) from error
 
@@ -143,13 +145,13 @@ def _scaled(image: Image.Image) -> Image.Image:
     """Greyscale with more than 8 bits, scaled to 8; the range is that of the format, or of the values if
     wider.
 
-    Integers: 16 bits where the mode says so or the values need it, 8 bits where they fit.
+    Integers: 16 bits where the mode or the format (PNG) says so or the values need it, 8 bits where they fit.
     Floats: 0 to 1, or 0 to 255. Anything wider, or below 0, is stretched from its smallest to its largest
         value.
     """
     values = numpy.nan_to_num(numpy.asarray(image).astype(numpy.float64), nan=0.0, posinf=0.0, neginf=0.0)
     lowest, highest = float(values.min()), float(values.max())
-    sixteen_bits = image.mode.startswith("I;16")
+    sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
     if image.mode == "F" and lowest >= 0 and highest <= 1:
         values = values * 255
     elif lowest >= 0 and highest <= 65535 and image.mode != "F" and (sixteen_bits or highest > 255):
