@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,10 +15,14 @@ import kvw
 from kvw.cli import main
 from kvw.edits import EditMetadata, GateEdit
 from kvw.measuring.fingerprint import examples_digest
+from kvw.measuring.statistics import differing_parts
+from kvw.methods.registry import build_settings
 from kvw.methods.settings import KvwSettings
+from kvw.models.loading import find_checkpoint
 from kvw.models.value_matrix import MatrixKey
 from kvw.runs.erase import _refuse_nothing
 from kvw.runs.left_out import LeftOut, without_forgotten
+from kvw.runs.loaded import Loaded
 from kvw.runs.union import ForgetFile, joined, read_forget_files
 
 pytestmark = pytest.mark.thorough
@@ -263,3 +268,15 @@ def test_a_run_that_would_weaken_nothing_says_so_before_it_writes():
         _refuse_nothing(GateEdit({}, alone), request)
     assert "1 experts with fewer than 16 answer tokens" in str(caught.value)
     _refuse_nothing(GateEdit({MatrixKey(0): torch.zeros(3)}, alone), request)
+
+
+def test_statistics_depend_on_where_the_value_matrices_are(saved):
+    loaded = Loaded.load(find_checkpoint(str(saved["llava"])), "cpu")
+    confirmed = replace(loaded, checkpoint=replace(loaded.checkpoint, value_matrices="layers.*.other"))
+    assert differing_parts(loaded.conditions([]), confirmed.conditions([])) == ["value matrices"]
+
+
+def test_runs_shuffle_the_forget_set_unless_told_otherwise(tmp_path):
+    request = kvw.EraseRequest(find_checkpoint("toy:vanilla"), Path("f"), None, tmp_path, "kvw")
+    assert request.settings.seed == build_settings("kvw", {}).seed == 0
+    assert build_settings("kvw", {"seed": "none"}).seed is None
