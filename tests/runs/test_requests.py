@@ -276,7 +276,7 @@ def test_statistics_depend_on_where_the_value_matrices_are(saved):
     assert differing_parts(loaded.conditions([]), confirmed.conditions([])) == ["value matrices"]
 
 
-def test_runs_shuffle_the_forget_set_unless_told_otherwise(tmp_path):
-    request = kvw.EraseRequest(find_checkpoint("toy:vanilla"), Path("f"), None, tmp_path, "kvw")
+def test_runs_shuffle_the_forget_set_unless_told_otherwise(saved, tmp_path):
+    request = kvw.EraseRequest(find_checkpoint(str(saved["llava"])), Path("f"), None, tmp_path, "kvw")
     assert request.settings.seed == build_settings("kvw", {}).seed == 0
     assert build_settings("kvw", {"seed": "none"}).seed is None
