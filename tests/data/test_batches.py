@@ -230,7 +230,8 @@ def test_broken_images_are_found_by_their_header_before_any_batch(processor, tmp
             batch(damaged, processor)
 
 
-def test_an_image_that_the_processor_refuses_is_found_before_any_batch():
+def test_an_image_that_the_processor_refuses_is_found_before_any_batch(monkeypatch):
+    monkeypatch.setattr("kvw.data.images.MOST_ASPECT", 1000)
     _, processor = tiny_models.build("qwen2_vl")
     buffer = io.BytesIO()
     Image.new("RGB", (500, 1)).save(buffer, "PNG")

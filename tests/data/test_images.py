@@ -1,11 +1,15 @@
 import hashlib
 import io
+import struct
+import subprocess
+import time
+import zlib
 
 import numpy
 import pytest
 from PIL import Image
 
-from kvw.data import image_digest, load_image
+from kvw.data import Example, check_images, image_digest, load_image
 from kvw.data.images import _scaled, image_size
 from kvw.errors import UserError
 
@@ -68,7 +72,6 @@ SINGLE_COLOUR = {
     "tiff LAB white": (encode(filled("LAB", (255, 128, 128)), "TIFF"), (255, 255, 255)),
     "tiff LA": (encode(filled("LA", (0, 0)), "TIFF"), (255, 255, 255)),
     "tiff RGBX": (encode(filled("RGBX", (*ORANGE, 0)), "TIFF"), ORANGE),
-    "ico": (encode(filled("RGBA", (*ORANGE, 255), (16, 16)), "ICO"), ORANGE),
     "one pixel": (encode(filled("RGB", ORANGE, (1, 1)), "PNG"), ORANGE),
 }
 
@@ -184,9 +187,70 @@ def test_missing_files_and_folders_are_user_errors(tmp_path):
             image_digest(path)
 
 
+def png_header(width, height):
+    """The first bytes of a PNG of this size, up to the pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n\0\0\0\r" + header + struct.pack(">I", zlib.crc32(header)) + b"\0\1\0\0IDAT"
+
+
 @pytest.mark.parametrize("read", [load_image, image_size])
-def test_decompression_bombs_are_user_errors(read, monkeypatch):
-    data = encode(filled("RGB", ORANGE, (40, 40)), "PNG")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
-    with pytest.raises(UserError, match=r"x:1: an image cannot be read[\s\S]*DecompressionBombError"):
-        read(data, "x:1")
+@pytest.mark.parametrize(
+    ("width", "height", "message"),
+    [
+        (13_000, 13_000, "x:1: an image has too many pixels[\\s\\S]*13000 x 13000 pixels, more than 64 million"),
+        (20_000, 20_000, "x:1: an image cannot be read[\\s\\S]*DecompressionBombError"),
+        (1, 65_000, "x:1: an image is too long and narrow[\\s\\S]*1 x 65000 pixels, a ratio above 200:1"),
+        (201, 1, "x:1: an image is too long and narrow[\\s\\S]*201 x 1 pixels"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_what_costs_gigabytes_is_refused_by_the_header(read, width, height, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("it was decoded"))
+    path = tmp_path / "a.png"
+    path.write_bytes(png_header(width, height))
+    with pytest.raises(UserError, match=message) as raised:
+        read(path, "x:1")
+    assert "a.png" in str(raised.value)
+
+
+def test_the_bounds_are_within_what_is_read():
+    assert load_image(encode(filled("L", 0, (200, 1)), "PNG"), "x:1").size == (200, 1)
+    assert image_size(png_header(8000, 8000), "x:1") == (8000, 8000)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "TGA", "PCX", "SGI", "PDF", "JPEG2000"])
+def test_no_decoder_outside_the_list_is_tried(kind, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    with pytest.raises(UserError, match=r"no picture in a known format[\s\S]*PNG, JPEG, WEBP"):
+        load_image(encode(filled("RGB", ORANGE, (16, 16)), kind), "x:1")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError, AttributeError, struct.error, RecursionError])
+def test_whatever_a_decoder_raises_is_one_message(error, monkeypatch):
+    def broken(_):
+        raise error("Failed to decode frame 0")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", broken)
+    with pytest.raises(UserError, match=f"x:1: an image cannot be read[\\s\\S]*{error.__name__}: Failed"):
+        load_image(SINGLE_COLOUR["png RGB"][0], "x:1")
+
+
+def test_large_images_are_decoded_one_at_a_time(monkeypatch):
+    monkeypatch.setattr("kvw.data.images.LARGE", 20)
+    inside, most = [], []
+
+    def counted(source, identifier):
+        inside.append(source)
+        most.append(len(inside))
+        time.sleep(0.001)
+        inside.remove(source)
+
+    monkeypatch.setattr("kvw.data.images.load_image", counted)
+    images = tuple(encode(filled("RGB", (value, 0, 0)), "PNG") for value in range(50))
+    check_images([Example("Q", "A", images)])
+    assert most == [1] * 50
+
+
+def test_a_damaged_image_is_found_before_a_run():
+    with pytest.raises(UserError, match="x:9: an image cannot be read"):
+        check_images([Example("Q", "A", (noise("PNG")[:-100],), "x:9")])

@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import io
-import struct
-import zlib
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import contextmanager
+from threading import Lock
 
 import numpy
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from kvw.data.example import Example, ImageSource
 from kvw.errors import UserError
 
-# What Pillow's decoders raise on broken files; there is no common base class.
-BROKEN_IMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+"""The formats that are opened, by Pillow's names; no other decoder is tried. AVIF only where Pillow has it."""
+MOST_PIXELS = 64 * 10**6
+"""Of one image, 8,000 x 8,000 say: decoding it takes at most 1.5 GB of memory."""
+MOST_ASPECT = 200
+"""Longer side / shorter side: most processors scale the shorter one up to theirs, so 1 x 65,000 becomes gigabytes."""
+LARGE = 8 * 10**6
+"""Images with more pixels are decoded one at a time when all images of a data set are checked."""
+_one_large = Lock()
+# MOST_PIXELS is below what Pillow warns of; appended, so that a program's own choice comes first.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, append=True)
 SIXTEEN_BIT_STEP = 257
 """65535 / 255: one step of an 8-bit value in 16-bit units."""
 
@@ -49,29 +45,25 @@ def load_image(source: ImageSource, identifier: str) -> Image.Image:
         An image of mode ``RGB`` with its pixels in memory.
 
     Raises:
-        UserError: The image cannot be read, is truncated, or is so large that Pillow takes it for an attack.
+        UserError: The image is of no format among ``FORMATS``, has more pixels than ``MOST_PIXELS``, is longer and
+            narrower than ``MOST_ASPECT`` allows, is truncated or damaged.
     """
-    try:
-        with Image.open(_opened(source)) as image:
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            upright.format = image.format  # a copy has none
-            return _rgb(upright)
-    except BROKEN_IMAGE as error:
-        raise _unreadable(source, identifier, error) from error
+    with _opened(source, identifier) as image:
+        image.load()
+        form = image.format
+        ImageOps.exif_transpose(image, in_place=True)
+        image.format = form  # turning loses it
+        return _rgb(image)
 
 
 def image_size(source: ImageSource, identifier: str) -> tuple[int, int]:
     """Read (height, width) in pixels from the header, as stored: the EXIF orientation may swap the two.
 
     Raises:
-        UserError: The header cannot be read.
+        UserError: As :func:`load_image`, as far as the header tells.
     """
-    try:
-        with Image.open(_opened(source)) as image:
-            return image.height, image.width
-    except BROKEN_IMAGE as error:
-        raise _unreadable(source, identifier, error) from error
+    with _opened(source, identifier) as image:
+        return image.height, image.width
 
 
 def png(image: Image.Image) -> bytes:
@@ -94,7 +86,12 @@ def check_images(examples: Iterable[Example]) -> None:
 
 
 def _check(owned: tuple[ImageSource, str]) -> None:
-    load_image(*owned)
+    height, width = image_size(*owned)
+    if height * width <= LARGE:
+        load_image(*owned)
+    else:
+        with _one_large:
+            load_image(*owned)
 
 
 def image_digest(source: ImageSource) -> str:
@@ -112,17 +109,43 @@ def image_digest(source: ImageSource) -> str:
         raise UserError("An image cannot be read.", found=f"{source}: {error}", do="check the file") from error
 
 
-def _opened(source: ImageSource) -> io.BytesIO | Path:
-    return io.BytesIO(source) if isinstance(source, bytes) else source
+@contextmanager
+def _opened(source: ImageSource, identifier: str) -> Iterator[Image.Image]:
+    """An image whose header was read and is within the bounds; whatever a decoder raises inside becomes one message."""
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            _check_bounds(image, source, identifier)
+            yield image
+    except UserError:
+        raise
+    except Exception as error:  # decoders raise whatever they like: struct.error, RuntimeError, SyntaxError ...
+        unknown = isinstance(error, UnidentifiedImageError)
+        what = "no picture in a known format" if unknown else f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{identifier}: an image cannot be read.",
+            found=f"{_name(source)}: {what}",
+            do=f"replace the image, or save it in one of the formats {', '.join(FORMATS)}, or remove the example",
+        ) from error
 
 
-def _unreadable(source: ImageSource, identifier: str, error: Exception) -> UserError:
-    name = f"{len(source)} bytes inside the data file" if isinstance(source, bytes) else str(source)
-    return UserError(
-        f"{identifier}: an image cannot be read.",
-        found=f"{name}: {type(error).__name__}: {error}",
-        do="replace or convert the image, or remove the example",
-    )
+def _check_bounds(image: Image.Image, source: ImageSource, identifier: str) -> None:
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise UserError(
+            f"{identifier}: an image has too many pixels.",
+            found=f"{_name(source)}: {width} x {height} pixels, more than {MOST_PIXELS // 10**6} million",
+            do="make the image smaller",
+        )
+    if max(width, height) > MOST_ASPECT * min(width, height):
+        raise UserError(
+            f"{identifier}: an image is too long and narrow.",
+            found=f"{_name(source)}: {width} x {height} pixels, a ratio above {MOST_ASPECT}:1",
+            do="cut out the part that matters, or add a border",
+        )
+
+
+def _name(source: ImageSource) -> str:
+    return f"{len(source)} bytes inside the data file" if isinstance(source, bytes) else str(source)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -149,15 +172,22 @@ def _scaled(image: Image.Image) -> Image.Image:
     Floats: 0 to 1, or 0 to 255. Anything wider, or below 0, is stretched from its smallest to its largest
         value.
     """
-    values = numpy.nan_to_num(numpy.asarray(image).astype(numpy.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    values = numpy.asarray(image).astype(numpy.float64)
+    numpy.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     lowest, highest = float(values.min()), float(values.max())
     sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
     if image.mode == "F" and lowest >= 0 and highest <= 1:
-        values = values * 255
+        values *= 255
     elif lowest >= 0 and highest <= 65535 and image.mode != "F" and (sixteen_bits or highest > 255):
-        values = values / SIXTEEN_BIT_STEP
+        values /= SIXTEEN_BIT_STEP
     elif lowest < 0 or highest > 255:
         # Halved first, so that the difference of two huge floats stays finite.
         span = highest / 2 - lowest / 2
-        values = (values / 2 - lowest / 2) / span * 255 if span > 0 else numpy.full_like(values, 127.5)
-    return Image.fromarray(numpy.rint(values).astype(numpy.uint8))
+        if span > 0:
+            values /= 2
+            values -= lowest / 2
+            values /= span
+            values *= 255
+        else:
+            values[...] = 127.5
+    return Image.fromarray(numpy.rint(values, out=values).astype(numpy.uint8))
