@@ -38,8 +38,11 @@ UNTESTED = {
     "blip-2": "its forward insists on an image; found and wired as a full-size skeleton",
     "instructblip": "its forward insists on an image; found and wired as a full-size skeleton",
 }
+BROKEN = {"llama4": (("5.24",), "its forward asks the text model for `image_outputs`, which that does not return")}
+"""Families that fail in transformers itself: in which releases (major and minor number), and how."""
 REMARKS = {
     "lfm2": "its configuration states another FFN width than it has",
+    "llama4": "transformers 5.24 cannot run it (AttributeError on `image_outputs`); other releases can",
     "mllama": "cross-attention layers see examples with images only",
     "phi4_multimodal": "loaded as a causal language model; its images do not go through the common processor interface",
 }
@@ -110,6 +113,13 @@ MULTIMODAL_ROPE = {
     "glm4v_moe_text": [1, 1, 0],
 }
 SPECIAL_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+
+
+def broken_upstream(model_type: str) -> str | None:
+    """Why a family does not run with the release of transformers that is installed; None if it does."""
+    releases, why = BROKEN.get(model_type, ((), ""))
+    release = ".".join(transformers.__version__.split(".")[:2])
+    return f"{model_type} is broken in transformers {release}: {why}" if release in releases else None
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from tests.families import build_family, family_batch
 import kvw
 from kvw.edits import Condition, ConditionalGateEdit, EditMetadata, GateEdit, attach_where, export_ia3
 from kvw.models.finding import find_value_matrices
+from kvw.models.forward_names import cache_name
 from kvw.models.layer_inputs import decoder_layers, on_input
 
 
@@ -121,10 +122,11 @@ def test_the_edit_of_another_model_is_refused(llava, qwen2_vl):
 
 def test_generated_tokens_in_other_rows_are_refused(llava):
     with attach_where(gate_edit(llava), llava, Condition(1, torch.zeros(48))), torch.no_grad():
-        output = llava(input_ids=prompts()["input_ids"], use_cache=True)
-        output.past_key_values.batch_select_indices(torch.tensor([0, 1]))
+        name = cache_name(llava)
+        cache = llava(input_ids=prompts()["input_ids"], use_cache=True)[name]
+        cache.batch_select_indices(torch.tensor([0, 1]))
         with pytest.raises(kvw.UserError, match="unknown who is affected"):
-            llava(input_ids=torch.tensor([[5], [6]]), past_key_values=output.past_key_values)
+            llava(input_ids=torch.tensor([[5], [6]]), **{name: cache})
 
 
 def conditional_edit(model, threshold=0.5, layer=1):

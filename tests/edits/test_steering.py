@@ -18,6 +18,7 @@ from kvw.edits.prompts import prompt_ends
 from kvw.edits.steering import _Shift
 from kvw.edits.surviving import surviving_shares
 from kvw.evaluation.probability import score_batch
+from kvw.models.forward_names import cache_name
 from kvw.models.layer_inputs import decoder_layers, on_input
 from kvw.models.value_matrix import MatrixKey
 from kvw.training.answers import answers as training_answers
@@ -194,8 +195,8 @@ def test_a_loop_of_plain_forwards_is_generation_too(llava):
         expected = answers(llava, prompts([ROWS[0]]))[0][0].tolist()
         found, tokens, cache = [], torch.tensor([ROWS[0]]), None
         for _ in range(6):
-            output = llava(input_ids=tokens, past_key_values=cache, use_cache=True)
-            cache = output.past_key_values
+            output = llava(input_ids=tokens, **{cache_name(llava): cache}, use_cache=True)
+            cache = output[cache_name(llava)]
             tokens = output.logits[:, -1:].argmax(-1)
             found.append(int(tokens))
     assert found[:5] == expected[:5]
@@ -208,11 +209,13 @@ def test_answers_that_are_given_are_no_prompt(model):
     prompt, answer = list(ROWS[0]), [22, 34, 41]
     batch = {"input_ids": torch.tensor([prompt + answer]), "labels": torch.tensor([[-100] * len(prompt) + answer])}
     batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+    name = cache_name(model)
     with steering_edit(model).attach(model), torch.no_grad():
         cached = model(input_ids=torch.tensor([prompt]), use_cache=True)
         rows = [cached.logits[0, -1]]
         for token in answer[:-1]:
-            cached = model(input_ids=torch.tensor([[token]]), past_key_values=cached.past_key_values, use_cache=True)
+            earlier = {name: cached[name]}
+            cached = model(input_ids=torch.tensor([[token]]), **earlier, use_cache=True)
             rows.append(cached.logits[0, -1])
         expected = torch.stack(rows)
         torch.testing.assert_close(model(**batch).logits[0, 8:11], expected, rtol=1e-4, atol=1e-4)
@@ -451,11 +454,12 @@ def test_prompts_in_pieces_are_refused(llava):
     with steering_edit(llava).attach(llava), torch.no_grad():
         with pytest.raises(kvw.UserError, match="comes in pieces"):
             llava.generate(input_ids=ids, attention_mask=mask, max_new_tokens=2, prefill_chunk_size=4)
-        cache = llava(input_ids=ids[:, :5], use_cache=True).past_key_values
+        name = cache_name(llava)
+        filled = {name: llava(input_ids=ids[:, :5], use_cache=True)[name]}
         with pytest.raises(kvw.UserError, match="4 tokens after 5 in the cache"):
-            llava(input_ids=ids[:, 5:], past_key_values=cache)
+            llava(input_ids=ids[:, 5:], **filled)
         with pytest.raises(kvw.UserError, match="comes in pieces"):
-            llava.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, max_new_tokens=2)
+            llava.generate(input_ids=ids, attention_mask=mask, **filled, max_new_tokens=2)
 
 
 def test_layers_without_the_model_around_them_are_refused(llava):
@@ -472,10 +476,11 @@ def test_a_mask_that_says_nothing_of_tokens_is_refused(llava):
 
 def test_generated_tokens_in_other_rows_are_refused(llava):
     with steering_edit(llava, decoding=True).attach(llava), torch.no_grad():
-        output = llava(input_ids=prompts()["input_ids"], use_cache=True)
-        output.past_key_values.batch_select_indices(torch.tensor([0, 1]))
+        name = cache_name(llava)
+        cache = llava(input_ids=prompts()["input_ids"], use_cache=True)[name]
+        cache.batch_select_indices(torch.tensor([0, 1]))
         with pytest.raises(kvw.UserError, match="in other rows than their prompts"):
-            llava(input_ids=torch.tensor([[5], [6]]), past_key_values=output.past_key_values)
+            llava(input_ids=torch.tensor([[5], [6]]), **{name: cache})
 
 
 def test_the_command_line_shows_and_scales_it(llava, tmp_path, capsys):

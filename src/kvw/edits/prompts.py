@@ -17,7 +17,8 @@ from transformers import PreTrainedModel
 from kvw.data.batches import IGNORED
 from kvw.errors import UserError
 from kvw.models.coefficients import Handle
-from kvw.models.layer_inputs import InputHook, named_arguments
+from kvw.models.forward_names import given_cache, named_arguments
+from kvw.models.layer_inputs import InputHook
 
 _OBSERVED: WeakKeyDictionary[nn.Module, Prompts] = WeakKeyDictionary()
 
@@ -169,7 +170,7 @@ class Prompts:
     def _find(self, named: Mapping[str, Any]) -> Span:
         given = named["input_ids"] if named.get("input_ids") is not None else named["inputs_embeds"]
         rows, tokens = given.shape[:2]
-        cache = named.get("past_key_values")
+        cache = given_cache(named)
         begin = 0 if cache is None else int(cache.get_seq_length())
         generation, mask = self._generation, named.get("attention_mask")
         if self.given is not None:
@@ -188,7 +189,7 @@ class Prompts:
         raise UserError(
             "The prompt comes in pieces, and what is done to it depends on its last token.",
             found=f"{tokens} tokens after {begin} in the cache",
-            do="pass the whole prompt at once, without prefill_chunk_size and without past_key_values",
+            do="pass the whole prompt at once, without prefill_chunk_size and without a filled cache",
         )
 
 

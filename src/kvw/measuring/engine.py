@@ -17,6 +17,7 @@ from kvw.measuring.sources import Positions
 from kvw.measuring.statistics import Statistics
 from kvw.measuring.totals import Totals
 from kvw.models.finding import find_value_matrices, select_layers
+from kvw.models.forward_names import cache_name
 from kvw.models.sharding import refuse_dealt_data
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.processes import current
@@ -47,17 +48,17 @@ def run_batch(model: PreTrainedModel, recorder: Recorder, batch: Batch, position
     run_model(model, {name: value for name, value in batch.items() if name != "labels"})
 
 
-def run_model(model: PreTrainedModel, inputs: Batch, past_key_values: Cache | None = None) -> None:
+def run_model(model: PreTrainedModel, inputs: Batch, cache: Cache | None = None) -> None:
     """Run the model up to the last measured value matrix, on its device and with floats in its dtype.
 
     Args:
         model: The model whose value matrices are hooked.
         inputs: What its forward takes.
-        past_key_values: A cache to start from and to fill; None keeps no keys and values.
+        cache: A cache to start from and to fill; None keeps no keys and values.
     """
-    cache = {} if past_key_values is None else {"past_key_values": past_key_values}
+    filled = {} if cache is None else {cache_name(model): cache}
     with suppress(StopForward):
-        model(**to_model(dict(inputs), model), use_cache=past_key_values is not None, **cache)
+        model(**to_model(dict(inputs), model), use_cache=cache is not None, **filled)
 
 
 def measure(

@@ -131,7 +131,7 @@ def share(bundles: Sequence[list[Prepared]], processor: Any) -> SharedBatch:
 def run_beginnings(model: PreTrainedModel, batch: SharedBatch) -> DynamicCache:
     """Run the beginnings, on a model that :func:`shares_prefixes`, and return their keys and values."""
     cache = DynamicCache(config=model.config.get_text_config())
-    run_model(model, {**batch.beginnings, "attention_mask": batch.seen.long()}, past_key_values=cache)
+    run_model(model, {**batch.beginnings, "attention_mask": batch.seen.long()}, cache=cache)
     return cache
 
 
@@ -145,7 +145,7 @@ def run_endings(model: PreTrainedModel, batch: SharedBatch, cache: DynamicCache,
         "attention_mask": mask.long(),
         "position_ids": batch.lengths[batch.owners][:, None] + torch.arange(width),
     }
-    run_model(model, ending, past_key_values=cache)
+    run_model(model, ending, cache=cache)
 
 
 def run_bundles(model: PreTrainedModel, recorder: Recorder, bundles: Sequence[list[Prepared]], processor: Any) -> None:

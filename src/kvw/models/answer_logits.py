@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from kvw.data.batches import IGNORED
+from kvw.models.forward_names import takes
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def answer_logits(model: PreTrainedModel, batch: dict[str, Tensor]) -> AnswerLog
     # One set of columns for all rows is the form of selection that every release of transformers supports.
     columns = predicting.any(dim=0).nonzero().flatten()
     inputs = {name: value for name, value in batch.items() if name != "labels"}
-    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+    if takes(model, "logits_to_keep"):
         logits = model(**inputs, use_cache=False, logits_to_keep=columns).logits
     else:
         logits = model(**inputs, use_cache=False).logits[:, columns]

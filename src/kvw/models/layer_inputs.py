@@ -122,10 +122,3 @@ def at_columns(states: Tensor, columns: Tensor) -> Tensor:
         (rows, hidden).
     """
     return states[torch.arange(len(states), device=states.device), columns]
-
-
-def named_arguments(model: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Everything a forward is called with, by name."""
-    if not inputs:
-        return named
-    return {**dict(zip(inspect.signature(model.forward).parameters, inputs, strict=False)), **named}
