@@ -67,6 +67,30 @@ def test_the_three_rules(reply, strict, credulous, read):
     assert parse_letter(reply, OPTIONS) == read
 
 
+CITIES = {"A": "北京", "B": "上海", "C": "कि", "D": "की"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "read"),
+    [
+        ("答案是B", "B"),
+        ("答案是 B。", "B"),
+        ("（A）", "A"),
+        ("B。上海", "B"),
+        ("B上海", "B"),
+        ("A北京", "A"),
+        ("答案是上海。", "B"),
+        ("A和B", None),
+        ("上海或北京", None),
+        ("यह की है", "D"),
+        ("我不知道", None),
+        ("The BA答案", None),
+    ],
+)
+def test_options_are_read_in_scripts_without_spaces_and_with_marks(reply, read):
+    assert parse_letter(reply, CITIES) == read
+
+
 def test_options_with_equal_texts_are_not_told_apart_by_text():
     assert parse_letter("Paris", {"A": "Paris", "B": "paris"}) is None
     assert parse_letter("B", {"A": "Paris", "B": "paris"}) == "B"

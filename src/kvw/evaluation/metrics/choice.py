@@ -10,6 +10,7 @@ from difflib import SequenceMatcher
 from kvw.errors import UserError
 from kvw.evaluation.metrics.outcome import Outcome, is_refusal
 from kvw.evaluation.metrics.text import exact_match
+from kvw.folding import spaced, words
 
 
 def first_character(reply: str, letters: Collection[str]) -> str | None:
@@ -41,7 +42,7 @@ def parse_letter(reply: str, options: Mapping[str, str]) -> str | None:
 
     Looked for in this order, the first that is found counts: a letter that opens the reply and is no article
     ("B", "(b)", "**B.** Paris", "B Paris", but not "A man"); "the answer is B", "option B"; a letter in
-    brackets; the text of exactly one option.
+    brackets; a letter by itself in a script without spaces, where no word is one; the text of exactly one option.
 
     Args:
         reply: What the model said.
@@ -57,13 +58,15 @@ def parse_letter(reply: str, options: Mapping[str, str]) -> str | None:
             found=", ".join(map(repr, wrong)) or "no options",
             do='name them "A", "B", and so on',
         )
+    reply, unspaced = spaced(reply), reply
     opening = _opening_letter(reply.strip(), options)
     if opening is not None:
         return opening
     letters = "".join(options)
     for pattern in (
         rf"\b(?i:answer|option|choice)(?i:\s+is|\s+would\s+be)?\W*([{letters}])(?![\w'])",
-        rf"[(\[]([{letters}])[)\]]",
+        rf"[(\[\uff08\u3010]\s*([{letters}])\s*[)\]\uff09\u3011]",
+        *([rf"(?<![\w'])([{letters}])(?![\w'])"] if reply != unspaced else []),
     ):
         named = set(re.findall(pattern, reply))
         if named:
@@ -185,4 +188,4 @@ def _by_text(reply: str, options: Mapping[str, str]) -> str | None:
 
 
 def _plain_words(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.casefold()))
+    return " ".join(re.findall(r"\w+", text.casefold()) if text.isascii() else words(text))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import DefaultTokenizer
 
 from kvw.errors import UserError
 from kvw.evaluation.metrics.optional import optional
+from kvw.folding import collapsed, folded, latin, spaced, words
+
+FULL_STOPS = (".", "\N{IDEOGRAPHIC FULL STOP}", "\N{DEVANAGARI DANDA}", "\N{ARABIC FULL STOP}")
 
 
 @dataclass(frozen=True)
@@ -32,17 +35,17 @@ def exact_match(prediction: str, answer: str) -> bool:
     """Whether the prediction is the answer.
 
     Both are compared after Unicode normalisation (NFKC), case folding, collapsing white space, and removing
-    one full stop at the end. Articles and other punctuation count, unlike in SQuAD's exact match.
+    one full stop (``FULL_STOPS``) at the end. Articles and other punctuation count, unlike in SQuAD's exact match.
     """
     return _plain(prediction) == _plain(answer)
 
 
 def normalised_substring(prediction: str, answer: str) -> bool:
-    """Whether the answer occurs in the prediction when only lower-case letters and digits are looked at.
+    """Whether the answer occurs in the prediction when only lower-case letters, marks and digits are looked at.
 
     The rule by which KVW's authors decide whether a name was said (facial identification, 50 new tokens).
-    Theirs knows ASCII; here letters and digits of every script count (after NFKC), so that a name in another
-    script is not reduced to nothing. An answer without any letter or digit never matches. Short answers match
+    Theirs knows ASCII; here letters, marks and digits of every script count (after NFKC and case folding), so that a
+    name in another script is not reduced to nothing. An answer without any never matches. Short answers match
     by accident: "Al" is found in "Valencia".
     """
     needle = _letters_and_digits(answer)
@@ -52,18 +55,19 @@ def normalised_substring(prediction: str, answer: str) -> bool:
 def cloze_match(prediction: str, answer: str) -> bool:
     """Whether the answer occurs in the prediction, ignoring case: the fill-in-the-blank score of MLLMU-Bench.
 
-    White space around the answer is ignored. An empty answer never matches (a plain substring test would
-    always find it). Short answers match by accident: "May" is found in "Mayor".
+    Both are compared after Unicode normalisation (NFKC) and case folding, where the benchmark only lower-cases; for
+    ASCII that is the same. White space around the answer is ignored. An empty answer never matches (a plain substring
+    test would always find it). Short answers match by accident: "May" is found in "Mayor".
     """
-    needle = answer.strip().lower()
-    return bool(needle) and needle in prediction.lower()
+    needle = folded(answer.strip())
+    return bool(needle) and needle in folded(prediction)
 
 
 def keyword_share(prediction: str, keywords: Sequence[str]) -> float:
     """The share of the keywords of an answer that occur in the prediction, ignoring case.
 
     FIUBench's exact match (EM); its adversarial privacy extraction (APE) is the mean of the same over paraphrased
-    questions. A keyword is found inside longer words too: "art" in "party".
+    questions. A keyword is found inside longer words too: "art" in "party". Compared as in :func:`cloze_match`.
 
     Args:
         prediction: What the model said.
@@ -75,10 +79,10 @@ def keyword_share(prediction: str, keywords: Sequence[str]) -> float:
     Raises:
         UserError: There are no keywords, or one of them is blank (it would be found everywhere).
     """
-    wanted = [keyword.strip().lower() for keyword in keywords]
+    wanted = [folded(keyword.strip()) for keyword in keywords]
     if not wanted or not all(wanted):
         raise UserError("There are no keywords to look for.", found=str(list(keywords)), do="give one at least")
-    said = prediction.lower()
+    said = folded(prediction)
     return sum(keyword in said for keyword in wanted) / len(wanted)
 
 
@@ -102,8 +106,14 @@ def rouge_l(prediction: str, answer: str) -> Rouge:
     """ROUGE-L (Lin, 2004): the longest common subsequence of words.
 
     By the ``rouge-score`` package with the Porter stemmer. TOFU, CLEAR and FIUBench report the recall;
-    MLLMU-Bench, MMUnlearner, UMU-Bench and OFFSIDE the F measure; SafeEraser the precision. The package
-    lower-cases and splits at everything but ASCII letters and digits; a text without any of those scores 0.
+    MLLMU-Bench, MMUnlearner, UMU-Bench and OFFSIDE the F measure; SafeEraser the precision.
+
+    Words are those of :func:`kvw.folding.words`: runs of letters, marks and numbers of any script, and single
+    characters where a script has no spaces between words. Of ASCII texts they are exactly the package's. Latin words
+    are cut at letters that are not ASCII, as the package does ("jos" for "José"), so that published numbers can be
+    repeated; a word of which nothing is left, and a word of any other script, is taken whole and is not stemmed. The
+    package alone sees nothing of those. Two texts without any word (signs, emoji) score 1 if they are an exact match,
+    else 0.
     """
     return _rouge("rougeL", prediction, answer)
 
@@ -121,24 +131,43 @@ def bleu(prediction: str, answer: str) -> float:
     """
     score = optional("nltk.translate.bleu_score")
     smoothing = score.SmoothingFunction().method1
-    return float(score.sentence_bleu([answer.split()], prediction.split(), smoothing_function=smoothing))
+    return float(
+        score.sentence_bleu([spaced(answer).split()], spaced(prediction).split(), smoothing_function=smoothing)
+    )
 
 
 def _rouge(kind: str, prediction: str, answer: str) -> Rouge:
+    if exact_match(prediction, answer) and answer.strip() and not words(answer):
+        return Rouge(1.0, 1.0, 1.0)
     score = _scorer(kind).score(target=answer, prediction=prediction)[kind]
     return Rouge(precision=float(score.precision), recall=float(score.recall), f=float(score.fmeasure))
 
 
 @functools.cache
 def _scorer(kind: str) -> RougeScorer:
-    return RougeScorer([kind], use_stemmer=True)
+    return RougeScorer([kind], tokenizer=_EveryScript())
+
+
+class _EveryScript:
+    """The tokenizer of ``rouge-score`` for Latin words, and :func:`kvw.folding.words` for the rest."""
+
+    def __init__(self) -> None:
+        self._ascii = DefaultTokenizer(use_stemmer=True)
+
+    def tokenize(self, text: str) -> list[str]:
+        if text.isascii():
+            return list(self._ascii.tokenize(text))
+        found: list[str] = []
+        for word in words(text):
+            found += (self._ascii.tokenize(word) if latin(word) else []) or [word]
+        return found
 
 
 def _plain(text: str) -> str:
-    collapsed = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    whole = collapsed(text)
     # A text that is nothing but a full stop stays one, so that it does not equal the empty text.
-    return collapsed.removesuffix(".").rstrip() or collapsed
+    return (whole[:-1] if whole.endswith(FULL_STOPS) else whole).rstrip() or whole
 
 
 def _letters_and_digits(text: str) -> str:
-    return "".join(character for character in unicodedata.normalize("NFKC", text).casefold() if character.isalnum())
+    return "".join(words(text))

@@ -1,0 +1,72 @@
+"""Texts compared however they are written, and the words of a text in every script."""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+
+_SPACELESS = {
+    *("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "BOPOMOFO"),
+    *("THAI", "LAO", "KHMER", "MYANMAR"),
+}
+"""First words of the Unicode names of characters whose scripts put no space between words."""
+_INVISIBLE = dict.fromkeys([0x200C, 0x200D, *range(0xFE00, 0xFE10)])
+"""Joiners and variation selectors: they change how a character looks, not which one it is."""
+
+
+def folded(text: str) -> str:
+    """The text after Unicode normalisation (NFKC) and case folding: two texts that differ in neither are one."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def collapsed(text: str) -> str:
+    """The folded text without white space around it, and with one space for any white space inside."""
+    return " ".join(folded(text).split())
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in order, folded.
+
+    A word is a run of letters, marks and numbers of any script. Where a script puts no space between words (Chinese,
+    Japanese, Thai, Lao, Khmer, Burmese), each character with its marks is a word.
+    """
+    # Before folding, which would make letters of a sign: "\N{TRADE MARK SIGN}" becomes "tm".
+    seen = "".join(one if unicodedata.category(one)[0] in "LNM" else " " for one in text.translate(_INVISIBLE))
+    found: list[str] = []
+    inside = False
+    for character in folded(seen):
+        if inside and unicodedata.category(character).startswith("M"):
+            found[-1] += character
+        elif not _starts(character):
+            inside = False
+        elif inside and not _stands_alone(character) and not _stands_alone(found[-1][0]):
+            found[-1] += character
+        else:
+            found.append(character)
+            inside = True
+    return found
+
+
+def latin(word: str) -> bool:
+    """Whether every letter and number of a word is ASCII or Latin."""
+    return all(one.isascii() or unicodedata.name(one, "").startswith("LATIN") for one in word if _starts(one))
+
+
+def spaced(text: str) -> str:
+    """The text with a space between characters that are words by themselves, so that ``split()`` finds them."""
+    pieces: list[str] = []
+    after = False
+    for character in text:
+        alone, mark = _stands_alone(character), unicodedata.category(character).startswith("M")
+        pieces.append(f" {character}" if alone or (after and not mark) else character)
+        after = alone or (after and mark)
+    return "".join(pieces)
+
+
+def _starts(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LN"
+
+
+@functools.lru_cache(maxsize=4096)
+def _stands_alone(character: str) -> bool:
+    return _starts(character) and unicodedata.name(character, "").partition(" ")[0] in _SPACELESS
