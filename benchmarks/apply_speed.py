@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.checkpoints import gate_edit, sharded
 
 from kvw.models.loading import Checkpoint
-from kvw.models.stored import weight_files
+from kvw.models.weight_files import weight_files
 from kvw.progress import SILENT
 from kvw.runs.apply import apply
 

@@ -15,7 +15,7 @@ from kvw.edits.low_rank import Directions
 from kvw.models.finding import find_value_matrices
 from kvw.models.headers import read_header
 from kvw.models.loading import Checkpoint, find_checkpoint, skeleton
-from kvw.models.stored import INDEX
+from kvw.models.weight_files import INDEX
 
 PIECE = 4 * 2**20
 

@@ -13,7 +13,7 @@ from kvw.errors import UserError
 from kvw.models.headers import read_header
 from kvw.models.loading import Checkpoint, find_checkpoint
 from kvw.models.reload_check import check_reload
-from kvw.models.stored import INDEX
+from kvw.models.weight_files import INDEX
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from kvw.data.images import image_digest
 from kvw.errors import UserError
 from kvw.files import write_text
 from kvw.measuring.cache import cache_directory
-from kvw.models.stored import weight_files
+from kvw.models.weight_files import weight_files
 
 logger = logging.getLogger(__name__)
 

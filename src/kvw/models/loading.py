@@ -35,9 +35,14 @@ from kvw.errors import UserError
 from kvw.models.detection import confirm_value_matrices
 from kvw.models.placement import device_map, execution_device
 from kvw.models.quantised import FULL_PRECISION, Quantise, plain_tensors, quantisation, stored_quantisation
+from kvw.models.weight_files import find_weights
 
 NOT_NEEDED = ["*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "original/*"]
 """Hub files that duplicate the safetensors weights; pickled weights are never read."""
+
+NO_ADAPTER = ".no-adapter"
+"""A folder that no checkpoint has. Transformers puts an adapter that lies beside the weights on the model if peft is
+installed; it finds none where it looks for it here, so what is loaded does not depend on that."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,7 @@ def load_model(
             package that quantised weights need is not installed.
     """
     config = load_config(checkpoint)
+    find_weights(checkpoint.folder)  # refuses names that transformers would follow to a pickle or out of the folder
     factory: Any = AutoModelForCausalLM if is_text_model(config) else AutoModelForImageTextToText
     options = {"quantization_config": _quantiser(checkpoint, config, quantise)} if quantise else {}
     try:
@@ -150,6 +156,7 @@ def load_model(
             trust_remote_code=False,
             device_map=device_map(device),
             output_loading_info=True,
+            adapter_kwargs={"subfolder": NO_ADAPTER},
             **options,
         )
     except ImportError as error:

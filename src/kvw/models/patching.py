@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,19 +22,18 @@ from transformers.modeling_utils import str_to_torch_dtype
 
 from kvw.errors import UserError
 from kvw.files import FULL_DISK_ERRORS, existing_parent
+from kvw.models.companions import copy_companions, damaged
 from kvw.models.comparing import Range, file_digest, fill, first_difference, pieces
 from kvw.models.headers import StoredTensor, read_header
-from kvw.models.stored import StoredMatrix, weight_files
+from kvw.models.stored import StoredMatrix
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
+from kvw.models.weight_files import weight_files
 from kvw.partial import PartialDirectory
 from kvw.progress import Progress
 
 Untouched = Literal["copy", "hardlink", "reflink"]
 Change = Callable[[ValueMatrix, Tensor], Tensor]
 
-COPIED = ("*.json", "*.jinja", "*/*.jinja", "*.txt", "*.model", "*.py", "*.md", "LICENSE*", "NOTICE*", "USE_POLICY*")
-"""What is copied beside the weights: configuration, tokenizer, processor, cards and licences. An allow-list, because
-the same weights in other formats (GGUF, ONNX, pickles) would carry the unedited knowledge along."""
 WRITTEN_AT_A_TIME = 32 * 2**20
 """Bytes; operating systems take a few large pieces several times faster than many small ones."""
 FICLONE = 0x40049409
@@ -89,7 +87,7 @@ def save_checkpoint(
             quantised or becomes infinite or NaN, or a file cannot be linked.
         OSError: The disk is full or the folder cannot be written.
     """
-    _copy_others(source, folder)
+    copy_companions(source, folder)
     notes = partial.finished() if partial else {}
     written = {name: WrittenFile.model_validate_json(note) for name, note in notes.items()}
     files = weight_files(source)
@@ -137,17 +135,6 @@ def shared_files(
         if path.stat().st_dev != device:
             raise _not_linked(path, folder, untouched, "another file system")
     return [path.name for path in files]
-
-
-def _copy_others(source: Path, folder: Path) -> None:
-    for pattern in COPIED:
-        for path in source.glob(pattern):
-            copy = folder / path.relative_to(source)
-            if path.is_file() and not path.name.endswith(".bin.index.json"):
-                copy.parent.mkdir(exist_ok=True)
-                shutil.copyfile(path, copy)
-                if file_digest(path) != file_digest(copy):
-                    raise _damaged(copy, "another SHA-256")
 
 
 @dataclass(frozen=True)
@@ -275,7 +262,7 @@ def _read_back(copied: _Copied, source_digest: str | Future[str]) -> WrittenFile
     if _state(path) != copied.state:
         raise UserError(f"{path.name} was changed while it was copied.", do="run again when it is at rest")
     if wrong is not None:
-        raise _damaged(copied.target, f"other bytes between {wrong[0]} and {wrong[1]}")
+        raise damaged(copied.target, f"other bytes between {wrong[0]} and {wrong[1]}")
     return WrittenFile(
         name=path.name,
         size=copied.state[1],
@@ -305,7 +292,7 @@ def _share(path: Path, target: Path, untouched: Untouched, known: Mapping[str, s
             raise
         raise _not_linked(path, target, untouched, error.strerror or str(error)) from error
     if target.stat().st_size != real.stat().st_size:
-        raise _damaged(target, "another size")
+        raise damaged(target, "another size")
     source_digest = "" if known is None else known.get(path.name) or file_digest(real)
     return WrittenFile(
         name=path.name,
@@ -328,11 +315,3 @@ def _not_linked(path: Path, target: Path, untouched: Untouched, found: str) -> U
         "reflink": "reflinks need one btrfs, XFS or bcachefs file system for both; use --untouched copy or hardlink",
     }
     return UserError(f"{path.name} could not be linked into {target}.", found=found, do=advice[untouched])
-
-
-def _damaged(path: Path, found: str) -> UserError:
-    return UserError(
-        f"{path.name} does not read back as it was written.",
-        found=found,
-        do="nothing was left; check the disk and the memory of this machine before you try again",
-    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from kvw.errors import UserError
 from kvw.models.headers import read_header
 from kvw.models.loading import Checkpoint, skeleton
-from kvw.models.stored import INDEX, weight_files
+from kvw.models.weight_files import INDEX, weight_files
 
 
 def check_reload(source: Checkpoint, folder: Path) -> None:

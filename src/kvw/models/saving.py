@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 from kvw.errors import UserError
 from kvw.files import existing_parent
 from kvw.models.quantised import plain_tensors
-from kvw.models.stored import StoredMatrix, weight_files
+from kvw.models.stored import StoredMatrix
 from kvw.models.value_matrix import MatrixKey
+from kvw.models.weight_files import weight_files
 
 SUMMATION = 2.0**-14
 """What the order of a sum of ten thousand float32 products may change, relative to the largest, generously."""

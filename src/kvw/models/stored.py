@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,8 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, dot
 
 from kvw.errors import UserError
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
+from kvw.models.weight_files import weight_files
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 KNOWN_CONVERSIONS = {"Transpose", "MergeModulelist", "ErnieFuseAndSplitTextVisionExperts"}
 """What may happen to a value matrix between file and memory. (Ernie's files list its text experts first.)"""
 
@@ -52,25 +50,6 @@ class StoredMatrix:
         with safe_open(folder / self.file, "pt") as file:
             stored: Tensor = file.get_tensor(self.name) if self.slice is None else file.get_slice(self.name)[self.slice]
         return stored.T if self.transposed else stored
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that transformers loads from a checkpoint folder.
-
-    Raises:
-        UserError: There are none, or the index names one that is not there.
-    """
-    names = [SINGLE]
-    if (folder / INDEX).is_file():
-        names = sorted(set(json.loads((folder / INDEX).read_text("utf-8"))["weight_map"].values()))
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise UserError(
-            f"{folder.name} lacks weight files.",
-            found=f"no {', '.join(missing)}",
-            do="kvw reads checkpoints whose weights are in safetensors files",
-        )
-    return [folder / name for name in names]
 
 
 def locate(model: PreTrainedModel, matrices: Sequence[ValueMatrix], folder: Path) -> dict[MatrixKey, StoredMatrix]:

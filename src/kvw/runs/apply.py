@@ -22,8 +22,9 @@ from kvw.models.patching import Untouched, WrittenFile, save_checkpoint, shared_
 from kvw.models.quantised import refuse_stored_quantised
 from kvw.models.reload_check import check_reload
 from kvw.models.saving import check_disk_space
-from kvw.models.stored import StoredMatrix, locate, weight_files
+from kvw.models.stored import StoredMatrix, locate
 from kvw.models.value_matrix import MatrixKey
+from kvw.models.weight_files import weight_files
 from kvw.partial import PartialDirectory, finished_before, resumable_directory
 from kvw.progress import Reporter
 from kvw.report.card import model_card

@@ -1,0 +1,116 @@
+"""The files that belong to a checkpoint beside its weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from kvw.errors import UserError
+from kvw.models.comparing import file_digest
+from kvw.models.weight_files import find_weights
+
+TOKENIZER = (
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "tekken.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    # Vocabularies, as the tokenizers of transformers name them.
+    "*.model",
+    "*.spm",
+    "*.tiktoken",
+    "*vocab.json",
+    "bpe.codes",
+    "byte_maps.json",
+    "dict.txt",
+    "emoji.json",
+    "merges.txt",
+    "normalizer.json",
+    "prophetnet.tokenizer",
+    "vocab-*.json",
+    "vocab.txt",
+    "word_*.json",
+)
+BELONGING = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "chat_template.json",
+    "*.jinja",
+    "additional_chat_templates/*.jinja",
+    *TOKENIZER,
+    *(f"*_tokenizer/{name}" for name in TOKENIZER),
+    "*.py",
+    "README.md",
+    "LICENSE*",
+    "NOTICE*",
+    "USE_POLICY*",
+)
+"""What a written model consists of beside its weights: configuration, processor, code, card and licences. A list,
+because other files may undo an edit or tell what it hides: the same weights in other formats, adapters that would be
+put on when the model is loaded, the state of a training, data."""
+
+
+def companions(folder: Path) -> list[Path]:
+    """The files of a checkpoint folder that belong to the model beside its weights.
+
+    A link is followed within the folder and into the hub's cache, whose snapshots are folders of links.
+
+    Raises:
+        UserError: A link leads elsewhere: what lies there would become part of the written model.
+    """
+    found = {path for pattern in BELONGING for path in folder.glob(pattern) if path.is_file()}
+    for path in sorted(found):
+        target = path.resolve()
+        if not target.is_relative_to(folder.resolve()) and not _in_hub_cache(target):
+            raise UserError(
+                f"{path.relative_to(folder)} in {folder.name} is a link out of the folder.",
+                found=f"it leads to {target}",
+                do="replace the link by the file, if it belongs to the model, or remove it",
+            )
+    return sorted(found)
+
+
+def copy_companions(source: Path, folder: Path) -> None:
+    """Copy what belongs to a checkpoint beside its weights, and write an index that is right.
+
+    The index is the source's, byte for byte, unless that names what no file holds or lacks what one does.
+
+    Args:
+        source: Folder of the checkpoint.
+        folder: Existing directory to write into.
+
+    Raises:
+        UserError: See :func:`companions`; or a copy does not read back as it was written.
+    """
+    paths = companions(source)
+    weights = find_weights(source)
+    if weights.index is not None:
+        content = weights.right_index()
+        if content["weight_map"] == weights.named():
+            paths.append(weights.index)
+        else:
+            (folder / weights.index.name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    for path in paths:
+        copy = folder / path.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)
+        if file_digest(path) != file_digest(copy):
+            raise damaged(copy, "another SHA-256")
+
+
+def damaged(path: Path, found: str) -> UserError:
+    """The error for a written file that does not read back as it should."""
+    return UserError(
+        f"{path.name} does not read back as it was written.",
+        found=found,
+        do="nothing was left; check the disk and the memory of this machine before you try again",
+    )
+
+
+def _in_hub_cache(target: Path) -> bool:
+    """Whether a file is one of the contents that snapshots of the hub's cache link to."""
+    return target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
