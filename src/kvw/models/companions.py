@@ -63,9 +63,10 @@ def companions(folder: Path) -> list[Path]:
         UserError: A link leads elsewhere: what lies there would become part of the written model.
     """
     found = {path for pattern in BELONGING for path in folder.glob(pattern) if path.is_file()}
+    real = folder.resolve()
     for path in sorted(found):
         target = path.resolve()
-        if not target.is_relative_to(folder.resolve()) and not _in_hub_cache(target):
+        if not target.is_relative_to(real) and not _in_hub_cache(target, real):
             raise UserError(
                 f"{path.relative_to(folder)} in {folder.name} is a link out of the folder.",
                 found=f"it leads to {target}",
@@ -111,6 +112,8 @@ def damaged(path: Path, found: str) -> UserError:
     )
 
 
-def _in_hub_cache(target: Path) -> bool:
+def _in_hub_cache(target: Path, folder: Path) -> bool:
     """Whether a file is one of the contents that snapshots of the hub's cache link to."""
+    if folder.parent.name == "snapshots" and target.parent == folder.parent.parent / "blobs":
+        return True
     return target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
