@@ -173,7 +173,6 @@ def test_only_plain_safetensors_names_are_followed(saved, tmp_path, no_pickle, n
         b"null",
         b"{}",
         b'{"metadata": {}}',
-        b'{"weight_map": {"a": "model.safetensors"}}',
         b'{"metadata": [], "weight_map": {"a": "model.safetensors"}}',
         b'{"metadata": {}, "weight_map": ["model.safetensors"]}',
         b'{"metadata": {}, "weight_map": "model.safetensors"}',
@@ -225,6 +224,19 @@ def test_the_right_index_names_what_the_files_hold(tmp_path):
     content = {"metadata": {"total_size": 1, "kept": "x"}, "weight_map": wrong}
     (tmp_path / INDEX).write_text(json.dumps(content))
     weights = find_weights(tmp_path)
-    assert weights.named() == wrong
-    assert weights.held() == {"a": SHARDS[0], "b": SHARDS[0], "c": SHARDS[1]}
-    assert weights.right_index() == {"metadata": {"total_size": 36, "kept": "x"}, "weight_map": weights.held()}
+    held = {"a": SHARDS[0], "b": SHARDS[0], "c": SHARDS[1]}
+    assert weights.held() == held
+    assert weights.corrected_index() == {"metadata": {"total_size": 36, "kept": "x"}, "weight_map": held}
+    (tmp_path / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": held}))
+    assert weights.corrected_index() is None
+
+
+def test_an_index_without_metadata_is_not_loaded_and_is_corrected(saved, tmp_path):
+    folder = copied(saved, tmp_path)
+    weights = load_file(folder / SINGLE)
+    (folder / SINGLE).rename(folder / SHARDS[0])
+    (folder / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(weights, SHARDS[0])}))
+    with pytest.raises(UserError, match="is no index of weights"):
+        load_model(find_checkpoint(str(folder)))
+    corrected = find_weights(folder).corrected_index()
+    assert corrected == {"metadata": {}, "weight_map": dict.fromkeys(weights, SHARDS[0])}

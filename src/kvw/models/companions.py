@@ -89,12 +89,11 @@ def copy_companions(source: Path, folder: Path) -> None:
     """
     paths = companions(source)
     weights = find_weights(source)
-    if weights.index is not None:
-        content = weights.right_index()
-        if content["weight_map"] == weights.named():
-            paths.append(weights.index)
-        else:
-            (folder / weights.index.name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    corrected = weights.corrected_index()
+    if weights.index is not None and corrected is None:
+        paths.append(weights.index)
+    elif weights.index is not None:
+        (folder / weights.index.name).write_text(json.dumps(corrected, indent=2) + "\n", "utf-8")
     for path in paths:
         copy = folder / path.relative_to(source)
         copy.parent.mkdir(exist_ok=True)

@@ -145,7 +145,8 @@ def load_model(
             package that quantised weights need is not installed.
     """
     config = load_config(checkpoint)
-    find_weights(checkpoint.folder)  # refuses names that transformers would follow to a pickle or out of the folder
+    # Refuses names that transformers would follow to a pickle or out of the folder.
+    find_weights(checkpoint.folder).check_loadable()
     factory: Any = AutoModelForCausalLM if is_text_model(config) else AutoModelForImageTextToText
     options = {"quantization_config": _quantiser(checkpoint, config, quantise)} if quantise else {}
     try:

@@ -35,9 +35,14 @@ class Weights:
     files: tuple[Path, ...]
     index: Path | None = None
 
-    def named(self) -> dict[str, str]:
-        """Where the index places each tensor; empty for a single file."""
-        return {} if self.index is None else dict(read_object(self.index)["weight_map"])
+    def check_loadable(self) -> None:
+        """Refuse an index that transformers stumbles over.
+
+        Raises:
+            UserError: It has no metadata.
+        """
+        if self.index is not None and "metadata" not in read_object(self.index):
+            raise _no_index(self.index, "no object metadata, without which transformers does not load it")
 
     def held(self) -> dict[str, str]:
         """Which file holds each tensor; of several the last, which is what transformers takes.
@@ -47,14 +52,25 @@ class Weights:
         """
         return {name: path.name for path in self.files for name in read_header(path)}
 
-    def right_index(self) -> dict[str, Any]:
-        """The index as it should be: it names each tensor of the files, in the file that holds it, and nothing else."""
-        content: dict[str, Any] = {} if self.index is None else read_object(self.index)
-        content["weight_map"] = dict(sorted(self.held().items()))
-        if "total_size" in content.get("metadata", {}):
+    def corrected_index(self) -> dict[str, Any] | None:
+        """The index as it should be: it names each tensor of the files, in the file that holds it, and nothing else.
+
+        Returns:
+            Its content; None if it is right, or if there is none.
+
+        Raises:
+            UserError: A file is damaged.
+        """
+        if self.index is None:
+            return None
+        content, held = read_object(self.index), self.held()
+        if content["weight_map"] == held and "metadata" in content:
+            return None
+        metadata = content.get("metadata", {})
+        if "total_size" in metadata:
             tensors = [tensor for path in self.files for tensor in read_header(path).values()]
-            content["metadata"]["total_size"] = sum(tensor.end - tensor.begin for tensor in tensors)
-        return content
+            metadata["total_size"] = sum(tensor.end - tensor.begin for tensor in tensors)
+        return {**content, "metadata": metadata, "weight_map": dict(sorted(held.items()))}
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -110,19 +126,15 @@ def _named_in_config(folder: Path) -> str | None:
 
 def _names_in_index(index: Path) -> list[str]:
     content = read_object(index)
-    for entry in ("metadata", "weight_map"):
-        if not isinstance(content.get(entry), dict):
-            raise UserError(
-                f"{index.name} in {index.parent.name} is no index of weights.",
-                found=f"no object {entry}",
-                do="get an intact copy of the checkpoint",
-            )
+    for entry in ("weight_map", "metadata"):
+        if not isinstance(content.get(entry, {}), dict) or "weight_map" not in content:
+            raise _no_index(index, f"no object {entry}")
     names = list(content["weight_map"].values())
     for name in names:
         if not _is_plain(name, (SUFFIX,)):
             raise _refused(f"{index.name} of {index.parent.name}", _shown(name))
     if not names:
-        raise UserError(f"{index.name} in {index.parent.name} names no weights.")
+        raise _no_index(index, "an empty weight_map")
     return sorted(set(names))
 
 
@@ -130,6 +142,14 @@ def _is_plain(name: object, suffixes: tuple[str, ...]) -> bool:
     if not isinstance(name, str) or not name.isprintable() or len(name.encode("utf-8")) > 255:
         return False
     return name.endswith(suffixes) and "/" not in name and "\\" not in name
+
+
+def _no_index(index: Path, found: str) -> UserError:
+    return UserError(
+        f"{index.name} in {index.parent.name} is no index of weights.",
+        found=found,
+        do="get an intact copy of the checkpoint",
+    )
 
 
 def _refused(where: str, found: str) -> UserError:
