@@ -11,7 +11,6 @@ from typing import Any
 
 import openai
 import torch
-import uvicorn
 
 from kvw.data import Example, prepare
 from kvw.edits import EditMetadata, GateEdit
@@ -22,7 +21,9 @@ from kvw.models.finding import find_value_matrices
 from kvw.models.loading import Checkpoint, load_model, load_processor
 from kvw.serving.app import build_app
 from kvw.serving.engine import Engine
+from kvw.serving.limits import DEFAULTS, Limits
 from kvw.serving.listening import address, listen
+from kvw.serving.listening import server as http_server
 from kvw.serving.names import Names
 from kvw.toy import World, checkpoint
 
@@ -105,13 +106,13 @@ class Running:
 
 
 @contextmanager
-def running(toy: Toy, *, longest_answer: int = 400, **options: Any) -> Iterator[Running]:
+def running(toy: Toy, *, longest_answer: int = 400, limits: Limits = DEFAULTS, **options: Any) -> Iterator[Running]:
     """A server in another thread; ``options`` are those of :class:`Names`."""
     model = load_model(TOY, "cpu")
-    engine = Engine(model, toy.processor, toy.edits, longest_answer=longest_answer)
+    engine = Engine(model, toy.processor, toy.edits, longest_answer=longest_answer, longest_prompt=limits.prompt_tokens)
     names = Names("toy:vanilla", list(toy.edits), **options)
     with listen("127.0.0.1", 0) as listening:
-        server = uvicorn.Server(uvicorn.Config(build_app(engine, names), log_config=None))
+        server = http_server(build_app(engine, names, limits))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         url = address(listening)
         thread.start()

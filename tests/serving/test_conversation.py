@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from tests import tiny_models
 from tests.conftest import built
 from tests.text_models import build as build_text
@@ -128,11 +130,66 @@ def test_a_template_that_shows_no_images(llava_processor, monkeypatch):
         ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": url(A)[:-3]}}]}, "not base64"),
         ({"role": "user", "content": [shown(b"no image")]}, "an image cannot be read"),
         ({"role": "user", "content": [shown(A[: len(A) // 2])]}, "an image cannot be read"),
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": "data:image/png;base64,\u00e9"}]},
+            "not base64",
+        ),
         ({"role": "user", "content": "\ud83d"}, "half of a surrogate pair"),
     ],
 )
 def test_messages_that_cannot_be_read(llava_processor, message, words):
     assert words in refused(message, processor=llava_processor)
+
+
+def white(width, height):
+    file = io.BytesIO()
+    Image.new("1", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+def refused_before_decoding(monkeypatch, *messages, **options):
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("decoded"))
+    with pytest.raises(Refusal) as found:
+        conversation(read_request(bytes_of(list(messages))).messages, **options)
+    assert found.value.status == 400
+    return found.value
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "place", "words"),
+    [
+        ((1, 65_500), 1, 0, "too long and narrow"),
+        ((13_000, 13_000), 6, 0, "too many pixels"),
+        ((7_000, 7_000), 2, 1, "more than 64 million pixels together"),
+        ((4, 4), 4, 3, "more than 3 images"),
+    ],
+)
+def test_images_are_bounded_before_they_are_decoded(monkeypatch, size, count, place, words):
+    content = [*[shown(white(*size))] * count, said("Q")]
+    refusal = refused_before_decoding(monkeypatch, {"role": "user", "content": content}, most_images=3)
+    assert refusal.parameter == f"messages.0.content.{place}"
+    assert words in refusal.message
+
+
+def test_all_parts_together_are_bounded():
+    message = {"role": "user", "content": [said("Q")] * 2}
+    assert len(read(*[message] * 1024).messages) == 1024
+    with pytest.raises(Refusal, match="2050 parts"):
+        read(*[message] * 1025)
+
+
+def test_refusals_are_the_assistants(processor):
+    refusal = {"role": "assistant", "content": [{"type": "refusal", "refusal": "I may not say."}]}
+    question = {"role": "user", "content": "Why?"}
+    asked = read(question, refusal, question)
+    assert asked.messages[1]["content"] == [{"type": "text", "text": "I may not say."}]
+    assert "Only messages of the assistant" in refused({**refusal, "role": "user"})
+
+
+def test_a_null_text_says_nothing(processor):
+    nothing = {"type": "text", "text": None}
+    asked = prompt_inputs(read({"role": "user", "content": [nothing]}), processor)
+    assert_same(asked, prompt_inputs(read({"role": "user", "content": ""}), processor))
 
 
 def test_images_belong_to_the_user(llava_processor):

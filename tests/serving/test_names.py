@@ -70,6 +70,16 @@ def test_unknown_names_get_the_nearest():
         assert refused(names, model).status == 404
 
 
+def test_names_of_any_length_are_answered_without_a_search(monkeypatch):
+    names = Names("base", ["people"])
+    assert refused(names, "x" * 4096).message.startswith(f"The model '{'x' * 100}...' does not exist.")
+    monkeypatch.setattr("difflib.get_close_matches", lambda *more: pytest.fail("searched"))
+    for model, headers in (("x" * 4097, ()), ("base", ["x" * 4097]), ("people+" * 1000, ())):
+        refusal = refused(names, model, *headers)
+        assert (refusal.status, refusal.code) == (404, "model_not_found")
+        assert "at most 4096 characters" in refusal.message
+
+
 @pytest.mark.parametrize("name", ["", "none", "base", "a+b", "a b", "a/b", "-a", "ä", "a\n"])
 def test_names_that_cannot_be_used(name):
     with pytest.raises(UserError, match="cannot be the name of an edit"):

@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from kvw.cli.options import LoadOptions, Model, ValueMatrices, find_model, parse_named_files
+from kvw.serving.limits import DEFAULTS, MIB, Limits
 from kvw.serving.names import check_something_served
 
 LOAD_DEFAULTS = LoadOptions()
@@ -37,6 +38,14 @@ def serve(
     ),
     port: Annotated[int, Parameter(help="Port to listen at; 0 takes a free one.")] = 8000,
     max_new_tokens: Annotated[int, Parameter(help="Longest answer in tokens that a client may ask for.")] = 1024,
+    max_prompt_tokens: Annotated[
+        int | None, Parameter(help="Longest prompt in tokens. Default: what the model reads.")
+    ] = None,
+    max_images: Annotated[int, Parameter(help="Most images of a request.")] = DEFAULTS.images,
+    max_body: Annotated[int, Parameter(help="Largest request in MiB, its images included.")] = DEFAULTS.body // MIB,
+    timeout: Annotated[
+        float, Parameter(help="Seconds from the beginning of a request to the end of its answer.")
+    ] = DEFAULTS.seconds,
     value_matrices: ValueMatrices = "",
     load: LoadOptions = LOAD_DEFAULTS,
 ) -> None:
@@ -48,6 +57,7 @@ def serve(
     """
     files = parse_named_files(edit or [], "--edit", "edits")
     check_something_served(files, allow_plain)
+    limits = Limits(max_body * MIB, max_images, max_prompt_tokens, timeout)
     checkpoint = find_model(model, value_matrices)
 
     from kvw.cli.console import ConsoleReporter
@@ -63,6 +73,7 @@ def serve(
         default=default,
         allow_plain=allow_plain,
         longest_answer=max_new_tokens,
+        limits=limits,
         device=load.device,
         quantise=load.quantise,
     )

@@ -14,6 +14,7 @@ from kvw.models.quantised import Quantise
 from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
 from kvw.runs.loaded import Loaded
+from kvw.serving.limits import DEFAULTS, Limits
 from kvw.serving.names import Names
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def serve(
     default: str | None = None,
     allow_plain: bool = False,
     longest_answer: int = 1024,
+    limits: Limits = DEFAULTS,
     device: str | None = None,
     quantise: Quantise | None = None,
 ) -> None:
@@ -48,6 +50,7 @@ def serve(
         default: What the model's own name stands for, see :class:`kvw.serving.names.Names`.
         allow_plain: Whether the model without any edit may be asked.
         longest_answer: The largest number of new tokens of an answer.
+        limits: How much a request may ask for otherwise.
         device, quantise: See :func:`kvw.models.loading.load_model`.
 
     Raises:
@@ -64,12 +67,18 @@ def serve(
     names = Names(checkpoint.name, list(edits), default, allow_plain)
     with listen(host, port) as listening:
         engine = load_engine(
-            checkpoint, edits, reporter, longest_answer=longest_answer, device=device, quantise=quantise
+            checkpoint,
+            edits,
+            reporter,
+            longest_answer=longest_answer,
+            longest_prompt=limits.prompt_tokens,
+            device=device,
+            quantise=quantise,
         )
         _tell(names, reachable_from_outside(listening), reporter)
         announce(address(listening))
         try:
-            run(build_app(engine, names), listening)
+            run(build_app(engine, names, limits), listening)
         finally:
             engine.close()
 
@@ -80,6 +89,7 @@ def load_engine(
     reporter: Reporter,
     *,
     longest_answer: int,
+    longest_prompt: int | None = None,
     device: str | None = None,
     quantise: Quantise | None = None,
 ) -> Engine:
@@ -95,7 +105,9 @@ def load_engine(
         loaded = Loaded.load(checkpoint, device, quantise=quantise)
     for name, edit in loaded_edits.items():
         _check_edit(name, edit, loaded, reporter)
-    return Engine(loaded.model, loaded.processor, loaded_edits, longest_answer=longest_answer)
+    return Engine(
+        loaded.model, loaded.processor, loaded_edits, longest_answer=longest_answer, longest_prompt=longest_prompt
+    )
 
 
 def _check_edit(name: str, edit: Edit, loaded: Loaded, reporter: Reporter) -> None:

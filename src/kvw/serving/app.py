@@ -6,11 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -18,55 +20,65 @@ from starlette.types import Receive, Scope, Send
 
 from kvw.serving.answer import Answer
 from kvw.serving.chat_request import ChatRequest, read_request
-from kvw.serving.conversation import conversation
+from kvw.serving.conversation import Conversation, conversation
 from kvw.serving.engine import Decoding, Engine
+from kvw.serving.limits import DEFAULTS, Limits
 from kvw.serving.names import HEADER, Names, written
-from kvw.serving.refusals import Refusal
+from kvw.serving.reception import Reception, body, gone
+from kvw.serving.refusals import Refusal, shortened
 from kvw.serving.replies import chunks, completion, failure_event, model_entry, model_list
 
-LARGEST_BODY = 64 * 2**20
-"""Bytes of a request: several photographs as base64."""
 CLIENT_CLOSED_REQUEST = 499
 """nginx's; it is not sent to anybody."""
 FAILURE = "The server failed; its log says why."
 
+Result = TypeVar("Result")
+
 logger = logging.getLogger(__name__)
 
 
-def build_app(engine: Engine, names: Names) -> Starlette:
+def build_app(engine: Engine, names: Names, limits: Limits = DEFAULTS) -> Starlette:
     """The application that answers OpenAI's protocol.
 
     Args:
         engine: Answers; closed when the application ends.
         names: What clients may ask for.
+        limits: How much they may ask for.
     """
-    served = _Served(engine, names)
-    return Starlette(
+    served = _Served(engine, names, limits)
+    reception = Middleware(Reception, seconds=limits.seconds)
+    app = Starlette(
         routes=[
             Route("/v1/models", served.models),
             Route("/v1/models/{name:path}", served.model),
-            Route("/v1/chat/completions", served.chat, methods=["POST"]),
+            Route("/v1/chat/completions", served.chat, methods=["POST"], middleware=[reception]),
             Route("/health", served.health),
         ],
         exception_handlers={
             Refusal: _refused,
             HTTPException: _no_such_route,
             ClientDisconnect: _nobody_there,
+            Exception: _refused,
         },
         lifespan=served.lifespan,
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Served:
-    def __init__(self, engine: Engine, names: Names) -> None:
+    def __init__(self, engine: Engine, names: Names, limits: Limits) -> None:
         self._engine = engine
         self._names = names
+        self._limits = limits
         self._started = int(time.time())
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="kvw-requests")
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         yield
         self._engine.close()
+        self._reader.shutdown(cancel_futures=True)
 
     async def health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -80,9 +92,8 @@ class _Served:
         return JSONResponse(model_entry(name, self._started))
 
     async def chat(self, request: Request) -> Response:
-        asked = read_request(await _body(request))
-        chosen = self._names.chosen(asked.model, request.headers.getlist(HEADER))
-        answer = self._engine.ask(chosen, conversation(asked.messages), _decoding(asked))
+        asked, chosen, said = await self._read(request)
+        answer = self._engine.ask(chosen, said, _decoding(asked))
         model = written(chosen)
         headers = {HEADER: model}
         try:
@@ -99,6 +110,18 @@ class _Served:
             raise Refusal(500, FAILURE) from error
         events = chunks(model, answer, include_usage=asked.stream_options.include_usage)
         return _Stream(answer, events, headers=headers)
+
+    async def _read(self, request: Request) -> tuple[ChatRequest, tuple[str, ...], Conversation]:
+        """What is asked for, looked at in a thread of its own: the event loop has others to serve meanwhile."""
+        content = await body(request, self._limits.body)
+        headers = request.headers.getlist(HEADER)
+
+        def read() -> tuple[ChatRequest, tuple[str, ...], Conversation]:
+            asked = read_request(content)
+            content.clear()  # several photographs; what is asked has its own copy
+            return asked, self._names.chosen(asked.model, headers), conversation(asked.messages, self._limits.images)
+
+        return await _unless_gone(request, asyncio.get_running_loop().run_in_executor(self._reader, read))
 
 
 class _Stream(StreamingResponse):
@@ -127,13 +150,13 @@ async def _to_the_end(events: AsyncIterator[str]) -> AsyncIterator[str]:
         yield failure_event(Refusal(500, FAILURE).body())
 
 
-async def _unless_gone(request: Request, work: Awaitable[Any]) -> Any:
+async def _unless_gone(request: Request, work: Awaitable[Result]) -> Result:
     """Wait for something, but not longer than the client does.
 
     Raises:
         ClientDisconnect: The client has closed the connection.
     """
-    working, going = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
+    working, going = asyncio.ensure_future(work), asyncio.ensure_future(gone(request))
     try:
         await asyncio.wait((working, going), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -144,32 +167,20 @@ async def _unless_gone(request: Request, work: Awaitable[Any]) -> Any:
         going.cancel()
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _body(request: Request) -> bytes:
-    content = bytearray()
-    async for piece in request.stream():
-        content += piece
-        if len(content) > LARGEST_BODY:
-            raise Refusal(413, f"The request is larger than {LARGEST_BODY // 2**20} MiB.")
-    return bytes(content)
-
-
 def _decoding(asked: ChatRequest) -> Decoding:
     return Decoding(asked.max_new_tokens, asked.temperature, asked.top_p, asked.seed, asked.stops)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     refusal = error if isinstance(error, Refusal) else Refusal(500, FAILURE)
-    return JSONResponse(refusal.body(), refusal.status)
+    headers = {"Retry-After": "1"} if refusal.status == 503 else None
+    return JSONResponse(refusal.body(), refusal.status, headers)
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    found = Refusal(status, f"There is nothing at {request.method} {request.url.path}.")
+    # Not request.url, which takes the client's word for its host and fails if that is none.
+    found = Refusal(status, f"There is nothing at {request.method} {shortened(request.scope['path'])}.")
     return JSONResponse(found.body(), status)
 
 

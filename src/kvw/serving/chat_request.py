@@ -3,54 +3,80 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
-from kvw.serving.conversation import Message
-from kvw.serving.refusals import Refusal
+from kvw.serving import limits
+from kvw.serving.messages import Message, Stated
+from kvw.serving.refusals import Refusal, shortened
 
 WITHOUT_EFFECT: Mapping[str, Any] = {
     "n": 1,
     "frequency_penalty": 0,
     "presence_penalty": 0,
     "logprobs": False,
+    "top_logprobs": 0,
     "logit_bias": {},
     "response_format": {"type": "text"},
     "modalities": ["text"],
     "tools": [],
+    "tool_choice": "none",
+    "functions": [],
+    "function_call": "none",
+    "reasoning_effort": "none",
+    "store": False,
 }
 """Parameters that are not supported, and the value of each that asks for nothing."""
-Stop = Annotated[str, Field(min_length=1)]
+HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
-class StreamOptions(BaseModel):
+def _as_list(given: object) -> object:
+    if isinstance(given, str):
+        return [given]
+    if not isinstance(given, list):
+        raise PydanticCustomError("stop", "Input should be a string or a list of strings")
+    return given
+
+
+class StreamOptions(Stated):
     """What a stream has beside the answer."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    without_effect: ClassVar[Mapping[str, Any]] = {"include_obfuscation": False}
 
     include_usage: bool = False
 
 
-class ChatRequest(BaseModel):
+class ChatRequest(Stated):
     """A request for an answer; whatever is not here is not supported and refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    without_effect: ClassVar[Mapping[str, Any]] = WITHOUT_EFFECT
 
     model: str
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=limits.MESSAGES)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float = Field(0.0, ge=0, le=2)
     """0, which is greedy, also if the request has none."""
     top_p: float = Field(1.0, gt=0, le=1)
     seed: int | None = Field(None, ge=0, lt=2**63)
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] = Field(default_factory=list)
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=limits.STOP)]],
+        Field(max_length=4),
+        BeforeValidator(_as_list),
+    ] = Field(default_factory=list)
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
+    # For the client's own records, for what this server does not do, or for what it has but one of.
     user: str = ""
-    """For the client's own records."""
+    safety_identifier: str = ""
+    prompt_cache_key: str = ""
+    metadata: dict[str, str] = Field(default_factory=dict)
+    service_tier: Literal["auto", "default"] = "auto"
+    parallel_tool_calls: bool = True
 
     @property
     def max_new_tokens(self) -> int | None:
@@ -60,29 +86,24 @@ class ChatRequest(BaseModel):
     @property
     def stops(self) -> tuple[str, ...]:
         """Texts that end the answer."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        return tuple(self.stop)
 
 
-def read_request(content: bytes) -> ChatRequest:
+def read_request(content: bytes | bytearray) -> ChatRequest:
     """Read the body of a request.
 
     Parameters that are null, and those that are not supported but ask for nothing, are the same as absent ones.
 
     Raises:
-        Refusal: It is not JSON, lacks something, or asks for something that this server does not do.
+        Refusal: It is not JSON, holds more than any request needs, lacks something, or asks for something that this
+            server does not do.
     """
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise Refusal(400, f"The body of the request is not JSON: {error}") from error
+    body = _parsed(content)
     if not isinstance(body, dict):
         raise Refusal(400, "The body of the request is not a JSON object.")
-    stated = _without_nulls(body)
-    asked = {
-        name: value for name, value in stated.items() if not (name in WITHOUT_EFFECT and value == WITHOUT_EFFECT[name])
-    }
+    _check_values(body)
     try:
-        request = ChatRequest.model_validate(asked)
+        request = ChatRequest.model_validate(body)
     except ValidationError as error:
         raise _refusal(error) from error
     if request.max_tokens and request.max_completion_tokens:
@@ -92,22 +113,51 @@ def read_request(content: bytes) -> ChatRequest:
     return request
 
 
-def _without_nulls(body: dict[str, Any]) -> dict[str, Any]:
-    """The body and its messages without nulls, which clients send for what they leave open."""
-    stated = {name: value for name, value in body.items() if value is not None}
-    if isinstance(stated.get("messages"), list):
-        stated["messages"] = [
-            {name: value for name, value in message.items() if value is not None}
-            if isinstance(message, dict)
-            else message
-            for message in stated["messages"]
-        ]
-    return stated
+def _parsed(content: bytes | bytearray) -> Any:
+    if sum(content.count(mark) for mark in b",[{") > limits.MARKS:  # a list of ones takes many times its bytes
+        raise Refusal(400, f"The request holds more than {limits.MARKS} commas and brackets.")
+    try:
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise Refusal(400, f"The body of the request is not JSON: {error}") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        # Which one counts differs from program to program, and a gateway may have looked at the other.
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Refusal(400, f"The request has two fields '{shortened(twice)}' in one object.", parameter=twice)
+    return found
+
+
+def _check_values(body: Any) -> None:
+    """Refuse a body that is no conversation: the work that follows, errors included, grows with its values.
+
+    Raises:
+        Refusal: It has more than :data:`limits.VALUES`, or a text that is not valid Unicode.
+    """
+    waiting, count = [body], 0
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str) and HALF_A_PAIR.search(value):
+            raise Refusal(400, f"A text is not valid Unicode: half of a surrogate pair in '{shortened(value)}'.")
+        if isinstance(value, dict | list):
+            count += len(value)
+            if count > limits.VALUES:
+                raise Refusal(400, f"The request holds more than {limits.VALUES} values.")
+            waiting.extend(value)
+        if isinstance(value, dict):
+            waiting.extend(value.values())
 
 
 def _refusal(error: ValidationError) -> Refusal:
-    found = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part) for part in found["loc"])
+    found = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    location = list(found["loc"])
+    if location[0] == "messages" and len(location) > 4:
+        del location[4]  # pydantic's name for the kind of the part
+    place = ".".join(shortened(str(part)) for part in location)
     if found["type"] == "extra_forbidden":
         return Refusal(
             400, f"'{place}' is not supported by this server.", parameter=place, code="unsupported_parameter"

@@ -3,61 +3,24 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from kvw.data import Example
 from kvw.data.batches import Prepared, prompt_batch
+from kvw.data.images import image_size
 from kvw.data.rendering import IMAGE_PLACEHOLDERS, OTHER_PLACEHOLDERS, Processor, apply_template, placeholders_of
 from kvw.data.text import TextProcessor
 from kvw.errors import UserError
+from kvw.serving import limits
+from kvw.serving.messages import ImagePart, Message, RefusalPart
 from kvw.serving.refusals import Refusal
 
 DATA_URL = re.compile(r"data:image/[a-zA-Z0-9.+-]+;base64,(.*)", re.DOTALL)
 REQUEST = "request"
 """How messages name what came over the network."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class TextPart(_Strict):
-    """A piece of text in a message."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ImageAddress(_Strict):
-    """Where an image is."""
-
-    url: str
-    detail: Literal["auto"] = "auto"
-
-
-class ImagePart(_Strict):
-    """An image in a message."""
-
-    type: Literal["image_url"]
-    image_url: ImageAddress
-
-
-class Message(_Strict):
-    """One turn of a conversation."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
-
-    @property
-    def parts(self) -> list[TextPart | ImagePart]:
-        """The content as a list."""
-        return [TextPart(type="text", text=self.content)] if isinstance(self.content, str) else self.content
 
 
 @dataclass(frozen=True)
@@ -72,27 +35,52 @@ class Conversation:
     messages: list[dict[str, Any]]
     images: tuple[bytes, ...]
 
+    @property
+    def texts(self) -> list[str]:
+        """What was said, in its order, by whomever."""
+        return [part["text"] for message in self.messages for part in message["content"] if part["type"] == "text"]
 
-def conversation(messages: Sequence[Message]) -> Conversation:
+
+def conversation(messages: Sequence[Message], most_images: int = limits.DEFAULTS.images) -> Conversation:
     """Read the messages of a request.
+
+    Args:
+        messages: All of them.
+        most_images: Images that they may have together.
 
     Raises:
         Refusal: The last message is not the user's, an image is elsewhere than in the user's messages or is no data
-            URL, or a text is not valid Unicode.
+            URL, or there are too many parts, images or pixels.
     """
     if messages[-1].role != "user":
         raise Refusal(400, "The last message must be the user's.", parameter="messages")
-    rendered, images = [], []
-    for message in messages:
+    if (count := sum(len(message.content) for message in messages)) > limits.MESSAGES:
+        raise Refusal(400, f"The messages have {count} parts, more than {limits.MESSAGES}.", parameter="messages")
+    rendered: list[dict[str, Any]] = []
+    images: list[bytes] = []
+    pixels = 0
+    for number, message in enumerate(messages):
         parts: list[dict[str, str]] = []
-        for part in message.parts:
-            if isinstance(part, TextPart):
-                parts.append({"type": "text", "text": _checked_text(part.text)})
-            elif message.role != "user":
-                raise Refusal(400, "Only messages of the user can have images.", parameter="messages")
-            else:
+        for place, part in enumerate(message.content):
+            where = f"messages.{number}.content.{place}"
+            if isinstance(part, ImagePart):
+                if message.role != "user":
+                    raise Refusal(400, "Only messages of the user can have images.", parameter=where)
+                if len(images) == most_images:
+                    raise Refusal(400, f"The request has more than {most_images} images.", parameter=where)
+                image = _decoded(part.image_url.url, where)
+                pixels += _pixels(image, where)
+                if pixels > limits.PIXELS:
+                    what = f"The images have more than {limits.PIXELS // 10**6} million pixels together."
+                    raise Refusal(400, what, parameter=where)
                 parts.append({"type": "image"})
-                images.append(_decoded(part.image_url.url))
+                images.append(image)
+            elif isinstance(part, RefusalPart):
+                if message.role != "assistant":
+                    raise Refusal(400, "Only messages of the assistant can have refusals.", parameter=where)
+                parts.append({"type": "text", "text": part.refusal})
+            else:
+                parts.append({"type": "text", "text": part.text or ""})
         rendered.append({"role": "system" if message.role == "developer" else message.role, "content": parts})
     return Conversation(rendered, tuple(images))
 
@@ -145,24 +133,25 @@ def _rendered(conversation: Conversation, processor: Processor) -> str:
     return prompt
 
 
-def _checked_text(text: str) -> str:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise Refusal(400, "A text is not valid Unicode: half of a surrogate pair.", parameter="messages") from error
-    return text
-
-
-def _decoded(url: str) -> bytes:
+def _decoded(url: str, where: str) -> bytes:
     found = DATA_URL.fullmatch(url)
     if found is None:
         # Fetching what a client names would let it reach whatever this machine can reach.
         raise Refusal(
             400,
             f"An image must come inside the request, as data:image/png;base64,...; this one starts with {url[:30]!r}.",
-            parameter="messages",
+            parameter=where,
         )
     try:
         return base64.b64decode(found[1], validate=True)
-    except binascii.Error as error:
-        raise Refusal(400, f"The data of an image are not base64: {error}.", parameter="messages") from error
+    except ValueError as error:  # not base64, or not even ASCII
+        raise Refusal(400, f"The data of an image are not base64: {error}.", parameter=where) from error
+
+
+def _pixels(image: bytes, where: str) -> int:
+    """Width times height, as the header says: nothing is decoded before the bounds hold."""
+    try:
+        height, width = image_size(image, REQUEST)
+    except UserError as error:
+        raise Refusal(400, str(error), parameter=where) from error
+    return height * width

@@ -19,10 +19,18 @@ from kvw.data.rendering import Processor
 from kvw.edits.edit import Edit
 from kvw.evaluation.generation import decoding
 from kvw.measuring.engine import evaluating
+from kvw.serving import limits
 from kvw.serving.answer import Answer, Ending
 from kvw.serving.answer_text import AnswerText
 from kvw.serving.conversation import Conversation, prompt_inputs
 from kvw.serving.refusals import Refusal
+
+GREEDY_BELOW = 1e-5
+"""Temperatures below this one are 0: logits divided by a smaller one are infinite, and no answer could be drawn."""
+PIECE = 16_384
+"""Characters of a prompt that are tokenised at a time while it is found out whether it is too long."""
+CUT = 64
+"""Tokens of a piece that are not counted: a text that is cut has a few more than the whole one."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +64,23 @@ class Engine:
         processor: Its processor.
         edits: The edits by name; they must fit the model.
         longest_answer: The largest number of new tokens that a request may ask for, and what it gets if it does not.
+        longest_prompt: The largest number of tokens of a prompt; None for what the model reads, and where it does not
+            say that, :data:`kvw.serving.limits.PROMPT_TOKENS`.
     """
 
     def __init__(
-        self, model: PreTrainedModel, processor: Processor, edits: Mapping[str, Edit], *, longest_answer: int
+        self,
+        model: PreTrainedModel,
+        processor: Processor,
+        edits: Mapping[str, Edit],
+        *,
+        longest_answer: int,
+        longest_prompt: int | None = None,
     ) -> None:
         self.longest_answer = longest_answer
+        self._reads: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        bounds = [bound for bound in (longest_prompt, self._reads) if bound is not None]
+        self._longest_prompt = min(bounds, default=limits.PROMPT_TOKENS)
         self._model = model
         self._processor = processor
         self._edits = dict(edits)
@@ -96,7 +115,7 @@ class Engine:
         self._thread.shutdown(cancel_futures=True)
 
     def _answered(self, answer: Answer, names: Sequence[str], conversation: Conversation, how: Decoding) -> Ending:
-        inputs = prompt_inputs(conversation, self._processor)
+        inputs = self._inputs(answer, conversation)
         longest = self._longest(inputs["input_ids"].shape[1], how.max_new_tokens)
         answer.begin()
         try:
@@ -109,6 +128,34 @@ class Engine:
                 413, "The request does not fit into the memory of this server.", code="out_of_memory"
             ) from error
 
+    def _inputs(self, answer: Answer, conversation: Conversation) -> dict[str, Tensor]:
+        """The prompt, unless the client goes away while it is made.
+
+        Raises:
+            Refusal: It is too long, cannot be made, or is not wanted any more.
+        """
+        tokens = 0
+        for text in conversation.texts:
+            for begin in range(0, len(text), PIECE):
+                _check_wanted(answer)
+                piece = self._processor.tokenizer(text[begin : begin + PIECE], add_special_tokens=False, verbose=False)
+                tokens += max(0, len(piece["input_ids"]) - CUT)
+                self._check_prompt(tokens, "at least ")
+        _check_wanted(answer)
+        inputs = prompt_inputs(conversation, self._processor)
+        self._check_prompt(inputs["input_ids"].shape[1])
+        _check_wanted(answer)
+        return inputs
+
+    def _check_prompt(self, tokens: int, at_least: str = "") -> None:
+        if tokens > self._longest_prompt:
+            raise Refusal(
+                400,
+                f"This server reads at most {self._longest_prompt} tokens; the prompt has {at_least}{tokens}.",
+                parameter="messages",
+                code="context_length_exceeded",
+            )
+
     def _generated(self, answer: Answer, inputs: dict[str, Tensor], longest: int, how: Decoding) -> Ending:
         model, tokenizer, length = self._model, self._processor.tokenizer, inputs["input_ids"].shape[1]
         text = AnswerText(tokenizer, how.stops)
@@ -116,7 +163,8 @@ class Engine:
         if how.temperature > 0:
             # This thread alone draws, and it draws for one request at a time: the global generator is this request's.
             torch.manual_seed(secrets.randbits(63) if how.seed is None else how.seed)
-        with evaluating(model), decoding(model, tokenizer, longest, temperature=how.temperature, top_p=how.top_p):
+        temperature = how.temperature if how.temperature >= GREEDY_BELOW else 0.0
+        with evaluating(model), decoding(model, tokenizer, longest, temperature=temperature, top_p=how.top_p):
             settings: Any = model.generation_config
             produced = model.generate(  # type: ignore[operator]
                 **to_model(inputs, model), generation_config=settings, stopping_criteria=StoppingCriteriaList([watch])
@@ -133,7 +181,7 @@ class Engine:
         Raises:
             Refusal: Prompt and answer together are longer than that.
         """
-        limit = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        limit = self._reads
         room = self.longest_answer if limit is None else limit - prompt_tokens
         if room < (asked or 1):
             raise Refusal(
@@ -143,6 +191,16 @@ class Engine:
                 code="context_length_exceeded",
             )
         return asked or min(room, self.longest_answer)
+
+
+def _check_wanted(answer: Answer) -> None:
+    """End the work on an answer that nobody waits for; the refusal reaches nobody.
+
+    Raises:
+        Refusal: The client has gone, or its time is over.
+    """
+    if not answer.wanted:
+        raise Refusal(503, "Nobody waits for this answer any more.")
 
 
 class _Watch(StoppingCriteria):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kvw.errors import UserError
+from kvw.serving.limits import SECONDS_FOR_HEADERS
 
 SECONDS_TO_FINISH = 5
 """What answers on their way get when the server is told to end."""
@@ -45,11 +49,58 @@ def reachable_from_outside(listening: socket.socket) -> bool:
     return not ipaddress.ip_address(listening.getsockname()[0]).is_loopback
 
 
+class TimedHeaders(H11Protocol):
+    """A connection that is closed if a request does not get as far as the end of its headers in time.
+
+    uvicorn has time limits for connections on which nothing is under way, and none for this.
+    """
+
+    _clock: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._tell_time()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, and wait on if it was not all of the headers."""
+        super().data_received(data)
+        self._tell_time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        super().connection_lost(exc)
+        self._stop()
+
+    def _tell_time(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            self._stop()
+        elif self._clock is None:
+            self._clock = self.loop.call_later(SECONDS_FOR_HEADERS, self.transport.close)
+
+    def _stop(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+
+def server(app: Starlette) -> uvicorn.Server:
+    """What serves an application; h11 bounds the length of headers, which the other parser of uvicorn does not."""
+    config = uvicorn.Config(
+        app,
+        http=TimedHeaders,
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=SECONDS_TO_FINISH,
+    )
+    return uvicorn.Server(config)
+
+
 def run(app: Starlette, listening: socket.socket) -> None:
     """Serve until the process is told to end.
 
     Raises:
         KeyboardInterrupt: It was Ctrl-C; answers on their way had :data:`SECONDS_TO_FINISH`.
     """
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=SECONDS_TO_FINISH)
-    uvicorn.Server(config).run(sockets=[listening])
+    server(app).run(sockets=[listening])

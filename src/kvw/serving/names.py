@@ -8,7 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from kvw.errors import UserError
-from kvw.serving.refusals import Refusal
+from kvw.serving import limits
+from kvw.serving.refusals import Refusal, shortened
 
 HEADER = "X-KVW-Edit"
 """Overrides the model that a request names."""
@@ -95,12 +96,15 @@ class Names:
                     403, "This server does not serve the model without an edit.", parameter=parameter, code="no_plain"
                 )
             return ()
+        if len(name) > limits.NAME:  # the search for a near one takes the square of its length
+            what = f"The name of a model has at most {limits.NAME} characters; this one has {len(name)}."
+            raise Refusal(404, what, parameter=parameter, code="model_not_found")
         parts = tuple(name.split(JOIN))
         for part in parts:
             if part not in self.edits:
-                raise self._unknown(part, parameter, f"The model '{name}' does not exist.")
+                raise self._unknown(part, parameter, f"The model '{shortened(name)}' does not exist.")
         if len(set(parts)) < len(parts):
-            raise self._unknown(name, parameter, f"The model '{name}' names an edit twice.")
+            raise self._unknown(name, parameter, f"The model '{shortened(name)}' names an edit twice.")
         return parts
 
     def _unknown(self, name: str, parameter: str, what: str) -> Refusal:
