@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import jinja2
-
 from kvw.data.example import Example
+from kvw.data.templates import Processor as Processor
+from kvw.data.templates import apply_template, shortened
 from kvw.data.text import TextProcessor
+from kvw.data.thoughts import answer_place
 from kvw.errors import UserError
-
-Processor: TypeAlias = Any
-"""A Hugging Face processor, whose attributes differ from family to family and carry no types, or a
-:class:`~kvw.data.text.TextProcessor`."""
 
 Tokenizer: TypeAlias = Any
 """A Hugging Face tokenizer."""
@@ -30,7 +27,7 @@ class Rendered:
     """An example as text, image placeholders not yet expanded.
 
     Args:
-        prompt: Everything up to where the model starts to answer.
+        prompt: Everything up to where the model starts to answer, a closed thought or channel before it included.
         full: The prompt and the answer; nothing follows the answer, no end token either.
         answer_ids: The answer's token ids: the tokens of ``full`` after its longest common prefix with
             ``prompt``.
@@ -67,8 +64,10 @@ def render(example: Example, processor: Processor) -> Rendered:
     parts = [{"type": "image"} for _ in example.images] + [{"type": "text", "text": example.question}]
     question = {"role": "user", "content": parts}
     answer = {"role": "assistant", "content": [{"type": "text", "text": example.answer}]}
-    prompt = apply_template(example.identifier, processor, [question], add_generation_prompt=True)
-    full = apply_template(example.identifier, processor, [question, answer], continue_final_message=True)
+    placeholders = placeholders_of(processor, IMAGE_PLACEHOLDERS + OTHER_PLACEHOLDERS)
+    place = answer_place(example.identifier, processor, [question], placeholders)
+    shown = apply_template(example.identifier, processor, [question, answer], continue_final_message=True)
+    prompt, full = place.prompt, place.full(shown)
     _check_prompt(example, processor, prompt)
     tokenizer = processor.tokenizer
     with unchanged(tokenizer):
@@ -144,7 +143,7 @@ def check_texts(example: Example) -> None:
         except UnicodeEncodeError as error:
             raise UserError(
                 f"{example.identifier}: the {name} is not valid Unicode.",
-                found=f"half of a surrogate pair at character {error.start + 1} of {_shortened(text)}",
+                found=f"half of a surrogate pair at character {error.start + 1} of {shortened(text)}",
                 do="repair the text, most likely a \\u escape that was cut in two",
             ) from error
     if not example.answer.strip():
@@ -158,7 +157,7 @@ def _check_for_processor(example: Example, processor: Processor) -> None:
             if placeholder in text:
                 raise UserError(
                     f"{example.identifier}: the {name} contains a placeholder of the model.",
-                    found=f"{placeholder!r} in {_shortened(text)}",
+                    found=f"{placeholder!r} in {shortened(text)}",
                     do="remove it: the chat template puts a placeholder for each image by itself",
                 )
     if example.images and isinstance(processor, TextProcessor):
@@ -169,48 +168,18 @@ def _check_for_processor(example: Example, processor: Processor) -> None:
         )
 
 
-def apply_template(
-    identifier: str, processor: Processor, conversation: Sequence[Mapping[str, Any]], **options: bool
-) -> str:
-    """Render a conversation with the chat template of the model's processor.
-
-    Args:
-        identifier: How messages name the conversation.
-        processor: A Hugging Face processor with a chat template.
-        conversation: Messages, each with a role and a list of parts.
-        **options: Those of ``apply_chat_template``.
-
-    Raises:
-        UserError: There is no chat template, or it cannot show this conversation.
-    """
-    if not getattr(processor, "chat_template", None):
-        raise UserError(
-            "The processor has no chat template, so it is unknown how this model is asked a question.",
-            found=type(processor).__name__,
-            do="use the instruction-tuned model, or set processor.chat_template",
-        )
-    try:
-        return str(processor.apply_chat_template(conversation, tokenize=False, **options))
-    except (ValueError, TypeError, jinja2.TemplateError) as error:
-        raise UserError(
-            f"{identifier}: the chat template cannot show this example.",
-            found=f"{type(error).__name__}: {_shortened(str(error))}",
-            do="check that the processor belongs to an instruction-tuned model that takes images and text",
-        ) from error
-
-
 def _check_prompt(example: Example, processor: Processor, prompt: str) -> None:
     if example.question.strip() not in prompt:
         raise UserError(
             f"{example.identifier}: the chat template does not show the question.",
-            found=_shortened(prompt),
+            found=shortened(prompt),
             do="check that the processor's chat template takes a list of images and text",
         )
     shown = [prompt.count(token) for token in placeholders_of(processor, IMAGE_PLACEHOLDERS)]
     if shown and len(example.images) not in shown:
         raise UserError(
             f"{example.identifier}: the chat template does not show every image.",
-            found=f"{len(example.images)} images, {max(shown)} placeholders in {_shortened(prompt)}",
+            found=f"{len(example.images)} images, {max(shown)} placeholders in {shortened(prompt)}",
             do="use a model whose chat template takes this many images",
         )
 
@@ -243,9 +212,9 @@ def _check_span(example: Example, processor: Processor, answer_ids: Sequence[int
         for ids in (answer_ids, prompt_only)
     )
     if not answer_ids or placeholder_ids & set(answer_ids) or _normalised(decoded) != _normalised(example.answer):
-        found = f"{_shortened(decoded)} after the prompt instead of {_shortened(example.answer)}"
+        found = f"{shortened(decoded)} after the prompt instead of {shortened(example.answer)}"
     elif _normalised(rest):
-        found = f"a prompt that ends with {_shortened(rest)}, which is not there when the answer follows"
+        found = f"a prompt that ends with {shortened(rest)}, which is not there when the answer follows"
     else:
         return
     raise UserError(
@@ -257,7 +226,3 @@ def _check_span(example: Example, processor: Processor, answer_ids: Sequence[int
 
 def _normalised(text: str) -> str:
     return "".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def _shortened(text: str, limit: int = 200) -> str:
-    return repr(text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}")

@@ -13,10 +13,6 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Answer:' }}{% endif %}"
 )
 """How a model without a chat template (GPT-2, OPT, base models) is asked."""
-TEMPLATE_VARIABLES = {"enable_thinking": False, "date_string": "26 Jul 2024"}
-"""Given to chat templates, most of which know neither. Models that can think first (Qwen3) are asked to answer at once;
-templates that tell the date (Llama 3.2) get the one that they fall back to themselves, so that no result depends on
-the day."""
 
 
 class TextProcessor:
@@ -31,17 +27,15 @@ class TextProcessor:
         self.has_own_template = bool(tokenizer.chat_template)
         self.chat_template = tokenizer.chat_template if self.has_own_template else PLAIN_TEMPLATE
 
-    def apply_chat_template(self, conversation: Sequence[Mapping[str, Any]], **options: bool) -> str:
-        """Render a conversation whose messages hold lists of text parts.
+    def apply_chat_template(self, conversation: Sequence[Mapping[str, Any]], **options: Any) -> str:
+        """Render a conversation whose messages hold lists of text parts; the options are the tokenizer's.
 
         Templates of text models take a message's content as one string.
         """
         messages = [
             {**message, "content": "".join(part["text"] for part in message["content"])} for message in conversation
         ]
-        rendered: str = self.tokenizer.apply_chat_template(
-            messages, chat_template=self.chat_template, **TEMPLATE_VARIABLES, **options
-        )
+        rendered: str = self.tokenizer.apply_chat_template(messages, **options)
         return rendered
 
     def __call__(self, *, text: list[str], images: None, **options: Any) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from kvw.data.example import Example
 from kvw.data.images import image_digest
+from kvw.data.templates import chat_template
 from kvw.errors import UserError
 from kvw.files import write_text
 from kvw.measuring.cache import cache_directory
@@ -72,7 +73,7 @@ def processor_parts(processor: Any) -> dict[str, str]:
     image_processor = getattr(processor, "image_processor", None)
     tokenizer = getattr(processor, "tokenizer", processor)
     return {
-        "prompt template": digest(str(processor.chat_template)),
+        "prompt template": digest(chat_template(processor)),
         "tokenizer": digest(tokenizer.backend_tokenizer.to_str()),
         "image settings (pixel limits)": digest(image_processor.to_dict() if image_processor else None),
     }

@@ -30,6 +30,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
+from kvw.data.templates import check_bounds
 from kvw.data.text import TextProcessor
 from kvw.errors import UserError
 from kvw.models.detection import confirm_value_matrices
@@ -195,7 +196,8 @@ def load_processor(checkpoint: Checkpoint) -> Any:
         The processor; of a model of text alone its tokenizer as a :class:`kvw.data.TextProcessor`.
 
     Raises:
-        UserError: There is none, or a package it needs is missing.
+        UserError: There is none, a package it needs is missing, or its chat template goes beyond the bounds of time and
+            memory.
     """
     text = is_text_model(load_config(checkpoint))
     factory: Any = AutoTokenizer if text else AutoProcessor
@@ -207,7 +209,9 @@ def load_processor(checkpoint: Checkpoint) -> Any:
             found=_first_line(error),
             do="the folder needs the tokenizer and processor files beside the weights",
         ) from error
-    return TextProcessor(loaded) if text else loaded
+    processor = TextProcessor(loaded) if text else loaded
+    check_bounds(processor, str(checkpoint))
+    return processor
 
 
 def check_finite(model: PreTrainedModel) -> None:

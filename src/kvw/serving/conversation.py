@@ -11,8 +11,10 @@ from typing import Any
 from kvw.data import Example
 from kvw.data.batches import Prepared, prompt_batch
 from kvw.data.images import image_size
-from kvw.data.rendering import IMAGE_PLACEHOLDERS, OTHER_PLACEHOLDERS, Processor, apply_template, placeholders_of
+from kvw.data.rendering import IMAGE_PLACEHOLDERS, OTHER_PLACEHOLDERS, placeholders_of
+from kvw.data.templates import Processor
 from kvw.data.text import TextProcessor
+from kvw.data.thoughts import answer_place
 from kvw.errors import UserError
 from kvw.serving import limits
 from kvw.serving.messages import ImagePart, Message, RefusalPart
@@ -120,7 +122,7 @@ def _rendered(conversation: Conversation, processor: Processor) -> str:
     for _, text in texts:
         if found := [placeholder for placeholder in known if placeholder in text]:
             raise UserError("A text contains a placeholder of the model.", found=found[0], do="remove it")
-    prompt = apply_template(REQUEST, processor, conversation.messages, add_generation_prompt=True)
+    prompt = answer_place(REQUEST, processor, conversation.messages, known).prompt
     for role, text in texts:
         # Templates may shorten what the model itself has said, its thoughts for example.
         if role != "assistant" and text.strip() not in prompt:

@@ -1,0 +1,192 @@
+"""The chat template of a model: which of several, with which variables, and rendered within bounds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from kvw.data import bounded
+from kvw.errors import UserError
+
+Processor: TypeAlias = Any
+"""A Hugging Face processor, whose attributes differ from family to family and carry no types, or a
+:class:`~kvw.data.text.TextProcessor`."""
+
+DEFAULT = "default"
+"""Of several templates the one for conversations; others are for tools or documents."""
+TEMPLATE_VARIABLES = {"enable_thinking": False, "date_string": "26 Jul 2024"}
+"""Given to templates that name them. Models that can think first (Qwen3) are asked to answer at once; templates that
+tell the date (Llama 3.2) get the one that they fall back to themselves, so that no result depends on the day."""
+DAY = datetime(2024, 7, 26)
+"""Today, for templates that ask for the date by themselves (gpt-oss)."""
+DATE = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+NOT_OPTIONS = ("messages", "add_generation_prompt", "continue_final_message", "tokenize")
+LONGEST_PROBE = 20_000
+"""Characters of the long question that every template is tried on."""
+MOST_TEXT = 1_000_000
+"""Characters that a template may make of such a question."""
+
+_tried: dict[tuple[str, bool], str] = {}
+"""What is wrong with templates that have been tried, by digest and whether pictures were shown."""
+
+
+def shortened(text: str, limit: int = 200) -> str:
+    """A text as Python writes it, its middle left out if it is long."""
+    return repr(text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}")
+
+
+def chat_template(processor: Processor) -> str | None:
+    """The template that this model is asked with; None if there is none.
+
+    A processor's own comes before its tokenizer's. Of several the one named ``default`` is taken.
+
+    Raises:
+        UserError: There are several and none is the default one, or it is no text.
+    """
+    found = getattr(processor, "chat_template", None) or getattr(processor.tokenizer, "chat_template", None)
+    if isinstance(found, list) and all(isinstance(entry, Mapping) for entry in found):
+        found = {entry.get("name"): entry.get("template") for entry in found}
+    if isinstance(found, Mapping):
+        if DEFAULT not in found and len(found) > 1:
+            raise UserError(
+                "The model has several chat templates, and none is the default one.",
+                found=", ".join(map(str, found)),
+                do=f"name one of them '{DEFAULT}', or set processor.chat_template",
+            )
+        found = found.get(DEFAULT, next(iter(found.values()), None))
+    if not found:
+        return None
+    if not isinstance(found, str):
+        raise UserError("The model's chat template is no text.", found=shortened(str(found)))
+    return DATE.sub(lambda match: json.dumps(DAY.strftime(match[2]), ensure_ascii=False), found)
+
+
+def with_options(template: str | None, options: Sequence[tuple[str, Any]]) -> str:
+    """A template whose variables have these values from the start.
+
+    Args:
+        template: The model's own.
+        options: Names and values; values as JSON knows them.
+
+    Raises:
+        UserError: There is no template, or it does not know one of the names.
+    """
+    for name, _ in options:
+        if not name.isidentifier() or name in NOT_OPTIONS or not re.search(rf"\b{name}\b", template or ""):
+            raise UserError(
+                f"The model's chat template has no option '{name}'.",
+                found=shortened(template) if template else "no chat template",
+                do="leave --template-option out, or name a variable of the template",
+            )
+    values = "".join(f"{{%- set {name} = {_literal(value)} -%}}" for name, value in options)
+    return values + (template or "")
+
+
+def apply_template(
+    identifier: str, processor: Processor, conversation: Sequence[Mapping[str, Any]], **options: bool
+) -> str:
+    """Render a conversation with the chat template of the model's processor.
+
+    Args:
+        identifier: How messages name the conversation.
+        processor: A Hugging Face processor with a chat template.
+        conversation: Messages, each with a role and a list of parts.
+        **options: Those of ``apply_chat_template``.
+
+    Raises:
+        UserError: There is no chat template, it goes beyond the bounds of time and memory, or it cannot show this
+            conversation.
+    """
+    template = chat_template(processor)
+    if template is None:
+        raise UserError(
+            "The processor has no chat template, so it is unknown how this model is asked a question.",
+            found=type(processor).__name__,
+            do="use the instruction-tuned model, or set processor.chat_template",
+        )
+    check_bounds(processor, f"the {type(processor).__name__}")
+    try:
+        return _rendered(processor, template, conversation, **options)
+    except Exception as error:  # a template is a program, and may fail in any way
+        raise UserError(
+            f"{identifier}: the chat template cannot show this example.",
+            found=f"{type(error).__name__}: {shortened(str(error))}",
+            do="check that the processor belongs to an instruction-tuned model that takes images and text",
+        ) from error
+
+
+def check_bounds(processor: Processor, name: str) -> None:
+    """Try out a chat template once in this process's life, before it is trusted.
+
+    Args:
+        processor: A Hugging Face processor; one without a chat template passes.
+        name: Whose template it is, for the message.
+
+    Raises:
+        UserError: It does not end, calls itself without end, takes too much memory, or writes too much.
+    """
+    template = chat_template(processor)
+    if template is None:
+        return
+    pictures = getattr(processor, "image_processor", None) is not None
+    key = hashlib.sha256(template.encode("utf-8", "surrogatepass")).hexdigest(), pictures
+    if key not in _tried:
+        _tried[key] = bounded.trouble(lambda: _written_too_much(processor, template, pictures))
+    if _tried[key]:
+        raise UserError(
+            f"The chat template of {name} cannot be used: {_tried[key]}.",
+            found=shortened(template),
+            do="get chat_template.jinja (or chat_template in tokenizer_config.json) from the model's publisher again",
+        )
+
+
+def _rendered(processor: Processor, template: str, conversation: Sequence[Mapping[str, Any]], **options: bool) -> str:
+    # Processors take variables that a template does not name for settings of their own, and warn.
+    variables = {name: value for name, value in TEMPLATE_VARIABLES.items() if name in template}
+    return str(
+        processor.apply_chat_template(conversation, chat_template=template, tokenize=False, **variables, **options)
+    )
+
+
+def _written_too_much(processor: Processor, template: str, pictures: bool) -> str:
+    """Render conversations of every kind that is asked later.
+
+    Their ordinary errors are passed over: many templates refuse one or another, a system message for example.
+    """
+
+    def said(role: str, text: str, images: int = 0) -> dict[str, Any]:
+        return {"role": role, "content": [{"type": "image"}] * images + [{"type": "text", "text": text}]}
+
+    question, answer = said("user", "Who is this?"), said("assistant", "A florist.")
+    tries = [[question], [said("user", "word " * (LONGEST_PROBE // 5))], [said("system", "Be brief."), question]]
+    tries += [[said("user", "Who?", images)] for images in (1, 2) if pictures]
+    written = 0
+    for conversation in tries:
+        asking: dict[str, bool] = {"add_generation_prompt": True}
+        for shown, options in (
+            (conversation, asking),
+            ([*conversation, answer], {}),
+            ([*conversation, answer, question], asking),
+        ):
+            try:
+                written = max(written, len(_rendered(processor, template, shown, **options)))
+            except (MemoryError, RecursionError):
+                raise
+            except Exception:  # noqa: BLE001 - told when such a conversation is asked in earnest
+                continue
+    return f"it writes {written:,} characters where a short text was asked" if written > MOST_TEXT else ""
+
+
+def _literal(value: Any) -> str:
+    """A value of JSON as templates write it."""
+    if value is None:
+        return "none"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_literal, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_literal(name)}: {_literal(entry)}" for name, entry in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False)
