@@ -333,7 +333,7 @@ def test_an_answer_that_the_template_drops(people, saved, tmp_path, capsys):
         (["--eval", "retain=retain.jsonl"], ["'retain'"]),
         (["--eval", "a=nowhere.jsonl"], ["nowhere.jsonl"]),
         (["--update-every", "0"], ["update_every"]),
-        (["--max-new-tokens", "0"], ["max_new_tokens"]),
+        (["--max-new-tokens", "0"], ["max-new-tokens"]),
         (["--method", "magic"], ["magic"]),
         (["--nonsense"], ["--nonsense"]),
     ],

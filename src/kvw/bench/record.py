@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kvw.bench.scores import ItemScore
 from kvw.errors import UserError
-from kvw.evaluation import Journal
 from kvw.files import write_text
+
+if TYPE_CHECKING:
+    from kvw.evaluation import Journal
 
 MANIFEST, RECORDS, ITEMS, ANSWERS, EDITS = "manifest.json", "records", "items", "answers", "edits"
 MODELS = "models"
@@ -145,6 +147,8 @@ class RunFiles:
 
     def journal(self, identifier: str) -> Journal:
         """What a model that is being asked has said so far; to be discarded when its items have been written."""
+        from kvw.evaluation import Journal  # takes seconds to import, and tables are made without
+
         return Journal(None, self.folder / ANSWERS / f"{identifier}.jsonl")
 
     def items(self, identifier: str) -> list[ItemScore] | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from kvw.bench.asking import Question, ask, questions
 from kvw.bench.changes import Change, EditChange, TrainedChange
+from kvw.bench.first_checks import check_same_recipe, find_models, recipe_digest, run_places
 from kvw.bench.methods import TRAINED, build_settings
 from kvw.bench.planting import plant
 from kvw.bench.recipe import BenchmarkPart, ChoicePart, PlantPart, Recipe
@@ -48,26 +49,12 @@ def run(recipe: Recipe, find: Callable[[str], Checkpoint], out: Path, reporter: 
     Raises:
         UserError: ``out`` holds the run of another recipe, or something of the recipe cannot be used.
     """
-    runs = recipe.runs
-    folders = [out / setting if len(runs) > 1 else out for setting in runs]
-    found = [_find_models(one, find) for one in runs.values()]
+    runs, folders = recipe.runs, list(run_places(recipe, out).values())
+    found = [find_models(one, find) for one in runs.values()]
     for one, models, folder in zip(runs.values(), found, folders, strict=True):
+        check_same_recipe(folder, one)
         _run(one, models, folder, out / MODELS, Stopwatch(reporter))
     return folders
-
-
-def _find_models(recipe: Recipe, find: Callable[[str], Checkpoint]) -> dict[str, Checkpoint]:
-    """The models of a recipe by their role.
-
-    Raises:
-        UserError: One of them cannot be found; if the recipe says how to make them, so does the message.
-    """
-    try:
-        return {role: find(name) for role, name in recipe.models_by_role.items()}
-    except UserError as error:
-        if recipe.models is None or not recipe.models.made_by:
-            raise
-        raise UserError(error.what, found=error.found, do=f"make the models with: {recipe.models.made_by}") from error
 
 
 def _run(recipe: Recipe, models: Mapping[str, Checkpoint], folder: Path, planted: Path, watch: Stopwatch) -> None:
@@ -126,7 +113,7 @@ class _Work:
         )
 
     def begin(self, weights: dict[str, str], *, with_gold: bool) -> None:
-        """Write the manifest, or check that what is there is of the same recipe and the same models.
+        """Write the manifest, or check that what is there is of the same models.
 
         Raises:
             UserError: It is not.
@@ -137,7 +124,7 @@ class _Work:
         manifest = Manifest(
             title=self.recipe.title,
             recipe=self.recipe.model_dump(mode="json"),
-            recipe_digest=digest(self.recipe.model_dump(mode="json")),
+            recipe_digest=recipe_digest(self.recipe),
             benchmark=self.data.benchmark,
             setting=self.data.setting,
             protocol=Protocol(shots=self.recipe.evaluation.shots, seed=self.recipe.benchmark.seed).name,
@@ -152,10 +139,6 @@ class _Work:
             versions=package_versions(),
         )
         before = self.files.manifest()
-        if before is not None and before.recipe_digest != manifest.recipe_digest:
-            raise UserError(
-                f"{self.files.folder} holds the run of another recipe.", found=before.title, do="name another --out"
-            )
         if before is not None and before.models != weights:
             roles = [role for role in weights if before.models.get(role) != weights[role]]
             raise UserError(

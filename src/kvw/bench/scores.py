@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from kvw.data.benchmarks import Item, Task
 from kvw.data.benchmarks.prompts import letter
-from kvw.evaluation import TokenScores
 from kvw.evaluation.metrics import (
     Outcome,
     bleu,
@@ -32,6 +32,9 @@ from kvw.evaluation.metrics import (
     rouge_l,
     truth_ratio,
 )
+
+if TYPE_CHECKING:
+    from kvw.evaluation import TokenScores
 
 SUBSTRING_METRICS = {"substring", "normalised_substring"}
 COMPUTED = {

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from kvw.cli.options import Force, Model, find_model
+from kvw.cli.options import Force, Model, check_output, find_model, quiet_libraries
 
 
 def apply(
@@ -29,7 +29,12 @@ def apply(
     OUT appears when every byte has been read back and compared. If the command is interrupted, run it again: it goes on
     with the weight files that were finished.
     """
+    from kvw.runs.first_checks import check_edit_files
+
+    check_edit_files([edit])
     checkpoint = find_model(model)
+    check_output(out, force=force, keep=[checkpoint.folder, edit])
+    quiet_libraries()
 
     from kvw.cli.console import ConsoleReporter
     from kvw.edits import load_edit

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import LoadOptions, Model, ValueMatrices, find_model
+from kvw.cli.options import LoadOptions, Model, ValueMatrices, find_model, quiet_libraries
 
 LOAD_DEFAULTS = LoadOptions()
 
@@ -29,7 +29,13 @@ def chat(
     load: LoadOptions = LOAD_DEFAULTS,
 ) -> None:
     """Ask the original and the edited model the same questions; each question stands alone."""
+    from kvw.runs.first_checks import check_edit_files, check_longest_answer, check_pictures
+
+    check_longest_answer(max_new_tokens)
+    check_edit_files([edit] if edit else [])
+    check_pictures(image or [])
     checkpoint = find_model(model, value_matrices)
+    quiet_libraries()
 
     from kvw.cli.console import ConsoleReporter
     from kvw.edits import load_edit

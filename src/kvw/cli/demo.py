@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import Force, Json, print_json, quiet_libraries
+from kvw.cli.options import Force, Json, check_output, print_json, quiet_libraries
 
 
 def demo(
@@ -17,6 +17,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """Forget four people of the shipped toy model and compare with a model that never knew them."""
+    check_output(out, force=force, keep=[])
     quiet_libraries()
 
     from kvw.cli.console import ConsoleReporter

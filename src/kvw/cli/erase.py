@@ -14,9 +14,11 @@ from kvw.cli.options import (
     MethodOptions,
     Model,
     ValueMatrices,
+    check_output,
     find_model,
     parse_splits,
     print_json,
+    quiet_libraries,
 )
 
 Forget = Annotated[
@@ -66,17 +68,11 @@ def erase(
     OUT gets edit.safetensors (small, reversible), run.json, samples.jsonl and model/.
     """
     settings, splits = options.settings(), parse_splits(eval or [])
-    checkpoint = find_model(model, value_matrices)
 
-    from kvw.cli.console import ConsoleReporter
-    from kvw.report.tables import print_plan, print_record
-    from kvw.runs.erase import erase as run
-    from kvw.runs.plan import Plan
-    from kvw.runs.plan import dry_run as plan
-    from kvw.runs.request import EraseRequest
+    from kvw.runs.request import EraseRequest, read_data
 
     request = EraseRequest(
-        model=checkpoint,
+        model=find_model(model, value_matrices),
         forget=forget,
         retain=retain,
         out=out,
@@ -90,7 +86,17 @@ def erase(
         device=load.device,
         quantise=load.quantise,
     )
-    found = plan(request, ConsoleReporter()) if dry_run else run(request, ConsoleReporter())
+    check_output(out, force=force, keep=request.inputs())
+    data = read_data(request)
+    quiet_libraries()
+
+    from kvw.cli.console import ConsoleReporter
+    from kvw.report.tables import print_plan, print_record
+    from kvw.runs.erase import erase as run
+    from kvw.runs.plan import Plan
+    from kvw.runs.plan import dry_run as plan
+
+    found = plan(request, ConsoleReporter(), data) if dry_run else run(request, ConsoleReporter(), data)
     if json:
         print_json(found.model_dump_json(indent=2))
     else:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import Data, Json, LoadOptions, Model, ValueMatrices, find_model, print_json
+from kvw.cli.launch import launched_rank
+from kvw.cli.options import (
+    Data,
+    Json,
+    LoadOptions,
+    Model,
+    ValueMatrices,
+    find_model,
+    print_json,
+    quiet_libraries,
+)
 from kvw.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,6 +51,11 @@ def evaluate(
 
     The model is MODEL, or the one behind --endpoint. An interrupted evaluation goes on where it stopped.
     """
+    from kvw.runs.first_checks import check_edit_files, check_longest_answer, check_samples_output
+
+    check_longest_answer(max_new_tokens)
+    check_samples_output(samples if launched_rank() is None else None)
+    check_edit_files([edit] if edit else [])
     if endpoint is None:
         result = _loaded(model, served_model, value_matrices, data, edit, max_new_tokens, samples, load)
     else:
@@ -70,6 +85,8 @@ def _loaded(
     if served_model is not None:
         raise UserError("--served-model is the name of a model behind a server.", do="add --endpoint URL")
     checkpoint = find_model(model, value_matrices)
+    _check_data(data)
+    quiet_libraries()
 
     from kvw.cli.console import ConsoleReporter
     from kvw.edits import load_edit
@@ -90,12 +107,20 @@ def _loaded(
 def _served(
     endpoint: str, served_model: str | None, data: Path, max_new_tokens: int, samples: Path | None
 ) -> dict[str, Evaluation]:
+    _check_data(data)
+
     from kvw.cli.console import ConsoleReporter
     from kvw.evaluation import EndpointModel
     from kvw.runs.evaluate import evaluate_served
 
     server = EndpointModel(endpoint, served_model)
     return evaluate_served(server, data, ConsoleReporter(), max_new_tokens=max_new_tokens, samples=samples)
+
+
+def _check_data(data: Path) -> None:
+    from kvw.data.readers import read_examples
+
+    read_examples(data)
 
 
 def _refuse_local(**given: object) -> None:

@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from kvw.cli.options import Data, Force, Json, LoadOptions, Model, ValueMatrices, find_model, print_json
+from kvw.cli.launch import launched_rank
+from kvw.cli.options import (
+    Data,
+    Force,
+    Json,
+    LoadOptions,
+    Model,
+    ValueMatrices,
+    find_model,
+    print_json,
+    quiet_libraries,
+)
 
 LOAD_DEFAULTS = LoadOptions()
 
@@ -24,7 +35,13 @@ def measure(
     json: Json = False,
 ) -> None:
     """Measure the mean coefficients of all layers on a data set, for use as kvw erase --method kvw --retain OUT."""
+    from kvw.data.readers import read_examples
+    from kvw.runs.first_checks import check_statistics_output
+
     checkpoint = find_model(model, value_matrices)
+    check_statistics_output(out, force=force or launched_rank() is not None)
+    read_examples(data)
+    quiet_libraries()
 
     from kvw.cli.console import ConsoleReporter
     from kvw.report.tables import print_statistics

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from kvw.cli.launch import launched_rank
 from kvw.errors import UserError
 
 if TYPE_CHECKING:
-    from kvw.models.loading import Checkpoint
+    from kvw.models.checkpoint import Checkpoint
 
 TOY_PREFIX = "toy:"
 KVW_ALONE = ("gamma", "update_every", "epochs", "seed", "positions", "retain_contrast", "parity")
@@ -137,18 +139,20 @@ def parse_named_files(entries: list[str], option: str, things: str) -> dict[str,
     return files
 
 
-def find_model(model: str, value_matrices: str = "") -> Checkpoint:
+def find_model(model: str, value_matrices: str = "", *, weights: bool = True) -> Checkpoint:
     """Find a checkpoint; ``toy:vanilla`` and ``toy:gold`` are the shipped ones.
 
     Args:
         model: What the user typed.
         value_matrices: What the user confirmed about a model of an unknown family; empty if nothing.
+        weights: Whether its weights will be read.
 
     Raises:
-        UserError: There is no such checkpoint.
+        UserError: There is no such checkpoint, its configuration is no JSON object, or its weights are not there.
     """
-    quiet_libraries()
-    from kvw.models.loading import Checkpoint, find_checkpoint
+    from kvw.models.checkpoint import Checkpoint, find_checkpoint
+    from kvw.models.json_file import read_object
+    from kvw.models.weight_files import find_weights
 
     if model.startswith(TOY_PREFIX):
         from kvw.toy import checkpoint
@@ -157,11 +161,35 @@ def find_model(model: str, value_matrices: str = "") -> Checkpoint:
         if name not in ("vanilla", "gold"):
             raise UserError("There are two toy checkpoints.", found=model, do="toy:vanilla or toy:gold")
         return Checkpoint(checkpoint("gold" if name == "gold" else "vanilla"), model)
-    return replace(find_checkpoint(model), value_matrices=value_matrices)
+    found = find_checkpoint(model)
+    read_object(found.folder / "config.json")
+    if weights:
+        find_weights(found.folder)
+    return replace(found, value_matrices=value_matrices)
+
+
+def check_output(out: Path, *, force: bool, keep: Iterable[Path]) -> None:
+    """Find out whether an output folder can be written, before the run does so again.
+
+    Args:
+        out: The folder.
+        force: Whether what it holds may be replaced.
+        keep: What the command reads.
+
+    Raises:
+        UserError: See :func:`kvw.files.check_output_directory`.
+    """
+    from kvw.files import check_output_directory
+
+    if launched_rank() is None:  # of several processes one looks for all of them, once they have found each other
+        check_output_directory(out, force=force, keep=keep)
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own bars and advice out of the terminal of the command line program."""
+    """Keep the libraries' own bars and advice out of the terminal of the command line program.
+
+    This imports transformers and with it torch: what can be found out about the command and its files is found before.
+    """
     import transformers
 
     transformers.utils.logging.disable_progress_bar()

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import LoadOptions, Model, ValueMatrices, find_model, parse_named_files
+from kvw.cli.options import LoadOptions, Model, ValueMatrices, find_model, parse_named_files, quiet_libraries
 from kvw.serving.limits import DEFAULTS, MIB, Limits
-from kvw.serving.names import check_something_served
+from kvw.serving.names import Names, check_something_served
 
 LOAD_DEFAULTS = LoadOptions()
 
@@ -59,6 +59,13 @@ def serve(
     check_something_served(files, allow_plain)
     limits = Limits(max_body * MIB, max_images, max_prompt_tokens, timeout)
     checkpoint = find_model(model, value_matrices)
+    Names(checkpoint.name, list(files), default, allow_plain)
+
+    from kvw.runs.first_checks import check_edit_files, check_longest_answer
+
+    check_longest_answer(max_new_tokens)
+    check_edit_files(files.values())
+    quiet_libraries()
 
     from kvw.cli.console import ConsoleReporter
     from kvw.runs.serve import serve as run

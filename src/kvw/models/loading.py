@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import align_module_device
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    StrictDataclassError,
-)
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
@@ -33,65 +25,26 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from kvw.data.templates import check_bounds
 from kvw.data.text import TextProcessor
 from kvw.errors import UserError
+from kvw.models.checkpoint import Checkpoint, find_checkpoint, first_line
 from kvw.models.detection import confirm_value_matrices
 from kvw.models.placement import device_map, execution_device
 from kvw.models.quantised import FULL_PRECISION, Quantise, plain_tensors, quantisation, stored_quantisation
 from kvw.models.weight_files import find_weights
 
-NOT_NEEDED = ["*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "original/*"]
-"""Hub files that duplicate the safetensors weights; pickled weights are never read."""
-
 NO_ADAPTER = ".no-adapter"
 """A folder that no checkpoint has. Transformers puts an adapter that lies beside the weights on the model if peft is
 installed; it finds none where it looks for it here, so what is loaded does not depend on that."""
 
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint on this machine and what to call it in records.
-
-    Args:
-        folder: Where its files are.
-        name: Hub id, or the folder's own name; never a path of this machine.
-        revision: Commit of the hub repository, empty for a local folder.
-        value_matrices: Where they are in a model of an unknown family, see
-            :func:`kvw.models.detection.confirm_value_matrices`; empty if kvw knows.
-    """
-
-    folder: Path
-    name: str
-    revision: str = ""
-    value_matrices: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.name}@{self.revision}" if self.revision else self.name
-
-
-def find_checkpoint(model: str) -> Checkpoint:
-    """Find a checkpoint by folder, or by hub id with an optional revision (``owner/name@revision``).
-
-    Raises:
-        UserError: It is neither a folder with a ``config.json`` nor a hub repository that can be reached.
-    """
-    folder = Path(model)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise UserError(
-                f"{model} is not a checkpoint.",
-                found="a folder without config.json",
-                do="name a folder written by save_pretrained",
-            )
-        return Checkpoint(folder, folder.resolve().name)
-    name, _, revision = model.partition("@")
-    try:
-        snapshot = Path(snapshot_download(name, revision=revision or None, ignore_patterns=NOT_NEEDED))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"There is no model '{model}'.",
-            found=f"no such folder, and on the hub: {_first_line(error)}",
-            do="give a local folder or a hub id, optionally with a revision: owner/name@revision",
-        ) from error
-    return Checkpoint(snapshot, name, snapshot.name)
+__all__ = [
+    "Checkpoint",
+    "check_finite",
+    "find_checkpoint",
+    "is_text_model",
+    "load_config",
+    "load_model",
+    "load_processor",
+    "skeleton",
+]
 
 
 def load_config(checkpoint: Checkpoint) -> PretrainedConfig:
@@ -103,7 +56,7 @@ def load_config(checkpoint: Checkpoint) -> PretrainedConfig:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, StrictDataclassError) as error:
-        raise UserError(f"The configuration of {checkpoint} could not be read.", found=_first_line(error)) from error
+        raise UserError(f"The configuration of {checkpoint} could not be read.", found=first_line(error)) from error
     return config
 
 
@@ -164,11 +117,11 @@ def load_model(
     except ImportError as error:
         raise UserError(
             f"The weights of {checkpoint} need a package that is not installed.",
-            found=_first_line(error),
+            found=first_line(error),
             do="install it; for bitsandbytes: pip install 'kvw[quantised]'",
         ) from error
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise UserError(f"The weights of {checkpoint} could not be loaded.", found=_first_line(error)) from error
+        raise UserError(f"The weights of {checkpoint} could not be loaded.", found=first_line(error)) from error
     model: PreTrainedModel = loaded[0]
     missing = sorted(loaded[1]["missing_keys"])
     if missing:
@@ -206,7 +159,7 @@ def load_processor(checkpoint: Checkpoint) -> Any:
     except (OSError, ValueError, ImportError) as error:
         raise UserError(
             f"The processor of {checkpoint} could not be loaded.",
-            found=_first_line(error),
+            found=first_line(error),
             do="the folder needs the tokenizer and processor files beside the weights",
         ) from error
     processor = TextProcessor(loaded) if text else loaded
@@ -254,7 +207,3 @@ def _quantiser(checkpoint: Checkpoint, config: PretrainedConfig, quantise: Quant
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=config.dtype or torch.float32
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 from kvw.edits import adapter_import, adapters
 from kvw.edits.edit import Edit, EditMetadata, load_edit
 from kvw.edits.summary import LayerSummary
-from kvw.errors import UserError
 from kvw.files import check_output_directory
 from kvw.measuring.fingerprint import weights_digest
 from kvw.models.loading import Checkpoint, skeleton
@@ -21,8 +20,7 @@ from kvw.models.stored import locate
 from kvw.models.value_matrix import ValueMatrix
 from kvw.progress import Reporter
 from kvw.runs.apply import check_weights
-
-EDIT_SUFFIX = ".safetensors"
+from kvw.runs.first_checks import check_edit_output
 
 
 class EditSummary(BaseModel):
@@ -52,7 +50,7 @@ def derive(change: Callable[..., Edit], files: Sequence[Path], out: Path, *, for
     Raises:
         UserError: A file is no edit, ``change`` refuses, or ``out`` cannot be written; it is then as it was.
     """
-    _check_output_file(out, files, force=force)
+    check_edit_output(out, files, force=force)
     edit = change(*(load_edit(file) for file in files))
     edit.save(out)
     return edit
@@ -88,7 +86,7 @@ def import_adapter(directory: Path, checkpoint: Checkpoint, out: Path, *, force:
     Raises:
         UserError: See :func:`kvw.edits.import_adapter`; or ``out`` cannot be written.
     """
-    _check_output_file(out, [directory / adapters.WEIGHTS], force=force)
+    check_edit_output(out, [directory / adapters.WEIGHTS], force=force)
     model = skeleton(checkpoint)
     edit = adapter_import.import_adapter(directory, model, weights=_stored_weights(model, checkpoint.folder))
     if not edit.metadata.base_model:
@@ -104,14 +102,3 @@ def _stored_weights(model: PreTrainedModel, folder: Path) -> adapters.Weights:
         return locate(model, [matrix], folder)[matrix.key].read(folder)
 
     return read
-
-
-def _check_output_file(out: Path, inputs: Sequence[Path], *, force: bool) -> None:
-    if out.suffix != EDIT_SUFFIX:
-        raise UserError("An edit file ends in .safetensors.", found=str(out), do=f"name it {out.stem}.safetensors")
-    if out.resolve() in [path.resolve() for path in inputs]:
-        raise UserError(f"{out} is a file that this command reads.", do="name another --out")
-    if out.is_dir():
-        raise UserError(f"{out} is a folder.", do="name another --out")
-    if out.exists() and not force:
-        raise UserError(f"{out} exists.", do="name another --out, or add --force to replace it")

@@ -53,18 +53,23 @@ class Job:
     warnings: list[str]
 
 
-def erase(request: EraseRequest, reporter: Reporter = SILENT) -> RunRecord:
+def erase(request: EraseRequest, reporter: Reporter = SILENT, data: DataSets | None = None) -> RunRecord:
     """Measure, weaken, score before and after, and write the run directory.
 
     ``out`` receives ``edit.safetensors``, ``run.json``, ``samples.jsonl`` and, unless switched off, ``model/``: an
     ordinary checkpoint with its processor. It appears when all of it is complete, or not at all. Of several processes
     (:func:`kvw.processes.together`) the first writes it; the others return before that.
 
+    Args:
+        request: What to do.
+        reporter: Told of stages, notes and warnings.
+        data: The data of the request, if they have been read already.
+
     Raises:
         UserError: Something about the request must be fixed; nothing was written.
     """
     watch = Stopwatch(reporter)
-    job = check(request, watch, reporter)
+    job = check(request, watch, reporter, data)
     with kept_answers(job.loaded, job.data.all_scored, request.max_new_tokens) as journal:
         tell_kept(journal, reporter)
         with watch.stage("scoring the original model") as progress:
@@ -98,7 +103,7 @@ def erase(request: EraseRequest, reporter: Reporter = SILENT) -> RunRecord:
     return record
 
 
-def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter) -> Job:
+def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: DataSets | None = None) -> Job:
     """Find everything that can be wrong with a request before the first forward pass.
 
     Raises:
@@ -108,7 +113,7 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter) -> Job:
     processes.first(lambda: check_output_directory(request.out, force=request.force, keep=request.inputs()))
     if request.writes_model:
         refuse_stored_quantised(str(request.model), request.model.folder)
-    data = read_data(request)
+    data = data or read_data(request)
     with watch.stage("loading the model"):
         loaded = Loaded.load(request.model, request.device, quantise=request.quantise)
     matrices = _matrices(loaded, request)

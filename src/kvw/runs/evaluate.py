@@ -7,7 +7,6 @@ from pathlib import Path
 
 from kvw.data import read_examples
 from kvw.edits.edit import Edit, package_versions
-from kvw.errors import UserError
 from kvw.evaluation import EndpointModel, Evaluation, Journal, evaluate_endpoint
 from kvw.evaluation import evaluate as score
 from kvw.files import write_text
@@ -19,6 +18,7 @@ from kvw.progress import Reporter
 from kvw.runs.answers import kept_answers, tell_kept
 from kvw.runs.apply import check_weights
 from kvw.runs.costs import Stopwatch
+from kvw.runs.first_checks import check_samples_output
 from kvw.runs.loaded import Loaded
 from kvw.runs.samples import sample_lines
 
@@ -46,7 +46,7 @@ def evaluate(
     Raises:
         UserError: The data, the model or the edit cannot be used.
     """
-    current().first(lambda: _check_samples(samples))
+    current().first(lambda: check_samples_output(samples))
     splits = {data.stem: read_examples(data)}
     watch = Stopwatch(reporter)
     with watch.stage("loading the model"):
@@ -96,7 +96,7 @@ def evaluate_served(
     Raises:
         UserError: The data or the server cannot be used.
     """
-    _check_samples(samples)
+    check_samples_output(samples)
     examples = read_examples(data)
     watch = Stopwatch(reporter)
     with watch.stage("looking for the server"):
@@ -126,11 +126,6 @@ def _tell_unanswered(found: Evaluation, reporter: Reporter) -> None:
     errors = [f"{record.identifier}: {record.error}" for record in found.records if record.error]
     if errors:
         reporter.warn(f"{len(errors)} examples failed, the first one {errors[0]}. The same command asks them again.")
-
-
-def _check_samples(samples: Path | None) -> None:
-    if samples is not None and samples.exists():
-        raise UserError(f"{samples} exists.", do="name another file for --samples")
 
 
 def _write_samples(samples: Path | None, results: Mapping[str, Evaluation]) -> None:

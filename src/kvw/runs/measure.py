@@ -7,7 +7,6 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from kvw.data import prepare, read_examples
-from kvw.errors import UserError
 from kvw.measuring.examples import Measured, measure_examples
 from kvw.measuring.sources import Positions
 from kvw.measuring.statistics import Statistics
@@ -16,8 +15,8 @@ from kvw.models.quantised import Quantise
 from kvw.processes import current
 from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
+from kvw.runs.first_checks import check_statistics_output
 from kvw.runs.loaded import Loaded
-from kvw.runs.request import STATISTICS_SUFFIX
 
 
 class StatisticsSummary(BaseModel):
@@ -53,9 +52,7 @@ def measure(
     Raises:
         UserError: The data or the model cannot be used, or ``out`` exists and ``force`` is off.
     """
-    if out.suffix != STATISTICS_SUFFIX:
-        raise UserError("A statistics file ends in .safetensors.", found=str(out), do=f"name it {out.stem}.safetensors")
-    current().first(lambda: _check_output(out, force=force))
+    current().first(lambda: check_statistics_output(out, force=force))
     examples = read_examples(data)
     watch = Stopwatch(reporter)
     with watch.stage("loading the model"):
@@ -76,11 +73,6 @@ def measure(
     tell_origin(measured, reporter)
     current().first(lambda: measured.statistics.save(out))
     return measured
-
-
-def _check_output(out: Path, *, force: bool) -> None:
-    if out.exists() and not force:
-        raise UserError(f"{out} exists.", do="name another --out, or add --force to replace it")
 
 
 def tell_origin(measured: Measured, reporter: Reporter) -> None:

@@ -16,7 +16,7 @@ from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch, peak_memory
 from kvw.runs.erase import Job, check
 from kvw.runs.planning import MethodPlan, largest_batch, timed
-from kvw.runs.request import EraseRequest
+from kvw.runs.request import DataSets, EraseRequest
 
 
 class Plan(BaseModel):
@@ -44,13 +44,18 @@ class Plan(BaseModel):
     warnings: list[str]
 
 
-def dry_run(request: EraseRequest, reporter: Reporter) -> Plan:
+def dry_run(request: EraseRequest, reporter: Reporter, data: DataSets | None = None) -> Plan:
     """Check everything, then time the largest batch of every stage; nothing is written.
+
+    Args:
+        request: What would be done.
+        reporter: Told of stages, notes and warnings.
+        data: The data of the request, if they have been read already.
 
     Raises:
         UserError: Whatever the run itself would stop at.
     """
-    job = check(request, Stopwatch(reporter), reporter)
+    job = check(request, Stopwatch(reporter), reporter, data)
     loaded = job.loaded
     with reporter.stage("one batch through every stage"):
         estimates = _estimates(job)

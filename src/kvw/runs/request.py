@@ -1,4 +1,4 @@
-"""What a run is asked to do, and the data it is given."""
+"""What a run is asked to do, and the data it is given; importing this loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from kvw.data import Example, read_examples
 from kvw.errors import UserError
 from kvw.measuring.fingerprint import examples_digest
-from kvw.measuring.statistics import Statistics
 from kvw.methods.registry import DEFAULT, get_method
-from kvw.models.loading import Checkpoint
-from kvw.models.quantised import Quantise
+from kvw.models.checkpoint import Checkpoint
+from kvw.models.headers import read_header
+from kvw.runs.first_checks import STATISTICS_SUFFIX, check_longest_answer, is_file
 from kvw.runs.left_out import LeftOut, without_forgotten
 from kvw.runs.union import ForgetFile, joined, read_forget_files
 
-STATISTICS_SUFFIX = ".safetensors"
+if TYPE_CHECKING:
+    import torch
+
+    from kvw.measuring.statistics import Statistics
+    from kvw.models.quantised import Quantise
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class EraseRequest:
         quantise: Quantise the model while it is loaded; what is written is the checkpoint in its own precision.
 
     Raises:
-        UserError: There is no such method, or the settings are another's.
+        UserError: There is no such method, the settings are another's, or a number makes no sense.
     """
 
     model: Checkpoint
@@ -73,6 +75,10 @@ class EraseRequest:
                 found=type(self.settings).__name__,
                 do=f"give {kind.__name__}, or name the method they are of",
             )
+        check_longest_answer(self.max_new_tokens)
+        if self.evaluate_at_most < 0:
+            found = str(self.evaluate_at_most)
+            raise UserError("--eval-limit cannot be negative.", found=found, do="0 scores all examples")
 
     @property
     def needs_retain(self) -> bool:
@@ -143,28 +149,24 @@ def read_data(request: EraseRequest) -> DataSets:
         UserError: A file cannot be used, the retain set is missing or nothing of it is left, or two splits have one
             name.
     """
-    if request.evaluate_at_most < 0:
-        found = str(request.evaluate_at_most)
-        raise UserError("--eval-limit cannot be negative.", found=found, do="0 scores all examples")
     forget_files = read_forget_files(request.forget_paths)
     forget, repeated = joined(forget_files)
     examples, files = {"forget": forget}, {"forget": " + ".join(file.name for file in forget_files)}
-    left_out, statistics = LeftOut(), None
-    if request.needs_retain:
-        retain = _retain_path(request)
-        if retain.suffix == STATISTICS_SUFFIX:
-            statistics = _retain_statistics(request, retain, forget)
-        else:
-            examples["retain"], left_out = without_forgotten(read_examples(retain), forget)
-            files["retain"] = retain.name
+    left_out, kept, measured = LeftOut(), list[Example](), None
+    if request.needs_retain and (path := _retain_path(request)).suffix == STATISTICS_SUFFIX:
+        _check_statistics_file(request, path)
+        measured = path
+    elif request.needs_retain:
+        kept, left_out = without_forgotten(read_examples(path), forget)
+        examples["retain"], files["retain"] = kept, path.name
     for name, path in request.splits.items():
         if name in files:
             raise UserError(f"There are two splits named '{name}'.", do="give the --eval split another name")
         examples[name], files[name] = read_examples(path), path.name
     return DataSets(
         forget=forget,
-        retain=examples.get("retain", []),
-        retain_statistics=statistics,
+        retain=kept,
+        retain_statistics=_retain_statistics(measured, forget) if measured else None,  # last: it imports torch
         forget_files=forget_files,
         repeated=repeated,
         left_out=left_out,
@@ -181,13 +183,23 @@ def _retain_path(request: EraseRequest) -> Path:
     return Path(request.retain)
 
 
-def _retain_statistics(request: EraseRequest, path: Path, forget: Sequence[Example]) -> Statistics:
+def _check_statistics_file(request: EraseRequest, path: Path) -> None:
     if not get_method(request.method).statistics:
         raise UserError(
             f"Method {request.method} reads the retain examples themselves.",
             found=path.name,
             do="give --retain the file of the examples, or choose --method kvw",
         )
+    if not is_file(path):
+        raise UserError(
+            f"There is no statistics file {path}.", do="make one with: kvw measure MODEL --data FILE --out FILE"
+        )
+    read_header(path)
+
+
+def _retain_statistics(path: Path, forget: Sequence[Example]) -> Statistics:
+    from kvw.measuring.statistics import Statistics
+
     statistics = Statistics.load(path)
     if statistics.fingerprint.get("data") == examples_digest(forget):
         raise UserError(

@@ -14,8 +14,8 @@ from transformers import AutoModelForImageTextToText
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
 import kvw
-from kvw.bench.cost.models import find_config, random_model, shipped_shapes
-from kvw.bench.cost.recipe import DataPart, ModelPart
+from kvw.bench.cost.models import find_config, random_model
+from kvw.bench.cost.recipe import DataPart, ModelPart, shipped_shapes
 from kvw.bench.cost.synthetic import MadeUpProcessor, made_up
 from kvw.data import Example, answer_batch, prepare
 

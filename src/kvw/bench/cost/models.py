@@ -9,19 +9,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
 
-from kvw.bench.cost.recipe import ModelPart
-from kvw.data.benchmarks.items import known
+from kvw.bench.cost.recipe import SHAPES, TOY_PREFIX, ModelPart, check_config
 from kvw.models.loading import find_checkpoint, load_config
 from kvw.models.placement import find_device
 from kvw.toy import checkpoint
-
-SHAPES = Path(__file__).parent / "shapes"
-TOY_PREFIX = "toy:"
-
-
-def shipped_shapes() -> list[str]:
-    """The shapes that come with kvw: what the published configurations say about sizes."""
-    return sorted(path.stem for path in SHAPES.glob("*.json"))
 
 
 def find_config(name: str) -> PretrainedConfig:
@@ -34,7 +25,7 @@ def find_config(name: str) -> PretrainedConfig:
         return _of_file(checkpoint("gold" if name == f"{TOY_PREFIX}gold" else "vanilla") / "config.json")
     if "/" in name or Path(name).is_dir():
         return load_config(find_checkpoint(name))
-    known(name, dict.fromkeys(shipped_shapes()), "shape", "kvw")
+    check_config(name)
     return _of_file(SHAPES / f"{name}.json")
 
 

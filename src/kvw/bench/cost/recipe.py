@@ -10,13 +10,40 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kvw.bench.methods import TRAINED, combinations
 from kvw.bench.recipe import Part, check_keys
+from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
 from kvw.methods.subspace.relatives.settings import RELATIVES
+from kvw.models.checkpoint import find_checkpoint
 
 TIMED = ("kvw", "subspace", *(settings.name for settings in RELATIVES), *TRAINED)
 """The methods whose stages :mod:`kvw.bench.cost.work` knows."""
 FORWARD = "forward"
 """The row that every other is compared with: one plain forward pass over all forget and retain examples."""
+
+SHAPES = Path(__file__).parent / "shapes"
+TOY_PREFIX = "toy:"
+
+
+def shipped_shapes() -> list[str]:
+    """The shapes that come with kvw: what the published configurations say about sizes."""
+    return sorted(path.stem for path in SHAPES.glob("*.json"))
+
+
+def check_config(name: str) -> None:
+    """Find out whether there is a configuration.
+
+    Args:
+        name: A shipped shape, a shipped toy model, a folder or a hub id.
+
+    Raises:
+        UserError: There is none; the message names the closest shape.
+    """
+    if name.startswith(TOY_PREFIX):
+        return
+    if "/" in name or Path(name).is_dir():
+        find_checkpoint(name)
+    else:
+        known(name, dict.fromkeys(shipped_shapes()), "shape", "kvw")
 
 
 class ModelPart(Part):

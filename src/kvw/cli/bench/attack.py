@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import find_model
+from kvw.cli.options import find_model, quiet_libraries
 from kvw.errors import UserError
 
 
@@ -35,8 +35,14 @@ def attack(
     if at_most < 0:
         raise UserError("--at-most is a number of items.", found=str(at_most), do="0 asks all")
 
-    from kvw.bench.attacks.run import attack as attack_run
     from kvw.bench.record import run_folders
+    from kvw.bench.results import read_results
+
+    for folder in run_folders(out):
+        read_results(folder)
+    quiet_libraries()
+
+    from kvw.bench.attacks.run import attack as attack_run
     from kvw.cli.console import ConsoleReporter
     from kvw.files import write_text
     from kvw.report.attack_tables import attack_table

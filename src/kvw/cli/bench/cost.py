@@ -7,6 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from kvw.cli.options import quiet_libraries
+
 
 def cost(
     recipe: Annotated[Path, Parameter(help="Recipe (TOML), see recipes/cost/.")],
@@ -14,17 +16,17 @@ def cost(
     out: Annotated[Path, Parameter(help="Directory for the numbers. The same recipe goes on where it stopped.")],
 ) -> None:
     """Measure time, memory and FLOPs of every method on a model of random weights, and print the ratios."""
-    from kvw.bench.cost.recipe import read_cost_recipe
+    from kvw.bench.cost.recipe import check_config, read_cost_recipe
 
     found = read_cost_recipe(recipe)
+    check_config(found.model.config)
+    quiet_libraries()
 
     from kvw.bench.cost.run import compare_costs
     from kvw.cli.console import ConsoleReporter
-    from kvw.cli.options import quiet_libraries
     from kvw.files import write_text
     from kvw.report.cost_tables import cost_tables
 
-    quiet_libraries()
     tables = cost_tables(compare_costs(found, out, ConsoleReporter()))
     write_text(out / "costs.md", tables)
     print(tables, end="")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import find_model
+from kvw.cli.options import find_model, quiet_libraries
 
 
 def run(
@@ -19,11 +19,16 @@ def run(
     seed: Annotated[int | None, Parameter(help="Instead of the seed in the recipe's benchmark part.")] = None,
 ) -> None:
     """Do everything a recipe asks for, and print the tables."""
+    from kvw.bench.first_checks import check_same_recipe, find_models, run_places
     from kvw.bench.recipe import read_recipe
 
     found = read_recipe(recipe)
     if seed is not None:
         found = found.with_seed(seed)
+    for setting, folder in run_places(found, out).items():
+        check_same_recipe(folder, found.runs[setting])
+        find_models(found.runs[setting], find_model)
+    quiet_libraries()
     _quiet_datasets()
 
     from kvw.bench.results import read_results

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from kvw.cli.edit.options import OutFile
 from kvw.cli.options import Force
+from kvw.errors import UserError
 
 
 def compose(
@@ -17,6 +18,13 @@ def compose(
     force: Force = False,
 ) -> None:
     """Put edits of the same model together: one edit that does what all of them do."""
+    from kvw.runs.first_checks import check_edit_files, check_edit_output
+
+    if len(edits) < 2:
+        raise UserError("Composing needs at least two edits.", found=str(len(edits)))
+    check_edit_output(out, edits, force=force)
+    check_edit_files(edits)
+
     from kvw.edits import compose as run
     from kvw.report.tables import print_written_edit
     from kvw.runs.edits import derive

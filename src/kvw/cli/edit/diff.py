@@ -8,6 +8,10 @@ from kvw.cli.options import Json, print_json
 
 def diff(first: EditFile, second: EditFile, *, json: Json = False) -> None:
     """Compare two edits layer by layer: which knowledge vectors they weaken, and how alike."""
+    from kvw.runs.first_checks import check_edit_files
+
+    check_edit_files([first, second])
+
     from kvw.edits import diff as run
     from kvw.edits import load_edit
     from kvw.report.tables import print_difference

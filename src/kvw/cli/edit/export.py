@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from kvw.cli.edit.options import EditFile
-from kvw.cli.options import Force, Model, find_model
+from kvw.cli.options import Force, Model, check_output, find_model, quiet_libraries
 
 
 def export(
@@ -23,7 +23,12 @@ def export(
     force: Force = False,
 ) -> None:
     """Write an edit as a PEFT adapter for the original model."""
-    checkpoint = find_model(model)
+    from kvw.runs.first_checks import check_edit_files
+
+    check_edit_files([edit])
+    checkpoint = find_model(model, weights=False)
+    check_output(out, force=force, keep=[checkpoint.folder, edit])
+    quiet_libraries()
 
     from kvw.cli.console import ConsoleReporter
     from kvw.runs.edits import export as run

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from kvw.cli.edit.options import OutFile
-from kvw.cli.options import Force, Model, find_model
+from kvw.cli.options import Force, Model, find_model, quiet_libraries
 
 
 def import_(
@@ -21,7 +21,12 @@ def import_(
     force: Force = False,
 ) -> None:
     """Read a PEFT adapter as an edit."""
-    checkpoint = find_model(model)
+    from kvw.runs.first_checks import check_adapter_folder, check_edit_output
+
+    check_adapter_folder(adapter)
+    check_edit_output(out, [], force=force)
+    checkpoint = find_model(model, weights=False)
+    quiet_libraries()
 
     from kvw.report.tables import print_written_edit
     from kvw.runs.edits import import_adapter

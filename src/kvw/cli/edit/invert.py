@@ -11,6 +11,11 @@ def invert(edit: EditFile, *, out: OutFile, force: Force = False) -> None:
 
     Weights of a lower precision do not come back: keep the original checkpoint.
     """
+    from kvw.runs.first_checks import check_edit_files, check_edit_output
+
+    check_edit_output(out, [edit], force=force)
+    check_edit_files([edit])
+
     from kvw.edits import invert as run
     from kvw.report.tables import print_written_edit
     from kvw.runs.edits import derive

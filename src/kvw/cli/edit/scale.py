@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from kvw.cli.edit.options import EditFile, OutFile
 from kvw.cli.options import Force
+from kvw.errors import UserError
 
 
 def scale(
@@ -19,6 +20,13 @@ def scale(
     force: Force = False,
 ) -> None:
     """Weaken an edit: each gate g becomes g^STRENGTH."""
+    from kvw.runs.first_checks import check_edit_files, check_edit_output
+
+    if not 0 <= strength <= 1:  # NaN is refused too
+        raise UserError("strength must be a number from 0 to 1.", found=str(strength))
+    check_edit_output(out, [edit], force=force)
+    check_edit_files([edit])
+
     from kvw.edits import scale as run
     from kvw.report.tables import print_written_edit
     from kvw.runs.edits import derive

@@ -1,0 +1,69 @@
+"""Which checkpoint is meant, and where it is on this machine; importing this loads nothing heavy."""
+
+from __future__ import annotations
+
+import os.path
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvw.errors import UserError
+
+NOT_NEEDED = ["*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "original/*"]
+"""Hub files that duplicate the safetensors weights; pickled weights are never read."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on this machine and what to call it in records.
+
+    Args:
+        folder: Where its files are.
+        name: Hub id, or the folder's own name; never a path of this machine.
+        revision: Commit of the hub repository, empty for a local folder.
+        value_matrices: Where they are in a model of an unknown family, see
+            :func:`kvw.models.detection.confirm_value_matrices`; empty if kvw knows.
+    """
+
+    folder: Path
+    name: str
+    revision: str = ""
+    value_matrices: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.revision}" if self.revision else self.name
+
+
+def find_checkpoint(model: str) -> Checkpoint:
+    """Find a checkpoint by folder, or by hub id with an optional revision (``owner/name@revision``).
+
+    Raises:
+        UserError: It is neither a folder with a ``config.json`` nor a hub repository that can be reached.
+    """
+    folder = Path(model)
+    if os.path.isdir(model):  # noqa: PTH112 (Path.is_dir fails on names that are too long)
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"{model} is not a checkpoint.",
+                found="a folder without config.json",
+                do="name a folder written by save_pretrained",
+            )
+        return Checkpoint(folder, folder.resolve().name)
+    name, _, revision = model.partition("@")
+
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        snapshot = Path(snapshot_download(name, revision=revision or None, ignore_patterns=NOT_NEEDED))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"There is no model '{model}'.",
+            found=f"no such folder, and on the hub: {first_line(error)}",
+            do="give a local folder or a hub id, optionally with a revision: owner/name@revision",
+        ) from error
+    return Checkpoint(snapshot, name, snapshot.name)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what a library says; the name of the error if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

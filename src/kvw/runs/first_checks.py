@@ -1,0 +1,137 @@
+"""What a command finds out about its files before anything heavy is imported: a typing mistake costs no minute."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kvw.data.images import load_image
+from kvw.errors import UserError
+
+EDIT_SUFFIX = STATISTICS_SUFFIX = ".safetensors"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+EDIT_FORMAT = "kvw edit"
+"""How the format in the header of every edit file begins, whatever its version."""
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; no for what cannot be the name of one."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def check_edit_files(paths: Iterable[Path]) -> None:
+    """Refuse files that are no edits by what their headers say; values are looked at when the edit is loaded.
+
+    Raises:
+        UserError: A file does not exist, cannot be read, or is no edit.
+    """
+    for path in paths:
+        if not is_file(path):
+            raise UserError(
+                f"There is no edit file {path}.", do="make one with: kvw erase MODEL --forget F --retain R --out DIR"
+            )
+        format_ = _metadata(path).get("format")
+        if not (isinstance(format_, str) and format_.startswith(EDIT_FORMAT)):
+            raise UserError(
+                f"{path} is not an edit file.",
+                found=f"format {format_!r}",
+                do="give the edit.safetensors that kvw erase has written",
+            )
+
+
+def check_edit_output(out: Path, inputs: Sequence[Path], *, force: bool) -> None:
+    """Find out whether an edit file can be written.
+
+    Raises:
+        UserError: It has another ending, is an input or a folder, or exists and ``force`` is off.
+    """
+    if out.suffix != EDIT_SUFFIX:
+        raise UserError("An edit file ends in .safetensors.", found=str(out), do=f"name it {out.stem}.safetensors")
+    if out.resolve() in [path.resolve() for path in inputs]:
+        raise UserError(f"{out} is a file that this command reads.", do="name another --out")
+    if out.is_dir():
+        raise UserError(f"{out} is a folder.", do="name another --out")
+    if out.exists() and not force:
+        raise UserError(f"{out} exists.", do="name another --out, or add --force to replace it")
+
+
+def check_adapter_folder(folder: Path) -> None:
+    """Refuse a folder that lacks a file of a PEFT adapter.
+
+    Raises:
+        UserError: It does.
+    """
+    missing = [name for name in ADAPTER_FILES if not is_file(folder / name)]
+    if missing:
+        raise UserError(
+            f"{folder} is not a PEFT adapter.",
+            found=f"no {' and no '.join(missing)}",
+            do="name a folder that save_pretrained of PEFT or kvw edit export has written",
+        )
+
+
+def check_statistics_output(out: Path, *, force: bool) -> None:
+    """Find out whether a statistics file can be written.
+
+    Raises:
+        UserError: It has another ending, is a folder, or exists and ``force`` is off.
+    """
+    if out.suffix != STATISTICS_SUFFIX:
+        raise UserError("A statistics file ends in .safetensors.", found=str(out), do=f"name it {out.stem}.safetensors")
+    if out.is_dir():
+        raise UserError(f"{out} is a folder.", do="name another --out")
+    if out.exists() and not force:
+        raise UserError(f"{out} exists.", do="name another --out, or add --force to replace it")
+
+
+def check_samples_output(samples: Path | None) -> None:
+    """Refuse to write samples over another file.
+
+    Raises:
+        UserError: There is one.
+    """
+    if samples is not None and samples.exists():
+        raise UserError(f"{samples} exists.", do="name another file for --samples")
+
+
+def check_longest_answer(tokens: int) -> None:
+    """Refuse answers without a token.
+
+    Raises:
+        UserError: ``tokens`` is below 1.
+    """
+    if tokens < 1:
+        raise UserError("An answer needs at least one token.", found=f"--max-new-tokens {tokens}")
+
+
+def check_pictures(paths: Iterable[Path]) -> None:
+    """Decode pictures once.
+
+    Raises:
+        UserError: One does not exist or cannot be decoded.
+    """
+    for path in paths:
+        if not is_file(path):
+            raise UserError(f"There is no picture {path}.", do="check the path")
+        load_image(path, str(path))
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """The metadata in the header of a safetensors file: eight bytes for its length, then JSON."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size - 8:
+                raise UserError(f"{path} is not a safetensors file.", found="it ends before its header does")
+            header = json.loads(file.read(length))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read.", found=str(error), do="check the file") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a safetensors file.", found="its header is not JSON") from error
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    return metadata if isinstance(metadata, dict) else {}

@@ -1,0 +1,185 @@
+"""What is wrong in the command line or in the files is told before torch is imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from tests.edit_files import write_header
+
+CASES = {
+    "erase": {
+        "model": "erase ./nowhere --forget good.jsonl --retain good.jsonl --out new",
+        "model without configuration": "erase empty --forget good.jsonl --retain good.jsonl --out new",
+        "configuration not JSON": "erase broken --forget good.jsonl --retain other.jsonl --out new",
+        "no weights": "erase bare --forget good.jsonl --retain other.jsonl --out new",
+        "toy": "erase toy:gone --forget good.jsonl --retain good.jsonl --out new",
+        "model too long": "erase " + "m" * 5000 + " --forget good.jsonl --retain good.jsonl --out new",
+        "forget": "erase toy:vanilla --forget gone.jsonl --retain good.jsonl --out new",
+        "forget not JSON": "erase toy:vanilla --forget bad.jsonl --retain good.jsonl --out new",
+        "retain": "erase toy:vanilla --forget good.jsonl --retain gone.jsonl --out new",
+        "no retain": "erase toy:vanilla --forget good.jsonl --out new",
+        "same sets": "erase toy:vanilla --forget good.jsonl --retain good.jsonl --out new",
+        "statistics": "erase toy:vanilla --method kvw --forget good.jsonl --retain gone.safetensors --out new",
+        "statistics of another kind": "erase toy:vanilla --forget good.jsonl --retain edit.safetensors --out new",
+        "eval": "erase toy:vanilla --forget good.jsonl --retain other.jsonl --eval x=gone.jsonl --out new",
+        "eval without name": "erase toy:vanilla --forget good.jsonl --retain other.jsonl --eval gone.jsonl --out new",
+        "eval of one name": "erase toy:vanilla --forget good.jsonl --retain other.jsonl --eval retain=other.jsonl "
+        "--out new",
+        "out": "erase toy:vanilla --forget good.jsonl --retain other.jsonl --out full",
+        "out is an input": "erase toy:vanilla --forget full/x.jsonl --retain other.jsonl --out full --force",
+        "out is a file": "erase toy:vanilla --forget good.jsonl --retain other.jsonl --out good.jsonl",
+        "method": "erase toy:vanilla --method subspaec --forget good.jsonl --retain other.jsonl --out new",
+        "setting": "erase toy:vanilla --set mew=1 --forget good.jsonl --retain other.jsonl --out new",
+        "value": "erase toy:vanilla --set mu=-1 --forget good.jsonl --retain other.jsonl --out new",
+        "layers": "erase toy:vanilla --layers 1-3 --forget good.jsonl --retain other.jsonl --out new",
+        "limit": "erase toy:vanilla --eval-limit -1 --forget good.jsonl --retain other.jsonl --out new",
+        "tokens": "erase toy:vanilla --max-new-tokens 0 --forget good.jsonl --retain other.jsonl --out new",
+        "dry run": "erase toy:vanilla --dry-run --forget gone.jsonl --retain other.jsonl --out new",
+    },
+    "methods": {"name": "methods subspaec"},
+    "measure": {
+        "model": "measure ./nowhere --data good.jsonl --out new.safetensors",
+        "data": "measure toy:vanilla --data gone.jsonl --out new.safetensors",
+        "data not JSON": "measure toy:vanilla --data bad.jsonl --out new.safetensors",
+        "ending": "measure toy:vanilla --data good.jsonl --out new.bin",
+        "out": "measure toy:vanilla --data good.jsonl --out edit.safetensors",
+    },
+    "apply": {
+        "model": "apply edit.safetensors ./nowhere --out new",
+        "edit": "apply gone.safetensors toy:vanilla --out new",
+        "edit of another kind": "apply other.safetensors toy:vanilla --out new",
+        "no safetensors": "apply good.jsonl toy:vanilla --out new",
+        "out": "apply edit.safetensors toy:vanilla --out full",
+    },
+    "evaluate": {
+        "model": "evaluate ./nowhere --data good.jsonl",
+        "no model": "evaluate --data good.jsonl",
+        "data": "evaluate toy:vanilla --data gone.jsonl",
+        "data of a server": "evaluate --endpoint http://localhost:1/v1 --data gone.jsonl",
+        "edit": "evaluate toy:vanilla --data good.jsonl --edit gone.safetensors",
+        "samples": "evaluate toy:vanilla --data good.jsonl --samples other.jsonl",
+        "tokens": "evaluate toy:vanilla --data good.jsonl --max-new-tokens 0",
+    },
+    "inspect": {"model": "inspect ./nowhere"},
+    "chat": {
+        "model": "chat ./nowhere --ask x",
+        "edit": "chat toy:vanilla --edit gone.safetensors --ask x",
+        "picture": "chat toy:vanilla --image gone.png --ask x",
+        "no picture": "chat toy:vanilla --image good.jsonl --ask x",
+        "tokens": "chat toy:vanilla --max-new-tokens 0 --ask x",
+    },
+    "serve": {
+        "model": "serve ./nowhere --allow-plain",
+        "nothing": "serve toy:vanilla",
+        "edit": "serve toy:vanilla --edit x=gone.safetensors",
+        "name": "serve toy:vanilla --edit none=edit.safetensors",
+        "default": "serve toy:vanilla --edit x=edit.safetensors --default y",
+    },
+    "demo": {"out": "demo --out full"},
+    "edit": {
+        "show": "edit show gone.safetensors",
+        "show another kind": "edit show other.safetensors",
+        "diff": "edit diff edit.safetensors gone.safetensors",
+        "compose": "edit compose edit.safetensors gone.safetensors --out new.safetensors",
+        "compose one": "edit compose edit.safetensors --out new.safetensors",
+        "compose over": "edit compose edit.safetensors edit.safetensors --out other.safetensors",
+        "scale": "edit scale gone.safetensors --strength 0.5 --out new.safetensors",
+        "scale beyond": "edit scale edit.safetensors --strength 2 --out new.safetensors",
+        "invert": "edit invert edit.safetensors --out new.bin",
+        "export": "edit export edit.safetensors ./nowhere --format ia3 --out new",
+        "export over": "edit export edit.safetensors toy:vanilla --format ia3 --out full",
+        "import": "edit import empty toy:vanilla --out new.safetensors",
+        "import to": "edit import adapter ./nowhere --out new.safetensors",
+    },
+    "bench": {
+        "validate": "bench validate gone.toml",
+        "run": "bench run gone.toml --out new",
+        "run of an unknown key": "bench run bad.toml --out new",
+        "run of no model": "bench run recipe.toml --out new",
+        "table": "bench table gone",
+        "attack": "bench attack gone",
+        "attack of a kind": "bench attack gone --attacks int3",
+        "cost": "bench cost gone.toml --out new",
+    },
+}
+HEAVY = {"torch", "transformers", "accelerate", "peft", "pandas", "matplotlib"}
+PROGRAM = """
+import contextlib, io, json, sys
+from kvw.cli import main
+for name, line in json.loads(sys.stdin.read()).items():
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(errors):
+            main(line.split())
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    print(json.dumps([name, code, errors.getvalue(), sorted(set(sys.modules) & set(sys.argv[1:]))]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with files that are as they should be, and others."""
+    here = tmp_path_factory.mktemp("mistakes")
+    row = json.dumps({"question": "Who?", "answer": "Anna"})
+    for name, text in {
+        "good.jsonl": row,
+        "other.jsonl": row.replace("Anna", "Berta"),
+        "bad.jsonl": row + "\n{",
+        "bad.toml": "titel = 'x'",
+        "recipe.toml": RECIPE,
+    }.items():
+        (here / name).write_text(text + "\n")
+    for name in ("empty", "full", "adapter", "broken", "bare"):
+        (here / name).mkdir()
+    (here / "broken/config.json").write_text("{")
+    (here / "bare/config.json").write_text("{}")
+    (here / "full/x.jsonl").write_text(row + "\n")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (here / "adapter" / name).write_text("{}")
+    write_header(here / "edit.safetensors", {"format": "kvw edit 3", "kind": "gates", "metadata": "{}"})
+    write_header(here / "other.safetensors", {"format": "pt"})
+    return here
+
+
+RECIPE = """
+title = "x"
+[models]
+vanilla = "./nowhere"
+[benchmark]
+name = "toy"
+[[method]]
+name = "kvw"
+"""
+
+
+@pytest.mark.parametrize("verb", sorted(CASES))
+def test_mistakes_are_told_before_torch_is_imported(verb, folder):
+    found = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *HEAVY],
+        input=json.dumps(CASES[verb]),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = [json.loads(line) for line in found.stdout.splitlines()]
+    assert [name for name, *_ in told] == list(CASES[verb]), found.stderr
+    for name, code, message, imported in told:
+        assert (code, imported) == (2, []), (name, imported, message)
+        assert "Traceback" not in message
+        assert message.strip(), name
+
+
+def test_every_verb_is_looked_at():
+    from kvw.cli import app
+
+    verbs = {name for name in app if not name.startswith("-")}
+    assert verbs <= CASES.keys() | {"env"}
+    for group in ("edit", "bench"):
+        inner = {name for name in app[group] if not name.startswith("-")} - {"ls"}
+        assert inner <= {line.split()[1] for line in CASES[group].values()}
