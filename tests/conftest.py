@@ -9,12 +9,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import copy
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests import tiny_models
+from tests.deprecations import watched
 from tests.families import BROKEN, broken_upstream
 from transformers import PreTrainedModel
 
@@ -26,6 +28,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         values = item.callspec.params.values() if hasattr(item, "callspec") else ()
         for family in reasons.keys() & {value for value in values if isinstance(value, str)}:
             item.add_marker(pytest.mark.skip(reason=reasons[family]))
+
+
+@pytest.fixture(autouse=True)
+def _no_deprecated_calls() -> Iterator[None]:
+    """No call of ours may be one that a library is about to drop."""
+    with watched() as found:
+        yield
+    assert not found, "calls that a library says are deprecated:\n" + "\n".join(found)
 
 
 @pytest.fixture(autouse=True)
