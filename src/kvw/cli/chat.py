@@ -34,7 +34,7 @@ def chat(
     check_longest_answer(max_new_tokens)
     check_edit_files([edit] if edit else [])
     check_pictures(image or [])
-    checkpoint = find_model(model, value_matrices)
+    checkpoint = find_model(model, value_matrices, load.template_option)
     quiet_libraries()
 
     from kvw.cli.console import ConsoleReporter

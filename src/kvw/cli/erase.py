@@ -72,7 +72,7 @@ def erase(
     from kvw.runs.request import EraseRequest, read_data
 
     request = EraseRequest(
-        model=find_model(model, value_matrices),
+        model=find_model(model, value_matrices, load.template_option),
         forget=forget,
         retain=retain,
         out=out,

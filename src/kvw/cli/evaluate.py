@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -59,7 +60,7 @@ def evaluate(
     if endpoint is None:
         result = _loaded(model, served_model, value_matrices, data, edit, max_new_tokens, samples, load)
     else:
-        _refuse_local(model=model, edit=edit, value_matrices=value_matrices, device=load.device, quantise=load.quantise)
+        _refuse_local(model=model, edit=edit, value_matrices=value_matrices, **asdict(load))
         result = _served(endpoint, served_model, data, max_new_tokens, samples)
 
     from kvw.report.tables import print_evaluations, summaries_json
@@ -84,7 +85,7 @@ def _loaded(
         raise UserError("There is no model to ask.", do="name a MODEL, or a server with --endpoint URL")
     if served_model is not None:
         raise UserError("--served-model is the name of a model behind a server.", do="add --endpoint URL")
-    checkpoint = find_model(model, value_matrices)
+    checkpoint = find_model(model, value_matrices, load.template_option)
     _check_data(data)
     quiet_libraries()
 
@@ -123,7 +124,7 @@ def _check_data(data: Path) -> None:
     read_examples(data)
 
 
-def _refuse_local(**given: object) -> None:
+def _refuse_local(**given: Any) -> None:
     """Refuse what has no meaning for a model that the server has loaded."""
     advice = {
         "model": "leave MODEL out; if the server has several models, name one with --served-model",
@@ -134,6 +135,6 @@ def _refuse_local(**given: object) -> None:
             shown = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
             raise UserError(
                 f"{shown} cannot be combined with --endpoint: the server has the model.",
-                found=str(value),
+                found=", ".join(value) if isinstance(value, list) else str(value),
                 do=advice.get(name, f"leave {shown} out, and start the server with what it stands for"),
             )

@@ -38,7 +38,7 @@ def measure(
     from kvw.data.readers import read_examples
     from kvw.runs.first_checks import check_statistics_output
 
-    checkpoint = find_model(model, value_matrices)
+    checkpoint = find_model(model, value_matrices, load.template_option)
     check_statistics_output(out, force=force or launched_rank() is not None)
     read_examples(data)
     quiet_libraries()

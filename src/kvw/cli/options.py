@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -106,6 +107,9 @@ class LoadOptions:
     fit to memory and disk. Default: the accelerator if there is one."""
     quantise: Literal["8bit", "4bit"] | None = None
     """Quantise the model while it is loaded (bitsandbytes), to save memory. Written models keep full precision."""
+    template_option: Annotated[list[str] | None, Parameter(negative="")] = None
+    """NAME=VALUE: a variable of the model's chat template, as in enable_thinking=false. What is no JSON is text.
+    Repeatable."""
 
 
 def parse_splits(entries: list[str]) -> dict[str, Path]:
@@ -139,17 +143,49 @@ def parse_named_files(entries: list[str], option: str, things: str) -> dict[str,
     return files
 
 
-def find_model(model: str, value_matrices: str = "", *, weights: bool = True) -> Checkpoint:
+def parse_template_options(entries: Sequence[str]) -> tuple[tuple[str, Any], ...]:
+    """Read the ``NAME=VALUE`` entries of ``--template-option``.
+
+    Raises:
+        UserError: An entry has another form, a name comes twice, or a value is written as Python writes it or is no
+            finite number.
+    """
+    found: dict[str, Any] = {}
+    for entry in entries:
+        name, equals, text = entry.partition("=")
+        if not (equals and name):
+            raise UserError("--template-option needs a name and a value.", found=entry, do="write it as NAME=VALUE")
+        if name in found:
+            raise UserError(f"Template option '{name}' is given twice.", do="give it once")
+        try:
+            found[name] = json.loads(text)
+            json.dumps(found[name], allow_nan=False)
+        except json.JSONDecodeError as error:
+            if text in ("True", "False", "None"):
+                meant = {"True": "true", "False": "false", "None": "null"}[text]
+                raise UserError(f"'{text}' is no JSON.", found=entry, do=f"write {name}={meant}") from error
+            found[name] = text
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"Template option '{name}' has a value that cannot be used.", found=str(error)) from error
+    return tuple(found.items())
+
+
+def find_model(
+    model: str, value_matrices: str = "", template_options: Sequence[str] | None = None, *, weights: bool = True
+) -> Checkpoint:
     """Find a checkpoint; ``toy:vanilla`` and ``toy:gold`` are the shipped ones.
 
     Args:
         model: What the user typed.
         value_matrices: What the user confirmed about a model of an unknown family; empty if nothing.
+        template_options: Variables of the chat template, as typed.
         weights: Whether its weights will be read.
 
     Raises:
-        UserError: There is no such checkpoint, its configuration is no JSON object, or its weights are not there.
+        UserError: There is no such checkpoint, its configuration is no JSON object, its weights are not there, or an
+            option of the template makes no sense.
     """
+    options = parse_template_options(template_options or ())
     from kvw.models.checkpoint import Checkpoint, find_checkpoint
     from kvw.models.json_file import read_object
     from kvw.models.weight_files import find_weights
@@ -160,12 +196,12 @@ def find_model(model: str, value_matrices: str = "", *, weights: bool = True) ->
         name = model.removeprefix(TOY_PREFIX)
         if name not in ("vanilla", "gold"):
             raise UserError("There are two toy checkpoints.", found=model, do="toy:vanilla or toy:gold")
-        return Checkpoint(checkpoint("gold" if name == "gold" else "vanilla"), model)
+        return Checkpoint(checkpoint("gold" if name == "gold" else "vanilla"), model, template_options=options)
     found = find_checkpoint(model)
     read_object(found.folder / "config.json")
     if weights:
         find_weights(found.folder)
-    return replace(found, value_matrices=value_matrices)
+    return replace(found, value_matrices=value_matrices, template_options=options)
 
 
 def check_output(out: Path, *, force: bool, keep: Iterable[Path]) -> None:

@@ -58,7 +58,7 @@ def serve(
     files = parse_named_files(edit or [], "--edit", "edits")
     check_something_served(files, allow_plain)
     limits = Limits(max_body * MIB, max_images, max_prompt_tokens, timeout)
-    checkpoint = find_model(model, value_matrices)
+    checkpoint = find_model(model, value_matrices, load.template_option)
     Names(checkpoint.name, list(files), default, allow_plain)
 
     from kvw.runs.first_checks import check_edit_files, check_longest_answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os.path
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kvw.errors import UserError
 
@@ -22,12 +23,15 @@ class Checkpoint:
         revision: Commit of the hub repository, empty for a local folder.
         value_matrices: Where they are in a model of an unknown family, see
             :func:`kvw.models.detection.confirm_value_matrices`; empty if kvw knows.
+        template_options: Names and values of variables of its chat template, see
+            :func:`kvw.data.templates.with_options`.
     """
 
     folder: Path
     name: str
     revision: str = ""
     value_matrices: str = ""
+    template_options: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name}@{self.revision}" if self.revision else self.name

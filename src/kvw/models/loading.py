@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-from kvw.data.templates import check_bounds
+from kvw.data.templates import chat_template, check_bounds, with_options
 from kvw.data.text import TextProcessor
 from kvw.errors import UserError
 from kvw.models.checkpoint import Checkpoint, find_checkpoint, first_line
@@ -150,7 +150,7 @@ def load_processor(checkpoint: Checkpoint) -> Any:
 
     Raises:
         UserError: There is none, a package it needs is missing, or its chat template goes beyond the bounds of time and
-            memory.
+            memory, or does not have an option.
     """
     text = is_text_model(load_config(checkpoint))
     factory: Any = AutoTokenizer if text else AutoProcessor
@@ -163,6 +163,8 @@ def load_processor(checkpoint: Checkpoint) -> Any:
             do="the folder needs the tokenizer and processor files beside the weights",
         ) from error
     processor = TextProcessor(loaded) if text else loaded
+    if checkpoint.template_options:
+        processor.chat_template = with_options(chat_template(processor), checkpoint.template_options)
     check_bounds(processor, str(checkpoint))
     return processor
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,8 +72,10 @@ class Loaded:
     @property
     def prompt(self) -> str:
         """How the model is asked, in words."""
-        own = getattr(self.processor, "has_own_template", True)
-        return "the model's own chat template" if own else "Question: ... Answer: (the model has no chat template)"
+        if not getattr(self.processor, "has_own_template", True):
+            return "Question: ... Answer: (the model has no chat template)"
+        options = [f"{name}={json.dumps(value)}" for name, value in self.checkpoint.template_options]
+        return " with ".join(["the model's own chat template", *([", ".join(options)] if options else [])])
 
     @property
     def all_layers(self) -> tuple[int, int]:
