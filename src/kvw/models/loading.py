@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from accelerate.utils import align_module_device
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -20,12 +19,17 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    MODEL_MAPPING,
+)
 
 from kvw.data.templates import chat_template, check_bounds, with_options
 from kvw.data.text import TextProcessor
 from kvw.errors import UserError
 from kvw.models.checkpoint import Checkpoint, find_checkpoint, first_line
+from kvw.models.config_check import built_from_config, check_config, check_encoder, not_usable
 from kvw.models.detection import confirm_value_matrices
 from kvw.models.placement import device_map, execution_device
 from kvw.models.quantised import FULL_PRECISION, Quantise, plain_tensors, quantisation, stored_quantisation
@@ -53,10 +57,14 @@ def load_config(checkpoint: Checkpoint) -> PretrainedConfig:
     Raises:
         UserError: It cannot be read, or this transformers does not know it.
     """
+    check_config(checkpoint.folder)
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         raise UserError(f"The configuration of {checkpoint} could not be read.", found=first_line(error)) from error
+    except Exception as error:  # transformers lets through whatever wrong settings lead to
+        raise not_usable(checkpoint.folder, error) from error
+    check_encoder(checkpoint.folder, config)
     return config
 
 
@@ -67,16 +75,18 @@ def skeleton(checkpoint: Checkpoint) -> PreTrainedModel:
         UserError: The installed transformers cannot build it.
     """
     config = load_config(checkpoint)
-    factories: tuple[Any, ...] = (AutoModelForImageTextToText, AutoModelForCausalLM, AutoModel)
-    with torch.device("meta"):
-        for factory in factories:
-            try:
-                model: PreTrainedModel = factory.from_config(config, trust_remote_code=False)
-            except ValueError:  # this factory has no class for the configuration
-                continue
-            if checkpoint.value_matrices:
-                confirm_value_matrices(model, checkpoint.value_matrices)
-            return model
+    classes = (
+        (AutoModelForImageTextToText, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING),
+        (AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING),
+        (AutoModel, MODEL_MAPPING),
+    )
+    factory: Any = next((factory for factory, known in classes if type(config) in known), None)
+    if factory is not None:
+        with built_from_config(checkpoint.folder), torch.device("meta"):
+            model: PreTrainedModel = factory.from_config(config, trust_remote_code=False)
+        if checkpoint.value_matrices:
+            confirm_value_matrices(model, checkpoint.value_matrices)
+        return model
     raise UserError(
         f"The installed transformers has no model class for '{config.model_type}'.",
         do="use a newer transformers, or one of the families listed in the documentation",
@@ -120,7 +130,7 @@ def load_model(
             found=first_line(error),
             do="install it; for bitsandbytes: pip install 'kvw[quantised]'",
         ) from error
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+    except Exception as error:  # transformers lets through whatever damaged files and wrong settings lead to
         raise UserError(f"The weights of {checkpoint} could not be loaded.", found=first_line(error)) from error
     model: PreTrainedModel = loaded[0]
     missing = sorted(loaded[1]["missing_keys"])
@@ -156,7 +166,7 @@ def load_processor(checkpoint: Checkpoint) -> Any:
     factory: Any = AutoTokenizer if text else AutoProcessor
     try:
         loaded = factory.from_pretrained(checkpoint.folder, trust_remote_code=False)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # the readers of tokenizers raise errors of no kind of their own
         raise UserError(
             f"The processor of {checkpoint} could not be loaded.",
             found=first_line(error),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from kvw.errors import UserError
+from kvw.models.config_check import check_config
+from kvw.models.json_file import read_object
 
 Quantise = Literal["8bit", "4bit"]
 """How a full-precision checkpoint may be quantised while it is loaded, by bitsandbytes: LLM.int8 or NF4."""
@@ -73,8 +74,10 @@ def refuse_quantised(name: str, module: nn.Module) -> None:
 
 def stored_quantisation(folder: Path) -> str | None:
     """The scheme in which a checkpoint's files hold quantised weights, by its ``config.json``; None for none."""
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
-    for part in (config, config.get("text_config") or {}):
+    check_config(folder)
+    config = read_object(folder / "config.json")
+    text = config.get("text_config")
+    for part in (config, text if isinstance(text, dict) else {}):
         found = part.get("quantization_config") or part.get("compression_config")
         if found:
             return str(found.get("quant_method") or "unnamed")
