@@ -233,9 +233,9 @@ def test_no_verb_replaces_what_it_reads(files, saved, capsys):
 def test_mistakes_have_messages(files, saved, tmp_path, capsys, arguments, words):
     saved_edit("a.safetensors", 1, model_fingerprint="a" * 64)
     saved_edit("other.safetensors", 2, model_fingerprint="b" * 64)
-    GateEdit({MatrixKey(0): torch.zeros(3)}).save("narrow.safetensors")
+    GateEdit({MatrixKey(0): -torch.ones(3)}).save("narrow.safetensors")
     matrices = find_value_matrices(built("llava")[0])
-    RoundedGateEdit({matrix.key: torch.ones(1, matrix.width) for matrix in matrices}).save("rounded.safetensors")
+    RoundedGateEdit({matrix.key: torch.full((1, matrix.width), 0.5) for matrix in matrices}).save("rounded.safetensors")
     (tmp_path / "text.safetensors").write_text("not an edit")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("precious")

@@ -27,7 +27,7 @@ class Opaque(Edit):
     """A kind that can do nothing but exist."""
 
     kind = "opaque"
-    attach = changed = describe = tensors = from_tensors = None
+    attach = changed = describe = does_nothing = tensors = from_tensors = None
 
     @property
     def widths(self):
@@ -265,9 +265,8 @@ def test_only_marked_edits_may_amplify(tmp_path):
     assert not compose(small(-1.0), loaded).metadata.amplifies
     for value in (math.nan, math.inf):
         broken = GateEdit({KEY: torch.tensor([value])}, EditMetadata(amplifies=True))
-        broken.save(tmp_path / "broken.safetensors")
         with pytest.raises(kvw.UserError, match="finite"):
-            kvw.load_edit(tmp_path / "broken.safetensors")
+            broken.save(tmp_path / "broken.safetensors")
 
 
 @pytest.mark.parametrize(

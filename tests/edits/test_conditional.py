@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from tests.batches import logits, weights
+from tests.edit_files import write
 from tests.edits.test_steering import ROWS, answers, prompts, steering_edit
 from tests.families import build_family, family_batch
 
@@ -165,16 +166,14 @@ def test_a_file_brings_back_the_edit(llava, tmp_path):
     ("change", "reason"),
     [
         ({"condition.filter": torch.full((48,), float("nan"))}, "finite"),
-        ({"condition.filter": torch.zeros(2, 24)}, "a row of"),
-        ({"condition.threshold": torch.tensor(float("inf"))}, "finite threshold"),
+        ({"condition.filter": torch.zeros(2, 24)}, "dimensions"),
+        ({"condition.threshold": torch.tensor(float("inf"), dtype=torch.float64)}, "finite"),
         ({"layer.1.log_gates": torch.ones(80)}, "above 1"),
     ],
 )
 def test_files_that_make_no_sense_are_refused(llava, tmp_path, change, reason):
     edit = conditional_edit(llava)
-    tensors = edit.tensors() | change
-    edit.tensors = lambda: tensors
-    edit.save(tmp_path / "edit.safetensors")
+    write(tmp_path / "edit.safetensors", edit.kind, edit.tensors() | change)
     with pytest.raises(kvw.UserError, match="not an edit file") as caught:
         kvw.load_edit(tmp_path / "edit.safetensors")
     assert reason in str(caught.value)

@@ -8,6 +8,7 @@ import inspect
 import pytest
 import torch
 from tests.batches import logits, padded, text_batch, weights
+from tests.edit_files import write
 from tests.families import build_family
 from torch import nn
 
@@ -356,15 +357,13 @@ def test_a_file_brings_back_the_edit(llava, tmp_path, where, decoding):
     [
         ({"layer.1.filter": torch.zeros(5)}, "do not fit"),
         ({"layer.1.direction": torch.full((48,), float("nan"))}, "not finite"),
-        ({"strength": torch.tensor(float("inf"))}, "not finite"),
+        ({"strength": torch.tensor(float("inf"), dtype=torch.float64)}, "not finite"),
         ({"layer.9.filter": torch.zeros(48)}, "direction"),
     ],
 )
 def test_files_that_make_no_sense_are_refused(llava, tmp_path, change, reason):
     edit = steering_edit(llava)
-    tensors = edit.tensors() | change
-    edit.tensors = lambda: tensors
-    edit.save(tmp_path / "edit.safetensors")
+    write(tmp_path / "edit.safetensors", edit.kind, edit.tensors() | change)
     with pytest.raises(kvw.UserError, match="not an edit file") as caught:
         kvw.load_edit(tmp_path / "edit.safetensors")
     assert reason in str(caught.value)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import safetensors.torch
 from transformers import PreTrainedModel
 
 from kvw.edits.edit import Edit
@@ -47,8 +46,8 @@ class EditChange:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the edit's tensors."""
-        return hashlib.sha256(safetensors.torch.save(self.edit.tensors())).hexdigest()
+        """SHA-256 over the edit's kind and numbers."""
+        return self.edit.digest()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from kvw.bench.training import first_wrong_answers, train_and_put_back
 from kvw.data import Example
 from kvw.data.benchmarks import BenchmarkData, Item, Protocol, get_benchmark, two_folds
 from kvw.data.benchmarks.items import known
-from kvw.edits.edit import load_edit, package_versions
+from kvw.edits.edit import package_versions, read_edit, write_edit
 from kvw.errors import UserError
 from kvw.evaluation.metrics import OutcomeCounts
 from kvw.measuring.fingerprint import digest, examples_digest, weights_digest
@@ -255,8 +255,9 @@ class _Work:
                     state = self.files.state_file(identifier)
                     train_and_put_back(loaded, self.forget, self.retain, settings, others, folder, state, progress)
                 else:
-                    unlearn(method, loaded, self.forget, self.retain, settings, progress).edit.save(path)
-        return TrainedChange(folder) if method in TRAINED else EditChange(load_edit(path))
+                    found = unlearn(method, loaded, self.forget, self.retain, settings, progress)
+                    write_edit(found.edit, path)  # settings under which nothing is weakened are a result, too
+        return TrainedChange(folder) if method in TRAINED else EditChange(read_edit(path))
 
 
 def training_items(data: BenchmarkData, name: str, part: BenchmarkPart) -> list[Item]:

@@ -16,6 +16,7 @@ from kvw.edits.hooks import Hooks, no_weights
 from kvw.edits.prompts import Prompts, observe_prompts
 from kvw.edits.steering import SteeringEdit
 from kvw.edits.summary import LayerSummary
+from kvw.edits.values import Values
 from kvw.errors import UserError
 from kvw.models.coefficients import Seen, intercept
 from kvw.models.layer_inputs import InputHook, at_columns, decoder_layers
@@ -37,6 +38,8 @@ class Condition:
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
+        if self.layer < 0:
+            raise ValueError(f"a condition in layer {self.layer}")
         if self.filter.ndim != 1 or not bool(self.filter.isfinite().all()) or not math.isfinite(self.threshold):
             raise ValueError("a condition needs a filter (a row of finite numbers) and a finite threshold")
 
@@ -118,6 +121,12 @@ class ConditionalGateEdit(Edit):
     def _no_weights(self) -> UserError:
         return no_weights("A conditional edit weakens some samples and not others")
 
+    @property
+    def does_nothing(self) -> bool:
+        """Whether the gates do nothing, or the condition holds for no state."""
+        never = self.condition.threshold >= 0 and not bool(self.condition.filter.any())
+        return never or self.gates.does_nothing
+
     def describe(self) -> list[LayerSummary]:
         """Counts and means of the gates, as they are for samples that are affected."""
         return self.gates.describe()
@@ -138,13 +147,12 @@ class ConditionalGateEdit(Edit):
     def from_tensors(cls, tensors: Mapping[str, Tensor], metadata: EditMetadata) -> ConditionalGateEdit:
         """Read the names written by :meth:`tensors`."""
         gates = {name: value for name, value in tensors.items() if not name.startswith("condition.")}
-        return cls(
-            GateEdit.from_tensors(gates, metadata),
-            Condition(
-                int(tensors["condition.layer"]), tensors["condition.filter"], float(tensors["condition.threshold"])
-            ),
-            metadata,
+        values = Values({name: value for name, value in tensors.items() if name not in gates})
+        condition = Condition(
+            values.whole("condition.layer"), values.row("condition.filter"), values.number("condition.threshold")
         )
+        values.finish()
+        return cls(GateEdit.from_tensors(gates, metadata), condition, metadata)
 
 
 def attach_where(edit: GateEdit, model: PreTrainedModel, condition: Condition) -> Attachment:

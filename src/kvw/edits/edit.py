@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError, safe_open
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kvw.edits.stored import packed, unpacked, unreadable
 from kvw.edits.summary import LayerSummary
 from kvw.errors import UserError
 from kvw.files import write_bytes
@@ -24,7 +25,6 @@ from kvw.models.finding import find_value_matrices
 from kvw.models.quantised import refuse_quantised
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 
-FORMAT = "kvw edit 3"
 ENTRIES_AT_A_TIME = 2**20
 """Of a weight, in float32 while an edit is folded into it."""
 PACKAGES = ("kvw", "torch", "torchvision", "transformers", "tokenizers", "pillow", "accelerate")
@@ -35,30 +35,40 @@ def package_versions() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
 
 
+def printable(text: str) -> str:
+    """A text without line ends, control characters and marks of direction: they are written as escapes."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+Name = Annotated[str, AfterValidator(printable)]
+"""Ends up on terminals and in model cards, and comes from files that others have made."""
+
+
 class EditMetadata(BaseModel):
     """Where an edit comes from; everything needed to repeat it, nothing of the data itself."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: str = ""
+    method: Name = ""
     settings: dict[str, Any] = Field(default_factory=dict)
-    base_model: str = ""
+    base_model: Name = ""
     """Hub id and revision, or the name of the local folder."""
-    model_fingerprint: str = ""
+    model_fingerprint: Name = ""
     """SHA-256 over the base model's weight files."""
-    model_type: str = ""
-    value_matrices: str = ""
+    model_type: Name = ""
+    value_matrices: Name = ""
     """Where they are in a model of an unknown family, as confirmed by the user."""
-    forget_digest: str = ""
+    forget_digest: Name = ""
     """SHA-256 over the forget examples, in any order."""
-    retain_digest: str = ""
+    retain_digest: Name = ""
     forget_count: int = 0
     retain_count: int = 0
-    left_alone: tuple[str, ...] = ()
+    left_alone: tuple[Name, ...] = ()
     """Experts within the layer range that saw too few tokens to be weakened."""
-    versions: dict[str, str] = Field(default_factory=package_versions)
+    versions: dict[Name, Name] = Field(default_factory=package_versions)
     amplifies: bool = False
-    """Gates above 1 are meant: an inverse, or an imported adapter. Without it they are taken for damage."""
+    """Gates above 1 or a negative strength are meant: an inverse, or an imported adapter. Without it they are taken for
+    damage."""
     parents: tuple[EditMetadata, ...] = ()
     """The edits that this one was made of, in the order in which they act."""
 
@@ -66,6 +76,21 @@ class EditMetadata(BaseModel):
     def undoes(self) -> bool:
         """Whether an inverse is among what the edit was made of."""
         return self.method == "invert" or any(parent.undoes for parent in self.parents)
+
+
+def signed(strength: float, metadata: EditMetadata) -> EditMetadata:
+    """The metadata of an edit of this strength: marked as one that amplifies if it is negative."""
+    return metadata.model_copy(update={"amplifies": strength < 0})
+
+
+def check_sign(strength: float, metadata: EditMetadata) -> None:
+    """Take a negative strength for damage unless the edit is marked.
+
+    Raises:
+        ValueError: It is negative and not marked.
+    """
+    if strength < 0 and not metadata.amplifies:
+        raise ValueError(f"the strength is {strength:g}, and the edit is not marked as one that amplifies")
 
 
 class Attachment(ABC):
@@ -149,6 +174,11 @@ class Edit(ABC):
         for matrix in matrices:
             matrix.write(self.changed(matrix, matrix.read()))
 
+    @property
+    @abstractmethod
+    def does_nothing(self) -> bool:
+        """Whether a model with it is the model without it, whatever the model."""
+
     @abstractmethod
     def describe(self) -> list[LayerSummary]:
         """How much the edit weakens, layer by layer."""
@@ -205,16 +235,25 @@ class Edit(ABC):
     @classmethod
     @abstractmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], metadata: EditMetadata) -> Edit:
-        """Build the edit from what its file holds."""
-
-    def save(self, path: Path | str) -> None:
-        """Write a safetensors file.
+        """Build the edit from what its file holds.
 
         Raises:
-            UserError: The place cannot be written; an older file there is untouched.
+            ValueError: A tensor is missing or unknown, or has another dtype, shape or range of values than it must.
         """
-        header = {"format": FORMAT, "kind": self.kind, "metadata": self.metadata.model_dump_json()}
-        write_bytes(Path(path), safetensors.torch.save(self.tensors(), header))
+
+    def digest(self) -> str:
+        """SHA-256 over the kind and the numbers; where the edit comes from does not count."""
+        return hashlib.sha256(packed(self.kind, {}, self.tensors())).hexdigest()
+
+    def save(self, path: Path | str) -> None:
+        """Write a safetensors file; the same edit gives the same bytes.
+
+        Raises:
+            UserError: The edit does nothing, or holds numbers that no file of its kind may hold; or the place cannot be
+                written. An older file there is untouched.
+        """
+        refuse_nothing(self)
+        write_edit(self, Path(path))
 
     def value_matrices(self, model: PreTrainedModel) -> dict[MatrixKey, ValueMatrix]:
         """The live value matrices that this edit is for.
@@ -255,34 +294,72 @@ def load_edit(path: Path | str) -> Edit:
     """Read an edit file.
 
     Raises:
-        UserError: There is no such file, or it is not an edit of a format and kind that this version reads.
+        UserError: There is no such file; it is no edit of a format and kind that this version reads; a byte or a part
+            of it is lost; its numbers make no sense; or it does nothing.
     """
-    path = Path(path)
+    edit = read_edit(Path(path))
+    refuse_nothing(edit, str(path))
+    return edit
+
+
+def refuse_nothing(edit: Edit, name: str = "") -> None:
+    """Refuse an edit with which every model stays as it is.
+
+    Args:
+        edit: Any edit.
+        name: Of its file, for the message.
+
+    Raises:
+        UserError: It does nothing.
+    """
+    if edit.does_nothing:
+        raise UserError(
+            f"The edit{f' in {name}' if name else ''} does nothing: a model with it is the model without it.",
+            found=f"kind '{edit.kind}', {len(edit.describe())} layers",
+            do="use an edit with a strength above 0 that weakens something",
+        )
+
+
+def read_edit(path: Path) -> Edit:
+    """Read an edit file, be it one of an edit that does nothing.
+
+    Raises:
+        UserError: See :func:`load_edit`.
+    """
     if not path.is_file():
         raise UserError(
             f"There is no edit file {path}.", do="make one with: kvw erase MODEL --forget F --retain R --out DIR"
         )
+    stored = unpacked(path)
+    if stored.kind not in Edit.kinds:
+        raise unreadable(path, f"kind {stored.kind[:40]!r}, not one of {', '.join(sorted(Edit.kinds))}")
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT or header.get("kind") not in Edit.kinds:
-                raise _unreadable(path, f"format {header.get('format')!r}, kind {header.get('kind')!r}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"{path} is not a safetensors file.", found=str(error)) from error
-    try:
-        metadata = EditMetadata.model_validate_json(header["metadata"])
-        return Edit.kinds[header["kind"]].from_tensors(tensors, metadata)
-    except (KeyError, ValueError) as error:
-        raise _unreadable(path, str(error).splitlines()[0]) from error
+        metadata = EditMetadata.model_validate_json(stored.metadata)
+        metadata.model_dump_json()  # a number of 5,000 digits can be read and not be written
+        return Edit.kinds[stored.kind].from_tensors(stored.tensors, metadata)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        place = ".".join(str(part)[:40] for part in first["loc"][:3])
+        raise unreadable(path, f"metadata {place}: {first['msg'][:200]}") from error
+    except ValueError as error:
+        raise unreadable(path, str(error).splitlines()[0][:200]) from error
 
 
-def _unreadable(path: Path, found: str) -> UserError:
-    return UserError(
-        f"{path} is not an edit file that this version reads.",
-        found=found,
-        do=f"expected {FORMAT!r} and one of the kinds {', '.join(sorted(Edit.kinds))}",
-    )
+def write_edit(edit: Edit, path: Path) -> None:
+    """Write an edit file, be it one of an edit that does nothing.
+
+    Raises:
+        UserError: The numbers could not be read again, or the place cannot be written.
+    """
+    tensors = edit.tensors()
+    try:
+        content = packed(edit.kind, json.loads(edit.metadata.model_dump_json()), tensors)
+        edit.from_tensors(tensors, edit.metadata)
+    except ValueError as error:
+        raise UserError(
+            "This edit cannot be kept in a file.", found=str(error).splitlines()[0], do="make it again"
+        ) from error
+    write_bytes(path, content)
 
 
 def _named(base_model: str) -> str:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from kvw.edits.edit import ENTRIES_AT_A_TIME, Attachment, Edit, EditMetadata
 from kvw.edits.hooks import Hooks
 from kvw.edits.summary import LayerSummary, summarise_log_gates
+from kvw.edits.values import Values
 from kvw.errors import UserError
 from kvw.models.coefficients import Seen, intercept, scale_coefficients
 from kvw.models.value_matrix import MatrixKey, ValueMatrix, in_order
@@ -81,6 +82,11 @@ class GateEdit(Edit):
                 do="restore the original checkpoint; an edit that is attached is undone by detaching it",
             )
 
+    @property
+    def does_nothing(self) -> bool:
+        """Whether all gates are 1 in the float32 in which they act."""
+        return all(bool((value.exp() == 1).all()) for value in self.log_gates.values())
+
     def describe(self) -> list[LayerSummary]:
         """Counts and means of the gates."""
         return summarise_log_gates(self.log_gates)
@@ -135,12 +141,14 @@ class GateEdit(Edit):
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], metadata: EditMetadata) -> GateEdit:
         """Read the names written by :meth:`tensors`."""
-        for name, value in tensors.items():
-            if value.ndim != 1 or not bool(value.isfinite().all()):
-                raise ValueError(f"{name} holds no log-gates (a row of finite numbers)")
-            if bool((value > 0).any()) and not metadata.amplifies:
-                raise ValueError(f"{name} holds gates above 1, and the edit is not marked as one that amplifies")
-        return cls({MatrixKey.parse(name): value for name, value in tensors.items()}, metadata)
+        values = Values(tensors)
+        log_gates = {key: values.row(f"{key}.log_gates") for key in values.keys("log_gates")}
+        values.finish()
+        if not metadata.amplifies:
+            for key, value in log_gates.items():
+                if bool((value > 0).any()):
+                    raise ValueError(f"{key} holds gates above 1, and the edit is not marked as one that amplifies")
+        return cls(log_gates, metadata)
 
     @classmethod
     def _derived(cls, log_gates: Mapping[MatrixKey, Tensor], metadata: EditMetadata) -> GateEdit:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kvw.edits.edit import ENTRIES_AT_A_TIME, Attachment, Edit, EditMetadata
+from kvw.edits.edit import ENTRIES_AT_A_TIME, Attachment, Edit, EditMetadata, check_sign, signed
 from kvw.edits.hooks import Hooks
 from kvw.edits.summary import LayerSummary, summarise_low_rank
+from kvw.edits.values import Values
 from kvw.errors import UserError
 from kvw.models.coefficients import Seen, intercept
 from kvw.models.sharding import sharded_weight
@@ -68,6 +69,11 @@ class Directions:
     def changes(self, strength: float = 1.0) -> Tensor:
         """g - 1 = exp(strength log g) - 1, without cancellation for gates near 1: (rank,), float32."""
         return torch.expm1(strength * self.log_gates)
+
+    def acts(self, strength: float = 1.0) -> bool:
+        """Whether any direction is changed."""
+        sizes = self.patterns.abs().amax(0) * self.filters.abs().amax(0) if self.rank else torch.zeros(0)
+        return bool(((self.changes(strength) != 0) & (sizes > 0)).any())
 
     def to(self, device: torch.device) -> Directions:
         """The same on another device."""
@@ -176,7 +182,7 @@ class LowRankEdit(Edit):
                 found=f"{sum(lost.values())} gates of 0, the first in {first}",
                 do="keep the original model; an edit with gates above 0 can be inverted",
             )
-        return LowRankEdit(self.directions, power, metadata or self.metadata)
+        return LowRankEdit(self.directions, power, signed(power, metadata or self.metadata))
 
     def inverted(self, metadata: EditMetadata | None = None) -> LowRankEdit:
         """T^-1, which undoes the edit.
@@ -185,6 +191,11 @@ class LowRankEdit(Edit):
             UserError: A gate is 0 (in float32).
         """
         return self.scaled(-1.0, metadata)
+
+    @property
+    def does_nothing(self) -> bool:
+        """Whether no direction is weakened at this strength."""
+        return not any(value.acts(self.strength) for value in self.directions.values())
 
     def describe(self) -> list[LayerSummary]:
         """Counts and means of the gates at this strength."""
@@ -206,14 +217,19 @@ class LowRankEdit(Edit):
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], metadata: EditMetadata) -> LowRankEdit:
         """Read the names written by :meth:`tensors`."""
-        parts: dict[MatrixKey, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name != "strength":
-                parts.setdefault(MatrixKey.parse(name), {})[name.rsplit(".", 1)[1]] = value
+        values = Values(tensors)
+        strength = values.number("strength")
         directions = {
-            key: Directions(found["patterns"], found["filters"], found["log_gates"]) for key, found in parts.items()
+            key: Directions(
+                values.take(f"{key}.patterns", 2, none=True),
+                values.take(f"{key}.filters", 2, none=True),
+                values.take(f"{key}.log_gates", 1, none=True),
+            )
+            for key in values.keys("patterns")
         }
-        return cls(directions, float(tensors["strength"]), metadata)
+        values.finish()
+        check_sign(strength, metadata)
+        return cls(directions, strength, metadata)
 
 
 class _Project:

@@ -11,7 +11,11 @@ from transformers import PreTrainedModel
 
 from kvw.edits.edit import Attachment, Edit, EditMetadata
 from kvw.edits.summary import LayerSummary, summarise_log_gates
+from kvw.edits.values import Values
 from kvw.models.value_matrix import MatrixKey, ValueMatrix, in_order
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""What the gates of a model may be rounded to: the dtypes of models."""
 
 
 class RoundedGateEdit(Edit):
@@ -57,6 +61,11 @@ class RoundedGateEdit(Edit):
             weight = weight * matrix.along_vectors(gates.to(weight.device, weight.dtype))
         return weight
 
+    @property
+    def does_nothing(self) -> bool:
+        """Whether all gates are 1."""
+        return all(bool((steps == 1).all()) for steps in self.steps.values())
+
     def describe(self) -> list[LayerSummary]:
         """Counts and means of the product of all steps' rounded gates (the rounding of the weights is not in it)."""
         return summarise_log_gates(self.log_factors())
@@ -78,7 +87,13 @@ class RoundedGateEdit(Edit):
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], metadata: EditMetadata) -> RoundedGateEdit:
         """Read the names written by :meth:`tensors`."""
-        return cls({MatrixKey.parse(name): value for name, value in tensors.items()}, metadata)
+        values = Values(tensors)
+        steps = {key: values.take(f"{key}.steps", 2, DTYPES) for key in values.keys("steps")}
+        values.finish()
+        for key, value in steps.items():
+            if not bool(((value >= 0) & (value <= 1)).all()):
+                raise ValueError(f"{key} holds no gates (numbers from 0 to 1)")
+        return cls(steps, metadata)
 
 
 class KeptWeights(Attachment):

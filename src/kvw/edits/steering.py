@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kvw.edits.edit import Attachment, Edit, EditMetadata
+from kvw.edits.edit import Attachment, Edit, EditMetadata, check_sign, signed
 from kvw.edits.hooks import Hooks, no_weights
 from kvw.edits.prompts import Prompts, observe_prompts
 from kvw.edits.summary import LayerSummary
+from kvw.edits.values import Values
 from kvw.errors import UserError
 from kvw.models.layer_inputs import InputHook, at_columns, decoder_layers
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
@@ -148,7 +149,7 @@ class SteeringEdit(Edit):
         return SteeringEdit(
             self.steers,
             self.strength * strength,
-            metadata or self.metadata,
+            signed(self.strength * strength, metadata or self.metadata),
             where=self.where,
             decoding=self.decoding,
         )
@@ -159,6 +160,13 @@ class SteeringEdit(Edit):
         Attached together with the edit they do not cancel exactly: the second reads states that the first has moved.
         """
         return self.scaled(-1.0, metadata)
+
+    @property
+    def does_nothing(self) -> bool:
+        """Whether no state is moved."""
+        return not (
+            self.strength and any(bool(one.filter.any() and one.direction.any()) for one in self.steers.values())
+        )
 
     def describe(self) -> list[LayerSummary]:
         """The length of the shift where a . h is 1, for each layer."""
@@ -181,17 +189,15 @@ class SteeringEdit(Edit):
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], metadata: EditMetadata) -> SteeringEdit:
         """Read the names written by :meth:`tensors`."""
-        numbers = {MatrixKey.parse(name).layer for name in tensors if name.startswith("layer.")}
-        return cls(
-            {
-                number: Steer(tensors[f"layer.{number}.filter"], tensors[f"layer.{number}.direction"])
-                for number in numbers
-            },
-            float(tensors["strength"]),
-            metadata,
-            where="last" if bool(tensors["last_only"]) else "prompt",
-            decoding=bool(tensors["decoding"]),
-        )
+        values = Values(tensors)
+        strength, last_only, decoding = values.number("strength"), values.flag("last_only"), values.flag("decoding")
+        steers = {
+            key.layer: Steer(values.row(f"layer.{key.layer}.filter"), values.row(f"layer.{key.layer}.direction"))
+            for key in values.keys("filter")
+        }
+        values.finish()
+        check_sign(strength, metadata)
+        return cls(steers, strength, metadata, where="last" if last_only else "prompt", decoding=decoding)
 
 
 class _Shift:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-
-import safetensors.torch
 
 from kvw.data import Example
 from kvw.edits.edit import Edit
@@ -53,5 +50,4 @@ def tell_kept(journal: Journal, reporter: Reporter, more: str = "") -> None:
 
 def _edit_digest(edit: Edit, checkpoint: Checkpoint) -> str:
     """What an edit does: its numbers and where they go."""
-    numbers = hashlib.sha256(safetensors.torch.save(edit.tensors())).hexdigest()
-    return digest(edit.kind, numbers, edit.metadata.value_matrices, checkpoint.value_matrices)
+    return digest(edit.digest(), edit.metadata.value_matrices, checkpoint.value_matrices)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
@@ -167,7 +165,6 @@ def _job(
     edit: Edit, stored: Mapping[MatrixKey, StoredMatrix], files: Sequence[Path], untouched: Untouched
 ) -> dict[str, str]:
     """Everything that decides what the weight files will hold, part by part."""
-    content = hashlib.sha256(safetensors.torch.save(edit.tensors())).hexdigest()
     states = []
     for path in files:
         state = path.stat()
@@ -176,7 +173,7 @@ def _job(
         states.append((path.name, str(path.resolve()), state.st_ino, state.st_size, state.st_mtime_ns, changed))
     places = sorted((str(key), entry.file, entry.name) for key, entry in stored.items())
     return {
-        "edit": digest(edit.kind, content, edit.metadata.model_dump(mode="json")),
+        "edit": digest(edit.digest(), edit.metadata.model_dump(mode="json")),
         "checkpoint": digest(states, places),
         "untouched": untouched,
         "kvw version": __version__,

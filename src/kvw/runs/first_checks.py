@@ -13,7 +13,7 @@ from kvw.errors import UserError
 EDIT_SUFFIX = STATISTICS_SUFFIX = ".safetensors"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 EDIT_FORMAT = "kvw edit"
-"""How the format in the header of every edit file begins, whatever its version."""
+"""What the header of an edit file has an entry of; in files of earlier versions the format begins like that."""
 
 
 def is_file(path: Path) -> bool:
@@ -35,8 +35,9 @@ def check_edit_files(paths: Iterable[Path]) -> None:
             raise UserError(
                 f"There is no edit file {path}.", do="make one with: kvw erase MODEL --forget F --retain R --out DIR"
             )
-        format_ = _metadata(path).get("format")
-        if not (isinstance(format_, str) and format_.startswith(EDIT_FORMAT)):
+        metadata = _metadata(path)
+        format_ = metadata.get("format")
+        if EDIT_FORMAT not in metadata and not str(format_).startswith(EDIT_FORMAT):
             raise UserError(
                 f"{path} is not an edit file.",
                 found=f"format {format_!r}",

@@ -21,7 +21,7 @@ from kvw.bench.results import Results, read_results
 from kvw.bench.run import load_benchmark, training_examples
 from kvw.data import Example
 from kvw.data.benchmarks import Protocol
-from kvw.edits.edit import Edit, load_edit, package_versions
+from kvw.edits.edit import Edit, package_versions, read_edit
 from kvw.edits.surviving import surviving_shares
 from kvw.errors import UserError
 from kvw.evaluation.attacks import (
@@ -221,7 +221,7 @@ class _Work:
         trained = self.run.folder / EDITS / record.identifier
         if trained.is_dir():
             return None, partial(trained_weights, folder=trained)
-        edit = load_edit(self.run.edit_file(record.identifier))
+        edit = read_edit(self.run.edit_file(record.identifier))
         return edit, partial(folded, edit=edit)
 
     @contextmanager

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from kvw.data import Example, prepare
 from kvw.data.rendering import Processor
-from kvw.edits.edit import EditMetadata
+from kvw.edits.edit import EditMetadata, signed
 from kvw.edits.steering import Steer, SteeringEdit
 from kvw.errors import UserError
 from kvw.methods.steering.direction import ContrastPairs, find_directions, refusal_pairs
@@ -74,7 +74,7 @@ def steering(
     return SteeringEdit(
         steers,
         settings.strength,
-        EditMetadata(method="steering", settings=values),
+        signed(settings.strength, EditMetadata(method="steering", settings=values)),
         where=settings.where,
         decoding=settings.decoding,
     )
