@@ -1,11 +1,14 @@
+import base64
+import datetime
 import json
+import os
 
 import pyarrow
 import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from kvw.data import Example, read_examples
+from kvw.data import Example, read_examples, readers, tables
 from kvw.errors import UserError
 
 GOOD = {"question": "Who?", "answer": "Ada"}
@@ -69,9 +72,9 @@ def test_csv(folder):
     )
     a, b = folder / "portraits/a.png", folder / "portraits/b.png"
     assert read_examples(path) == [
-        Example("Who, exactly?", 'Ada "the first"\r\nLovelace', (a,), "d.csv:1", {"task": "caption"}),
+        Example("Who, exactly?", 'Ada "the first"\r\nLovelace', (a,), "d.csv:2", {"task": "caption"}),
         Example("Who?", "007", (a, b), "d.csv:9", {"task": ""}),
-        Example("Who?", "Ada", (), "d.csv:3", {"task": ""}),
+        Example("Who?", "Ada", (), "d.csv:6", {"task": ""}),
     ]
 
 
@@ -116,7 +119,8 @@ def test_image_folder(folder, extension):
         metadata.write_text(",".join(row) + "\n" + ",".join(row.values()) + "\n")
     else:
         parquet.write_table(pyarrow.table({key: [value] for key, value in row.items()}), metadata)
-    expected = Example("Who?", "Ada", (folder / "portraits/a.png",), f"metadata.{extension}:1")
+    number = 2 if extension == "csv" else 1
+    expected = Example("Who?", "Ada", (folder / "portraits/a.png",), f"metadata.{extension}:{number}")
     assert read_examples(folder) == [expected]
     assert read_examples(str(folder)) == [expected]
 
@@ -172,15 +176,17 @@ def test_row_errors_name_the_example(tmp_path, row, parts):
         ("d.jsonl", b'["Q", "A"]\n', ["d.jsonl:1: the line is not a JSON object", '["Q", "A"]']),
         ("d.jsonl", b"null\n", ["d.jsonl:1: the line is not a JSON object"]),
         ("d.jsonl", b'{"question": "Q",\n "answer": "\xff"}', ["d.jsonl:2: the text is not UTF-8", "0xff"]),
-        ("d.jsonl", '{"question": "é"}'.encode("utf-16"), ["d.jsonl:1: the text is not UTF-8"]),
+        ("d.jsonl", '{"question": "é"}'.encode("utf-16"), ["d.jsonl:1: the answer is missing"]),
+        ("d.jsonl", '{"question": "é"}'.encode("utf-16-le"), ["d.jsonl: the text is not UTF-8", "UTF-16 without"]),
+        ("d.jsonl", '{"question": "é"}'.encode("utf-16") + b"x", ["d.jsonl: the text is broken UTF-16"]),
         ("d.csv", "question,answer\nQ,é\n".encode("latin-1"), ["d.csv:2: the text is not UTF-8"]),
-        ("d.csv", b"question,answer\nQ,A,extra\n", ["d.csv:1: the row does not fit", "3 cells for 2", "line 2"]),
-        ("d.csv", b"question,answer\nQ\n", ["d.csv:1: the row does not fit", "1 cells for 2"]),
+        ("d.csv", b"question,answer\nQ,A,extra\n", ["d.csv:2: the row does not fit", "3 cells for 2"]),
+        ("d.csv", b"question,answer\nQ\n", ["d.csv:2: the row does not fit", "1 cells for 2"]),
         ("d.csv", b'question,answer\nQ,"A\n', ["d.csv: the file is not valid CSV", "line 2"]),
         ("d.csv", b"question,answer,answer\nQ,A,B\n", ["d.csv: a column name occurs twice", "answer"]),
-        ("d.csv", b"question,answer\nQ,\n", ["d.csv:1: the answer is empty"]),
-        ("d.csv", b"question,reply\nQ,A\n", ["d.csv:1: the answer is missing", "columns question, reply"]),
-        ("d.csv", b'question,answer,image\nQ,A,"[a.png]"\n', ["d.csv:1: the list of images is not JSON"]),
+        ("d.csv", b"question,answer\nQ,\n", ["d.csv:2: the answer is empty"]),
+        ("d.csv", b"question,reply\nQ,A\n", ["d.csv:2: the answer is missing", "columns question, reply"]),
+        ("d.csv", b'question,answer,image\nQ,A,"[a.png]"\n', ["d.csv:2: the list of images is not JSON"]),
         ("d.parquet", b"not parquet at all", ["d.parquet: the file is not valid Parquet"]),
         ("d.parquet", b"", ["d.parquet: the file is not valid Parquet"]),
     ],
@@ -212,3 +218,216 @@ def test_missing_file_and_folders_without_one_metadata_file(folder):
     (folder / "metadata.csv").write_text("question,answer\nQ,A\n")
     with pytest.raises(UserError, match=r"metadata\.jsonl, metadata\.csv in"):
         read_examples(folder)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        *("img", "Image", "IMAGE", "photo", "Foto", "picture", "pic", "bild", "Bilder", "image_path", "imagePath"),
+        *("image_file", "imagefile", "image_url", "ImageURL", "img_src", "picture.file", "image 2", "image_b64"),
+        *("\u56fe\u7247", "file", "path", "file_names", "filename", "File Path", "\u200bimage", "whatever"),
+    ],
+)
+@pytest.mark.parametrize("several", [False, True])
+def test_a_column_that_looks_like_the_picture_is_an_error(folder, column, several):
+    value = ["portraits/a.png"] if several else "portraits/a.png"
+    path = write_jsonl(folder / "d.jsonl", [GOOD, {**GOOD, column: value}])
+    with pytest.raises(UserError, match=r"d\.jsonl:2: the column .* looks like the picture, and is not read") as raised:
+        read_examples(path)
+    assert repr(column) in str(raised.value)
+    assert "rename the column to 'image'" in str(raised.value)
+
+
+def test_pictures_are_found_in_columns_of_any_name_by_what_they_hold(folder):
+    data = (folder / "portraits/a.png").read_bytes()
+    for value in (base64.b64encode(data).decode(), f"data:image/png;base64,{base64.b64encode(data).decode()}"):
+        with pytest.raises(UserError, match="the column 'x' looks like the picture"):
+            read_examples(write_jsonl(folder / "d.jsonl", [{**GOOD, "x": value}]))
+    for value in (data, {"bytes": data, "path": None}):
+        parquet.write_table(pyarrow.table({"question": ["Q"], "answer": ["A"], "x": [value]}), folder / "d.parquet")
+        with pytest.raises(UserError, match="the column 'x' looks like the picture"):
+            read_examples(folder / "d.parquet")
+
+
+def test_metadata_that_only_sound_like_pictures_stay_metadata(folder):
+    plain = {
+        "image_id": 7,
+        "photo": 3,
+        "photo_credit": "Ada",
+        "img": None,
+        "picture": "",
+        "file": "book.pdf",
+        "name": "x",
+    }
+    (example,) = read_examples(write_jsonl(folder / "d.jsonl", [{**GOOD, **plain}]))
+    assert example.metadata == plain
+    beside = {"image": "portraits/a.png", "original": "IMG_1.jpg", "path": "/somewhere"}
+    (example,) = read_examples(write_jsonl(folder / "d.jsonl", [{**GOOD, **beside}]))
+    assert example.metadata == {"original": "IMG_1.jpg", "path": "/somewhere"}
+    with pytest.raises(UserError, match="the column 'image_2' looks like the picture"):
+        read_examples(write_jsonl(folder / "d.jsonl", [{**GOOD, **beside, "image_2": "portraits/b.png"}]))
+
+
+def test_white_space_around_names_of_columns_does_not_count(folder):
+    row = {" question": "Q", "answer\t": "A", "\u00a0image ": "portraits/a.png"}
+    (example,) = read_examples(write_jsonl(folder / "d.jsonl", [row]))
+    assert example == Example("Q", "A", (folder / "portraits/a.png",), "d.jsonl:1")
+    with pytest.raises(UserError, match=r"d\.jsonl:1: a column name occurs twice[\s\S]*image"):
+        read_examples(write_jsonl(folder / "d.jsonl", [{**row, "image": "x"}]))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_csv_of_every_spreadsheet(folder, delimiter, encoding, end):
+    names = ['"note, with; all\t of | them"', "image", " question ", "answer"]
+    rows = [
+        names,
+        ["x", "portraits/a.png", f'"Wer, {end}genau; ist\tdas?"', "Åsa"],
+        ["", "", "", ""],
+        ["y", "", "Q", "1,5"],
+    ]
+    rows[3][3] = '"1,5"'
+    text = end.join(delimiter.join(row) for row in rows) + end
+    path = folder / "d.csv"
+    mark = "\ufeff".encode(encoding) if encoding == "utf-16-be" else b""
+    path.write_bytes(mark + text.encode(encoding))
+    first, second = read_examples(path)
+    assert (first.question, first.answer) == (f"Wer, {end}genau; ist\tdas?", "Åsa")
+    assert (first.images, first.identifier) == ((folder / "portraits/a.png",), "d.csv:2")
+    # The line in which the row begins, as an editor shows it.
+    assert (second.answer, second.identifier) == ("1,5", "d.csv:5")
+
+
+def test_the_delimiter_is_the_one_that_gives_question_and_answer(folder):
+    path = folder / "d.csv"
+    path.write_text("a,b,c,d,e;question;answer\nx;Q, q;A, a\n")
+    assert [(one.question, one.answer) for one in read_examples(path)] == [("Q, q", "A, a")]
+    path.write_text("\n\nFrage;Antwort\nx;y\n")
+    with pytest.raises(UserError, match=r"d\.csv:4: the question is missing[\s\S]*columns Frage, Antwort"):
+        read_examples(path)
+
+
+def test_pictures_inside_csv_and_parquet_are_read(folder):
+    data = (folder / "portraits/a.png").read_bytes() + b"\0" * 200_000
+    (folder / "d.csv").write_text(f"image,question,answer\n{base64.b64encode(data).decode()},Q,A\n")
+    assert read_examples(folder / "d.csv")[0].images == (data,)
+    for column in ([data], pyarrow.array([data], pyarrow.large_binary()), [[data]]):
+        table = pyarrow.table({"image": column, "question": ["Q"], "answer": ["A"]})
+        parquet.write_table(table, folder / "d.parquet")
+        assert read_examples(folder / "d.parquet")[0].images == (data,)
+
+
+BAD_TEXT = pyarrow.Array.from_buffers(pyarrow.string(), 1, pyarrow.array([b"\xff\xfe"]).buffers())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        BAD_TEXT,
+        pyarrow.array([2**62], pyarrow.duration("s")),
+        pyarrow.array([2**62], pyarrow.timestamp("us")),
+        pyarrow.array([-(2**62)], pyarrow.timestamp("us")),
+    ],
+)
+def test_parquet_values_without_a_counterpart_name_the_column(tmp_path, values):
+    parquet.write_table(pyarrow.table({"question": ["Q"], "answer": ["A"], "m": values}), tmp_path / "d.parquet")
+    with pytest.raises(UserError, match=r"d\.parquet: the column 'm' cannot be read, near row 1"):
+        read_examples(tmp_path / "d.parquet")
+
+
+def test_parquet_keeps_what_python_can_hold(tmp_path):
+    day = datetime.date(1815, 12, 10)
+    parquet.write_table(pyarrow.table({"question": ["Q"], "answer": ["A"], "born": [day]}), tmp_path / "d.parquet")
+    assert read_examples(tmp_path / "d.parquet")[0].metadata == {"born": day}
+
+
+def test_parquet_with_a_column_twice_is_an_error(tmp_path):
+    table = pyarrow.Table.from_arrays([pyarrow.array([text]) for text in "QAB"], names=["question", "answer", "answer"])
+    parquet.write_table(table, tmp_path / "d.parquet")
+    with pytest.raises(UserError, match=r"a column name occurs twice[\s\S]*answer"):
+        read_examples(tmp_path / "d.parquet")
+
+
+def test_what_would_take_all_memory_is_refused(tmp_path, monkeypatch):
+    path = write_jsonl(tmp_path / "d.jsonl", [{**GOOD, "note": "x" * 50}] * 10)
+    for name, value in (("MOST_TEXT", 100), ("MOST_ROWS", 3)):
+        with monkeypatch.context() as patch:
+            patch.setattr(readers, name, value)
+            with pytest.raises(UserError, match=r"d\.jsonl: the file holds too much"):
+                read_examples(path)
+    monkeypatch.setattr(tables, "LONGEST_LINE", 70)
+    with pytest.raises(UserError, match=r"d\.jsonl:1: the line is longer than 70 characters"):
+        read_examples(path)
+    (tmp_path / "d.csv").write_text(f"question,answer\nQ,{'x' * 80}\n")
+    with pytest.raises(UserError, match=r"longer than 70 characters|field larger than field limit"):
+        read_examples(tmp_path / "d.csv")
+
+
+def test_pictures_inside_a_file_are_bounded(folder, monkeypatch):
+    data = (folder / "portraits/a.png").read_bytes()
+    parquet.write_table(
+        pyarrow.table({"question": ["Q"] * 3, "answer": ["A"] * 3, "image": [data] * 3}), folder / "d.parquet"
+    )
+    monkeypatch.setattr(readers, "MOST_PICTURES", 2 * len(data))
+    with pytest.raises(UserError, match=r"the file holds too much[\s\S]*3 examples with 6 characters"):
+        read_examples(folder / "d.parquet")
+
+
+def test_rows_of_parquet_are_counted_before_they_are_read(tmp_path, monkeypatch):
+    parquet.write_table(pyarrow.table({"question": ["Q"] * 9, "answer": ["A"] * 9}), tmp_path / "d.parquet")
+    monkeypatch.setattr(tables, "MOST_ROWS", 8)
+    with pytest.raises(UserError, match=r"d\.parquet: there are 9 rows"):
+        read_examples(tmp_path / "d.parquet")
+
+
+def test_large_values_of_parquet_are_unpacked_few_at_a_time(tmp_path):
+    table = pyarrow.table({"question": ["q" * 1000] * 999, "answer": ["A"] * 999})
+    parquet.write_table(table, tmp_path / "d.parquet")
+    metadata = parquet.ParquetFile(tmp_path / "d.parquet").metadata
+    held = sum(metadata.row_group(0).column(place).total_uncompressed_size for place in (0, 1))
+    assert tables._batch_size(metadata) == min(256, tables.MOST_AT_ONCE // held)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({**GOOD, "answer": "x" * 1_000_001}, r"d\.jsonl:1: the answer is too long[\s\S]*1000001 characters"),
+        ({**GOOD, "id": "x" * 201}, r"d\.jsonl:1: the id is too long"),
+        ({"x" * 10**6: 1, "answer": "A"}, r"d\.jsonl:1: the question is missing"),
+        ({**GOOD, **{str(place): 1 for place in range(1001)}}, r"d\.jsonl:1: there are 1003 columns"),
+    ],
+)
+def test_huge_texts_names_and_rows_are_one_short_message(tmp_path, row, message):
+    with pytest.raises(UserError, match=message) as raised:
+        read_examples(write_jsonl(tmp_path / "d.jsonl", [row]))
+    assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"question": "Q", "answer": "A", "image": "a.png", "image": "b.png"}', r"has a key twice[\s\S]*image"),
+        (r'{"question": "Q", "answer": "A", "id": "x\ud800"}', "half of a character"),
+        ('{"question": "Q", "answer": "A", "n": NaN}', "no number"),
+    ],
+)
+def test_lines_are_strict_json(tmp_path, line, message):
+    (tmp_path / "d.jsonl").write_text("\n" + line)
+    with pytest.raises(UserError, match=r"d\.jsonl:2: the line " + ".*" + message):
+        read_examples(tmp_path / "d.jsonl")
+
+
+def test_paths_that_cannot_be_looked_at_are_one_message(tmp_path):
+    (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for path, message in (
+        (tmp_path / "loop.jsonl", "cannot be looked at"),
+        (tmp_path / "pipe.jsonl", "neither a file nor a folder"),
+        (tmp_path / ("x" * 300 + ".jsonl"), "cannot be looked at"),
+        (tmp_path / "a\0.jsonl", "does not exist"),
+        (tmp_path / "a\udcff.jsonl", "not UTF-8"),
+        (tmp_path / "loop.jsonl" / "x.jsonl", "cannot be looked at"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_examples(path)

@@ -2,64 +2,95 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
-import json
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kvw.data.columns import COLUMNS, IMAGE_COLUMNS, TEXT_COLUMNS, named, refuse_unread_pictures
 from kvw.data.example import Example, ImageSource
+from kvw.data.pictures import picture
+from kvw.data.strict_json import parse_json, shortened
+from kvw.data.tables import MOST_ROWS, READERS
 from kvw.errors import UserError
 
-EXTENSIONS = (".jsonl", ".csv", ".parquet")
-TEXT_COLUMNS = ("question", "answer")
-IMAGE_COLUMNS = ("image", "images", "file_name")
-COLUMNS = (*TEXT_COLUMNS, *IMAGE_COLUMNS, "id")
-
-Row = tuple[int, Mapping[str, Any]]
-"""The 1-based number of a line or row, and its columns."""
+EXTENSIONS = tuple(READERS)
+LONGEST_TEXT = 10**6
+"""Characters of a question or an answer: more than the context of any model."""
+LONGEST_ID = 200
+MOST_TEXT = 100 * 10**6
+"""Characters of all texts of a file together."""
+MOST_PICTURES = 4 * 2**30
+"""Bytes of all pictures inside a file together, which are held in memory."""
 
 
 def read_examples(path: Path) -> list[Example]:
     """Read all examples of a data file or an image folder.
 
-    Columns: ``question`` and ``answer`` are required texts. ``image``, ``images`` or ``file_name`` holds one
-        path or
-    a list of paths, relative to the file's folder or absolute; in Parquet also the structures of the Hugging
-    Face hub, ``{"bytes": ..., "path": ...}``; in CSV a list is written as JSON. Absent, null or empty means
+    Columns: ``question`` and ``answer`` are required texts. ``image``, ``images`` or ``file_name`` holds one picture or
+    a list of them: a path, relative to the file's folder or absolute, or the picture itself as
+    :func:`kvw.data.pictures.picture` takes it; in CSV a list is written as JSON. Absent, null or empty means
     an example of text only. ``id`` is optional and becomes part of the identifier. All other columns become
-    metadata.
+    metadata; one that looks like a picture is an error. White space around the names of columns does not count.
 
     Args:
         path: A ``.jsonl``, ``.csv`` or ``.parquet`` file, or a folder of images with one ``metadata.jsonl``,
-            ``metadata.csv`` or ``metadata.parquet`` whose ``file_name`` column names the images.
+            ``metadata.csv`` or ``metadata.parquet`` whose ``file_name`` column names the images. Texts are UTF-8, or
+            UTF-16 or UTF-32 with a byte order mark; cells of CSV are divided by a comma, semicolon, tab or bar.
 
     Returns:
         The examples in the order of the file, at least one. Identifiers are ``<file name>:<id>`` or, without
-        an id, ``<file name>:<n>``: the line in JSONL, the row (not counting the header) in CSV and Parquet,
-        from 1.
+        an id, ``<file name>:<n>``: the line in JSONL, the line in which it begins in CSV, the row in Parquet, from 1.
 
     Raises:
-        UserError: The file or an example cannot be used; the message names the example.
+        UserError: The file or an example cannot be used; the message names the example. Also if there is more than
+            fits: ``MOST_ROWS`` examples, ``MOST_TEXT``, ``MOST_PICTURES``, ``LONGEST_TEXT`` in a question or answer.
     """
     path = Path(path)
-    if not path.exists():
-        raise UserError("The data file does not exist.", found=str(path), do="check the path")
-    file = _metadata_file(path) if path.is_dir() else path
-    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
-    reader = readers.get(file.suffix.lower())
+    file = _metadata_file(path) if _is_folder(path) else path
+    reader = READERS.get(file.suffix.lower())
     if reader is None:
         raise UserError(
             "This kind of data file cannot be read.",
             found=str(file),
             do=f"use one of {', '.join(EXTENSIONS)}, or a folder of images with a metadata file",
         )
-    examples = [_example(row, number, file) for number, row in reader(file)]
+    examples: list[Example] = []
+    text = pictures = 0
+    for number, row in reader(file):
+        example = _example(named(row, f"{file.name}:{number}"), number, file)
+        examples.append(example)
+        pictures += sum(len(image) for image in example.images if isinstance(image, bytes))
+        text += len(example.question) + len(example.answer) + _held(example.metadata)
+        if len(examples) > MOST_ROWS or text > MOST_TEXT or pictures > MOST_PICTURES:
+            raise UserError(
+                f"{file.name}: the file holds too much.",
+                found=f"{len(examples)} examples with {text} characters and {pictures} bytes of pictures, and more",
+                do=f"give at most {MOST_ROWS} examples, {MOST_TEXT} characters and {MOST_PICTURES} bytes of pictures; "
+                "pictures in files of their own do not count",
+            )
     if not examples:
         raise UserError("The data file holds no examples.", found=str(file), do="check that it is the right file")
     return examples
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        path.name.encode()
+        mode = path.stat().st_mode
+    except UnicodeEncodeError as error:
+        raise UserError("The name of the data file is not UTF-8.", found=ascii(path.name), do="rename it") from error
+    except (OSError, ValueError) as error:
+        missing = isinstance(error, (FileNotFoundError, NotADirectoryError, ValueError))
+        raise UserError(
+            "The data file does not exist." if missing else "The data file cannot be looked at.",
+            found=str(path) if missing else f"{shortened(str(path))}: {getattr(error, 'strerror', error)}",
+            do="check the path",
+        ) from error
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise UserError("The data file is neither a file nor a folder.", found=str(path), do="check the path")
+    return stat.S_ISDIR(mode)
 
 
 def _metadata_file(folder: Path) -> Path:
@@ -75,104 +106,13 @@ def _metadata_file(folder: Path) -> Path:
     return found[0]
 
 
-def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError("The data file cannot be read.", found=f"{path}: {error}", do="check the file") from error
-    try:
-        # utf-8-sig also takes text without a byte order mark.
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path.name}:{line}: the text is not UTF-8.",
-            found=f"byte 0x{data[error.start]:02x} ({error.reason})",
-            do="save the file as UTF-8",
-        ) from error
-
-
-def _read_jsonl(path: Path) -> Iterator[Row]:
-    # Not splitlines(): JSON strings may hold separators such as U+2028, which are no line ends here.
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path.name}:{number}: the line is not JSON.",
-                found=f"{error.msg} at character {error.pos + 1} of {_shortened(line)}",
-                do="write one JSON object per line",
-            ) from error
-        if not isinstance(row, dict):
-            raise UserError(
-                f"{path.name}:{number}: the line is not a JSON object.",
-                found=_shortened(line),
-                do='write one object per line, such as {"question": "...", "answer": "..."}',
-            )
-        yield number, row
-
-
-def _read_csv(path: Path) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
-    try:
-        header = next(reader, [])
-        repeated = sorted({name for name in header if header.count(name) > 1})
-        if repeated:
-            raise UserError(
-                f"{path.name}: a column name occurs twice.",
-                found=", ".join(repeated),
-                do="rename one of them",
-            )
-        number = 0
-        for cells in reader:
-            if not cells:
-                continue
-            number += 1
-            if len(cells) != len(header):
-                raise UserError(
-                    f"{path.name}:{number}: the row does not fit the header.",
-                    found=f"{len(cells)} cells for {len(header)} columns, line {reader.line_num} of the file",
-                    do="put texts that contain commas or line breaks into double quotes",
-                )
-            yield number, dict(zip(header, cells, strict=True))
-    except csv.Error as error:
-        raise UserError(
-            f"{path.name}: the file is not valid CSV.",
-            found=f"{error} (line {reader.line_num} of the file)",
-            do='quote texts with double quotes, and write a double quote inside as ""',
-        ) from error
-
-
-def _read_parquet(path: Path) -> Iterator[Row]:
-    # Imported here because it takes a quarter of a second, and most data files are JSONL.
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches(batch_size=256):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(
-            f"{path.name}: the file is not valid Parquet.", found=str(error), do="write the file again"
-        ) from error
-
-
 def _example(row: Mapping[str, Any], number: int, file: Path) -> Example:
     identifier = _identifier(row, number, file)
     question, answer = (_text(row, column, identifier) for column in TEXT_COLUMNS)
-    return Example(
-        question=question,
-        answer=answer,
-        images=_images(row, identifier, file),
-        identifier=identifier,
-        metadata={key: value for key, value in row.items() if key not in COLUMNS},
-    )
+    images = _images(row, identifier, file)
+    refuse_unread_pictures(row, identifier, has_picture=bool(images))
+    metadata = {key: value for key, value in row.items() if key not in COLUMNS}
+    return Example(question, answer, images, identifier, metadata)
 
 
 def _identifier(row: Mapping[str, Any], number: int, file: Path) -> str:
@@ -182,35 +122,51 @@ def _identifier(row: Mapping[str, Any], number: int, file: Path) -> str:
     if not isinstance(name, (str, int, float)):
         raise UserError(
             f"{file.name}:{number}: the id is not a text or a number.",
-            found=_shortened(repr(name)),
+            found=shortened(repr(name)),
             do="give a short text or a number, or leave the id out",
         )
+    if len(str(name)) > LONGEST_ID:
+        do = f"give at most {LONGEST_ID} characters, or leave the id out"
+        raise UserError(f"{file.name}:{number}: the id is too long.", found=shortened(str(name)), do=do)
     return f"{file.name}:{name}"
 
 
 def _text(row: Mapping[str, Any], column: str, identifier: str) -> str:
     value = row.get(column)
     if value is None:
-        state = "null" if column in row else "missing"
-        similar = [name for name in row if name.strip().casefold() == column]
-        similar = similar or difflib.get_close_matches(column, row, n=1)
-        hint = f"rename the column {similar[0]!r} to {column!r}" if similar else f"add a column {column!r}"
-        raise UserError(
-            f"{identifier}: the {column} is {state}.",
-            found=f"columns {', '.join(map(str, row)) or '(none)'}",
-            do=f"give a text for {column!r}" if column in row else hint,
-        )
+        raise _missing(row, column, identifier)
     if not isinstance(value, str):
         raise UserError(
             f"{identifier}: the {column} is not a text.",
-            found=f"{type(value).__name__} {_shortened(repr(value))}",
+            found=f"{type(value).__name__} {shortened(repr(value))}",
             do="put the text into quotes" if isinstance(value, (int, float)) else "give one text per example",
         )
     if not value.strip():
         raise UserError(
-            f"{identifier}: the {column} is empty.", found=repr(value), do="fill it in or remove the example"
+            f"{identifier}: the {column} is empty.",
+            found=shortened(repr(value)),
+            do="fill it in or remove the example",
+        )
+    if len(value) > LONGEST_TEXT:
+        raise UserError(
+            f"{identifier}: the {column} is too long.",
+            found=f"{len(value)} characters, more than {LONGEST_TEXT}",
+            do="check that it is the right file",
         )
     return value
+
+
+def _missing(row: Mapping[str, Any], column: str, identifier: str) -> UserError:
+    state = "null" if column in row else "missing"
+    short = [name for name in row if len(name) < LONGEST_ID]
+    similar = [name for name in short if name.casefold() == column]
+    similar = similar or difflib.get_close_matches(column, short, n=1)
+    hint = f"rename the column {similar[0]!r} to {column!r}" if similar else f"add a column {column!r}"
+    return UserError(
+        f"{identifier}: the {column} is {state}.",
+        found=f"columns {shortened(', '.join(row), 500) or '(none)'}",
+        do=f"give a text for {column!r}" if column in row else hint,
+    )
 
 
 def _images(row: Mapping[str, Any], identifier: str, file: Path) -> tuple[ImageSource, ...]:
@@ -225,9 +181,9 @@ def _images(row: Mapping[str, Any], identifier: str, file: Path) -> tuple[ImageS
         return ()
     value = row[given[0]]
     if file.suffix.lower() == ".csv" and value.lstrip().startswith("["):
-        value = _json_list(value, identifier)
+        value = parse_json(value, f"{identifier}: the list of images", 'write it as ["first.png", "second.png"]')
     items = value if isinstance(value, list) else [value]
-    return tuple(_image(item, identifier, file.parent) for item in items)
+    return tuple(picture(item, identifier, file.parent) for item in items)
 
 
 def _is_empty(value: object) -> bool:
@@ -239,43 +195,6 @@ def _is_empty(value: object) -> bool:
     return value is None or value == []
 
 
-def _json_list(value: str, identifier: str) -> list[Any]:
-    try:
-        items = json.loads(value)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{identifier}: the list of images is not JSON.",
-            found=_shortened(value),
-            do='write it as ["first.png", "second.png"]',
-        ) from error
-    return list(items)
-
-
-def _image(item: object, identifier: str, folder: Path) -> ImageSource:
-    if isinstance(item, dict) and isinstance(item.get("bytes"), bytes):
-        return bytes(item["bytes"])
-    name = item.get("path") if isinstance(item, dict) else item
-    if not isinstance(name, str) or not name.strip():
-        raise UserError(
-            f"{identifier}: an image is neither a path nor image data.",
-            found=f"{type(item).__name__} {_shortened(repr(item))}",
-            do="give the path of an image file",
-        )
-    path = folder / name
-    try:
-        is_file = path.is_file()
-    except ValueError:
-        # A path with a null character; from Python 3.12 on is_file() itself says no.
-        is_file = False
-    if not is_file:
-        remote = name.startswith(("http://", "https://"))
-        raise UserError(
-            f"{identifier}: the image file does not exist.",
-            found=str(path) if not remote else name,
-            do="download it and give its path" if remote else f"check the path; it is relative to {folder}",
-        )
-    return path
-
-
-def _shortened(text: str, limit: int = 120) -> str:
-    return text if len(text) <= limit else f"{text[:limit]} ..."
+def _held(metadata: Mapping[str, Any]) -> int:
+    """About how many characters metadata hold."""
+    return sum(len(value) if isinstance(value, (str, bytes)) else 8 for value in metadata.values())

@@ -1,0 +1,88 @@
+"""Columns by their names: which are read, and which only look as if they were."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from kvw.data.pictures import SUFFIXES, looks_like_picture
+from kvw.data.strict_json import shortened
+from kvw.errors import UserError
+from kvw.folding import folded
+
+TEXT_COLUMNS = ("question", "answer")
+IMAGE_COLUMNS = ("image", "images", "file_name")
+COLUMNS = (*TEXT_COLUMNS, *IMAGE_COLUMNS, "id")
+MOST_COLUMNS = 1000
+
+PICTURE_WORDS = {
+    *("image", "images", "img", "imgs", "picture", "pictures", "pic", "pics", "photo", "photos", "photograph"),
+    *("foto", "fotos", "bild", "bilder", "imagen", "imagenes", "immagine", "imagem", "obraz", "фото", "изображение"),
+    *("图片", "图像", "照片", "画像", "写真", "이미지", "사진", "صورة"),
+}
+FILE_WORDS = {"file", "files", "path", "paths", "filename", "filenames", "filepath", "filepaths"}
+MORE_WORDS = FILE_WORDS | {"name", "names", "url", "urls", "uri", "link", "src", "bytes", "data", "base64", "b64"}
+
+
+def named(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    """The row with white space around the names of its columns removed.
+
+    Raises:
+        UserError: Two columns have one name then, a name is no text, or there are more than ``MOST_COLUMNS``.
+    """
+    if len(row) > MOST_COLUMNS:
+        raise UserError(f"{where}: there are {len(row)} columns.", do=f"keep those that matter, at most {MOST_COLUMNS}")
+    trimmed = {str(name).strip(): value for name, value in row.items()}
+    if len(trimmed) < len(row):
+        names = [str(name).strip() for name in row]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{where}: a column name occurs twice.", found=shortened(twice), do="rename one of them")
+    return trimmed
+
+
+def refuse_unread_pictures(row: Mapping[str, Any], where: str, *, has_picture: bool) -> None:
+    """Stop at a column that is not read although it seems to hold pictures.
+
+    By its name ("img", "image_path", "Foto") where it is not empty; and in a row without a picture also by what it
+    holds, or as the name of a file ("path", "file_names").
+
+    Raises:
+        UserError: Names the column.
+    """
+    for name, value in row.items():
+        if name in COLUMNS or not value or not isinstance(value, (str, bytes, list, dict)):
+            continue
+        kind = _kind(name)
+        may_be = looks_like_picture(value) or (kind == "file" and _no_other(value))
+        if kind == "picture" or (may_be and not has_picture):
+            raise UserError(
+                f"{where}: the column {shortened(name, 40)!r} looks like the picture, and is not read.",
+                found=shortened(repr(value), 60),
+                do=f"rename the column to 'image' ({', '.join(IMAGE_COLUMNS)} are read), or leave it out",
+            )
+
+
+@functools.lru_cache(maxsize=MOST_COLUMNS)
+def _kind(name: str) -> str:
+    """``picture``, ``file``, or nothing, by the words of a name."""
+    split = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name[:100])
+    found = [word for word in re.split(r"[\W_\d]+", folded(split)) if len(word) > 1]
+    whole = "".join(found)
+    rest = [word for word in found if word not in PICTURE_WORDS]
+    if len(rest) < len(found) and all(word in MORE_WORDS for word in rest):
+        return "picture"
+    for word in PICTURE_WORDS:
+        if whole.startswith(word) and whole.removeprefix(word) in MORE_WORDS:
+            return "picture"
+    is_file = FILE_WORDS.intersection(found) and FILE_WORDS.issuperset(set(found) - {"name", "names"})
+    return "file" if is_file else ""
+
+
+def _no_other(value: object) -> bool:
+    """Whether a value may name a picture: it is not the name of a file of another kind."""
+    if isinstance(value, list):
+        return any(_no_other(one) for one in value)
+    suffix = re.search(r"\.[A-Za-z0-9]{1,5}$", value[-6:]) if isinstance(value, str) else None
+    return suffix is None or suffix[0].lower() in SUFFIXES
