@@ -146,11 +146,12 @@ def _replies(
     progress: Progress | None,
 ) -> Sequence[str]:
     """What the model says to each question."""
+    longest = group[0].task.max_new_tokens
     return generate_answers(
         model,
         processor,
-        prepare([question.example for question in group], processor),
-        max_new_tokens=group[0].task.max_new_tokens,
+        prepare([question.example for question in group], processor, model.config, new_tokens=longest),
+        max_new_tokens=longest,
         journal=journal,
         progress=progress,
     )
@@ -166,7 +167,7 @@ def _likelihoods(
         for question, several in zip(group, texts, strict=True)
         for text in several
     ]
-    scores = iter(token_scores(model, processor, prepare(flat, processor), journal=journal))
+    scores = iter(token_scores(model, processor, prepare(flat, processor, model.config), journal=journal))
     found = []
     for question, several in zip(group, texts, strict=True):
         answer, *others = [next(scores) for _ in several]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from kvw.data.context import context_length
 from kvw.data.example import Example, ImageSource
 from kvw.data.images import image_size, load_image
 from kvw.data.rendering import Processor, adds_special_tokens, render, unchanged
@@ -14,7 +16,7 @@ from kvw.errors import UserError
 if TYPE_CHECKING:
     # Only for the annotations: reading and checking data must not cost the import of torch.
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 IGNORED = -100
 """The label of a position that is not an answer token."""
@@ -51,7 +53,9 @@ class Prepared:
         return len(self.example.images)
 
 
-def prepare(examples: Sequence[Example], processor: Processor) -> list[Prepared]:
+def prepare(
+    examples: Sequence[Example], processor: Processor, config: PretrainedConfig | None = None, *, new_tokens: int = 0
+) -> list[Prepared]:
     """Render and check all examples before any forward pass.
 
     Of the images only the headers are read, so a file that is damaged further on is found by ``load_image``
@@ -60,14 +64,18 @@ def prepare(examples: Sequence[Example], processor: Processor) -> list[Prepared]
     Args:
         examples: What to prepare.
         processor: The Hugging Face processor of the model.
+        config: The model's configuration; None does not look whether the examples fit into its context.
+        new_tokens: The longest answer that will be generated, in tokens.
 
     Returns:
         One item per example, in order.
 
     Raises:
-        UserError: An example cannot be rendered, its answer is not found, or an image header cannot be read
-            or has a size that the processor refuses. The message names the example.
+        UserError: An example cannot be rendered, its answer is not found, an image header cannot be read
+            or has a size that the processor refuses, or prompt and answer together are longer than the model's
+            context. The message names the example.
     """
+    limit = None if config is None else context_length(config)
     sizes: dict[ImageSource, tuple[int, int]] = {}
     prepared = []
     for example in examples:
@@ -86,6 +94,8 @@ def prepare(examples: Sequence[Example], processor: Processor) -> list[Prepared]
                 length=len(rendered.token_ids) + expanded,
             )
         )
+        if limit is not None:
+            _check_context(prepared[-1], processor, limit, new_tokens)
     return prepared
 
 
@@ -175,6 +185,27 @@ def to_model(batch: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str
             tensor = tensor.to(device)
         moved[name] = tensor.to(model.dtype) if tensor.is_floating_point() else tensor
     return moved
+
+
+def _check_context(item: Prepared, processor: Processor, limit: int, new_tokens: int) -> None:
+    answer = len(item.answer_ids)
+    prompt = item.length - answer
+    longest = max(answer, new_tokens)
+    if item.image_count and 2 * (prompt + longest) > limit:
+        with suppress(UserError):  # told where images are decoded; some runs only count those that cannot be
+            prompt = _encode([item], [item.full], processor, padding_side="right")["input_ids"].shape[1] - answer
+    if prompt + longest <= limit:
+        return
+    if prompt + answer > limit:
+        what, do = "the prompt with its answer is", "shorten the texts or the images, or leave the example out"
+    else:
+        what = f"the prompt with an answer of up to {new_tokens} new tokens is"
+        do = f"allow at most {limit - prompt} new tokens (--max-new-tokens), or leave the example out"
+    raise UserError(
+        f"{item.example.identifier}: {what} longer than the model's context.",
+        found=f"{prompt} tokens of the prompt and {longest} of the answer, where the model takes {limit} in all",
+        do=do,
+    )
 
 
 def _encode(

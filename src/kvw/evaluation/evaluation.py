@@ -50,7 +50,7 @@ def evaluate(
         UserError: A split is empty, an example cannot be prepared, or memory runs out on a single example.
     """
     examples = _all_examples(splits)
-    prepared = prepare(examples, processor)
+    prepared = prepare(examples, processor, model.config, new_tokens=max_new_tokens)
     errors = unreadable_images(examples)
     readable = [row for row in range(len(prepared)) if row not in errors]
     items = [prepared[row] for row in readable]

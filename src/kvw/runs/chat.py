@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 
-from kvw.data import Example, prepare
+from kvw.data import Example
 from kvw.edits.edit import Edit
 from kvw.evaluation import generate_answers
 from kvw.models.loading import Checkpoint
@@ -57,7 +57,7 @@ class Conversation:
         """
         # The answer only has to be non-empty: the prompt that is generated from does not contain it.
         example = Example(question, "-", self._images, "question")
-        prepared = prepare([example], self._loaded.processor)
+        prepared = self._loaded.prepare([example], self._max_new_tokens)
         answers = {}
         for name, attachment in [("original", None), ("unlearned", self._edit)]:
             if name == "original" or attachment is not None:

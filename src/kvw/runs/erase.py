@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvw.data import Prepared, check_images, prepare
+from kvw.data import Prepared, check_images
 from kvw.edits.edit import Edit
 from kvw.errors import UserError
 from kvw.evaluation import Evaluation, Journal, evaluate
@@ -128,9 +128,9 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
     if data.retain_statistics is not None:
         _check_conditions(data.retain_statistics, loaded, request)
     with watch.stage("checking the data"):
-        forget, retain = prepare(data.forget, loaded.processor), prepare(data.retain, loaded.processor)
+        forget, retain = loaded.prepare(data.forget), loaded.prepare(data.retain)
         for examples in data.scored.values():
-            prepare(examples, loaded.processor)
+            loaded.prepare(examples, request.max_new_tokens)
         check_images([*data.forget, *data.retain])
         loaded.agree([*data.forget, *data.retain, *data.all_scored])
     for note in data.notes():

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from kvw.data import Example
+from kvw.data import Example, Prepared, prepare
 from kvw.edits.edit import package_versions
 from kvw.errors import UserError
 from kvw.measuring.fingerprint import digest, examples_digest, processor_parts, weights_digest
@@ -102,6 +102,18 @@ class Loaded:
             **processor_parts(self.processor),
             "versions": digest(package_versions()),
         }
+
+    def prepare(self, examples: Sequence[Example], new_tokens: int = 0) -> list[Prepared]:
+        """Render and check examples before any forward pass.
+
+        Args:
+            examples: What to prepare.
+            new_tokens: The longest answer that will be generated, in tokens.
+
+        Raises:
+            UserError: See :func:`kvw.data.prepare`.
+        """
+        return prepare(examples, self.processor, self.model.config, new_tokens=new_tokens)
 
     def agree(self, examples: Sequence[Example]) -> None:
         """Make sure that all processes of a run have the same model and the same data.

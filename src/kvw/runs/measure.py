@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from kvw.data import prepare, read_examples
+from kvw.data import read_examples
 from kvw.measuring.examples import Measured, measure_examples
 from kvw.measuring.sources import Positions
 from kvw.measuring.statistics import Statistics
@@ -58,7 +58,7 @@ def measure(
     with watch.stage("loading the model"):
         loaded = Loaded.load(checkpoint, device, quantise=quantise)
     with watch.stage("checking the data"):
-        prepared = prepare(examples, loaded.processor)
+        prepared = loaded.prepare(examples)
         loaded.agree(examples)
     with watch.stage("measuring") as progress:
         measured = measure_examples(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
 
-from kvw.data import Example, Prepared, answer_batch, prepare
+from kvw.data import Example, Prepared, answer_batch
 from kvw.edits.conditional import ConditionalGateEdit
 from kvw.edits.edit import Edit, EditMetadata
 from kvw.edits.gates import GateEdit
@@ -117,7 +117,7 @@ def kvw_edit(
         found = _statistics(loaded, forget, settings, progress).within(layers)
         steps = settings.steps(len(forget))
         return one_shot(found, reference, gamma=settings.gamma, steps=steps, min_tokens=settings.min_tokens)
-    batches = ForgetBatches(prepare(forget, loaded.processor), loaded.processor)
+    batches = ForgetBatches(loaded.prepare(forget), loaded.processor)
     return weaken(loaded.model, batches, reference, progress=progress, **asdict(settings))
 
 
@@ -126,7 +126,7 @@ def _statistics(loaded: Loaded, examples: Sequence[Example], settings: KvwSettin
     return measure_examples(
         loaded.model,
         loaded.processor,
-        prepare(examples, loaded.processor),
+        loaded.prepare(examples),
         layers=loaded.all_layers,
         positions=settings.positions,
         fingerprint=loaded.statistics_fingerprint(examples, settings.positions),
@@ -227,7 +227,7 @@ def labels_of(examples: Sequence[Example]) -> Labels:
 
 
 def _labelled(loaded: Loaded, examples: Sequence[Example]) -> tuple[LabelledBatches, Labels]:
-    batches = LabelledBatches(prepare(examples, loaded.processor), loaded.processor, loaded.model)
+    batches = LabelledBatches(loaded.prepare(examples), loaded.processor, loaded.model)
     return batches, labels_of([examples[place] for place in batches.order])
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from kvw.data import to_model
+from kvw.data.context import context_length
 from kvw.data.rendering import Processor
 from kvw.edits.edit import Edit
 from kvw.evaluation.generation import decoding
@@ -78,7 +79,7 @@ class Engine:
         longest_prompt: int | None = None,
     ) -> None:
         self.longest_answer = longest_answer
-        self._reads: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self._reads: int | None = context_length(model.config)
         bounds = [bound for bound in (longest_prompt, self._reads) if bound is not None]
         self._longest_prompt = min(bounds, default=limits.PROMPT_TOKENS)
         self._model = model

@@ -112,7 +112,7 @@ def _learn(
     training: TrainingSettings,
     progress: Progress | None,
 ) -> tuple[float, ...]:
-    prepared = prepare(examples, processor)
+    prepared = prepare(examples, processor, model.config)
     # One epoch through exactly what so many steps take.
     order = _rounds(len(prepared), steps * training.batch_size * training.accumulation, training.seed)
     result = run(

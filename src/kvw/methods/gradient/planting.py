@@ -44,7 +44,7 @@ def finetune(
     Raises:
         UserError: An example cannot be rendered, or training cannot go on.
     """
-    sets: Sets = {"forget": [], "retain": prepare(examples, processor)}
+    sets: Sets = {"forget": [], "retain": prepare(examples, processor, model.config)}
     return run(
         model, processor, sets, "finetune", lambda _: _learning(), training, state=_path(state), progress=progress
     )
@@ -82,7 +82,7 @@ def gold(
             found=", ".join(shared[:5]) + (", ..." if len(shared) > 5 else ""),
             do="remove them: a model trained on them is no gold model",
         )
-    sets: Sets = {"forget": [], "retain": prepare(retain, processor)}
+    sets: Sets = {"forget": [], "retain": prepare(retain, processor, model.config)}
     return run(model, processor, sets, "gold", lambda _: _learning(), training, state=_path(state), progress=progress)
 
 

@@ -59,7 +59,10 @@ def unlearn(
     found = find_method(method)
     settings = found.settings() if settings is None else settings
     _check(method, found.settings, settings, forget, model is reference)
-    sets: Sets = {"forget": prepare(forget, processor), "retain": prepare(retain, processor)}
+    sets: Sets = {
+        "forget": prepare(forget, processor, model.config),
+        "retain": prepare(retain, processor, model.config),
+    }
     if found.direct is not None:
         _check_untrained(method, training, reference, state)
         return found.direct(model, processor, sets["forget"], sets["retain"], settings, progress)

@@ -48,8 +48,8 @@ def find_condition(
     check_not_empty(forget, retain)
     layer, _ = settings.chosen_layers(len(decoder_layers(model)))
     forgotten, kept = (
-        read_states(model, readings(prepare(examples, processor), processor), [layer], progress=progress)[layer]
-        for examples in (forget, retain)
+        read_states(model, readings(prepared, processor), [layer], progress=progress)[layer]
+        for prepared in (prepare(examples, processor, model.config) for examples in (forget, retain))
     )
     fitted, report = fit_layer(layer, torch.zeros(forgotten.shape[1]), forgotten, kept, settings.gate())
     return Condition(layer, fitted.filter, settings.threshold), report

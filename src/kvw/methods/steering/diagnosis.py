@@ -79,7 +79,7 @@ def diagnose(
     for name, examples in sets.items():
         if not examples:
             raise UserError(f"The set '{name}' is empty, so it has no gates.", do="leave it out, or give examples")
-        batches = readings(prepare(examples, processor), processor)
+        batches = readings(prepare(examples, processor, model.config), processor)
         states = read_states(model, batches, list(edit.steers), progress=progress)
         gates[name] = {layer: states[layer].double() @ steer.filter.double() for layer, steer in edit.steers.items()}
     return Diagnosis(gates)

@@ -62,7 +62,7 @@ def steering(
     pairs = pairs or refusal_pairs(forget, processor, settings.seed)
     directions = find_directions(model, processor, pairs, layers, settings, progress=progress)
     forgotten, kept = (
-        read_states(model, readings(prepare(examples, processor), processor), layers, progress=progress)
+        read_states(model, readings(prepare(examples, processor, model.config), processor), layers, progress=progress)
         for examples in (forget, retain)
     )
     steers = {}
