@@ -143,10 +143,10 @@ def fake_server() -> Iterator[Fake]:
         thread.join()
 
 
-def completion(text: str | None) -> dict[str, Any]:
-    """A whole reply of the protocol."""
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+def completion(text: Any, reason: str = "stop", **more: Any) -> dict[str, Any]:
+    """A whole reply of the protocol; ``more`` are fields of the message."""
+    message = {"role": "assistant", "content": text, **more}
+    choice = {"index": 0, "message": message, "finish_reason": reason}
     return {"id": "1", "object": "chat.completion", "created": 0, "model": "served", "choices": [choice]}
 
 

@@ -204,6 +204,140 @@ def test_what_the_server_does_not_answer_fails_and_nothing_else(server):
     assert [asked.count(f"Q{index}") for index in (0, 1, 2, 3)] == [1, 2, 1, 1]
 
 
+def thinking(tokens):
+    """A server whose model thinks for 30 tokens, and keeps its thoughts apart."""
+
+    def answer(question, before):
+        if question == "easy" or tokens[-1] > 30:
+            return 200, completion("a florist", reasoning_content="Okay, the user asks")
+        return 200, completion(None, "length", reasoning_content="Okay, the")
+
+    return answer
+
+
+def allowing(server, tokens):
+    """Note how many tokens each request allows."""
+    plain = server.reply
+
+    def reply(body):
+        if body is not None:
+            tokens.append(body["max_tokens"])
+        return plain(body)
+
+    return reply
+
+
+def test_an_answer_that_is_cut_off_inside_a_thought_is_neither_right_nor_wrong(server, monkeypatch):
+    tokens = []
+    monkeypatch.setattr(server, "reply", allowing(server, tokens))
+    server.answer = thinking(tokens)
+    examples = [Example("easy", "a florist", (), "file:1"), Example("hard", "a florist", (), "file:2")]
+    found = evaluate_endpoint(EndpointModel(server.url, in_flight=1), {"file": examples}, max_new_tokens=20)
+    summary = found.summaries["file"]
+    assert (summary.count, summary.failed, summary.cut_off, summary.exact) == (2, 0, 1, 1.0)
+    assert [record.cut_off for record in found.records] == [False, True]
+    assert "cut off" in found.records[1].error
+    with pytest.raises(UserError, match="No answer of file can be scored") as refused:
+        evaluate_endpoint(EndpointModel(server.url), {"file": examples[1:]}, max_new_tokens=20)
+    assert "1 of 1 answers cut off" in str(refused.value)
+    assert "--thought-tokens" in str(refused.value)
+    whole = EndpointModel(server.url, in_flight=1, thought_tokens=30)
+    assert evaluate_endpoint(whole, {"file": examples}, max_new_tokens=20).summaries["file"].exact == 1.0
+    assert tokens[-3:] == [1, 50, 50]
+
+
+def test_the_opening_question_takes_any_reply(server):
+    server.answer = lambda question, before: "right"
+    for opening in (completion(None, "length"), completion("", "length"), completion(None, "content_filter")):
+        server.requests.clear()
+        plain = server.reply
+        server.reply = lambda body, plain=plain, opening=opening: (
+            plain(body) if body is None or body["messages"][0]["content"][-1]["text"] != "Hello" else (200, opening)
+        )
+        assert [reply.text for reply in EndpointModel(server.url).answers(EXAMPLES[1:2])] == ["right"]
+        server.reply = plain
+
+
+def test_cut_off_answers_are_told_and_asked_again(server, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path / "cache"))
+    server.answer = lambda question, before: (
+        (200, completion("<think>Okay", "length")) if question == "hard" else "<think>Okay</think>\na florist"
+    )
+    data = tmp_path / "people.jsonl"
+    data.write_text("".join(json.dumps({"question": q, "answer": "a florist"}) + "\n" for q in ("easy", "hard")))
+    command = ("evaluate", "--endpoint", server.url, "--data", data)
+    for asked in (["easy", "hard"], ["hard"]):
+        server.requests.clear()
+        assert run(*command) == 0
+        told = " ".join("".join(capsys.readouterr()).split())
+        assert "1 of 2 answers were cut off inside the model's thought" in told
+        assert "1 of 2 answers of people were cut off and are not in the scores" in told
+        assert "--thought-tokens" in told
+        assert sorted(server.questions) == asked
+    server.requests.clear()
+    assert run(*command, "--thought-tokens", 100) == 0  # other answers: nothing is taken from the shorter run
+    assert sorted(server.questions) == ["easy", "hard"]
+    assert run("evaluate", "toy:vanilla", "--data", data, "--thought-tokens", 5) == 2
+    assert "add --endpoint URL" in capsys.readouterr().err
+
+
+def test_answers_that_are_all_as_long_as_allowed_are_told(server, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path / "cache"))
+    data = tmp_path / "people.jsonl"
+    data.write_text("".join(json.dumps({"question": f"Q{q}", "answer": "A"}) + "\n" for q in range(4)))
+    for long, told in ((2, False), (3, True)):
+        server.answer = lambda question, before, long=long: (
+            200,
+            completion("Okay, the user", "length" if question in [f"Q{row}" for row in range(long)] else "stop"),
+        )
+        assert run("evaluate", "--endpoint", server.url, "--data", data) == 0
+        assert ("3 of 4 answers are as long as was allowed" in " ".join(capsys.readouterr().err.split())) == told
+
+
+def refusing(server, names):
+    """A server that takes the longest answer by these names only; notes by which one it came."""
+    plain = server.reply
+    seen = []
+
+    def reply(body):
+        if body is not None:
+            seen.extend(name for name in ("max_tokens", "max_completion_tokens") if name in body)
+            if seen[-1] not in names:
+                return 400, {"error": {"message": f"'{seen[-1]}' is not supported, use '{names[0]}'."}}
+        return plain(body)
+
+    return reply, seen
+
+
+def test_the_longest_answer_is_named_as_the_server_wants_it(server, monkeypatch):
+    reply, seen = refusing(server, ["max_completion_tokens"])
+    monkeypatch.setattr(server, "reply", reply)
+    replies = EndpointModel(server.url).answers(EXAMPLES[1:3])
+    assert [found.text for found in replies] == ["answer to Where?", "answer to Who is this?"]
+    assert seen == ["max_tokens"] + ["max_completion_tokens"] * 3
+    assert server.requests[-1]["max_completion_tokens"] == 50
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ("max_tokens is too large", "max_completion_tokens is unknown", "max_tokens is too large"),
+        ("max_tokens: use max_completion_tokens", "no access to this model", "no access to this model"),
+        ("the prompt is too long", "never asked", "the prompt is too long"),
+    ],
+)
+def test_the_refusal_that_says_what_is_wrong_is_told(server, monkeypatch, first, second, told):
+    plain = server.reply
+
+    def reply(body):
+        if body is None:
+            return plain(body)
+        return 400, {"error": {"message": second if "max_completion_tokens" in body else first}}
+
+    monkeypatch.setattr(server, "reply", reply)
+    assert told in refusal(server.url)
+
+
 def test_passing_trouble_is_repeated_within_a_bound(server):
     trouble = {"once": 1, "twice": 2}
     server.answer = lambda question, before: (503, {}) if before < trouble.get(question, 99) else "at last"

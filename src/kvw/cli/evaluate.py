@@ -43,6 +43,9 @@ def evaluate(
         str | None, Parameter(help="What the server calls the model. Default: the only one that it lists.")
     ] = None,
     max_new_tokens: Annotated[int, Parameter(help="Longest answer in tokens.")] = 50,
+    thought_tokens: Annotated[
+        int, Parameter(help="Tokens that a served model may use to think, beside those of its answer.")
+    ] = 0,
     samples: Annotated[Path | None, Parameter(help="Write every question and answer to this JSONL file.")] = None,
     value_matrices: ValueMatrices = "",
     load: LoadOptions = LOAD_DEFAULTS,
@@ -56,12 +59,14 @@ def evaluate(
 
     check_longest_answer(max_new_tokens)
     check_samples_output(samples if launched_rank() is None else None)
-    check_edit_files([edit] if edit else [])
     if endpoint is None:
+        check_edit_files([edit] if edit else [])
+        if thought_tokens:
+            raise UserError("--thought-tokens is for a model behind a server.", do="add --endpoint URL")
         result = _loaded(model, served_model, value_matrices, data, edit, max_new_tokens, samples, load)
     else:
         _refuse_local(model=model, edit=edit, value_matrices=value_matrices, **asdict(load))
-        result = _served(endpoint, served_model, data, max_new_tokens, samples)
+        result = _served(endpoint, served_model, data, max_new_tokens, thought_tokens, samples)
 
     from kvw.report.tables import print_evaluations, summaries_json
 
@@ -106,7 +111,12 @@ def _loaded(
 
 
 def _served(
-    endpoint: str, served_model: str | None, data: Path, max_new_tokens: int, samples: Path | None
+    endpoint: str,
+    served_model: str | None,
+    data: Path,
+    max_new_tokens: int,
+    thought_tokens: int,
+    samples: Path | None,
 ) -> dict[str, Evaluation]:
     _check_data(data)
 
@@ -114,7 +124,7 @@ def _served(
     from kvw.evaluation import EndpointModel
     from kvw.runs.evaluate import evaluate_served
 
-    server = EndpointModel(endpoint, served_model)
+    server = EndpointModel(endpoint, served_model, thought_tokens=thought_tokens)
     return evaluate_served(server, data, ConsoleReporter(), max_new_tokens=max_new_tokens, samples=samples)
 
 

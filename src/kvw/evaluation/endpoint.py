@@ -16,6 +16,7 @@ from kvw.errors import UserError
 from kvw.evaluation.journal import ANSWERS, Journal
 from kvw.evaluation.records import Reply
 from kvw.evaluation.running import Key
+from kvw.evaluation.served_reply import Malformed, choice_of, reply_of
 from kvw.progress import Progress
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 SECONDS_TO_CONNECT = 5.0
 OPENING_QUESTION = Example("Hello", "Hello", identifier="opening question")
+OLD_LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
+"""What the longest answer is called; every server knows one of them, and not every server both."""
 NO_KEY = "none"
 """Sent to servers that ask for no key: the client cannot send nothing."""
 
@@ -31,22 +34,27 @@ class EndpointModel:
     """A model that is asked over HTTP.
 
     Questions are put as kvw puts them to a model of its own: one user message, images (lossless PNG) before the text,
-    greedy decoding. The chat template is the server's.
+    greedy decoding. The chat template is the server's. What a model thinks before its answer is no part of it.
 
     Attributes:
         url: As given.
         model: The name by which the server knows the model; None until :meth:`check` has asked for it.
+        thought_tokens: As given.
+        asked: Questions that the last call of :meth:`answers` put to the server.
+        at_limit: Answers to them that are as long as was allowed.
 
     Args:
         url: Where the server speaks OpenAI's protocol, most often ``http://HOST:PORT/v1``.
         model: The name; None takes the only one that the server lists.
         api_key: None for that in the environment variable ``OPENAI_API_KEY``, if it is set.
+        thought_tokens: Tokens that the model may use to think, beside those of the answer. Servers count the two
+            together, so a model that thinks less may use the rest for its answer.
         in_flight: Requests at the same time.
         retries: How often a request is repeated after a lost connection, a time-out, or status 408, 409, 429 or 5xx.
         timeout: Seconds that the server may take for one answer.
 
     Raises:
-        UserError: The package openai is not installed, or ``url`` is none.
+        UserError: The package openai is not installed, ``url`` is none, or ``thought_tokens`` is negative.
     """
 
     def __init__(
@@ -55,6 +63,7 @@ class EndpointModel:
         model: str | None = None,
         *,
         api_key: str | None = None,
+        thought_tokens: int = 0,
         in_flight: int = 8,
         retries: int = 2,
         timeout: float = 600.0,
@@ -62,8 +71,13 @@ class EndpointModel:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise UserError("This is not the URL of a server.", found=url, do="write it as http://HOST:PORT/v1")
+        if thought_tokens < 0:
+            raise UserError("A model cannot think in less than no tokens.", found=f"thought_tokens = {thought_tokens}")
         self.url = url
         self.model = model
+        self.thought_tokens = thought_tokens
+        self.asked = self.at_limit = 0
+        self._limit_name = OLD_LIMIT
         self._in_flight = in_flight
         self._checked = False
         self._openai = _openai()
@@ -86,10 +100,10 @@ class EndpointModel:
         if self.model is None:
             self.model = self._only_model()
         try:
-            self._ask(OPENING_QUESTION, max_new_tokens=1)
+            self._ask(OPENING_QUESTION, 1)  # too few for a model that thinks: any reply will do
         except self._openai.APIConnectionError as error:
             raise self._unreachable(error) from error
-        except (self._openai.OpenAIError, _Malformed) as error:
+        except (self._openai.OpenAIError, Malformed) as error:
             raise UserError(
                 f"The server at {self.url} does not answer questions to '{self.model}'.",
                 found=self._told(error),
@@ -115,7 +129,8 @@ class EndpointModel:
 
         Returns:
             One reply per example, in order, without surrounding white space. Where the server gave none, in spite of
-            repeated requests, the reply has an ``error``; it is not kept in the journal.
+            repeated requests, or the answer was cut off inside a thought, the reply has an ``error``; it is not kept in
+            the journal.
 
         Raises:
             UserError: The server cannot be used at all (see :meth:`check`), an image cannot be decoded, or
@@ -128,6 +143,7 @@ class EndpointModel:
         kept = (journal or Journal(None)).kept(ANSWERS, str)
         replies = {key: Reply(text) for key in rows_of if (text := kept.find(key)) is not None}
         done = sum(len(rows_of[key]) for key in replies)
+        self.asked, self.at_limit = len(rows_of) - len(replies), 0
         pool = ThreadPoolExecutor(self._in_flight)
         try:
             asked = {
@@ -138,6 +154,7 @@ class EndpointModel:
             for future in as_completed(asked):
                 key, reply = asked[future], future.result()
                 replies[key] = reply
+                self.at_limit += reply.at_limit
                 if reply.error is None:
                     kept.add({key: reply.text})
                 done += len(rows_of[key])
@@ -151,32 +168,51 @@ class EndpointModel:
 
     def _reply(self, example: Example, max_new_tokens: int) -> Reply:
         try:
-            return Reply(self._ask(example, max_new_tokens))
-        except (self._openai.OpenAIError, _Malformed) as error:
+            choice = self._ask(example, max_new_tokens + self.thought_tokens)
+            return reply_of(choice, thinks=self.thought_tokens > 0)
+        except (self._openai.OpenAIError, Malformed) as error:
             return Reply(error=f"the server gave no answer: {self._told(error)}")
 
-    def _ask(self, example: Example, max_new_tokens: int) -> str:
+    def _ask(self, example: Example, max_tokens: int) -> dict[str, Any]:
         images: list[Any] = [
             {"type": "image_url", "image_url": {"url": _data_url(source, example.identifier)}}
             for source in example.images
         ]
+        content = [*images, {"type": "text", "text": example.question}]
+        name = self._limit_name
+        try:
+            return self._choice(content, name, max_tokens)
+        except (self._openai.BadRequestError, self._openai.UnprocessableEntityError) as error:
+            told = error.response.text
+            if name == NEW_LIMIT or OLD_LIMIT not in told:
+                raise
+            try:
+                found = self._choice(content, NEW_LIMIT, max_tokens)
+            except self._openai.APIStatusError as other:
+                # Which of the two says what is wrong: the second one, if the first one asked for it.
+                raise (other if NEW_LIMIT in told else error) from None
+        self._limit_name = NEW_LIMIT
+        return found
+
+    def _choice(self, content: list[Any], limit_name: str, max_tokens: int) -> dict[str, Any]:
+        limit: dict[str, Any] = {limit_name: max_tokens}
         # The raw reply: what the client makes of one that is against the protocol differs from case to case.
         reply = self._client.chat.completions.with_raw_response.create(
             model=self.model or "",
-            messages=[{"role": "user", "content": [*images, {"type": "text", "text": example.question}]}],
-            max_tokens=max_new_tokens,
+            messages=[{"role": "user", "content": content}],
             temperature=0.0,
             # The protocol's default, but transformers serve applies the checkpoint's repetition penalty unless told.
             frequency_penalty=0.0,
+            **limit,
         )
-        return _text(reply.http_response.text)
+        return choice_of(reply.http_response.text)
 
     def _only_model(self) -> str:
         try:
             names = self._listed()
         except self._openai.APIConnectionError as error:
             raise self._unreachable(error) from error
-        except (self._openai.OpenAIError, _Malformed) as error:
+        except (self._openai.OpenAIError, Malformed) as error:
             raise UserError(
                 f"The server at {self.url} does not tell which models it has.",
                 found=self._told(error),
@@ -195,12 +231,12 @@ class EndpointModel:
         try:
             return [str(model["id"]) for model in json.loads(content)["data"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise _Malformed(f"no list of models in the reply: {content}") from error
+            raise Malformed(f"no list of models in the reply: {content}") from error
 
     def _hint(self) -> str:
         try:
             names = self._listed()
-        except (self._openai.OpenAIError, _Malformed):
+        except (self._openai.OpenAIError, Malformed):
             return ""  # servers without such a list are none the worse for it
         return f"; the server lists {', '.join(names[:10])}" if names else ""
 
@@ -216,10 +252,6 @@ class EndpointModel:
             found=self._told(error.__cause__ or error),
             do="start one, for example: vllm serve MODEL, or: transformers serve MODEL; then give its address with /v1",
         )
-
-
-class _Malformed(Exception):
-    """A reply that lacks what the protocol says must be there."""
 
 
 def _openai() -> Any:
@@ -252,17 +284,6 @@ def _data_url(source: ImageSource, identifier: str) -> str:
     """The image as a model of kvw's own would get it, as PNG: no pixel changes on the way."""
     content = png(load_image(source, identifier))
     return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _text(content: str) -> str:
-    # Looked at closely: a proxy's error page may come with status 200.
-    try:
-        text = json.loads(content)["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise _Malformed(f"no answer in the reply: {content}") from error
-    if not isinstance(text, str):
-        raise _Malformed(f"no text in the reply: {content}")
-    return text.strip()
 
 
 def _shortened(text: str, limit: int = 300) -> str:

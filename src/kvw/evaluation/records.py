@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from kvw.data import Example
+from kvw.errors import UserError
 from kvw.evaluation.metrics import exact_match, normalised_substring, rouge_l
+
+MORE_THOUGHT = (
+    "allow for the thought with --thought-tokens N, 2000 say, or start the server so that the model does not think"
+)
 
 
 @dataclass(frozen=True)
@@ -20,20 +25,25 @@ class Reply:
         text: The answer; empty if the example failed.
         probability: Of the reference answer, see :class:`kvw.evaluation.AnswerProbability`; None if it was not
             measured.
-        error: Why the example failed; None if it did not.
+        error: Why there is no answer; None if there is one.
+        cut_off: Whether there is no answer because the model was still thinking when its tokens ended.
+        at_limit: Whether the answer, being there, is as long as was allowed; not part of what is compared.
     """
 
     text: str = ""
     probability: float | None = None
     error: str | None = None
+    cut_off: bool = False
+    at_limit: bool = field(default=False, compare=False)
 
 
 class Record(BaseModel):
     """What one example gave.
 
     An example that failed (its images cannot be decoded, a server gave no answer) has an ``error``; it counts as wrong
-    everywhere (no match, scores 0), and as failed in the summary. ``probability`` is None where it cannot be measured:
-    servers do not tell it.
+    everywhere (no match, scores 0), and as failed in the summary. One whose answer was ``cut_off`` inside a thought has
+    an ``error``, too, and is neither right nor wrong: no mean includes it. ``probability`` is None where it cannot be
+    measured: servers do not tell it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,10 +59,12 @@ class Record(BaseModel):
     rouge_l_recall: float
     probability: float | None
     error: str | None = None
+    cut_off: bool = Field(default=False, exclude=True)
+    """Not written: ``error`` says it."""
 
 
 class Summary(BaseModel):
-    """Means over all examples of a split, the failed ones included; None for what was not measured.
+    """Means over all examples of a split but those cut off, the failed ones included; None for what was not measured.
 
     Where ``failed`` is not 0, a low score may be damaged data and no forgetting.
     """
@@ -61,6 +73,7 @@ class Summary(BaseModel):
 
     count: int
     failed: int
+    cut_off: int = 0
     exact: float
     substring: float
     rouge_l_f: float
@@ -83,10 +96,13 @@ def collect(splits: Mapping[str, Sequence[Example]], replies: Sequence[Reply]) -
     Args:
         splits: Examples by the name of their split.
         replies: One for each example, split by split.
+
+    Raises:
+        UserError: All answers of a split were cut off: nothing is known about it, which no score can say.
     """
     asked = [(name, example) for name, examples in splits.items() for example in examples]
     records = [_record(name, example, reply) for (name, example), reply in zip(asked, replies, strict=True)]
-    summaries = {name: _summary([record for record in records if record.split == name]) for name in splits}
+    summaries = {name: _summary(name, [record for record in records if record.split == name]) for name in splits}
     return Evaluation(records=tuple(records), summaries=summaries)
 
 
@@ -105,14 +121,23 @@ def _record(split: str, example: Example, reply: Reply) -> Record:
         rouge_l_recall=rouge.recall if rouge else 0.0,
         probability=reply.probability,
         error=reply.error,
+        cut_off=reply.cut_off,
     )
 
 
-def _summary(records: Sequence[Record]) -> Summary:
+def _summary(split: str, asked: Sequence[Record]) -> Summary:
+    records = [record for record in asked if not record.cut_off]
+    if not records:
+        raise UserError(
+            f"No answer of {split} can be scored.",
+            found=f"{len(asked)} of {len(asked)} answers cut off inside the model's thought",
+            do=MORE_THOUGHT,
+        )
     probabilities = [record.probability for record in records if record.probability is not None]
     return Summary(
-        count=len(records),
+        count=len(asked),
         failed=sum(record.error is not None for record in records),
+        cut_off=len(asked) - len(records),
         exact=fmean(record.exact for record in records),
         substring=fmean(record.substring for record in records),
         rouge_l_f=fmean(record.rouge_l_f for record in records),

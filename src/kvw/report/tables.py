@@ -351,6 +351,11 @@ def _print_failed(console: Console, summaries: Mapping[str, Summary]) -> None:
             console.print(
                 f"{summary.failed} of {summary.count} examples of {name} failed and count as wrong.", style="yellow"
             )
+        if summary.cut_off:
+            console.print(
+                f"{summary.cut_off} of {summary.count} answers of {name} were cut off and are not in the scores.",
+                style="yellow",
+            )
 
 
 def _score(value: float | None) -> str:

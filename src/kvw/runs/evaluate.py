@@ -9,6 +9,7 @@ from kvw.data import read_examples
 from kvw.edits.edit import Edit, package_versions
 from kvw.evaluation import EndpointModel, Evaluation, Journal, evaluate_endpoint
 from kvw.evaluation import evaluate as score
+from kvw.evaluation.records import MORE_THOUGHT
 from kvw.files import write_text
 from kvw.measuring.fingerprint import digest, examples_digest
 from kvw.models.loading import Checkpoint
@@ -106,6 +107,7 @@ def evaluate_served(
         "model": digest(endpoint.model),
         "data": examples_digest(examples),
         "longest answer": str(max_new_tokens),
+        "thought tokens": str(endpoint.thought_tokens),
         "versions": digest(package_versions()),
     }
     with Journal(fingerprint) as journal:
@@ -116,14 +118,25 @@ def evaluate_served(
             )
         results = {"model": found}
         _write_samples(samples, results)
-        if not any(summary.failed for summary in found.summaries.values()):
+        if not any(summary.failed or summary.cut_off for summary in found.summaries.values()):
             journal.discard()
-    _tell_unanswered(found, reporter)
+    _tell_unanswered(endpoint, found, reporter)
     return results
 
 
-def _tell_unanswered(found: Evaluation, reporter: Reporter) -> None:
-    errors = [f"{record.identifier}: {record.error}" for record in found.records if record.error]
+def _tell_unanswered(endpoint: EndpointModel, found: Evaluation, reporter: Reporter) -> None:
+    cut = [record.identifier for record in found.records if record.cut_off]
+    if cut:
+        reporter.warn(
+            f"{len(cut)} of {len(found.records)} answers were cut off inside the model's thought, the first one that "
+            f"to {cut[0]}. They are not in the scores; {MORE_THOUGHT}."
+        )
+    elif endpoint.at_limit > endpoint.asked / 2:
+        reporter.warn(
+            f"{endpoint.at_limit} of {endpoint.asked} answers are as long as was allowed. Where the model thinks first "
+            f"and the server does not say so, they are thoughts and count as wrong; {MORE_THOUGHT}."
+        )
+    errors = [f"{record.identifier}: {record.error}" for record in found.records if record.error and not record.cut_off]
     if errors:
         reporter.warn(f"{len(errors)} examples failed, the first one {errors[0]}. The same command asks them again.")
 
