@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kvw.folding import collapsed
+
 ImageSource = Path | bytes
 """An image: a file, or the encoded bytes of one (as Parquet files of the Hugging Face hub carry them)."""
 
@@ -31,6 +33,11 @@ class Example:
 
     @property
     def subject(self) -> str | None:
-        """Whom or what it is about, by the ``subject`` in the metadata; None if that is absent, null or empty."""
+        """Whom or what it is about, by the ``subject`` in the metadata; None if that is absent, null or blank."""
         subject = self.metadata.get("subject")
-        return None if subject is None or subject == "" else str(subject)
+        return None if subject is None or not str(subject).strip() else str(subject).strip()
+
+    @property
+    def subject_key(self) -> str | None:
+        """The subject as it is compared: after Unicode normalisation, case folding, and with single white space."""
+        return None if self.subject is None else collapsed(self.subject)

@@ -29,11 +29,13 @@ from kvw.progress import SILENT, Progress, Reporter
 from kvw.runs.answers import kept_answers, tell_kept
 from kvw.runs.apply import write_card
 from kvw.runs.costs import Stopwatch
+from kvw.runs.counts import Count
 from kvw.runs.loaded import Loaded
 from kvw.runs.measure import tell_origin
 from kvw.runs.record import DataPart, ForgetPart, RetainPart, RunRecord, SplitPart
 from kvw.runs.request import DataSets, EraseRequest, read_data
 from kvw.runs.samples import sample_lines
+from kvw.runs.union import ForgetFile
 from kvw.runs.unlearning import Unlearned, unlearn
 
 
@@ -135,7 +137,7 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
         loaded.agree([*data.forget, *data.retain, *data.all_scored])
     for note in data.notes():
         reporter.note(note)
-    warnings = _warnings(request, loaded)
+    warnings = [*data.warnings(), *_warnings(request, loaded)]
     for warning in warnings:
         reporter.warn(warning)
     layers = (matrices[0].key.layer, matrices[-1].key.layer)
@@ -286,7 +288,9 @@ def _record(
         splits={
             name: SplitPart(
                 file=data.files[name],
-                of=data.sizes[name],
+                of=data.counts[name].examples,
+                pictures=data.counts[name].pictures,
+                subjects=data.counts[name].subjects,
                 digest=examples_digest(data.scored[name]),
                 original=before.summaries[name],
                 unlearned=after.summaries[name],
@@ -307,7 +311,16 @@ def _forget_part(data: DataSets) -> ForgetPart:
         file=data.files["forget"],
         count=len(data.forget),
         digest=examples_digest(data.forget),
-        files=[DataPart(file=one.name, count=len(one.examples), digest=one.digest) for one in several],
+        pictures=data.counts["forget"].pictures,
+        subjects=data.counts["forget"].subjects,
+        files=[_data_part(one) for one in several],
+    )
+
+
+def _data_part(file: ForgetFile) -> DataPart:
+    count = Count.of(file.examples)
+    return DataPart(
+        file=file.name, count=count.examples, digest=file.digest, pictures=count.pictures, subjects=count.subjects
     )
 
 
@@ -321,6 +334,10 @@ def _retain_part(request: EraseRequest, data: DataSets) -> RetainPart | None:
         file=data.files["retain"],
         count=len(data.retain),
         digest=examples_digest(data.retain),
+        pictures=data.counts["retain"].pictures,
+        subjects=data.counts["retain"].subjects,
+        with_forget_answers=data.overlap.answers,
+        with_forget_names=data.overlap.names,
         left_out_about_forgotten=data.left_out.about_forgotten,
         left_out_identical=data.left_out.identical,
     )

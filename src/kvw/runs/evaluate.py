@@ -19,6 +19,7 @@ from kvw.progress import Reporter
 from kvw.runs.answers import kept_answers, tell_kept
 from kvw.runs.apply import check_weights
 from kvw.runs.costs import Stopwatch
+from kvw.runs.counts import Count
 from kvw.runs.first_checks import check_samples_output
 from kvw.runs.loaded import Loaded
 from kvw.runs.samples import sample_lines
@@ -49,6 +50,7 @@ def evaluate(
     """
     current().first(lambda: check_samples_output(samples))
     splits = {data.stem: read_examples(data)}
+    reporter.note(f"{data.stem}: {Count.of(splits[data.stem])}.")
     watch = Stopwatch(reporter)
     with watch.stage("loading the model"):
         loaded = Loaded.load(checkpoint, device, quantise=quantise)
@@ -99,6 +101,7 @@ def evaluate_served(
     """
     check_samples_output(samples)
     examples = read_examples(data)
+    reporter.note(f"{data.stem}: {Count.of(examples)}.")
     watch = Stopwatch(reporter)
     with watch.stage("looking for the server"):
         endpoint.check()

@@ -49,24 +49,39 @@ def without_forgotten(retain: Sequence[Example], forget: Sequence[Example]) -> t
     """Take out of a retain set what the forget set is about.
 
     No method can weaken what is as strong in both sets. Whoever asks today was worth keeping in an earlier request,
-    so a retain set in use tends to hold them.
+    so a retain set in use tends to hold them. Subjects are compared by :attr:`kvw.data.Example.subject_key`.
 
     Returns:
         The examples that stay, in order, and what was left out.
 
     Raises:
-        UserError: None stays.
+        UserError: None stays, or only one of the two sets names subjects.
     """
-    subjects = {example.subject for example in forget} - {None}
+    subjects = {example.subject_key for example in forget} - {None}
     forgotten = {example_digest(example) for example in forget}
     kept: list[Example] = []
-    about: list[str] = []
+    about: dict[str, str] = {}
+    about_forgotten = 0
     for example in retain:
-        if example.subject is not None and example.subject in subjects:
-            about.append(example.subject)
+        if example.subject_key in subjects:
+            about_forgotten += 1
+            about.setdefault(str(example.subject_key), str(example.subject))
         elif example_digest(example) not in forgotten:
             kept.append(example)
-    left_out = LeftOut(len(retain), len(about), len(retain) - len(about) - len(kept), tuple(dict.fromkeys(about)))
+    identical = len(retain) - about_forgotten - len(kept)
+    left_out = LeftOut(len(retain), about_forgotten, identical, tuple(about.values()))
     if retain and not kept:
         raise UserError("No retain example is left.", found=str(left_out), do="give --retain examples about others")
+    _check_named(retain, forget)
     return kept, left_out
+
+
+def _check_named(retain: Sequence[Example], forget: Sequence[Example]) -> None:
+    named = {name: any(one.subject for one in examples) for name, examples in (("forget", forget), ("retain", retain))}
+    if len(set(named.values())) > 1 and retain:
+        alone, other = sorted(named, key=lambda name: not named[name])
+        raise UserError(
+            "Only one of the two sets names subjects.",
+            found=f"'subject' in the {alone} set and in no example of the {other} set",
+            do="name the subject of every example in both files, or in neither: without it nobody can be left out",
+        )

@@ -15,6 +15,7 @@ from kvw.models.quantised import Quantise
 from kvw.processes import current
 from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
+from kvw.runs.counts import Count
 from kvw.runs.first_checks import check_statistics_output
 from kvw.runs.loaded import Loaded
 
@@ -60,6 +61,7 @@ def measure(
     with watch.stage("checking the data"):
         prepared = loaded.prepare(examples)
         loaded.agree(examples)
+    reporter.note(f"{data.name}: {Count.of(examples)}.")
     with watch.stage("measuring") as progress:
         measured = measure_examples(
             loaded.model,

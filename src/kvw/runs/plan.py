@@ -33,6 +33,10 @@ class Plan(BaseModel):
     layers: tuple[int, int]
     layers_in_model: int
     examples: dict[str, int]
+    pictures: dict[str, int]
+    """Examples with a picture, of each split."""
+    subjects: dict[str, int]
+    """Different subjects of each split; 0 where none is named."""
     retain_left_out: int
     """Retain examples that the forget set is about or holds too; they are not in ``examples``."""
     longest_example: dict[str, int]
@@ -70,6 +74,8 @@ def dry_run(request: EraseRequest, reporter: Reporter, data: DataSets | None = N
         layers=job.layers,
         layers_in_model=loaded.all_layers[1] + 1,
         examples=job.data.sizes,
+        pictures={name: count.pictures for name, count in job.data.counts.items()},
+        subjects={name: count.subjects for name, count in job.data.counts.items()},
         retain_left_out=job.data.left_out.count,
         longest_example={name: max(item.length for item in items) for name, items in lengths.items()},
         seconds=estimates.seconds,

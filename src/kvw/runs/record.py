@@ -38,6 +38,10 @@ class DataPart(_Part):
     """Examples; None for a statistics file, which does not say."""
     digest: str
     """SHA-256 over the examples, in any order."""
+    pictures: int | None = None
+    """Examples with a picture; None where ``count`` is, and in records of earlier versions."""
+    subjects: int | None = None
+    """Different subjects, 0 if none is named; None as above."""
 
 
 class ForgetPart(DataPart):
@@ -55,6 +59,10 @@ class RetainPart(DataPart):
     """Examples of the file that were left out because a subject of the forget set is theirs."""
     left_out_identical: int = 0
     """Other examples of the file that were left out because the forget set holds the same."""
+    with_forget_answers: int = 0
+    """Examples that stayed although their answer is one of the forget set."""
+    with_forget_names: int = 0
+    """Examples that stayed although they name a subject of the forget set, or an answer of it of several words."""
 
 
 class CostPart(_Part):
@@ -76,6 +84,10 @@ class SplitPart(_Part):
     file: str
     of: int
     """Examples of the split; ``original.count`` of them were asked."""
+    pictures: int | None = None
+    """Those with a picture; None in records of earlier versions."""
+    subjects: int | None = None
+    """Different subjects, 0 if none is named; None as above."""
     digest: str
     """SHA-256 over the examples asked, in any order."""
     original: Summary

@@ -14,8 +14,10 @@ from kvw.measuring.fingerprint import examples_digest
 from kvw.methods.registry import DEFAULT, get_method
 from kvw.models.checkpoint import Checkpoint
 from kvw.models.headers import read_header
+from kvw.runs.counts import Count
 from kvw.runs.first_checks import STATISTICS_SUFFIX, check_longest_answer, is_file
 from kvw.runs.left_out import LeftOut, without_forgotten
+from kvw.runs.overlap import Overlap, overlap
 from kvw.runs.union import ForgetFile, joined, read_forget_files
 
 if TYPE_CHECKING:
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
     from kvw.measuring.statistics import Statistics
     from kvw.models.quantised import Quantise
+
+
+FEWEST_RETAINED = 5
+"""Subjects, or examples without any, below which a retain set is said to be small."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,8 @@ class DataSets:
         left_out: What was left out of the retain set.
         scored: The examples to ask before and after, by split.
         files: The name of the file of each split.
-        sizes: How many examples each split has.
+        counts: How many examples, pictures and subjects each split has.
+        overlap: What the retain set says about the forget set nevertheless.
     """
 
     forget: list[Example]
@@ -125,7 +132,13 @@ class DataSets:
     left_out: LeftOut
     scored: dict[str, list[Example]]
     files: dict[str, str]
-    sizes: dict[str, int]
+    counts: dict[str, Count]
+    overlap: Overlap
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many examples each split has."""
+        return {name: count.examples for name, count in self.counts.items()}
 
     @property
     def all_scored(self) -> list[Example]:
@@ -134,12 +147,25 @@ class DataSets:
 
     def notes(self) -> list[str]:
         """What the user should know of how the files were taken."""
-        notes = []
+        notes = [f"{name}: {count}." for name, count in self.counts.items()]
         if self.repeated:
             notes.append(f"{self.repeated} examples are in several forget files and count once.")
         if self.left_out.count:
             notes.append(str(self.left_out))
+        if self.overlap.found:
+            notes.append(str(self.overlap))
         return notes
+
+    def warnings(self) -> list[str]:
+        """What is likely to go wrong with these data."""
+        if not self.retain:
+            return []
+        count = self.counts["retain"]
+        few, what = (count.subjects, "subjects") if count.subjects else (count.examples, "examples")
+        if few >= FEWEST_RETAINED:
+            return []
+        told = f"The retain set has only {few} {what}" if few > 1 else f"The retain set has only one {what[:-1]}"
+        return [f"{told}: what must stay can hardly be told from what is to be forgotten."]
 
 
 def read_data(request: EraseRequest) -> DataSets:
@@ -172,7 +198,8 @@ def read_data(request: EraseRequest) -> DataSets:
         left_out=left_out,
         scored={name: _drawn(read, request.evaluate_at_most) for name, read in examples.items()},
         files=files,
-        sizes={name: len(read) for name, read in examples.items()},
+        counts={name: Count.of(read) for name, read in examples.items()},
+        overlap=overlap(kept, forget),
     )
 
 

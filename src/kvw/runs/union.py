@@ -32,7 +32,12 @@ class ForgetFile:
     @cached_property
     def keys(self) -> list[tuple[str, str | None]]:
         """What makes each example the one that it is: question, answer and images by their digest, and the subject."""
-        return [(example_digest(example), example.subject) for example in self.examples]
+        return [(example_digest(example), example.subject_key) for example in self.examples]
+
+    @property
+    def order(self) -> str:
+        """By what files are sorted: a digest of what they hold, subjects as they are written."""
+        return digest([(one, example.subject) for (one, _), example in zip(self.keys, self.examples, strict=True)])
 
 
 def read_forget_files(paths: Sequence[Path]) -> list[ForgetFile]:
@@ -44,7 +49,7 @@ def read_forget_files(paths: Sequence[Path]) -> list[ForgetFile]:
     if not paths:
         raise UserError("The forget set is missing.", do="add --forget FILE")
     files = [ForgetFile(path.name, read_examples(path)) for path in paths]
-    return sorted(files, key=lambda file: digest(file.keys)) if len(files) > 1 else files
+    return sorted(files, key=lambda file: file.order) if len(files) > 1 else files
 
 
 def joined(files: Sequence[ForgetFile]) -> tuple[list[Example], int]:

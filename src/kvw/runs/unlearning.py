@@ -213,10 +213,10 @@ def labels_of(examples: Sequence[Example]) -> Labels:
     Raises:
         UserError: Some examples name their subject and others do not.
     """
-    named = [example.subject for example in examples if example.subject is not None]
+    named = [example.subject_key for example in examples if example.subject_key is not None]
     if not named:
         return Labels()
-    nameless = [example.identifier for example in examples if example.subject is None]
+    nameless = [example.identifier for example in examples if example.subject_key is None]
     if nameless:
         raise UserError(
             "Some examples name their subject and others do not.",

@@ -1,0 +1,38 @@
+"""How much a data set holds: a column that was not read shows here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kvw.data.example import Example
+
+
+@dataclass(frozen=True)
+class Count:
+    """What a data set holds.
+
+    Args:
+        examples: All of them.
+        pictures: Examples with at least one picture.
+        subjects: Different subjects, by :attr:`kvw.data.Example.subject_key`; 0 if no example names one.
+    """
+
+    examples: int
+    pictures: int
+    subjects: int
+
+    @classmethod
+    def of(cls, examples: Iterable[Example]) -> Count:
+        """Count examples."""
+        listed = list(examples)
+        subjects = {example.subject_key for example in listed} - {None}
+        return cls(len(listed), sum(bool(example.images) for example in listed), len(subjects))
+
+    def __str__(self) -> str:
+        named = _plural(self.subjects, "subject") if self.subjects else "no subjects named"
+        return f"{_plural(self.examples, 'example')}, {self.pictures:,} with pictures, {named}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

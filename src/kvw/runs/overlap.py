@@ -1,0 +1,71 @@
+"""What a retain set still says about the forget set, whether subjects are named or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from kvw.data.example import Example
+from kvw.folding import words
+
+SHOWN = 3
+LONGEST_NAME = 8
+"""Words of an answer that is looked for inside other texts; longer ones are sentences."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Retain examples that hold what is to be forgotten; an example can be in both counts.
+
+    Args:
+        of: How many examples the retain set holds.
+        answers: Examples whose answer is one of the forget set.
+        names: Examples in whose question or answer a subject of the forget set is named, or one of its answers of
+            several words.
+        found: These answers, subjects and names in the order in which they appear, each once.
+    """
+
+    of: int = 0
+    answers: int = 0
+    names: int = 0
+    found: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        shown = ", ".join(repr(one) for one in self.found[:SHOWN])
+        more = f" and {len(self.found) - SHOWN} more" if len(self.found) > SHOWN else ""
+        return (
+            f"Of {self.of:,} retain examples {self.answers:,} give an answer of the forget set and {self.names:,} name "
+            f"a subject or a longer answer of it ({shown}{more}): what is kept there works against forgetting."
+        )
+
+
+def overlap(retain: Sequence[Example], forget: Sequence[Example]) -> Overlap:
+    """Count what of the forget set is found in a retain set; texts are compared by their words, folded."""
+    answers = {tuple(words(example.answer)): example.answer for example in forget}
+    answers.pop((), None)
+    names = {found: text for found, text in answers.items() if 1 < len(found) <= LONGEST_NAME}
+    names |= {tuple(words(one)): one for one in (example.subject for example in forget) if one and words(one)}
+    first_words = _by_first_word(names)
+    same = named = 0
+    found: dict[str, None] = {}
+    for example in retain:
+        answer = tuple(words(example.answer))
+        same += answer in answers
+        inside = [*_inside(words(example.question), first_words), *_inside(answer, first_words)]
+        named += bool(inside)
+        found |= dict.fromkeys(([answers[answer]] if answer in answers else []) + [names[one] for one in inside])
+    return Overlap(len(retain), same, named, tuple(found))
+
+
+def _by_first_word(names: Iterable[tuple[str, ...]]) -> dict[str, list[tuple[str, ...]]]:
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for name in names:
+        found.setdefault(name[0], []).append(name)
+    return found
+
+
+def _inside(text: Sequence[str], names: dict[str, list[tuple[str, ...]]]) -> Iterator[tuple[str, ...]]:
+    for place, word in enumerate(text):
+        for name in names.get(word, ()):
+            if tuple(text[place : place + len(name)]) == name:
+                yield name
