@@ -31,6 +31,7 @@ from kvw.errors import UserError
 from kvw.models.checkpoint import Checkpoint, find_checkpoint, first_line
 from kvw.models.config_check import built_from_config, check_config, check_encoder, not_usable
 from kvw.models.detection import confirm_value_matrices
+from kvw.models.meta_loading import Report, loading_report
 from kvw.models.placement import device_map, execution_device
 from kvw.models.quantised import FULL_PRECISION, Quantise, plain_tensors, quantisation, stored_quantisation
 from kvw.models.weight_files import find_weights
@@ -111,6 +112,8 @@ def load_model(
     config = load_config(checkpoint)
     # Refuses names that transformers would follow to a pickle or out of the folder.
     find_weights(checkpoint.folder).check_loadable()
+    if not stored_quantisation(checkpoint.folder):  # packed weights have other names and shapes in files
+        _report(checkpoint).refuse_unfit(str(checkpoint))
     factory: Any = AutoModelForCausalLM if is_text_model(config) else AutoModelForImageTextToText
     options = {"quantization_config": _quantiser(checkpoint, config, quantise)} if quantise else {}
     try:
@@ -133,18 +136,21 @@ def load_model(
     except Exception as error:  # transformers lets through whatever damaged files and wrong settings lead to
         raise UserError(f"The weights of {checkpoint} could not be loaded.", found=first_line(error)) from error
     model: PreTrainedModel = loaded[0]
-    missing = sorted(loaded[1]["missing_keys"])
-    if missing:
-        raise UserError(
-            f"The checkpoint {checkpoint} lacks weights, and random ones would take their place.",
-            found=", ".join(missing[:5]) + (", ..." if len(missing) > 5 else ""),
-            do="get a complete checkpoint",
-        )
+    Report(missing=tuple(sorted(loaded[1]["missing_keys"]))).refuse_unfit(str(checkpoint))
     check_finite(model)
     if checkpoint.value_matrices:
         confirm_value_matrices(model, checkpoint.value_matrices)
     model.eval()
     return model
+
+
+def _report(checkpoint: Checkpoint) -> Report:
+    model = skeleton(checkpoint)
+    try:
+        return loading_report(model, checkpoint.folder)
+    except UserError as error:
+        found = f"{error.what} {error.found}".strip()
+        raise UserError(f"The weights of {checkpoint} could not be loaded.", found=found, do=error.do) from error
 
 
 def is_text_model(config: PretrainedConfig) -> bool:

@@ -52,6 +52,12 @@ class Weights:
         """
         return {name: path.name for path in self.files for name in read_header(path)}
 
+    def wrong_entries(self) -> list[str]:
+        """Names of tensors that the index places elsewhere than they are, or leaves out; empty for a single file."""
+        if self.index is None:
+            return []
+        return sorted({name for name, _ in read_object(self.index)["weight_map"].items() ^ self.held().items()})
+
     def corrected_index(self) -> dict[str, Any] | None:
         """The index as it should be: it names each tensor of the files, in the file that holds it, and nothing else.
 
@@ -63,14 +69,14 @@ class Weights:
         """
         if self.index is None:
             return None
-        content, held = read_object(self.index), self.held()
-        if content["weight_map"] == held and "metadata" in content:
+        content = read_object(self.index)
+        if not self.wrong_entries() and "metadata" in content:
             return None
         metadata = content.get("metadata", {})
         if "total_size" in metadata:
             tensors = [tensor for path in self.files for tensor in read_header(path).values()]
             metadata["total_size"] = sum(tensor.end - tensor.begin for tensor in tensors)
-        return {**content, "metadata": metadata, "weight_map": dict(sorted(held.items()))}
+        return {**content, "metadata": metadata, "weight_map": dict(sorted(self.held().items()))}
 
 
 def weight_files(folder: Path) -> list[Path]:

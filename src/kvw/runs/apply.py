@@ -18,7 +18,7 @@ from kvw.measuring.fingerprint import combined_digest, digest, remember_digest, 
 from kvw.models.loading import Checkpoint, skeleton
 from kvw.models.patching import Untouched, WrittenFile, save_checkpoint, shared_files
 from kvw.models.quantised import refuse_stored_quantised
-from kvw.models.reload_check import check_reload
+from kvw.models.reload_check import check_copy, check_reload
 from kvw.models.saving import check_disk_space
 from kvw.models.stored import StoredMatrix, locate
 from kvw.models.value_matrix import MatrixKey
@@ -73,6 +73,7 @@ def apply(
     files = weight_files(checkpoint.folder)
     check_output_directory(out, force=force, keep=[checkpoint.folder, *files])
     stored = _locate(edit, checkpoint)
+    check_copy(checkpoint)
     shared = shared_files(checkpoint.folder, out, stored, untouched)
     if untouched != "copy" and not shared:
         reporter.note(f"Every weight file holds an edited value matrix, so there is nothing to {untouched}.")

@@ -20,7 +20,7 @@ from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.loading import skeleton
 from kvw.models.patching import save_checkpoint
 from kvw.models.quantised import refuse_quantised, refuse_stored_quantised
-from kvw.models.reload_check import check_reload
+from kvw.models.reload_check import check_copy, check_reload
 from kvw.models.saving import check_disk_space, check_saved
 from kvw.models.stored import StoredMatrix, locate
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
@@ -124,6 +124,7 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
         instead = "keep only the edit with --no-model"
         processes.first(lambda: check_disk_space(request.model.folder, request.out, instead))
         stored = _locate(loaded, [matrix.key for matrix in matrices])
+        processes.first(lambda: check_copy(request.model))
     if getattr(request.settings, "parity", False):
         for matrix in matrices:
             refuse_quantised(matrix.name, matrix.module)
