@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
+import os
+import stat
 
 import pytest
 
 from kvw.errors import UserError
-from kvw.files import check_output_directory, new_directory, write_text
+from kvw.files import new_file, write_bytes, write_text
 
 
 def names(folder):
@@ -23,94 +25,56 @@ def test_a_file_that_could_not_be_written_is_as_it_was(tmp_path, monkeypatch):
     assert names(tmp_path) == ["a"]
 
 
-def test_a_directory_appears_when_it_is_complete(tmp_path):
-    with new_directory(tmp_path / "out" / "deep") as folder:
-        (folder / "a").write_text("x")
-        assert not (tmp_path / "out" / "deep").exists()
-    assert names(tmp_path / "out") == ["deep"]
-    assert (tmp_path / "out" / "deep" / "a").read_text() == "x"
-
-
-@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), OSError(28, "No space left on device")])
-def test_a_failure_leaves_the_old_directory(tmp_path, error):
-    (tmp_path / "out").mkdir()
-    write_text(tmp_path / "out" / "a", "old")
-
-    def fail():
-        with new_directory(tmp_path / "out", force=True) as folder:
-            (folder / "a").write_text("new")
-            raise error
-
-    with pytest.raises((type(error), UserError)):
-        fail()
-    assert (tmp_path / "out" / "a").read_text() == "old"
-    assert names(tmp_path) == ["out"]
-
-
-def test_force_replaces_and_leaves_nothing_behind(tmp_path):
-    (tmp_path / "out").mkdir()
-    write_text(tmp_path / "out" / "old", "old")
-    with pytest.raises(UserError, match="not empty"), new_directory(tmp_path / "out"):
-        pass
-    with new_directory(tmp_path / "out", force=True) as folder:
-        (folder / "new").write_text("new")
-    assert names(tmp_path / "out") == ["new"]
-    assert names(tmp_path) == ["out"]
-
-
-def test_an_empty_directory_may_be_filled_and_a_file_may_not(tmp_path):
-    (tmp_path / "empty").mkdir()
-    check_output_directory(tmp_path / "empty", force=False)
-    write_text(tmp_path / "file", "x")
-    with pytest.raises(UserError, match="is a file"):
-        check_output_directory(tmp_path / "file", force=True)
-
-
-def test_a_failing_exchange_brings_the_old_directory_back(tmp_path, monkeypatch):
-    (tmp_path / "out").mkdir()
-    write_text(tmp_path / "out" / "a", "old")
-    plain = Path.rename
-
-    def rename(source, target):
-        if source.name.endswith(".partial"):
-            raise KeyboardInterrupt
-        return plain(source, target)
-
-    monkeypatch.setattr(Path, "rename", rename)
-
-    def exchange():
-        with new_directory(tmp_path / "out", force=True) as folder:
-            (folder / "a").write_text("new")
-
-    with pytest.raises(KeyboardInterrupt):
-        exchange()
-    assert (tmp_path / "out" / "a").read_text() == "old"
-    assert names(tmp_path) == ["out"]
-
-
-@pytest.mark.parametrize("output", ["project", "project/model", "project/data.jsonl", "."])
-def test_what_a_run_reads_is_never_replaced(tmp_path, output):
-    (tmp_path / "project" / "model").mkdir(parents=True)
-    write_text(tmp_path / "project" / "data.jsonl", "{}")
-    inputs = [tmp_path / "project" / "model", tmp_path / "project" / "data.jsonl"]
-    with pytest.raises(UserError, match="which this run reads"):
-        check_output_directory(tmp_path / output, force=True, keep=inputs)
-    check_output_directory(tmp_path / "project" / "run", force=True, keep=inputs)
-
-
-def test_a_link_to_a_directory_is_followed(tmp_path):
-    (tmp_path / "there").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "there")
-    with new_directory(tmp_path / "link") as folder:
-        (folder / "a").write_text("x")
-    assert (tmp_path / "there" / "a").read_text() == "x"
-    assert names(tmp_path) == ["link", "there"]
-
-
 def test_places_that_cannot_be_written_are_messages(tmp_path):
     write_text(tmp_path / "file", "x")
     for path in (tmp_path / "file" / "run", tmp_path / "file" / "deep" / "run"):
-        with pytest.raises(UserError):
-            check_output_directory(path, force=False)
         with pytest.raises(UserError, match="could not be written"):
             write_text(path, "x")
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_what_is_not_public_is_for_its_owner_alone(tmp_path):
+    before = os.umask(0o022)
+    try:
+        write_text(tmp_path / "new" / "deep" / "answers", "x")
+        write_text(tmp_path / "card", "x", public=True)
+        assert mode(tmp_path / "new" / "deep" / "answers") == 0o600
+        assert mode(tmp_path / "new") == mode(tmp_path / "new" / "deep") == 0o700
+        assert mode(tmp_path / "card") == 0o644
+    finally:
+        os.umask(before)
+
+
+def test_a_lone_surrogate_is_written_as_json_writes_it(tmp_path):
+    write_text(tmp_path / "a", json.dumps({"id": "x\udc80"}, ensure_ascii=False))
+    assert json.loads((tmp_path / "a").read_bytes()) == {"id": "x\udc80"}
+
+
+@pytest.mark.parametrize("name", ["n" * 250, "n" * 255, "\u00e4" * 127])
+def test_long_names(tmp_path, name):
+    for content in (b"old", b"new"):
+        write_bytes(tmp_path / name, content)
+        assert (tmp_path / name).read_bytes() == content
+    assert names(tmp_path) == [name]
+    with pytest.raises(UserError, match="could not be written"):
+        write_bytes(tmp_path / ("n" * 256), b"x")
+
+
+def test_what_a_killed_process_has_left_is_removed_and_what_is_being_written_is_not(tmp_path):
+    child = os.fork()
+    if not child:
+        with new_file(tmp_path / "a") as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), 9)
+    os.waitpid(child, 0)
+    assert len(names(tmp_path)) == 1
+    with new_file(tmp_path / "a") as temporary:
+        assert names(tmp_path) == [temporary.name]
+        temporary.write_text("first")
+        write_text(tmp_path / "a", "second")
+        assert temporary.exists()
+    assert (tmp_path / "a").read_text() == "first"
+    assert names(tmp_path) == ["a"]

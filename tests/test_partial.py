@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
 
-from kvw import partial as module
+from kvw import claim as module
+from kvw.claim import partial_path
 from kvw.errors import Unreadable, UserError
-from kvw.partial import finished_before, partial_path, resumable_directory
+from kvw.partial import finished_before, resumable_directory
 
 JOB = {"edit": "a", "checkpoint": "b"}
 
@@ -40,7 +42,7 @@ def test_it_appears_when_it_is_complete(tmp_path):
         (partial.folder / "one").write_text("1")
         assert not (tmp_path / "deep" / "out").exists()
     assert names(tmp_path / "deep") == ["out"]
-    assert names(tmp_path / "deep" / "out") == ["one"]
+    assert names(tmp_path / "deep" / "out") == [".kvw", "one"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, Unreadable])
@@ -99,7 +101,7 @@ def test_one_process_at_a_time(tmp_path):
         with pytest.raises(UserError, match="Another process is writing"), resumable_directory(tmp_path / "out", JOB):
             pass
         assert partial.finished() == {"one": ""}
-    assert names(tmp_path / "out") == ["one"]
+    assert names(tmp_path / "out") == [".kvw", "one"]
     assert names(tmp_path) == ["out"]
 
 
@@ -148,9 +150,16 @@ def test_what_another_one_wrote_meanwhile_is_not_replaced(tmp_path):
     with pytest.raises(UserError, match="not empty"):
         late()
     assert names(tmp_path / "out") == ["theirs"]
+    with (
+        pytest.raises(UserError, match=r"mark(.|\n)*has the beginnings of a run that was interrupted"),
+        resumable_directory(tmp_path / "out", JOB, force=True),
+    ):
+        pass
+    assert names(tmp_path / "out") == ["theirs"]
+    (tmp_path / "out" / "theirs").unlink()
     with resumable_directory(tmp_path / "out", JOB, force=True) as partial:
         assert partial.finished() == {"one": ""}
-    assert names(tmp_path / "out") == ["one"]
+    assert names(tmp_path / "out") == [".kvw", "one"]
     assert names(tmp_path) == ["out"]
 
 
@@ -160,3 +169,55 @@ def test_files_that_a_kill_left_half_written_beside_the_notes_go_away(tmp_path):
     with resumable_directory(tmp_path / "out", JOB):
         pass
     assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("name", ["job.json", "finished/one.json"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: b"[1, 2]",
+        lambda content: json.dumps({"state": "x", "note": 1}).encode(),
+        lambda content: b"\xff" + content,
+        *(lambda content, at=at: content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :] for at in (0, 20, 90)),
+        lambda content: content[:-3] + bytes([content[-3] ^ 1]) + content[-2:],
+    ],
+)
+def test_a_damaged_note_is_started_over_and_told(tmp_path, caplog, name, damage):
+    interrupted(tmp_path / "out")
+    note = partial_path(tmp_path / "out") / name
+    note.write_bytes(damage(note.read_bytes()))
+    with resumable_directory(tmp_path / "out", JOB) as partial:
+        assert partial.finished() == {}
+        assert names(partial.folder) == []
+    assert f"{name.rpartition('/')[2]} is damaged" in caplog.text
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("name", ["job.json", "finished", "content"])
+def test_beginnings_of_another_shape_are_started_over(tmp_path, name):
+    interrupted(tmp_path / "out")
+    place = partial_path(tmp_path / "out") / name
+    module.discard(place)
+    if name == "job.json":
+        place.mkdir()
+    else:
+        place.write_text("a file")
+    with resumable_directory(tmp_path / "out", JOB) as partial:
+        assert partial.finished() == {}
+        (partial.folder / "one").write_text("1")
+        partial.finish("one", "")
+    assert names(tmp_path) == ["out"]
+
+
+def test_finished_files_are_told_by_their_bytes_and_not_by_their_times(tmp_path):
+    interrupted(tmp_path / "out")
+    one = partial_path(tmp_path / "out") / "content" / "one"
+    before = one.stat()
+    with one.open("r+b") as file:  # the same inode and size
+        file.write(b"2")
+    os.utime(one, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert finished_before(tmp_path / "out", JOB) == {"one"}
+    with resumable_directory(tmp_path / "out", JOB) as partial:
+        assert partial.finished() == {}

@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kvw.errors import UserError
 
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
+"""Modes of what may hold forget data, answers or names: for its owner alone."""
+PARTIAL = ".partial"
+LONGEST_NAME = 255
+"""Bytes that file systems allow for a name."""
+RANDOM = 8
+"""Characters that :func:`tempfile.mkstemp` puts into a name."""
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, public: bool = False) -> None:
     """Write a file through a temporary sibling, fsync and rename.
+
+    Args:
+        path: The file.
+        content: What it is to hold.
+        public: Whether others may read it, as far as the umask allows; else its mode is 0600.
 
     Raises:
         UserError: The disk is full or the file cannot be written; what was at ``path`` is as it was before.
     """
-    with new_file(path) as temporary:
+    with new_file(path, public=public) as temporary:
         temporary.write_bytes(content)
 
 
+def write_text(path: Path, content: str, *, public: bool = False) -> None:
+    """Write UTF-8 text like :func:`write_bytes`.
+
+    Lone surrogates, which UTF-8 cannot hold, are written as ``\\udc80``: inside JSON that is their own escape.
+    """
+    write_bytes(path, content.encode("utf-8", errors="backslashreplace"), public=public)
+
+
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def new_file(path: Path, *, public: bool = False) -> Iterator[Path]:
     """Write a temporary sibling that takes the place of ``path`` when the block ends well.
+
+    Siblings that a killed process has left are removed. A lock tells them from those of a process that still writes.
 
     Yields:
         The file to write; if the block raises, it is removed and what was at ``path`` stays.
@@ -36,87 +60,56 @@ def new_file(path: Path) -> Iterator[Path]:
         UserError: The disk is full or the file cannot be written.
     """
     with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        make_folders(path.parent, private=not public)
+        prefix = hidden_name(path.name, ".", room=RANDOM + len(PARTIAL))
+        _remove_left(path.parent, prefix)
+        temporary, handle = _locked_file(path.parent, prefix)
         try:
             yield temporary
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
+            temporary.chmod(0o666 & ~umask() if public else PRIVATE_FILE)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+        finally:
+            os.close(handle)
 
 
-def write_text(path: Path, content: str) -> None:
-    """Write UTF-8 text like :func:`write_bytes`."""
-    write_bytes(path, content.encode("utf-8"))
-
-
-def check_output_directory(path: Path, *, force: bool, keep: Iterable[Path] = ()) -> None:
-    """Find out before the work begins whether an output directory can be written.
+def hidden_name(name: str, ending: str, *, room: int = 0) -> str:
+    """The name of a hidden sibling; shortened, and told apart by a digest, where it would be too long.
 
     Args:
-        path: The directory.
-        force: Whether what it holds may be replaced.
-        keep: Files and folders that the run reads; never replaced, forced or not.
-
-    Raises:
-        UserError: ``path`` is or holds one of ``keep``, is a file or a mount point, holds something and ``force`` is
-            off, or cannot be made.
+        name: Of the file or folder.
+        ending: What comes after it.
+        room: Bytes that must be free for what is put behind.
     """
-    path = path.resolve()
-    for needed in keep:
-        if path in (needed.resolve(), *needed.resolve().parents):
-            raise UserError(
-                f"The output directory {path} is or holds {needed}, which this run reads.", do="name another --out"
-            )
-    if path.is_dir():
-        entries = sorted(entry.name for entry in path.iterdir())
-        if entries and not force:
-            shown = ", ".join(entries[:5]) + (", ..." if len(entries) > 5 else "")
-            raise UserError(
-                f"The output directory {path} is not empty.",
-                found=shown,
-                do="name another --out, or add --force to replace it",
-            )
-        if path.is_mount():
-            raise UserError(f"The output directory {path} is a mount point.", do="name a folder inside it")
-    elif path.exists():
-        raise UserError(f"The output directory {path} is a file.", do="name another --out")
-    with explained(path):
-        parent = path.parent
-        while not parent.exists():
-            parent = parent.parent
-        Path(tempfile.mkdtemp(dir=parent)).rmdir()
+    return "." + fitting_name(name, ending, room=room + 1)
 
 
-@contextmanager
-def new_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Fill a temporary sibling directory that takes the place of ``path`` when the block ends well.
+def fitting_name(name: str, ending: str, *, room: int = 0) -> str:
+    """A name with an ending; shortened, and told apart by a digest, where it would be too long."""
+    given = os.fsencode(name)
+    allowed = LONGEST_NAME - room - len(os.fsencode(ending))
+    if len(given) <= allowed:
+        return name + ending
+    mark = "-" + hashlib.sha256(given).hexdigest()[:12]
+    return given[: allowed - len(mark)].decode("utf-8", errors="ignore") + mark + ending
 
-    Yields:
-        The directory to fill. If the block raises, it is removed and ``path`` stays as it was.
 
-    Raises:
-        UserError: ``path`` holds something and ``force`` is off, the disk is full, or the place cannot be written.
-    """
-    check_output_directory(path, force=force)
-    path = path.resolve()
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-        try:
-            temporary.chmod(0o777 & ~_umask())
-            yield temporary
-            sync_directory(temporary)
-            replace_directory(temporary, path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+def make_folders(folder: Path, *, private: bool) -> list[Path]:
+    """Make a folder and those above it; returns those that were not there, the outermost first."""
+    missing: list[Path] = []
+    for path in (folder, *folder.parents):
+        if path.exists():
+            break
+        missing.insert(0, path)
+    for path in missing:
+        path.mkdir(PRIVATE_FOLDER if private else 0o777, exist_ok=True)
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    return missing
 
 
 @contextmanager
@@ -140,38 +133,66 @@ def explained(path: Path) -> Iterator[None]:
 def existing_parent(path: Path) -> Path:
     """The nearest directory on the way to ``path`` that exists."""
     path = path.absolute()
-    while not path.is_dir():
+    while not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir() raises where a name is too long
         path = path.parent
     return path
-
-
-def replace_directory(temporary: Path, path: Path) -> None:
-    """Let a complete directory take the place of ``path``, whatever that holds; both on one file system."""
-    if not path.exists():
-        temporary.rename(path)
-        return
-    # Two renames: a crash between them leaves the old directory beside the new one, never a mixture.
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-    path.rename(old)
-    try:
-        temporary.rename(path)
-    except BaseException:
-        old.rename(path)
-        raise
-    shutil.rmtree(old)
 
 
 def sync_directory(directory: Path) -> None:
     """Wait until a directory and all that it holds are on the disk."""
     for path in [*directory.rglob("*"), directory]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        if not path.is_symlink():
+            sync_entry(path)
 
 
-def _umask() -> int:
+def sync_entry(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def take_lock(handle: int) -> bool:
+    """Lock an open file for this process alone; False if another one holds it. It ends with the process."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def umask() -> int:
+    """What the user takes away from the modes of new files."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def _locked_file(folder: Path, prefix: str) -> tuple[Path, int]:
+    """A new file under a lock of this process."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=PARTIAL, dir=folder)
+        if take_lock(handle) and os.fstat(handle).st_nlink:
+            return Path(name), handle
+        os.close(handle)  # another process took it for left behind, before it was locked
+
+
+def _remove_left(folder: Path, prefix: str) -> None:
+    """Remove temporary files that nobody holds a lock on."""
+    for entry in os.scandir(folder):
+        if entry.name.startswith(prefix) and entry.name.endswith(PARTIAL) and entry.is_file(follow_symlinks=False):
+            with suppress(OSError):
+                handle = os.open(entry.path, os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    if take_lock(handle):
+                        Path(entry.path).unlink()
+                finally:
+                    os.close(handle)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from kvw.checked import read_checked, write_checked
+from kvw.claim import CONTENT, claimed, discard, partial_path
 from kvw.errors import Unreadable, UserError
-from kvw.files import check_output_directory, explained, replace_directory, sync_directory, write_text
+from kvw.files import PRIVATE_FOLDER, file_digest
 
-LOCK = "lock"
 JOB = "job.json"
 FINISHED = "finished"
-CONTENT = "content"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What is noted of a finished file."""
+
+    size: int
+    digest: str
+    note: str
 
 
 class PartialDirectory:
@@ -27,40 +34,49 @@ class PartialDirectory:
         differing: Parts of the job in which an earlier run differed, whose files were therefore removed.
     """
 
-    def __init__(self, root: Path, differing: tuple[str, ...] = ()) -> None:
+    def __init__(self, root: Path, entries: Mapping[str, _Entry], differing: tuple[str, ...] = ()) -> None:
         self.folder = root / CONTENT
         self.differing = differing
         self._root = root
+        self._entries = dict(entries)
 
     def finished(self) -> dict[str, str]:
-        """The notes of :meth:`finish` by file name, for files that are still as they were then."""
-        return _finished(self._root)
+        """The notes of :meth:`finish` by file name, for files whose bytes are still those of then."""
+        return {name: entry.note for name, entry in self._entries.items()}
 
-    def finish(self, name: str, note: str) -> None:
+    def finish(self, name: str, note: str, digest: str = "") -> None:
         """Say that a file in ``folder`` is complete and on the disk, so that a later run keeps it.
 
         Args:
             name: Its name; it lies directly in ``folder``.
             note: What a later run has to know of it.
+            digest: SHA-256 of the file; computed if it is not given.
         """
-        entry = {"state": _state(self.folder / name), "note": note}
-        write_text(self._root / FINISHED / f"{name}.json", json.dumps(entry))
-
-
-def partial_path(path: Path) -> Path:
-    """Where the beginnings of ``path`` lie: a hidden sibling, the same for every run."""
-    path = path.resolve()
-    return path.parent / f".{path.name}.kvw-partial"
+        path = self.folder / name
+        entry = _Entry(path.stat().st_size, digest or file_digest(path), note)
+        write_checked(_note_path(self._root, name), json.dumps(vars(entry)).encode("utf-8"))
+        self._entries[name] = entry
 
 
 def finished_before(path: Path, job: Mapping[str, str]) -> frozenset[str]:
-    """Names of the files that :func:`resumable_directory` would find finished; looks and changes nothing."""
+    """Names of the files that :func:`resumable_directory` would find finished, if none was changed since.
+
+    Looks and changes nothing; contents are not read.
+    """
     root = partial_path(path)
-    return frozenset(_finished(root)) if _read_job(root) == dict(job) else frozenset()
+    return frozenset(_noted(root)) if _read_job(root) == dict(job) else frozenset()
 
 
 @contextmanager
-def resumable_directory(path: Path, job: Mapping[str, str], *, force: bool = False) -> Iterator[PartialDirectory]:
+def resumable_directory(
+    path: Path,
+    job: Mapping[str, str],
+    kind: str = "output",
+    *,
+    force: bool = False,
+    keep: Iterable[Path] = (),
+    public: bool = False,
+) -> Iterator[PartialDirectory]:
     """Fill a hidden sibling directory that takes the place of ``path`` when the block ends well.
 
     A kill, a loss of power or Ctrl-C leaves the sibling there, and the next run of the same job goes on with its
@@ -69,8 +85,11 @@ def resumable_directory(path: Path, job: Mapping[str, str], *, force: bool = Fal
     Args:
         path: The directory to write.
         job: Everything that decides what the files will hold, as digests by the name of the part. Files of a run whose
-            job differs are removed.
-        force: Whether what ``path`` holds may be replaced.
+            job differs, or is not known any more, are removed.
+        kind: What the mark of the directory says that it is.
+        force: Whether what ``path`` holds may be replaced, if kvw wrote it.
+        keep: What the run reads; never replaced.
+        public: Whether others may read it, as far as the umask allows; else its mode is 0700.
 
     Yields:
         What is there already, to be completed.
@@ -79,113 +98,69 @@ def resumable_directory(path: Path, job: Mapping[str, str], *, force: bool = Fal
         UserError: Another process is writing ``path``, ``path`` holds something and ``force`` is off, the disk is full,
             or the place cannot be written. ``path`` is as it was.
     """
-    check_output_directory(path, force=force)
-    path, root = path.resolve(), partial_path(path)
-    with explained(path), _locked(root, path):
-        partial = PartialDirectory(root, _prepare(root, dict(job)))
+    with claimed(path, force=force, keep=keep) as claim:
+        partial = _prepare(claim.root, dict(job))
         try:
             yield partial
-            sync_directory(partial.folder)
-        except Unreadable:
+        except Exception as error:
+            if isinstance(error, Unreadable):
+                claim.leave()
             raise
-        except Exception:
-            _remove(root)
-            raise
-        check_output_directory(path, force=force)  # somebody else may have put something there in the meantime
-        replace_directory(partial.folder, path)
-        _remove(root)
-
-
-@contextmanager
-def _locked(root: Path, path: Path) -> Iterator[None]:
-    handle = _lock(root, path)
-    try:
-        yield
-    finally:
-        os.close(handle)
-
-
-def _lock(root: Path, path: Path) -> int:
-    """Take the lock, which the operating system gives back when this process ends, however it ends."""
-    while True:
-        root.mkdir(parents=True, exist_ok=True)
-        try:
-            handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except FileNotFoundError:  # another process has just come to its end and removed the directory
-            continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise UserError(
-                f"Another process is writing {path} at this moment.",
-                found=f"a lock on {root / LOCK}",
-                do="wait until it is done, or name another --out",
-            ) from None
         except BaseException:
-            os.close(handle)
+            claim.leave()
             raise
-        if os.fstat(handle).st_nlink:
-            return handle
-        os.close(handle)  # taken on a file that another process had removed
+        try:
+            claim.publish(kind, public=public)
+        except UserError:  # somebody else has put something there
+            claim.leave()
+            raise
 
 
-def _prepare(root: Path, job: dict[str, str]) -> tuple[str, ...]:
+def _prepare(root: Path, job: dict[str, str]) -> PartialDirectory:
     found = _read_job(root)
     if found != job:
-        _empty(root)
-        write_text(root / JOB, json.dumps(job))
-    (root / CONTENT).mkdir(exist_ok=True)
-    finished = _finished(root)
-    for entry in (root / CONTENT).iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name not in finished:
-            entry.unlink()
-    for note in (root / FINISHED).glob("*"):  # of files that are no more, or that a kill left half written
-        if note.name.removesuffix(".json") not in finished:
-            note.unlink()
-    if found is None:
-        return ()
-    return tuple(sorted(name for name in found.keys() | job.keys() if found.get(name) != job.get(name)))
+        # The job goes last: as long as anything of it is left, it says whose it is.
+        for name in (CONTENT, FINISHED, JOB):
+            discard(root / name)
+        write_checked(root / JOB, json.dumps(job).encode("utf-8"))
+    for place in (root / CONTENT, root / FINISHED):
+        if place.is_symlink() or not place.is_dir():
+            discard(place)
+        place.mkdir(PRIVATE_FOLDER, exist_ok=True)
+    entries = {
+        name: entry for name, entry in _noted(root).items() if file_digest(root / CONTENT / name) == entry.digest
+    }
+    for place in (root / CONTENT).iterdir():
+        if place.name not in entries or place.is_symlink():
+            discard(place)
+    for place in (root / FINISHED).iterdir():  # of files that are no more, or half written
+        if place.name.removesuffix(".json") not in entries:
+            discard(place)
+    if found is None or found == job:
+        return PartialDirectory(root, entries)
+    differing = sorted(name for name in found.keys() | job.keys() if found.get(name) != job.get(name))
+    return PartialDirectory(root, entries, tuple(differing))
 
 
 def _read_job(root: Path) -> dict[str, str] | None:
-    if not (root / JOB).is_file():
+    content = read_checked(root / JOB)
+    if content is None:
         return None
-    found: dict[str, str] = json.loads((root / JOB).read_text("utf-8"))
+    found: dict[str, str] = json.loads(content)
     return found
 
 
-def _finished(root: Path) -> dict[str, str]:
-    notes = {}
+def _noted(root: Path) -> dict[str, _Entry]:
+    """What is noted of files that are there with the size that they had."""
+    entries = {}
     for file in sorted((root / FINISHED).glob("*.json")):
-        entry, path = json.loads(file.read_text("utf-8")), root / CONTENT / file.name.removesuffix(".json")
-        if path.is_file() and _state(path) == entry["state"]:
-            notes[path.name] = entry["note"]
-    return notes
+        content, path = read_checked(file), root / CONTENT / file.name.removesuffix(".json")
+        if content is not None and path.is_file():
+            entry = _Entry(**json.loads(content))
+            if path.stat().st_size == entry.size:
+                entries[path.name] = entry
+    return entries
 
 
-def _state(path: Path) -> list[int]:
-    state = path.stat()
-    return [state.st_ino, state.st_size, state.st_mtime_ns]
-
-
-def _empty(root: Path) -> None:
-    # The job goes last: as long as anything of it is left, it says whose it is.
-    for name in (CONTENT, FINISHED):
-        if (root / name).exists():
-            shutil.rmtree(root / name)
-    (root / JOB).unlink(missing_ok=True)
-
-
-def _remove(root: Path) -> None:
-    # The lock goes last, because whoever finds none may start to write here.
-    for entry in root.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
-        elif entry.name != LOCK:
-            entry.unlink()
-    (root / LOCK).unlink()
-    with suppress(OSError):  # another process may have begun there
-        root.rmdir()
+def _note_path(root: Path, name: str) -> Path:
+    return root / FINISHED / f"{name}.json"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +20,10 @@ from tests.families import build_family
 from transformers import AutoConfig
 
 import kvw
+from kvw.claim import claimed
 from kvw.cli import main
+from kvw.errors import UserError
+from kvw.mark import write_mark
 
 LIGHT = "import sys; from kvw.cli import main\ntry: main({arguments!r})\nfinally: print(*sys.modules)"
 
@@ -90,7 +96,7 @@ def test_erase_leaves_a_model_an_edit_and_the_numbers(people, saved, family, cap
     assert erase(saved, "--gamma", 2, "--eval", "again=retain.jsonl", family=family) == 0
     assert "before" in capsys.readouterr().out
     written = {path.name for path in (people / "run").iterdir()}
-    assert written == {"edit.safetensors", "run.json", "samples.jsonl", "model"}
+    assert written == {".kvw", "edit.safetensors", "run.json", "samples.jsonl", "model"}
     record = json.loads((people / "run" / "run.json").read_text())
     assert record["settings"]["gamma"] == 2
     assert record["forget"]["count"] == 4
@@ -348,9 +354,35 @@ def test_an_output_directory_that_holds_something(people, saved, capsys):
     (people / "run").mkdir()
     (people / "run" / "thesis.txt").write_text("precious")
     assert_refused(capsys, erase(saved), "not empty", "thesis.txt", "--force")
+    assert_refused(capsys, erase(saved, "--force"), "does not carry kvw's mark", "thesis.txt")
     assert (people / "run" / "thesis.txt").read_text() == "precious"
+    (people / "run" / "thesis.txt").unlink()
+    assert erase(saved) == 0
+    first = (people / "run" / "run.json").read_text()
     assert erase(saved, "--force") == 0
-    assert not (people / "run" / "thesis.txt").exists()
+    assert (people / "run" / "run.json").read_text() != first
+    (people / "run" / "model" / "thesis.txt").write_text("precious")
+    assert_refused(capsys, erase(saved, "--force"), "did not write", "model/thesis.txt")
+    assert sorted(path.name for path in people.iterdir() if path.name.startswith(".")) == []
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("split", ["forget", "retain", "eval"])
+def test_force_never_replaces_the_pictures_that_a_file_names(people, saved, capsys, split, linked):
+    """A folder of photos with kvw's own mark in it, and with nothing but photos that kvw would have written."""
+    (people / "photos").mkdir()
+    Image.new("RGB", (24, 20)).save(people / "photos" / "one.png")
+    write_mark(people / "photos", "run")
+    name = "photos/one.png"
+    if linked:
+        (people / "link.png").symlink_to(people / name)
+        name = "link.png"
+    row = {"question": "Who is here?", "answer": "Somebody", "image": name}
+    (people / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+    more = ("--eval", "more=eval.jsonl") if split == "eval" else ()
+    assert_refused(capsys, erase(saved, "--force", *more, out="photos"), "which this run reads", name)
+    assert (people / "photos" / "one.png").is_file()
+    assert sorted(path.name for path in people.iterdir() if path.name.startswith(".")) == []
 
 
 def test_force_never_replaces_what_the_run_reads(people, saved, capsys):
@@ -404,9 +436,91 @@ def test_a_full_disk_while_the_model_is_saved(people, saved, capsys, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("kvw.models.patching._patch", full)
-    assert_refused(capsys, erase(saved, "--force", "--gamma", 1), "disk is full", "untouched")
+    kept = people / "run.kept"
+    assert_refused(
+        capsys,
+        erase(saved, "--force", "--gamma", 1),
+        "disk is full",
+        "untouched",
+        str(kept),
+        "kvw apply",
+        "confidential",
+    )
     assert (people / "run" / "run.json").read_text() == before
     assert sorted(path.name for path in people.iterdir() if path.name.startswith(".")) == []
+    assert sorted(path.name for path in kept.iterdir()) == [".kvw", "edit.safetensors", "run.json", "samples.jsonl"]
+    assert json.loads((kept / "run.json").read_text())["settings"]["gamma"] == 1
+    monkeypatch.undo()
+    monkeypatch.chdir(people)
+    assert run("apply", kept / "edit.safetensors", saved["llava"], "--out", "run-model") == 0
+    assert erase(saved, "--gamma", 1, out="again") == 0
+    written = [people / place / "model.safetensors" for place in ("run-model", "again/model")]
+    assert written[0].read_bytes() == written[1].read_bytes()
+
+
+@pytest.mark.parametrize("where", ["check_reload", "write_card", "_save", "check_saved"])
+@pytest.mark.parametrize("error", [UserError("broken"), ValueError("a bug"), KeyboardInterrupt()])
+@pytest.mark.thorough
+def test_whatever_fails_after_the_passes_keeps_what_they_gave(people, saved, capsys, monkeypatch, where, error):
+    monkeypatch.setattr(f"kvw.runs.erase.{where}", lambda *_, **__: (_ for _ in ()).throw(error))
+    with contextlib.suppress(ValueError):
+        assert erase(saved) == (2 if isinstance(error, UserError) else 130)
+    said = capsys.readouterr().err.replace("\n", "")
+    assert str(people / "run.kept") in said
+    assert "kvw apply" in said
+    assert not (people / "run").exists()
+    assert sorted(path.name for path in people.iterdir() if path.name.startswith(".")) == []
+    assert len((people / "run.kept" / "samples.jsonl").read_text().splitlines()) == 11
+
+
+def test_a_full_disk_is_found_before_the_passes_without_a_model_too(people, saved, capsys, monkeypatch):
+    plain = shutil.disk_usage(people)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: plain._replace(free=2**20))
+    for more in ((), ("--dry-run",)):
+        assert_refused(capsys, erase(saved, "--no-model", *more), "no room for the edit and the samples")
+
+
+def test_two_runs_into_one_folder(people, saved, capsys):
+    with claimed(people / "run"):
+        assert_refused(capsys, erase(saved), "Another process is writing")
+    assert erase(saved) == 0
+
+
+@pytest.mark.parametrize("name", ["r" * 250, "r" * 255])
+def test_a_long_name_of_the_output(people, saved, name):
+    assert erase(saved, out=name) == 0
+    assert erase(saved, "--force", out=name) == 0
+    assert sorted(path.name for path in people.iterdir() if path.is_dir()) == [name]
+
+
+def test_runs_are_confidential_and_models_have_the_modes_of_their_source(people, saved):
+    def modes(folder):
+        return {path.relative_to(folder).as_posix(): stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*")}
+
+    shutil.copytree(saved["llava"], people / "model")
+    (people / "model" / "README.md").write_text("theirs")
+    for number, path in enumerate(sorted((people / "model").iterdir())):
+        path.chmod((0o640, 0o444, 0o604)[number % 3])
+    assert run("erase", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--out", "run") == 0
+    assert stat.S_IMODE((people / "run").stat().st_mode) == 0o700
+    found = modes(people / "run")
+    assert {name: mode for name, mode in found.items() if not name.startswith("model")} == dict.fromkeys(
+        [".kvw", "edit.safetensors", "run.json", "samples.jsonl"], 0o600
+    )
+    source, written = modes(people / "model"), modes(people / "run" / "model")
+    assert {name: written[name] for name in source} == source
+    assert run("apply", "run/edit.safetensors", "model", "--out", "applied") == 0
+    assert {name: mode for name, mode in modes(people / "applied").items() if name in source} == source
+    for place in Path(os.environ["KVW_CACHE"]).rglob("*"):
+        assert stat.S_IMODE(place.stat().st_mode) == (0o700 if place.is_dir() else 0o600), place
+
+
+def test_apply_never_replaces_the_edit_that_it_writes(people, saved, capsys):
+    assert erase(saved, "--no-model") == 0
+    assert_refused(
+        capsys, run("apply", "run/edit.safetensors", saved["llava"], "--out", "run", "--force"), "which this run reads"
+    )
+    assert (people / "run" / "edit.safetensors").is_file()
 
 
 def test_models_that_cannot_be_used(people, saved, tmp_path, capsys, monkeypatch):

@@ -186,7 +186,10 @@ def test_an_edit_file_is_replaced_by_force_only(files, saved, tmp_path, verb, ca
     arguments = ["edit", *(str(saved["llava"]) if word == "MODEL" else word for word in VERBS[verb])]
     (tmp_path / "out.safetensors").write_text("precious")
     assert_refused(capsys, run(*arguments), "out.safetensors exists", "--force")
+    assert_refused(capsys, run(*arguments, "--force"), "not a file that this command writes")
     assert (tmp_path / "out.safetensors").read_text() == "precious"
+    (tmp_path / "out.safetensors").unlink()
+    assert run(*arguments) == 0
     assert run(*arguments, "--force") == 0
     assert len(gates("out.safetensors")) == 4
     assert_refused(capsys, run(*arguments[:-1], "edit.bin"), "ends in .safetensors", "edit.safetensors")

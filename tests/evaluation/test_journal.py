@@ -114,8 +114,10 @@ def test_a_batch_of_which_a_part_is_missing_runs_as_a_whole(llava, llava_process
     assert generated == [batches[largest]]
 
 
-@pytest.mark.parametrize("damage", ["cut", "cut in a character", "zeros", "another type", "half a line in the middle"])
-def test_damaged_lines_are_worked_out_again(damage):
+@pytest.mark.parametrize(
+    "damage", ["cut", "cut in a character", "zeros", "another type", "another answer", "half a line in the middle"]
+)
+def test_damaged_lines_are_worked_out_again(damage, caplog):
     with Journal(FINGERPRINT) as journal:
         kept = journal.kept(ANSWERS, str)
         kept.add({("Q1", ()): "erste Antwort", ("Q2", ("image",)): "größere"})
@@ -128,10 +130,12 @@ def test_damaged_lines_are_worked_out_again(damage):
         "cut in a character": content[:-3],
         "zeros": content + bytes(100),
         "another type": content.replace(b'"dritte"', b"17"),
+        "another answer": content.replace(b'"dritte"', b'"vierte"'),
         "half a line in the middle": b"\n".join([*first, last[:20], b'{"kind": "answer"}', b"[]", b"null"]),
     }[damage]
     journal.path.write_bytes(damaged)
     with Journal(FINGERPRINT) as again:
+        assert f"{journal.path} is damaged" in caplog.text
         kept = again.kept(ANSWERS, str)
         assert kept.find(("Q1", ())) == "erste Antwort"
         assert kept.find(("Q2", ("image",))) == "größere"

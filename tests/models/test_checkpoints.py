@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from kvw.claim import new_directory
 from kvw.errors import UserError
-from kvw.files import new_directory
 from kvw.models.finding import find_value_matrices
 from kvw.models.loading import Checkpoint, find_checkpoint, load_model, load_processor, skeleton
 from kvw.models.patching import save_checkpoint

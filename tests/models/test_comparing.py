@@ -9,8 +9,9 @@ import random
 import pytest
 
 from kvw.errors import Unreadable
+from kvw.files import file_digest
 from kvw.models import comparing
-from kvw.models.comparing import file_digest, fill, first_difference, pieces
+from kvw.models.comparing import fill, first_difference, pieces
 
 SIZE = 5000
 RANGES = [(0, 10), (700, 1900), (1900, 1901), (4990, SIZE)]

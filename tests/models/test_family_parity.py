@@ -20,7 +20,7 @@ from tests.reference import coefficients, scale_in_place
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM
 
 import kvw
-from kvw.files import new_directory
+from kvw.claim import new_directory
 from kvw.models.finding import find_value_matrices
 from kvw.models.patching import save_checkpoint
 from kvw.models.saving import check_saved

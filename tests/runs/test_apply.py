@@ -15,13 +15,14 @@ from huggingface_hub import ModelCard
 from tests.checkpoints import gate_edit, sharded, tensor_bytes
 
 import kvw
+from kvw.claim import new_directory, partial_path
 from kvw.cli import main
 from kvw.errors import UserError
 from kvw.files import write_text
 from kvw.measuring.fingerprint import remembered_digest, weights_digest
 from kvw.models import patching
 from kvw.models.loading import Checkpoint, find_checkpoint, load_model
-from kvw.partial import partial_path, resumable_directory
+from kvw.partial import resumable_directory
 from kvw.progress import SILENT, Silent
 from kvw.runs import apply as module
 from kvw.runs.apply import apply, scores_beside
@@ -191,7 +192,7 @@ def test_two_at_the_same_time(checkpoint, tmp_path):
         with pytest.raises(UserError, match="Another process is writing"):
             apply(edit, checkpoint, tmp_path / "out", SILENT)
         assert names(partial.folder) == ["theirs"]
-    assert names(tmp_path / "out") == ["theirs"]
+    assert names(tmp_path / "out") == [".kvw", "theirs"]
 
 
 def test_damage_leaves_nothing(checkpoint, tmp_path, monkeypatch):
@@ -212,8 +213,8 @@ def test_damage_leaves_nothing(checkpoint, tmp_path, monkeypatch):
 
 
 def test_a_disk_that_fills_up_leaves_what_was_there(checkpoint, tmp_path, monkeypatch):
-    (tmp_path / "out").mkdir()
-    write_text(tmp_path / "out" / "old", "old")
+    with new_directory(tmp_path / "out") as folder:
+        write_text(folder / "old", "old")
     with pytest.raises(UserError, match="not empty"):
         apply(gate_edit(checkpoint, 1), checkpoint, tmp_path / "out", SILENT)
 
@@ -396,7 +397,7 @@ from pathlib import Path
 import kvw.models.patching as patching
 from kvw.edits import load_edit
 from kvw.models.loading import find_checkpoint, skeleton
-from kvw.partial import partial_path
+from kvw.claim import partial_path
 from kvw.progress import SILENT
 from kvw.runs.apply import apply
 source, edit_file, out, kills = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])

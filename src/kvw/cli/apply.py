@@ -44,4 +44,6 @@ def apply(
 
     reporter, loaded = ConsoleReporter(), load_edit(edit)
     scores = scores_beside(edit, loaded, reporter)
-    print_applied(run(loaded, checkpoint, out, reporter, untouched=untouched, scores=scores, force=force), out)
+    print_applied(
+        run(loaded, checkpoint, out, reporter, untouched=untouched, scores=scores, force=force, keep=[edit]), out
+    )

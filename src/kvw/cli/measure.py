@@ -39,7 +39,8 @@ def measure(
     from kvw.runs.first_checks import check_statistics_output
 
     checkpoint = find_model(model, value_matrices, load.template_option)
-    check_statistics_output(out, force=force or launched_rank() is not None)
+    if launched_rank() is None:  # of several processes one looks for all of them, once they have found each other
+        check_statistics_output(out, data, force=force)
     read_examples(data)
     quiet_libraries()
 

@@ -213,9 +213,9 @@ def check_output(out: Path, *, force: bool, keep: Iterable[Path]) -> None:
         keep: What the command reads.
 
     Raises:
-        UserError: See :func:`kvw.files.check_output_directory`.
+        UserError: See :func:`kvw.output.check_output_directory`.
     """
-    from kvw.files import check_output_directory
+    from kvw.output import check_output_directory
 
     if launched_rank() is None:  # of several processes one looks for all of them, once they have found each other
         check_output_directory(out, force=force, keep=keep)

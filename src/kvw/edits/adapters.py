@@ -14,11 +14,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from kvw.claim import new_directory
 from kvw.edits.edit import Edit, EditMetadata
 from kvw.edits.gates import GateEdit
 from kvw.edits.low_rank import LowRankEdit
 from kvw.errors import UserError
-from kvw.files import new_directory, write_bytes
+from kvw.files import write_bytes
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 
 WEIGHTS = "adapter_model.safetensors"
@@ -201,7 +202,7 @@ def picking_rows(columns: Tensor, width: int) -> Tensor:
 def _write(
     directory: Path, configuration: Any, tensors: Mapping[str, Tensor], metadata: EditMetadata, force: bool
 ) -> None:
-    with new_directory(directory, force=force) as folder:
+    with new_directory(directory, "adapter", force=force) as folder:
         configuration.save_pretrained(folder)
         header = {"format": "pt", HEADER: metadata.model_dump_json()}
         write_bytes(folder / WEIGHTS, safetensors.torch.save(dict(tensors), header))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -14,8 +15,10 @@ from typing import Any, Generic, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from kvw.checked import tell_damaged
 from kvw.data import Prepared
 from kvw.evaluation.running import Key, run_grouped
+from kvw.files import PRIVATE_FILE, make_folders
 from kvw.measuring.cache import cache_directory
 from kvw.measuring.fingerprint import digest
 
@@ -34,7 +37,7 @@ class Journal:
     """A JSON Lines file, one line for each result, written as soon as there is one.
 
     Unlike all other files it grows in place: a line that a crash has cut off, or that is damaged, is skipped when the
-    file is read, and what it held is worked out again.
+    file is read, with a warning, and what it held is worked out again. Each line begins with the SHA-256 of its rest.
 
     Attributes:
         path: The file; it appears with the first result. None if nothing is kept.
@@ -49,7 +52,7 @@ class Journal:
         if path is None and fingerprint:
             path = cache_directory() / "answers" / f"{digest(fingerprint)}.jsonl"
         self.path = path
-        self._known = _read(self.path.read_bytes()) if self.path and self.path.is_file() else {}
+        self._known = _read(self.path) if self.path and self.path.is_file() else {}
         self._file: FileIO | None = None
         self._lines = 0
 
@@ -88,7 +91,7 @@ class Journal:
             return
         new = {key: value for key, value in results.items() if (kind, key) not in self._known}
         self._known |= {(kind, key): value for key, value in new.items()}
-        lines = [json.dumps({"kind": kind, "key": key, "value": value}) + "\n" for key, value in new.items()]
+        lines = [_line({"kind": kind, "key": key, "value": value}) for key, value in new.items()]
         if lines:
             with self._tolerant():
                 self._append(self.path, lines)
@@ -110,8 +113,8 @@ class Journal:
 
     def _append(self, path: Path, lines: Sequence[str]) -> None:
         if self._file is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = FileIO(path, "a")
+            make_folders(path.parent, private=True)
+            self._file = FileIO(path, "a", opener=lambda name, flags: os.open(name, flags, PRIVATE_FILE))
             # Ends a line that a crash has cut off; an empty line means nothing.
             self._file.write(b"\n")
         content = "".join(lines).encode("utf-8")
@@ -186,12 +189,24 @@ class Kept(Generic[Value]):
             yield indices, results
 
 
-def _read(content: bytes) -> dict[tuple[str, str], Any]:
-    known = {}
-    for line in content.split(b"\n"):
-        try:
+def _line(row: Mapping[str, Any]) -> str:
+    rest = json.dumps(row)[1:]
+    return f"{_begin(rest.encode('utf-8')).decode('ascii')}{rest}\n"
+
+
+def _begin(rest: bytes) -> bytes:
+    return b'{"sha256": "%s", ' % hashlib.sha256(rest).hexdigest().encode("ascii")
+
+
+def _read(path: Path) -> dict[tuple[str, str], Any]:
+    known, damaged = {}, 0
+    for line in path.read_bytes().split(b"\n"):
+        rest = line[len(_begin(b"")) :]
+        if line == _begin(rest) + rest:
             row = json.loads(line)
-            known[str(row["kind"]), str(row["key"])] = row["value"]
-        except (ValueError, KeyError, TypeError):
-            continue  # cut off or damaged: the result is worked out again
+            known[row["kind"], row["key"]] = row["value"]
+        elif line:
+            damaged += 1
+    if damaged:
+        tell_damaged(path, f"lines that were cut off or changed: {damaged}")
     return known

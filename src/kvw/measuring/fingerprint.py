@@ -10,17 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from kvw.checked import read_checked, write_checked
 from kvw.data.example import Example
 from kvw.data.images import image_digest
 from kvw.data.templates import chat_template
 from kvw.errors import UserError
-from kvw.files import write_text
 from kvw.measuring.cache import cache_directory
 from kvw.models.weight_files import weight_files
 
 logger = logging.getLogger(__name__)
-
-DIGEST_LENGTH = 64
 
 
 def weights_digest(folder: Path) -> str:
@@ -44,16 +42,14 @@ def combined_digest(digests: Mapping[str, str]) -> str:
 
 def remembered_digest(path: Path) -> str | None:
     """SHA-256 of a weight file if an earlier run has left it in the cache directory and the file is still the same."""
-    memory = _memory(path)
-    if memory.is_file() and len(remembered := memory.read_text("utf-8")) == DIGEST_LENGTH:
-        return remembered
-    return None
+    remembered = read_checked(_memory(path))
+    return remembered.decode("ascii") if remembered is not None else None
 
 
 def remember_digest(path: Path, found: str) -> None:
     """Keep the SHA-256 of a weight file for later runs."""
     try:
-        write_text(_memory(path), found)
+        write_checked(_memory(path), found.encode("ascii"))
     except UserError as error:
         logger.warning("the digest of a weight file could not be kept for the next run: %s", error)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from kvw.checked import tell_damaged
 from kvw.errors import UserError
 from kvw.measuring.cache import cache_directory
 from kvw.measuring.fingerprint import digest
@@ -75,7 +76,7 @@ def _read(path: Path) -> Statistics | None:
         return Statistics.load(path)
     except UserError as error:
         # A damaged file of the cache is the cache's problem: measure again and replace it.
-        logger.warning("ignored a damaged file of the cache: %s", error.what)
+        tell_damaged(path, error.found)
         return None
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -15,7 +17,7 @@ from kvw.errors import UserError
 from kvw.files import write_bytes
 from kvw.models.value_matrix import MatrixKey
 
-FORMAT = "kvw statistics 1"
+FORMAT = "kvw statistics 2"
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,19 @@ class Statistics:
             "format": FORMAT,
             "counts": json.dumps({str(key): count for key, count in self.counts.items()}),
             "fingerprint": json.dumps(dict(self.fingerprint)),
+            "sha256": self._digest(),
         }
         tensors = {f"{key}.sums": value.contiguous() for key, value in self.sums.items()}
         write_bytes(path, safetensors.torch.save(tensors, metadata))
+
+    def _digest(self) -> str:
+        """SHA-256 over everything that the file holds."""
+        found = hashlib.sha256(json.dumps([FORMAT, dict(self.fingerprint)], sort_keys=True).encode("utf-8"))
+        for key in sorted(self.sums, key=str):
+            values = self.sums[key].contiguous()
+            found.update(f"{key} {self.counts[key]!r} {values.dtype} {list(values.shape)}".encode())
+            found.update(values.view(torch.uint8).numpy().data)
+        return found.hexdigest()
 
     @classmethod
     def load(cls, path: Path) -> Statistics:
@@ -80,8 +92,11 @@ class Statistics:
                     )
                 sums = {MatrixKey.parse(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             counts = {MatrixKey.parse(name): count for name, count in json.loads(metadata["counts"]).items()}
-            return cls({key: sums[key] for key in counts}, counts, json.loads(metadata["fingerprint"]))
-        except (SafetensorError, KeyError, ValueError) as error:
+            statistics = cls({key: sums[key] for key in counts}, counts, json.loads(metadata["fingerprint"]))
+            if metadata["sha256"] != statistics._digest() or sums.keys() != counts.keys():
+                raise ValueError("another SHA-256")
+            return statistics
+        except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path} is not a complete statistics file.",
                 found=f"{type(error).__name__}: {error}",

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from kvw.errors import UserError
-from kvw.models.comparing import file_digest
+from kvw.files import file_digest
 from kvw.models.weight_files import find_weights
 
 TOKENIZER = (
@@ -94,12 +94,14 @@ def copy_companions(source: Path, folder: Path) -> None:
         paths.append(weights.index)
     elif weights.index is not None:
         (folder / weights.index.name).write_text(json.dumps(corrected, indent=2) + "\n", "utf-8")
+        shutil.copymode(weights.index, folder / weights.index.name)
     for path in paths:
         copy = folder / path.relative_to(source)
         copy.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, copy)
         if file_digest(path) != file_digest(copy):
             raise damaged(copy, "another SHA-256")
+        shutil.copymode(path, copy)
 
 
 def damaged(path: Path, found: str) -> UserError:

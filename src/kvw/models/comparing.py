@@ -88,9 +88,3 @@ def fill(file: BinaryIO, content: bytearray) -> None:
         if not count:
             raise Unreadable(f"{file.name} became shorter while it was read.", do="look who writes to it")
         filled += count
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ from torch import Tensor
 from transformers.modeling_utils import str_to_torch_dtype
 
 from kvw.errors import UserError
-from kvw.files import FULL_DISK_ERRORS, existing_parent
+from kvw.files import FULL_DISK_ERRORS, existing_parent, file_digest
 from kvw.models.companions import copy_companions, damaged
-from kvw.models.comparing import Range, file_digest, fill, first_difference, pieces
+from kvw.models.comparing import Range, fill, first_difference, pieces
 from kvw.models.headers import StoredTensor, read_header
 from kvw.models.stored import StoredMatrix
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
@@ -54,6 +55,8 @@ class WrittenFile(BaseModel):
     way: Untouched
     source_digest: str
     """SHA-256 of the source's file; empty unless it was asked for."""
+    digest: str
+    """SHA-256 of the file as written; empty unless the source's was asked for."""
 
 
 def save_checkpoint(
@@ -97,7 +100,7 @@ def save_checkpoint(
         for found in [future.result() for future in checked]:
             written[found.name] = found
             if partial is not None:
-                partial.finish(found.name, found.model_dump_json())
+                partial.finish(found.name, found.model_dump_json(), found.digest)
 
     # While one file is copied, it is hashed, and the one before is brought to the disk and read back.
     pending: list[Future[WrittenFile]] = []
@@ -263,6 +266,8 @@ def _read_back(copied: _Copied, source_digest: str | Future[str]) -> WrittenFile
         raise UserError(f"{path.name} was changed while it was copied.", do="run again when it is at rest")
     if wrong is not None:
         raise damaged(copied.target, f"other bytes between {wrong[0]} and {wrong[1]}")
+    shutil.copymode(path, copied.target)
+    noted = file_digest(copied.target) if found and copied.replaced else found
     return WrittenFile(
         name=path.name,
         size=copied.state[1],
@@ -270,6 +275,7 @@ def _read_back(copied: _Copied, source_digest: str | Future[str]) -> WrittenFile
         changed=len(copied.replaced),
         way="copy",
         source_digest=found,
+        digest=noted,
     )
 
 
@@ -301,6 +307,7 @@ def _share(path: Path, target: Path, untouched: Untouched, known: Mapping[str, s
         changed=0,
         way=untouched,
         source_digest=source_digest,
+        digest=source_digest,
     )
 
 

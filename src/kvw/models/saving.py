@@ -75,13 +75,28 @@ def check_disk_space(source: Path, folder: Path, instead: str, *, without: Colle
     Raises:
         UserError: With the numbers.
     """
-    needed = sum(path.stat().st_size for path in weight_files(source) if path.name not in without) + DISK_RESERVE
+    needed = sum(path.stat().st_size for path in weight_files(source) if path.name not in without)
+    check_room(folder, needed + DISK_RESERVE, "the model", f", or {instead}")
+
+
+def check_room(folder: Path, needed: int, what: str, instead: str = "") -> None:
+    """Refuse before the work begins if something will not fit on the disk.
+
+    Args:
+        folder: Where it is to be.
+        needed: Its bytes.
+        what: What it is, for the message.
+        instead: What else the user can do, for the message.
+
+    Raises:
+        UserError: With the numbers.
+    """
     free = shutil.disk_usage(existing_parent(folder)).free
     if free < needed:
         raise UserError(
-            f"The disk has no room for the model at {folder}.",
+            f"The disk has no room for {what} at {folder}.",
             found=f"{free / 1e9:.2f} GB free, {needed / 1e9:.2f} GB needed",
-            do=f"free space, name another --out, or {instead}",
+            do=f"free space, name another --out{instead}",
         )
 
 

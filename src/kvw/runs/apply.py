@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from safetensors import SafetensorError
 from kvw import __version__
 from kvw.edits.edit import Edit
 from kvw.errors import UserError
-from kvw.files import check_output_directory, write_text
+from kvw.files import write_text
 from kvw.measuring.fingerprint import combined_digest, digest, remember_digest, remembered_digest
 from kvw.models.loading import Checkpoint, skeleton
 from kvw.models.patching import Untouched, WrittenFile, save_checkpoint, shared_files
@@ -23,6 +24,7 @@ from kvw.models.saving import check_disk_space
 from kvw.models.stored import StoredMatrix, locate
 from kvw.models.value_matrix import MatrixKey
 from kvw.models.weight_files import weight_files
+from kvw.output import check_output_directory
 from kvw.partial import PartialDirectory, finished_before, resumable_directory
 from kvw.progress import Reporter
 from kvw.report.card import model_card
@@ -51,6 +53,7 @@ def apply(
     untouched: Untouched = "copy",
     scores: Mapping[str, SplitPart] | None = None,
     force: bool = False,
+    keep: Sequence[Path] = (),
 ) -> Applied:
     """Write a copy of the checkpoint with the edit in it, without loading the model.
 
@@ -63,7 +66,8 @@ def apply(
         reporter: Told of progress, of what was resumed, and of weights other than those the edit was made on.
         untouched: Whether weight files that hold no edited matrix are copied or linked.
         scores: For the model card, see :func:`scores_beside`.
-        force: Whether what ``out`` holds may be replaced.
+        force: Whether what ``out`` holds may be replaced, if kvw wrote it.
+        keep: Further files that the caller has read, the edit's own above all; never replaced.
 
     Raises:
         UserError: The edit is of another model, ``out`` cannot be written, or the copy is not what it should be;
@@ -71,7 +75,8 @@ def apply(
     """
     refuse_stored_quantised(str(checkpoint), checkpoint.folder)
     files = weight_files(checkpoint.folder)
-    check_output_directory(out, force=force, keep=[checkpoint.folder, *files])
+    inputs = [checkpoint.folder, *files, *keep]
+    check_output_directory(out, force=force, keep=inputs)
     stored = _locate(edit, checkpoint)
     check_copy(checkpoint)
     shared = shared_files(checkpoint.folder, out, stored, untouched)
@@ -83,7 +88,7 @@ def apply(
     known = {path.name: found for path in files if (found := remembered_digest(path)) is not None}
     if all_known := len(known) == len(files):
         check_weights(edit, combined_digest(known), reporter)
-    with resumable_directory(out, job, force=force) as partial:
+    with resumable_directory(out, job, "model", force=force, keep=inputs, public=True) as partial:
         _tell(partial, out, reporter)
         start = time.perf_counter()
         written = _write(edit, checkpoint, stored, partial, untouched, known, reporter)
@@ -151,7 +156,9 @@ def write_card(edit: Edit, source: Checkpoint, folder: Path, scores: Mapping[str
     # A local folder's name says less than the model that the edit was made on.
     base_model = str(source) if source.revision or not metadata.base_model else metadata.base_model
     metadata = metadata.model_copy(update={"base_model": base_model})
-    write_text(folder / CARD, model_card(metadata, edit.describe(), scores=scores, source=text))
+    write_text(folder / CARD, model_card(metadata, edit.describe(), scores=scores, source=text), public=True)
+    if readme.is_file():
+        shutil.copymode(readme, folder / CARD)
 
 
 def _locate(edit: Edit, checkpoint: Checkpoint) -> dict[MatrixKey, StoredMatrix]:

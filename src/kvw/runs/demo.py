@@ -7,12 +7,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from kvw.claim import new_directory
 from kvw.evaluation import Summary, evaluate
-from kvw.files import check_output_directory, new_directory, write_text
+from kvw.files import write_text
 from kvw.measuring.examples import Measured, measure_examples
 from kvw.methods.kvw import accessor
 from kvw.methods.settings import KvwSettings
 from kvw.models.loading import Checkpoint
+from kvw.output import check_output_directory
 from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
 from kvw.runs.erase import Job, check, erase, find_edit, measure_retain
@@ -80,7 +82,7 @@ def demo(out: Path, reporter: Reporter, *, force: bool = False) -> DemoRecord:
     check_output_directory(out, force=force)
     world = World()
     watch = Stopwatch(reporter)
-    with new_directory(out, force=force) as folder:
+    with new_directory(out, "demo", force=force) as folder:
         with watch.stage("drawing the toy world"):
             files = write_world(world, folder / "data")
         request = EraseRequest(

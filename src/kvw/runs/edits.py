@@ -13,11 +13,11 @@ from transformers import PreTrainedModel
 from kvw.edits import adapter_import, adapters
 from kvw.edits.edit import Edit, EditMetadata, load_edit
 from kvw.edits.summary import LayerSummary
-from kvw.files import check_output_directory
 from kvw.measuring.fingerprint import weights_digest
 from kvw.models.loading import Checkpoint, skeleton
 from kvw.models.stored import locate
 from kvw.models.value_matrix import ValueMatrix
+from kvw.output import check_output_directory
 from kvw.progress import Reporter
 from kvw.runs.apply import check_weights
 from kvw.runs.first_checks import check_edit_output

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kvw.claim import Claim
 from kvw.data import Prepared, check_images
 from kvw.edits.edit import Edit
 from kvw.errors import UserError
 from kvw.evaluation import Evaluation, Journal, evaluate
-from kvw.files import check_output_directory, new_directory, write_text
+from kvw.files import write_text
+from kvw.mark import write_mark
 from kvw.measuring.examples import Measured, measure_examples
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.statistics import Statistics, differing_parts
@@ -21,9 +23,10 @@ from kvw.models.loading import skeleton
 from kvw.models.patching import save_checkpoint
 from kvw.models.quantised import refuse_quantised, refuse_stored_quantised
 from kvw.models.reload_check import check_copy, check_reload
-from kvw.models.saving import check_disk_space, check_saved
+from kvw.models.saving import DISK_RESERVE, check_disk_space, check_room, check_saved
 from kvw.models.stored import StoredMatrix, locate
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
+from kvw.output import check_output_directory
 from kvw.processes import current
 from kvw.progress import SILENT, Progress, Reporter
 from kvw.runs.answers import kept_answers, tell_kept
@@ -37,6 +40,7 @@ from kvw.runs.request import DataSets, EraseRequest, read_data
 from kvw.runs.samples import sample_lines
 from kvw.runs.union import ForgetFile
 from kvw.runs.unlearning import Unlearned, unlearn
+from kvw.runs.writing import EDIT, MODEL, RECORD, RUN, SAMPLES, claimed_output, kept_on_failure, most_bytes
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,18 @@ class Job:
     stored: dict[MatrixKey, StoredMatrix]
     """Where the matrices to weaken lie in the checkpoint's files; empty if no model is to be saved."""
     warnings: list[str]
+    most_bytes: int
+    """What the edit, the samples and the record take on the disk at most."""
 
 
 def erase(request: EraseRequest, reporter: Reporter = SILENT, data: DataSets | None = None) -> RunRecord:
     """Measure, weaken, score before and after, and write the run directory.
 
     ``out`` receives ``edit.safetensors``, ``run.json``, ``samples.jsonl`` and, unless switched off, ``model/``: an
-    ordinary checkpoint with its processor. It appears when all of it is complete, or not at all. Of several processes
-    (:func:`kvw.processes.together`) the first writes it; the others return before that.
+    ordinary checkpoint with its processor. It appears when all of it is complete, or not at all; nobody else can write
+    there from the beginning on. If something fails after the passes, the edit, the samples and the record are kept
+    beside ``out``, and the message says where. Of several processes (:func:`kvw.processes.together`) the first writes
+    it; the others return before that.
 
     Args:
         request: What to do.
@@ -68,10 +76,16 @@ def erase(request: EraseRequest, reporter: Reporter = SILENT, data: DataSets | N
         data: The data of the request, if they have been read already.
 
     Raises:
-        UserError: Something about the request must be fixed; nothing was written.
+        UserError: Something about the request must be fixed; nothing was written at ``out``.
     """
+    with claimed_output(request.out, request.inputs(), reporter, force=request.force) as claim:
+        return _erase(request, claim, reporter, data)
+
+
+def _erase(request: EraseRequest, claim: Claim | None, reporter: Reporter, data: DataSets | None) -> RunRecord:
     watch = Stopwatch(reporter)
     job = check(request, watch, reporter, data)
+    current().first(lambda: _prepare_place(claim, job))
     with kept_answers(job.loaded, job.data.all_scored, request.max_new_tokens) as journal:
         tell_kept(journal, reporter)
         with watch.stage("scoring the original model") as progress:
@@ -88,21 +102,28 @@ def erase(request: EraseRequest, reporter: Reporter = SILENT, data: DataSets | N
     _tell(unlearned, job, reporter)
     with watch.stage("scoring the unlearned model") as progress:
         after = _score(job, progress)
-    if not current().is_first:
-        return _record(job, unlearned, retain, before, after, watch)
-    with new_directory(request.out, force=request.force) as folder:
-        edit.save(folder / "edit.safetensors")
-        write_text(folder / "samples.jsonl", "".join(sample_lines({"original": before, "unlearned": after})))
-        with watch.stage("writing"):
-            if request.writes_model:
-                (folder / "model").mkdir()
-                _save(job, edit, folder / "model")
-        record = _record(job, unlearned, retain, before, after, watch)
+    record = _record(job, unlearned, retain, before, after, watch)
+    if claim is None:
+        return record
+    with kept_on_failure(claim, request, reporter):
+        folder = claim.empty()
+        edit.save(folder / EDIT)
+        write_text(folder / SAMPLES, "".join(sample_lines({"original": before, "unlearned": after})))
+        _write_record(record, folder)
+        claim.secure()
         if request.writes_model:
-            write_card(edit, request.model, folder / "model", record.splits)
-            check_reload(request.model, folder / "model")
-        write_text(folder / "run.json", record.model_dump_json(indent=2) + "\n")
+            with watch.stage("writing"):
+                _write_model(job, edit, record, folder / MODEL)
+            record = record.model_copy(update={"costs": watch.costs(job.loaded.model)})
+            _write_record(record, folder)
+        claim.publish(RUN)
     return record
+
+
+def _prepare_place(claim: Claim | None, job: Job) -> None:
+    if claim is not None:
+        claim.also_keep(job.data.pictures)
+        claim.reserve(job.most_bytes)
 
 
 def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: DataSets | None = None) -> Job:
@@ -116,9 +137,13 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
     if request.writes_model:
         refuse_stored_quantised(str(request.model), request.model.folder)
     data = data or read_data(request)
+    inputs = [*request.inputs(), *data.pictures]
+    processes.first(lambda: check_output_directory(request.out, force=request.force, keep=inputs))
     with watch.stage("loading the model"):
         loaded = Loaded.load(request.model, request.device, quantise=request.quantise)
     matrices = _matrices(loaded, request)
+    needed = most_bytes(request, matrices, data.all_scored)
+    processes.first(lambda: check_room(request.out, needed + DISK_RESERVE, "the edit and the samples"))
     stored = {}
     if request.writes_model:
         instead = "keep only the edit with --no-model"
@@ -142,7 +167,7 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
     for warning in warnings:
         reporter.warn(warning)
     layers = (matrices[0].key.layer, matrices[-1].key.layer)
-    return Job(request, loaded, data, forget, retain, layers, stored, warnings)
+    return Job(request, loaded, data, forget, retain, layers, stored, warnings, needed)
 
 
 def _matrices(loaded: Loaded, request: EraseRequest) -> list[ValueMatrix]:
@@ -254,6 +279,19 @@ def _locate(loaded: Loaded, keys: Sequence[MatrixKey]) -> dict[MatrixKey, Stored
     model = skeleton(loaded.checkpoint) if loaded.quantised else loaded.model
     matrices = [matrix for matrix in find_value_matrices(model, "both") if matrix.key in keys]
     return locate(model, matrices, loaded.checkpoint.folder)
+
+
+def _write_record(record: RunRecord, folder: Path) -> None:
+    write_text(folder / RECORD, record.model_dump_json(indent=2) + "\n")
+
+
+def _write_model(job: Job, edit: Edit, record: RunRecord, folder: Path) -> None:
+    """Write the model with its card, and see whether it is one."""
+    folder.mkdir()
+    _save(job, edit, folder)
+    write_card(edit, job.request.model, folder, record.splits)
+    check_reload(job.request.model, folder)
+    write_mark(folder, "model", public=True)
 
 
 def _save(job: Job, edit: Edit, folder: Path) -> None:

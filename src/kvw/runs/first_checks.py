@@ -9,9 +9,12 @@ from typing import Any
 
 from kvw.data.images import load_image
 from kvw.errors import UserError
+from kvw.output import check_output_file
 
 EDIT_SUFFIX = STATISTICS_SUFFIX = ".safetensors"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+STATISTICS_FORMAT = "kvw statistics"
+"""How the format of a statistics file begins."""
 EDIT_FORMAT = "kvw edit"
 """What the header of an edit file has an entry of; in files of earlier versions the format begins like that."""
 
@@ -49,16 +52,11 @@ def check_edit_output(out: Path, inputs: Sequence[Path], *, force: bool) -> None
     """Find out whether an edit file can be written.
 
     Raises:
-        UserError: It has another ending, is an input or a folder, or exists and ``force`` is off.
+        UserError: It has another ending, or see :func:`kvw.output.check_output_file`.
     """
     if out.suffix != EDIT_SUFFIX:
         raise UserError("An edit file ends in .safetensors.", found=str(out), do=f"name it {out.stem}.safetensors")
-    if out.resolve() in [path.resolve() for path in inputs]:
-        raise UserError(f"{out} is a file that this command reads.", do="name another --out")
-    if out.is_dir():
-        raise UserError(f"{out} is a folder.", do="name another --out")
-    if out.exists() and not force:
-        raise UserError(f"{out} exists.", do="name another --out, or add --force to replace it")
+    check_output_file(out, force=force, keep=inputs, form=EDIT_FORMAT)
 
 
 def check_adapter_folder(folder: Path) -> None:
@@ -76,28 +74,27 @@ def check_adapter_folder(folder: Path) -> None:
         )
 
 
-def check_statistics_output(out: Path, *, force: bool) -> None:
-    """Find out whether a statistics file can be written.
+def check_statistics_output(out: Path, data: Path, *, force: bool) -> None:
+    """Find out whether a statistics file of some data can be written.
 
     Raises:
-        UserError: It has another ending, is a folder, or exists and ``force`` is off.
+        UserError: It has another ending, or see :func:`kvw.output.check_output_file`.
     """
     if out.suffix != STATISTICS_SUFFIX:
         raise UserError("A statistics file ends in .safetensors.", found=str(out), do=f"name it {out.stem}.safetensors")
-    if out.is_dir():
-        raise UserError(f"{out} is a folder.", do="name another --out")
-    if out.exists() and not force:
-        raise UserError(f"{out} exists.", do="name another --out, or add --force to replace it")
+    check_output_file(out, force=force, keep=[data], form=STATISTICS_FORMAT)
 
 
 def check_samples_output(samples: Path | None) -> None:
     """Refuse to write samples over another file.
 
     Raises:
-        UserError: There is one.
+        UserError: There is one, or the place cannot be written.
     """
-    if samples is not None and samples.exists():
-        raise UserError(f"{samples} exists.", do="name another file for --samples")
+    if samples is not None:
+        if samples.exists():
+            raise UserError(f"{samples} exists.", do="name another file for --samples")
+        check_output_file(samples, force=False)
 
 
 def check_longest_answer(tokens: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -122,6 +122,7 @@ class DataSets:
         files: The name of the file of each split.
         counts: How many examples, pictures and subjects each split has.
         overlap: What the retain set says about the forget set nevertheless.
+        pictures: All picture files that the data files name, of whatever example.
     """
 
     forget: list[Example]
@@ -134,6 +135,7 @@ class DataSets:
     files: dict[str, str]
     counts: dict[str, Count]
     overlap: Overlap
+    pictures: frozenset[Path]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -179,16 +181,20 @@ def read_data(request: EraseRequest) -> DataSets:
     forget, repeated = joined(forget_files)
     examples, files = {"forget": forget}, {"forget": " + ".join(file.name for file in forget_files)}
     left_out, kept, measured = LeftOut(), list[Example](), None
+    pictures = _pictures(example for file in forget_files for example in file.examples)
     if request.needs_retain and (path := _retain_path(request)).suffix == STATISTICS_SUFFIX:
         _check_statistics_file(request, path)
         measured = path
     elif request.needs_retain:
-        kept, left_out = without_forgotten(read_examples(path), forget)
+        read = read_examples(path)
+        pictures |= _pictures(read)
+        kept, left_out = without_forgotten(read, forget)
         examples["retain"], files["retain"] = kept, path.name
     for name, path in request.splits.items():
         if name in files:
             raise UserError(f"There are two splits named '{name}'.", do="give the --eval split another name")
         examples[name], files[name] = read_examples(path), path.name
+        pictures |= _pictures(examples[name])
     return DataSets(
         forget=forget,
         retain=kept,
@@ -200,7 +206,12 @@ def read_data(request: EraseRequest) -> DataSets:
         files=files,
         counts={name: Count.of(read) for name, read in examples.items()},
         overlap=overlap(kept, forget),
+        pictures=pictures,
     )
+
+
+def _pictures(examples: Iterable[Example]) -> frozenset[Path]:
+    return frozenset(image for example in examples for image in example.images if isinstance(image, Path))
 
 
 def _retain_path(request: EraseRequest) -> Path:

@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kvw.claim import new_directory
 from kvw.data.rendering import Processor
 from kvw.edits.edit import package_versions
 from kvw.errors import UserError
-from kvw.files import new_directory, write_text
+from kvw.files import write_text
 from kvw.training.adapters import merge_adapter
 from kvw.training.state import StepRecord, write_tensors
 
@@ -52,7 +53,7 @@ class Result:
         Raises:
             UserError: The folder holds something and ``force`` is off, or cannot be written.
         """
-        with new_directory(Path(folder), force=force) as temporary:
+        with new_directory(Path(folder), "training", force=force) as temporary:
             if self.adapter_config is not None:
                 write_tensors(temporary / ADAPTER, self.adapter, {"format": "pt"})
                 self.adapter_config.save_pretrained(temporary)
@@ -102,6 +103,6 @@ def save_model(model: PreTrainedModel, processor: Processor, folder: Path | str,
     Raises:
         UserError: The folder holds something and ``force`` is off, or cannot be written.
     """
-    with new_directory(Path(folder), force=force) as temporary:
+    with new_directory(Path(folder), "model", force=force, public=True) as temporary:
         model.save_pretrained(temporary)
         processor.save_pretrained(temporary)

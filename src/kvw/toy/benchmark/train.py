@@ -19,9 +19,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
+from kvw.claim import new_directory
 from kvw.errors import UserError
 from kvw.evaluation import evaluate
-from kvw.files import new_directory, write_text
+from kvw.files import write_text
 from kvw.toy.batches import Recipe, learning_rate, make_optimizer
 from kvw.toy.benchmark.lessons import BatchSizes, Features, Lessons
 from kvw.toy.benchmark.packing import Packer, packed_loss
@@ -102,7 +103,7 @@ class Workshop:
             started = time.monotonic()
             scenes = make_scenes(self.recipe.scenes, TOWER_SEED, held_out=False)
             losses = train_tower(model.model.vision_tower, processor, scenes, TOWER_SEED, self.recipe.tower)
-            with new_directory(self.out / "tower") as folder:
+            with new_directory(self.out / "tower", "model", public=True) as folder:
                 save_file(model.model.vision_tower.state_dict(), folder / "tower.safetensors")
                 record = {"recipe": settings, "losses": losses, "seconds": round(time.monotonic() - started)}
                 write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
@@ -129,7 +130,7 @@ class Workshop:
             "losses": losses,
             "seconds": round(time.monotonic() - started),
         }
-        with new_directory(self.folder / name) as folder:
+        with new_directory(self.folder / name, "model", public=True) as folder:
             save_checkpoint(model.train(False), processor, folder)
             scores = self._ask(folder, MODELS[name] or FORGET_PERCENT[-1])
             write_text(folder / RECORD, json.dumps(record | {"exact_match": scores}, indent=1) + "\n")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import json
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvw.checked import read_checked, tell_damaged, write_checked
+from kvw.claim import discard, new_directory
 from kvw.data.benchmarks.items import known
-from kvw.files import new_directory
+from kvw.files import file_digest, make_folders
 from kvw.measuring.cache import cache_directory
 
 if TYPE_CHECKING:
@@ -32,12 +36,12 @@ def write_copy(benchmark: str, folder: Path) -> None:
     Raises:
         UserError: There is no copy of this benchmark, the folder holds something, or ``datasets`` is not installed.
     """
-    with new_directory(folder) as temporary:
+    with new_directory(folder, "benchmark copy") as temporary:
         _tables(benchmark).write(temporary)
 
 
 def cached_copy(benchmark: str) -> Path:
-    """The folder of a copy in the cache directory; written on the first call.
+    """The folder of a copy in the cache directory; written on the first call, and again if it is damaged.
 
     Raises:
         UserError: There is no copy of this benchmark, or ``datasets`` is not installed.
@@ -45,10 +49,31 @@ def cached_copy(benchmark: str) -> Path:
     content = hashlib.sha256(repr(_tables(benchmark)).encode())
     for module in DRAWING:  # tables name pictures, and what draws them may change
         content.update(Path(import_module(module).__file__ or "").read_bytes())
-    folder = cache_directory() / "copies" / f"{benchmark}-{content.hexdigest()[:12]}"
-    if not folder.is_dir():
-        write_copy(benchmark, folder)
+    folder = cache_directory() / "copies" / f"{benchmark}-{content.hexdigest()[:16]}"
+    sums = folder.with_name(f"{folder.name}.json")
+    make_folders(folder.parent, private=True)
+    with (folder.parent / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # whoever comes second finds it written
+        if not _intact(folder, sums):
+            discard(folder)
+            write_copy(benchmark, folder)
+            write_checked(sums, json.dumps(_digests(folder)).encode("utf-8"))
     return folder
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+
+
+def _intact(folder: Path, sums: Path) -> bool:
+    """Whether a copy is what was written, byte for byte; tells if it is not."""
+    found = read_checked(sums)
+    if found is not None and json.loads(found) == _digests(folder):
+        return True
+    if found is not None:
+        tell_damaged(folder, "another SHA-256")
+    return False
 
 
 def _tables(benchmark: str) -> Tables:

@@ -1,0 +1,71 @@
+"""The mark that kvw leaves in folders that it writes, by which it knows later what it may replace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kvw._version import __version__
+from kvw.files import write_text
+
+MARK = ".kvw"
+FORMAT = "kvw output 1"
+
+
+def write_mark(folder: Path, kind: str, *, public: bool = False) -> None:
+    """Mark a complete folder: what it is, the version of kvw, and the names of the files that it holds now.
+
+    Args:
+        folder: The folder.
+        kind: ``run``, ``model``, ...
+        public: Whether others may read the mark.
+    """
+    _write(folder, {"kind": kind, "files": _files(folder)}, public=public)
+
+
+def mark_growing(folder: Path, kind: str) -> None:
+    """Mark a folder that will grow, without a list of files: it is gone on with and never replaced."""
+    _write(folder, {"kind": kind}, public=False)
+
+
+def marked_kind(folder: Path) -> str | None:
+    """The kind that a folder is marked as; None if it carries no mark."""
+    found = _read(folder)
+    return found.get("kind") if found else None
+
+
+def strangers(folder: Path) -> list[str] | None:
+    """Names of files in a folder that kvw did not write; None if the folder does not carry the mark of a complete one.
+
+    Files are told by their names: one that was changed since is still one of those that kvw wrote.
+    """
+    found = _read(folder)
+    if found is None or not isinstance(found.get("files"), list):
+        return None
+    known = {name for name in found["files"] if isinstance(name, str)}
+    return [name for name in _files(folder) if name not in known]
+
+
+def _write(folder: Path, content: dict[str, Any], *, public: bool) -> None:
+    entry = {"format": FORMAT, "kvw": __version__} | content
+    write_text(folder / MARK, json.dumps(entry, indent=1) + "\n", public=public)
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    path = folder / MARK
+    if path.is_symlink() or not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+
+
+def _files(folder: Path) -> list[str]:
+    """Everything but real folders, by the path from ``folder``; links are not followed."""
+    names = [
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
+    ]
+    return sorted(name for name in names if name != MARK)
