@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from kvw.data.example import Example
+from kvw.data.placeholders import IMAGE_PLACEHOLDERS as IMAGE_PLACEHOLDERS
+from kvw.data.placeholders import OTHER_PLACEHOLDERS as OTHER_PLACEHOLDERS
+from kvw.data.placeholders import placeholder_in
+from kvw.data.placeholders import placeholders_of as placeholders_of
 from kvw.data.templates import Processor as Processor
 from kvw.data.templates import apply_template, shortened
 from kvw.data.text import TextProcessor
@@ -17,9 +21,6 @@ from kvw.errors import UserError
 
 Tokenizer: TypeAlias = Any
 """A Hugging Face tokenizer."""
-
-IMAGE_PLACEHOLDERS = ("image_token", "boi_token")
-OTHER_PLACEHOLDERS = ("video_token", "audio_token")
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def render(example: Example, processor: Processor) -> Rendered:
         UserError: There is no chat template, it cannot show this example, the text contains a placeholder, or
             the answer is not found at the end of the tokens. The message names the example.
     """
-    check_texts(example)
     _check_for_processor(example, processor)
+    check_texts(example)
     parts = [{"type": "image"} for _ in example.images] + [{"type": "text", "text": example.question}]
     question = {"role": "user", "content": parts}
     answer = {"role": "assistant", "content": [{"type": "text", "text": example.answer}]}
@@ -118,24 +119,12 @@ def unchanged(tokenizer: Tokenizer) -> Iterator[None]:
             backend.no_truncation() if truncation is None else backend.enable_truncation(**truncation)
 
 
-def placeholders_of(processor: Processor, attributes: Sequence[str]) -> list[str]:
-    """The texts that stand for images, video or sound in this model's prompts.
-
-    Args:
-        processor: A Hugging Face processor.
-        attributes: :data:`IMAGE_PLACEHOLDERS`, :data:`OTHER_PLACEHOLDERS` or both.
-    """
-    # Some families give the processor and its tokenizer different ones (Gemma 3: start of image, soft token).
-    holders = (processor, processor.tokenizer)
-    found = [getattr(holder, name, None) for holder in holders for name in attributes]
-    return list(dict.fromkeys(str(token) for token in found if token is not None))
-
-
 def check_texts(example: Example) -> None:
     """Refuse texts that no model can be asked.
 
     Raises:
-        UserError: A text is not valid Unicode, or the answer is empty; the message names the example.
+        UserError: A text is not valid Unicode, holds a placeholder for an image, or the answer is empty; the message
+            names the example.
     """
     for name, text in (("question", example.question), ("answer", example.answer)):
         try:
@@ -146,6 +135,12 @@ def check_texts(example: Example) -> None:
                 found=f"half of a surrogate pair at character {error.start + 1} of {shortened(text)}",
                 do="repair the text, most likely a \\u escape that was cut in two",
             ) from error
+        if placeholder := placeholder_in(text):
+            raise UserError(
+                f"{example.identifier}: the {name} contains a placeholder for an image.",
+                found=f"{placeholder!r} in {shortened(text)}",
+                do="remove it, and name the image in a column of its own: a model would read the placeholder as text",
+            )
     if not example.answer.strip():
         raise UserError(f"{example.identifier}: the answer is empty.", do="give an answer or remove the example")
 

@@ -11,7 +11,7 @@ from typing import Any
 from kvw.data import Example
 from kvw.data.batches import Prepared, prompt_batch
 from kvw.data.images import image_size
-from kvw.data.rendering import IMAGE_PLACEHOLDERS, OTHER_PLACEHOLDERS, placeholders_of
+from kvw.data.placeholders import IMAGE_PLACEHOLDERS, OTHER_PLACEHOLDERS, placeholder_in, placeholders_of
 from kvw.data.templates import Processor
 from kvw.data.text import TextProcessor
 from kvw.data.thoughts import answer_place
@@ -122,6 +122,8 @@ def _rendered(conversation: Conversation, processor: Processor) -> str:
     for _, text in texts:
         if found := [placeholder for placeholder in known if placeholder in text]:
             raise UserError("A text contains a placeholder of the model.", found=found[0], do="remove it")
+        if foreign := placeholder_in(text):
+            raise UserError("A text contains a placeholder for an image.", found=foreign, do="remove it")
     prompt = answer_place(REQUEST, processor, conversation.messages, known).prompt
     for role, text in texts:
         # Templates may shorten what the model itself has said, its thoughts for example.
