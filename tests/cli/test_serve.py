@@ -114,7 +114,7 @@ def test_help_does_not_load_torch(arguments):
 @pytest.mark.parametrize(
     ("which", "more", "words"),
     [
-        ("other", (), ("'other' was made on other weights", "000000000000", "serve the model that")),
+        ("other", (), ("'other' was made on other weights", "000000000000", "use the model that", "--other-weights")),
         ("inverse", (), ("'inverse' is the inverse of one", "--allow-plain")),
         ("scaled-inverse", (), ("is the inverse of one, or made of one",)),
         ("alice", ("--default", "carol"), ("The default 'carol' cannot be served", "alice")),

@@ -30,10 +30,11 @@ from kvw.models.layer_inputs import decoder_layers
 from kvw.models.loading import find_checkpoint
 from kvw.report.gate_plot import plot_gates
 from kvw.report.tables import what_changed
-from kvw.runs.apply import apply, check_weights
+from kvw.runs.apply import apply
 from kvw.runs.edits import summarise
 from kvw.runs.loaded import Loaded
 from kvw.runs.unlearning import unlearn
+from kvw.runs.weights import check_weights
 
 pytestmark = pytest.mark.thorough
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 
 import pytest
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 
 from kvw.cli import app
 from kvw.edits.edit import EditMetadata
@@ -65,20 +67,20 @@ def load(text, tmp_path):
 
 def test_it_says_what_how_how_much_and_how_again():
     text = model_card(METADATA, LAYERS, scores={"forget": split(1, 0.125), "a|b": split(0.5, 0.5)})
-    assert f"| forget | 7 | {'a' * 64} |" in text
-    assert f"| retain | not known | {'b' * 64} |" in text
+    assert f"| forget | 7 | `{'a' * 64}` |" in text
+    assert f"| retain | not known | `{'b' * 64}` |" in text
     assert '"gamma": 0.03' in text
     assert "30 of 2,000 knowledge vectors in 2 value matrices (layer.1 to layer.2)" in text
     assert "most in layer.2 (mean gate 0.800, smallest 0.25)" in text
-    assert "| forget | 5 of 9 | 1.000 → 0.125 |" in text
-    assert "| a\\|b | 5 of 9 |" in text
+    assert "| `forget` | 5 of 9 | 1.000 → 0.125 |" in text
+    assert "| `a\\|b` | 5 of 9 |" in text
     assert (
         "kvw erase owner/name@abc --forget FORGET --retain RETAIN --out run --method kvw --gamma 0.03 --layers 1:25\n"
         in text
     )
     assert "kvw apply run/edit.safetensors owner/name@abc --out model" in text
-    assert f"edit was made on: {'f' * 64}" in text
-    assert "kvw 1.2.3." in text
+    assert f"edit was made on: `{'f' * 64}`." in text
+    assert "Versions: `kvw 1.2.3`." in text
 
 
 def test_scores_that_nobody_knows_are_not_made_up():
@@ -164,3 +166,72 @@ def test_the_command_line_reads_the_options_back(settings):
     _, bound, _ = app.parse_args(shlex.split(command), print_error=False, exit_on_error=False)
     found = bound.arguments["options"].settings() if "options" in bound.arguments else KvwSettings(seed=0)
     assert vars(found) == {**vars(settings), "seed": settings.seed or 0}
+
+
+EVIL = [
+    "</script><script>alert(1)</script>",
+    "x\n---\nlicense: evil\n---\n# Not a title",
+    "`` ` ``` code",
+    "```\n# Out of the block",
+    "[click](http://example.org) ![](http://example.org/x.png)",
+    "{{ 7 * 7 }}{% raw %}",
+    "a | b\n| c | d |",
+    f"{END}\n# After the end",
+    "\u202eright to left\x1b[2J",
+    "$(touch pwned); 'touch' \"x\" && `touch pwned`",
+    "& &lt; <b>",
+]
+
+
+@pytest.mark.parametrize("text", EVIL)
+def test_what_others_have_written_is_shown_and_never_read(tmp_path, text):
+    evil = EditMetadata(
+        method=text,
+        settings={"gamma": text, text: [text], "layers": text},
+        base_model=text,
+        model_fingerprint=text,
+        forget_digest=text,
+        retain_digest=text,
+        versions={text: text},
+    )
+    evil = evil.model_copy(update=dict.fromkeys(("method", "base_model", "forget_digest"), text))  # past its checks
+    plain = evil.model_copy(update={"settings": {"gamma": 1.0}, "method": "kvw", "base_model": "plain"})
+    for metadata, names in ((evil, [text]), (evil.model_copy(update={"method": "kvw"}), ["forget"])):
+        found = model_card(metadata, LAYERS, scores={name: split(1, 0.5) for name in names}, other_weights="")
+        card = load(found, tmp_path)
+        assert card.data.to_dict() == load(model_card(plain, LAYERS), tmp_path).data.to_dict()
+        html = MarkdownIt("gfm-like", {"linkify": False}).render(card.text)
+        tags = set(re.findall(r"<(/?\w+)", re.sub(r"<!--.*?-->", "", html)))
+        allowed = {"h1", "h2", "h3", "p", "code", "pre", "table", "thead", "tbody", "tr", "th", "td"}
+        assert tags <= allowed | {f"/{tag}" for tag in allowed}, html
+        assert html.count("<h1>") == 1
+        assert html.count("<h2>") == 1
+        assert html.count("<h3>") == 3
+        assert html.count("<pre>") == 2
+        assert found.count(END) == 1
+        assert not any(mark in found for mark in ("{{", "{%", "\x1b", "\u202e"))
+    command = next(line for line in found.splitlines() if line.startswith("kvw erase"))
+    words = shlex.split(command)
+    assert words[:2] == ["kvw", "erase"]
+    assert words[3:9] == ["--forget", "FORGET", "--retain", "RETAIN", "--out", "run"]
+    assert words[9:11] == ["--method", "kvw"]
+    assert [words[place] for place in (11, 13)] == ["--gamma", "--layers"]
+    assert len(words) == 15
+
+
+def test_an_inverse_is_no_removal():
+    text = model_card(EditMetadata(method="invert", amplifies=True, parents=(METADATA,)), LAYERS)
+    assert "removed from this model" not in text
+    assert "Knowledge was removed" not in text
+    assert "kvw erase" not in text  # nothing that it was made with would make it again
+
+
+def test_it_says_what_is_confidential():
+    assert "They are confidential: do not publish them with this model." in model_card(METADATA, LAYERS)
+
+
+def test_other_weights_have_no_scores():
+    text = model_card(METADATA, LAYERS, scores={"forget": split(1, 0.125)}, other_weights="e" * 64)
+    assert "→" not in text
+    assert "Not known: the edit was made on other weights" in text
+    assert f"`{'e' * 64}`" in text

@@ -18,6 +18,7 @@ import kvw
 from kvw.claim import new_directory, partial_path
 from kvw.cli import main
 from kvw.errors import UserError
+from kvw.evaluation import Summary
 from kvw.files import write_text
 from kvw.measuring.fingerprint import remembered_digest, weights_digest
 from kvw.models import patching
@@ -26,6 +27,7 @@ from kvw.partial import resumable_directory
 from kvw.progress import SILENT, Silent
 from kvw.runs import apply as module
 from kvw.runs.apply import apply, scores_beside
+from kvw.runs.record import SplitPart
 
 pytestmark = pytest.mark.thorough
 
@@ -269,19 +271,56 @@ def test_the_files_of_the_checkpoint_are_never_replaced(checkpoint, tmp_path):
     assert names(tmp_path / "blobs") == ["0123"]
 
 
-def test_weights_are_hashed_on_the_way_and_remembered(checkpoint, tmp_path, monkeypatch):
-    """Other weights are noticed without reading the source once more: at the end first, then from the start."""
-    said = [Listening(), Listening(), Listening()]
-    apply(made_on(checkpoint, 1, fingerprint="0" * 64), checkpoint, tmp_path / "first", said[0])
-    monkeypatch.setattr(module, "save_checkpoint", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        apply(made_on(checkpoint, 1, fingerprint="0" * 64), checkpoint, tmp_path / "second", said[1])
+def test_other_weights_are_refused_before_anything_is_written(checkpoint, tmp_path):
+    out, other = tmp_path / "out", made_on(checkpoint, 1, fingerprint="0" * 64)
     digest = weights_digest(checkpoint.folder)
-    with pytest.raises(KeyboardInterrupt):
-        apply(made_on(checkpoint, 1, fingerprint=digest), checkpoint, tmp_path / "third", said[2])
-    assert said[0].warnings == said[1].warnings
-    assert digest[:12] in said[0].warnings[0]
-    assert said[2].warnings == []
+    with pytest.raises(UserError, match="made on other weights") as caught:
+        apply(other, checkpoint, out, SILENT)
+    for words in (digest[:12], "0" * 12, "the edit in them already", "--other-weights"):
+        assert words in str(caught.value)
+    assert names(tmp_path) == ["model"]
+    said = Listening()
+    scores = {"forget": split()}
+    apply(other, checkpoint, out, said, scores=scores, other_weights=True)
+    assert "with other weights" in said.warnings[0]
+    card = (out / "README.md").read_text()
+    assert "Not known: the edit was made on other weights" in card
+    assert "0.987" not in card
+    assert f"weights that it was written into: `{digest}`" in card
+    assert "--out model --other-weights" in card
+    assert "weights of `model`" in card  # and not of the model that the edit was made on
+
+    said = Listening()
+    apply(made_on(checkpoint, 1, fingerprint=digest), checkpoint, tmp_path / "right", said, scores=scores)
+    assert said.warnings == []
+    assert "0.987" in (tmp_path / "right" / "README.md").read_text()
+
+
+def test_the_same_edit_is_not_written_twice(checkpoint, tmp_path):
+    edit = made_on(checkpoint, 1, fingerprint=weights_digest(checkpoint.folder))
+    apply(edit, checkpoint, tmp_path / "once", SILENT)
+    with pytest.raises(UserError, match="made on other weights"):
+        apply(edit, find_checkpoint(str(tmp_path / "once")), tmp_path / "twice", SILENT)
+    assert not (tmp_path / "twice").exists()
+
+
+def test_an_edit_that_does_nothing_is_not_written(checkpoint, tmp_path):
+    with pytest.raises(UserError, match="does nothing"):
+        apply(kvw.scale(gate_edit(checkpoint, 1), 0), checkpoint, tmp_path / "out", SILENT)
+    assert names(tmp_path) == ["model"]
+
+
+def test_weights_are_hashed_on_the_way_and_remembered(checkpoint, tmp_path):
+    said = Listening()
+    apply(made_on(checkpoint, 1), checkpoint, tmp_path / "out", said)
+    assert "does not say which weights it was made on" in said.warnings[0]
+    assert all(remembered_digest(path) for path in checkpoint.folder.glob("*.safetensors"))
+
+
+def split():
+    numbers = dict.fromkeys(("exact", "substring", "rouge_l_f", "rouge_l_recall", "probability"), 0.987)
+    summary = Summary(count=5, failed=0, **numbers)
+    return SplitPart(file="f.jsonl", of=9, digest="d", original=summary, unlearned=summary)
 
 
 def erased(saved, folder):

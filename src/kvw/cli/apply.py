@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from kvw.cli.options import Force, Model, check_output, find_model, quiet_libraries
+from kvw.cli.options import Force, Model, OtherWeights, check_output, find_model, quiet_libraries
 
 
 def apply(
@@ -22,12 +22,14 @@ def apply(
             "then share one file); or reflink them (shared until one of the two is changed; needs btrfs or XFS)."
         ),
     ] = "copy",
+    other_weights: OtherWeights = False,
     force: Force = False,
 ) -> None:
     """Write an edit into the weights of a checkpoint, without loading the model.
 
     OUT appears when every byte has been read back and compared. If the command is interrupted, run it again: it goes on
-    with the weight files that were finished.
+    with the weight files that were finished. Other weights than those that the edit was made on are refused, and so are
+    weights that have it in them already.
     """
     from kvw.runs.first_checks import check_edit_files
 
@@ -44,6 +46,15 @@ def apply(
 
     reporter, loaded = ConsoleReporter(), load_edit(edit)
     scores = scores_beside(edit, loaded, reporter)
-    print_applied(
-        run(loaded, checkpoint, out, reporter, untouched=untouched, scores=scores, force=force, keep=[edit]), out
+    found = run(
+        loaded,
+        checkpoint,
+        out,
+        reporter,
+        untouched=untouched,
+        scores=scores,
+        other_weights=other_weights,
+        force=force,
+        keep=[edit],
     )
+    print_applied(found, out)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import LoadOptions, Model, ValueMatrices, find_model, quiet_libraries
+from kvw.cli.options import LoadOptions, Model, OtherWeights, ValueMatrices, find_model, quiet_libraries
 
 LOAD_DEFAULTS = LoadOptions()
 
@@ -25,6 +25,7 @@ def chat(
         list[str] | None, Parameter(negative="", help="Ask this and exit instead of reading questions. Repeatable.")
     ] = None,
     max_new_tokens: Annotated[int, Parameter(help="Longest answer in tokens.")] = 50,
+    other_weights: OtherWeights = False,
     value_matrices: ValueMatrices = "",
     load: LoadOptions = LOAD_DEFAULTS,
 ) -> None:
@@ -49,6 +50,7 @@ def chat(
         pictures,
         ConsoleReporter(),
         max_new_tokens=max_new_tokens,
+        other_weights=other_weights,
         device=load.device,
         quantise=load.quantise,
     )

@@ -14,6 +14,7 @@ from kvw.cli.options import (
     Json,
     LoadOptions,
     Model,
+    OtherWeights,
     ValueMatrices,
     find_model,
     print_json,
@@ -47,6 +48,7 @@ def evaluate(
         int, Parameter(help="Tokens that a served model may use to think, beside those of its answer.")
     ] = 0,
     samples: Annotated[Path | None, Parameter(help="Write every question and answer to this JSONL file.")] = None,
+    other_weights: OtherWeights = False,
     value_matrices: ValueMatrices = "",
     load: LoadOptions = LOAD_DEFAULTS,
     json: Json = False,
@@ -63,9 +65,10 @@ def evaluate(
         check_edit_files([edit] if edit else [])
         if thought_tokens:
             raise UserError("--thought-tokens is for a model behind a server.", do="add --endpoint URL")
-        result = _loaded(model, served_model, value_matrices, data, edit, max_new_tokens, samples, load)
+        result = _loaded(model, served_model, value_matrices, data, edit, max_new_tokens, samples, other_weights, load)
     else:
-        _refuse_local(model=model, edit=edit, value_matrices=value_matrices, **asdict(load))
+        local = {"model": model, "edit": edit, "other_weights": other_weights, "value_matrices": value_matrices}
+        _refuse_local(**local, **asdict(load))
         result = _served(endpoint, served_model, data, max_new_tokens, thought_tokens, samples)
 
     from kvw.report.tables import print_evaluations, summaries_json
@@ -84,6 +87,7 @@ def _loaded(
     edit: Path | None,
     max_new_tokens: int,
     samples: Path | None,
+    other_weights: bool,
     load: LoadOptions,
 ) -> dict[str, Evaluation]:
     if model is None:
@@ -105,6 +109,7 @@ def _loaded(
         edit=load_edit(edit) if edit else None,
         max_new_tokens=max_new_tokens,
         samples=samples,
+        other_weights=other_weights,
         device=load.device,
         quantise=load.quantise,
     )

@@ -31,6 +31,12 @@ Data = Annotated[
     Path,
     Parameter(help="JSONL, CSV or Parquet file, or an image folder with metadata.{jsonl,csv,parquet}."),
 ]
+OtherWeights = Annotated[
+    bool,
+    Parameter(
+        negative="", help="Use an edit on weights other than those it was made on, or on weights that have it already."
+    ),
+]
 Force = Annotated[bool, Parameter(negative="", help="Replace what the output holds.")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the result as JSON on stdout.")]
 

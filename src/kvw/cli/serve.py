@@ -6,7 +6,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import LoadOptions, Model, ValueMatrices, find_model, parse_named_files, quiet_libraries
+from kvw.cli.options import (
+    LoadOptions,
+    Model,
+    OtherWeights,
+    ValueMatrices,
+    find_model,
+    parse_named_files,
+    quiet_libraries,
+)
 from kvw.serving.limits import DEFAULTS, MIB, Limits
 from kvw.serving.names import Names, check_something_served
 
@@ -46,6 +54,7 @@ def serve(
     timeout: Annotated[
         float, Parameter(help="Seconds from the beginning of a request to the end of its answer.")
     ] = DEFAULTS.seconds,
+    other_weights: OtherWeights = False,
     value_matrices: ValueMatrices = "",
     load: LoadOptions = LOAD_DEFAULTS,
 ) -> None:
@@ -79,6 +88,7 @@ def serve(
         port=port,
         default=default,
         allow_plain=allow_plain,
+        other_weights=other_weights,
         longest_answer=max_new_tokens,
         limits=limits,
         device=load.device,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 from huggingface_hub.repocard import REGEX_YAML_BLOCK, RepoCard
 
-from kvw.edits.edit import EditMetadata
+from kvw.edits.edit import EditMetadata, printable
 from kvw.edits.summary import LayerSummary
 from kvw.methods.registry import DEFAULT, METHODS
 from kvw.runs.record import SplitPart
@@ -20,6 +21,11 @@ BEGIN = "<!-- kvw: an edit of this model -->"
 END = "<!-- kvw: end of the edit -->"
 EMPTY_FRONT_MATTER = "---\n{}\n---\n"
 TAGS = ("unlearning", "kvw")
+CONFIDENTIAL = (
+    "The edit file, the samples and the record of the run (`edit.safetensors`, `samples.jsonl`, `run.json`) describe "
+    "what was removed. They are confidential: do not publish them with this model."
+)
+LONGEST_SHOWN = 300
 METRICS = {"exact": "exact match", "substring": "contains", "rouge_l_f": "ROUGE-L", "probability": "P(answer)"}
 
 
@@ -29,6 +35,7 @@ def model_card(
     *,
     scores: Mapping[str, SplitPart] | None = None,
     source: str | None = None,
+    other_weights: str = "",
 ) -> str:
     """The README of a model that an edit was written into.
 
@@ -41,9 +48,11 @@ def model_card(
         layers: What the edit describes of itself.
         scores: Of a run record, by split, where they are known.
         source: Text of the source's README, if it has one.
+        other_weights: SHA-256 of the weights that the edit was written into, if it was made on others.
 
     Returns:
-        Markdown with front matter. It holds digests and counts of the data and nothing else of it.
+        Markdown with front matter. It holds salted digests and counts of the data and nothing else of it. Whatever the
+        edit and the record say is shown as it is and never read as Markdown, HTML or YAML: they may come from others.
     """
     card = _card(source or "")
     tags = card.data.get("tags") or []
@@ -53,7 +62,8 @@ def model_card(
         card.data["base_model"] = hub_id
     card.data.pop("model-index")
     above = card.text.rstrip() or f"# {_name(metadata)}, edited"
-    card.text = f"{above}\n\n" + "\n".join(_section(metadata, layers, scores or {}))
+    section = _section(metadata, layers, scores or {}, other_weights)
+    card.text = f"{above}\n\n" + "\n".join(section)
     return str(card)
 
 
@@ -69,15 +79,16 @@ def _card(text: str) -> RepoCard:
         return empty
 
 
-def _section(metadata: EditMetadata, layers: Sequence[LayerSummary], scores: Mapping[str, SplitPart]) -> list[str]:
+def _section(
+    metadata: EditMetadata, layers: Sequence[LayerSummary], scores: Mapping[str, SplitPart], other_weights: str
+) -> list[str]:
     return [
         BEGIN,
-        "## What was removed from this model",
-        "",
-        f"Knowledge was removed from the weights of {_name(metadata)} with kvw, without training.",
-        "Only value matrices of the language decoder were changed; every other tensor is the source's, byte for byte.",
+        *_what(metadata),
         "",
         *_data(metadata),
+        "",
+        CONFIDENTIAL,
         "",
         "### How",
         "",
@@ -85,16 +96,30 @@ def _section(metadata: EditMetadata, layers: Sequence[LayerSummary], scores: Map
         "",
         "### Scores before and after",
         "",
-        *_scores(scores),
+        *_scores(scores, other_weights),
         "",
         "### How to repeat it",
         "",
-        *_commands(metadata),
+        *_commands(metadata, other_weights),
         "",
-        "Versions: " + ", ".join(f"{name} {version}" for name, version in metadata.versions.items()) + ".",
+        f"Versions: {', '.join(code(' '.join(entry)) for entry in sorted(metadata.versions.items()))}.",
         "",
         END,
         "",
+    ]
+
+
+def _what(metadata: EditMetadata) -> list[str]:
+    """What was done to the model; an inverse or an adapter that amplifies removes nothing."""
+    if metadata.undoes or metadata.amplifies:
+        title, what = "What was done to this model", "An edit that strengthens was written into the weights of"
+    else:
+        title, what = "What was removed from this model", "Knowledge was removed from the weights of"
+    return [
+        f"## {title}",
+        "",
+        f"{what} {_name(metadata)} with kvw, without training.",
+        "Only value matrices of the language decoder were changed; every other tensor is the source's, byte for byte.",
     ]
 
 
@@ -102,31 +127,35 @@ def _data(metadata: EditMetadata) -> list[str]:
     rows = [("forget", metadata.forget_count, metadata.forget_digest)]
     rows += [("retain", metadata.retain_count, metadata.retain_digest)]
     return [
-        "| set | examples | SHA-256 of the examples, in any order |",
+        "| set | examples | salted digest of the examples, in any order |",
         "|---|---|---|",
         # A retain set that came as a statistics file has a digest and no count.
-        *(f"| {name} | {count or 'not known'} | {digest or 'not known'} |" for name, count, digest in rows),
+        *(f"| {name} | {count or 'not known'} | {_cell(digest) or 'not known'} |" for name, count, digest in rows),
     ]
 
 
 def _how(metadata: EditMetadata, layers: Sequence[LayerSummary]) -> list[str]:
-    lines = [f"Method `{metadata.method or 'not known'}` with the settings", ""]
-    lines += ["```json", json.dumps(metadata.settings, indent=2), "```", ""]
+    lines = [f"Method {code(metadata.method) or 'not known'} with the settings", ""]
+    lines += ["```json", _json(metadata.settings), "```", ""]
     if not layers:
         return [*lines, "The edit changes no value matrix."]
     weakened, vectors = sum(layer.weakened for layer in layers), sum(layer.vectors for layer in layers)
     strongest = max(layers, key=lambda layer: layer.total_exponent)
     low_rank = strongest.rank is not None
     what = f"{weakened:,} directions" if low_rank else f"{weakened:,} of {vectors:,} knowledge vectors"
+    strengthened = sum(layer.strengthened for layer in layers)
+    also = f" {strengthened:,} were strengthened." if strengthened else ""
     return [
         *lines,
         f"{what} in {len(layers)} value matrices "
         f"({layers[0].key} to {layers[-1].key}) were weakened, most in {strongest.key} "
-        f"(mean gate {strongest.mean_gate:.3f}, smallest {strongest.smallest_gate:.3g}).",
+        f"(mean gate {strongest.mean_gate:.3f}, smallest {strongest.smallest_gate:.3g}).{also}",
     ]
 
 
-def _scores(scores: Mapping[str, SplitPart]) -> list[str]:
+def _scores(scores: Mapping[str, SplitPart], other_weights: str) -> list[str]:
+    if other_weights:
+        return ["Not known: the edit was made on other weights, and what was measured there is not true of this model."]
     if not scores:
         return ["Not known: this model was written from an edit file without the record of its run."]
     lines = ["| split | n | " + " | ".join(METRICS.values()) + " |", "|---" * (len(METRICS) + 2) + "|"]
@@ -137,13 +166,19 @@ def _scores(scores: Mapping[str, SplitPart]) -> list[str]:
     return lines
 
 
-def _commands(metadata: EditMetadata) -> list[str]:
-    base = metadata.base_model or "MODEL"
+def _commands(metadata: EditMetadata, other_weights: str) -> list[str]:
+    base = _quoted(metadata.base_model or "MODEL")
     chosen = options(metadata.settings, metadata.method or "kvw")
-    lines = ["```", f"kvw erase {base} --forget FORGET --retain RETAIN --out run {chosen}".rstrip()]
-    lines += [f"kvw apply run/edit.safetensors {base} --out model", "```"]
+    erase = f"kvw erase {base} --forget FORGET --retain RETAIN --out run {chosen}".rstrip()
+    lines = ["```", *([] if metadata.parents else [erase])]
+    lines += [
+        f"kvw apply run/edit.safetensors {base} --out model" + (" --other-weights" if other_weights else ""),
+        "```",
+    ]
     if metadata.model_fingerprint:
-        lines += ["", f"SHA-256 over the weights that the edit was made on: {metadata.model_fingerprint}."]
+        lines += ["", f"SHA-256 over the weights that the edit was made on: {code(metadata.model_fingerprint)}."]
+    if other_weights:
+        lines += ["", f"SHA-256 over the other weights that it was written into: {code(other_weights)}."]
     return lines
 
 
@@ -157,14 +192,14 @@ def options(settings: Mapping[str, Any], method: str = "kvw") -> str:
         if value is None:
             continue
         if name == "layers":
-            found.append(f"--layers {value[0]}:{value[1]}")
+            found.append(f"--layers {_quoted(':'.join(map(str, value)) if isinstance(value, Sequence) else value)}")
         elif method != "kvw":
             found += [f"--set {name}={_quoted(value)}"] if value != default else []
         elif isinstance(value, bool):
             # Both switches change something at one of their two values only.
             found += [f"--{'' if value else 'no-'}{option}"] if value != default else []
         else:
-            found.append(f"--{option} {value}")
+            found.append(f"--{option} {_quoted(value)}")
     return " ".join(found)
 
 
@@ -179,18 +214,41 @@ def _entries(defaults: Any, settings: Mapping[str, Any], above: str = "") -> Ite
 
 
 def _quoted(value: Any) -> str:
-    return shlex.quote(str(value))
+    """One word of a shell, on one line, that ends no block of code."""
+    return shlex.quote(_tamed(str(value)).replace("`", "'"))
+
+
+def _json(settings: Mapping[str, Any]) -> str:
+    """JSON that means the same and has nothing in it that Markdown or HTML would see."""
+    text = json.dumps(settings, indent=2, sort_keys=True)
+    return re.sub(r"[`<>&]|\{(?=[{%#])", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _name(metadata: EditMetadata) -> str:
-    return f"`{metadata.base_model}`" if metadata.base_model else "another model"
+    return code(metadata.base_model) or "another model"
 
 
 def _hub_id(name: str) -> str | None:
-    """The repository of ``owner/name`` or ``owner/name@revision``; None for the name of a local folder."""
+    """The repository of ``owner/name`` or ``owner/name@revision``; None for the name of a local folder, or no name."""
     repository = name.partition("@")[0]
-    return repository if "/" in repository else None
+    return repository if re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", repository, re.ASCII) else None
+
+
+def code(text: str) -> str:
+    """A span of code that shows a text on one line; empty for an empty text."""
+    shown = _tamed(text).strip()[:LONGEST_SHOWN]
+    if not shown:
+        return ""
+    fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
+    pad = " " if shown[0] == "`" or shown[-1] == "`" else ""
+    return f"{fence}{pad}{shown}{pad}{fence}"
+
+
+def _tamed(text: str) -> str:
+    """A text on one line in which no program finds the beginning or the end of a template or a comment."""
+    return re.sub(r"\{(?=[{%#])|<!(?=--)|--(?=>)", r"\g<0> ", printable(text))
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    """The same in a table."""
+    return code(text).replace("|", "\\|")

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from kvw import __version__
-from kvw.edits.edit import Edit
+from kvw.edits.edit import Edit, refuse_nothing
 from kvw.errors import UserError
 from kvw.files import write_text
-from kvw.measuring.fingerprint import combined_digest, digest, remember_digest, remembered_digest
+from kvw.measuring.fingerprint import digest, remember_digest, remembered_digest, weights_digest
 from kvw.models.loading import Checkpoint, skeleton
 from kvw.models.patching import Untouched, WrittenFile, save_checkpoint, shared_files
 from kvw.models.quantised import refuse_stored_quantised
@@ -29,6 +29,7 @@ from kvw.partial import PartialDirectory, finished_before, resumable_directory
 from kvw.progress import Reporter
 from kvw.report.card import model_card
 from kvw.runs.record import RunRecord, SplitPart
+from kvw.runs.weights import check_weights
 
 CARD = "README.md"
 
@@ -52,6 +53,7 @@ def apply(
     *,
     untouched: Untouched = "copy",
     scores: Mapping[str, SplitPart] | None = None,
+    other_weights: bool = False,
     force: bool = False,
     keep: Sequence[Path] = (),
 ) -> Applied:
@@ -65,20 +67,23 @@ def apply(
         out: Folder to write; it appears when everything is in it and has been read back.
         reporter: Told of progress, of what was resumed, and of weights other than those the edit was made on.
         untouched: Whether weight files that hold no edited matrix are copied or linked.
-        scores: For the model card, see :func:`scores_beside`.
+        scores: For the model card, see :func:`scores_beside`; left out of it on other weights.
+        other_weights: Whether the edit may be written into weights other than those it was made on.
         force: Whether what ``out`` holds may be replaced, if kvw wrote it.
         keep: Further files that the caller has read, the edit's own above all; never replaced.
 
     Raises:
-        UserError: The edit is of another model, ``out`` cannot be written, or the copy is not what it should be;
-            ``out`` is then as it was before.
+        UserError: The edit does nothing, is of another model or was made on other weights, ``out`` cannot be written,
+            or the copy is not what it should be; ``out`` is then as it was before.
     """
     refuse_stored_quantised(str(checkpoint), checkpoint.folder)
     files = weight_files(checkpoint.folder)
     inputs = [checkpoint.folder, *files, *keep]
     check_output_directory(out, force=force, keep=inputs)
+    refuse_nothing(edit)
     stored = _locate(edit, checkpoint)
     check_copy(checkpoint)
+    others = _other_weights(edit, checkpoint, reporter, allowed=other_weights)
     shared = shared_files(checkpoint.folder, out, stored, untouched)
     if untouched != "copy" and not shared:
         reporter.note(f"Every weight file holds an edited value matrix, so there is nothing to {untouched}.")
@@ -86,19 +91,15 @@ def apply(
     finished = finished_before(out, job)
     check_disk_space(checkpoint.folder, out, "share files with --untouched hardlink", without=[*shared, *finished])
     known = {path.name: found for path in files if (found := remembered_digest(path)) is not None}
-    if all_known := len(known) == len(files):
-        check_weights(edit, combined_digest(known), reporter)
     with resumable_directory(out, job, "model", force=force, keep=inputs, public=True) as partial:
         _tell(partial, out, reporter)
         start = time.perf_counter()
         written = _write(edit, checkpoint, stored, partial, untouched, known, reporter)
         seconds = time.perf_counter() - start
-        write_card(edit, checkpoint, partial.folder, scores)
+        write_card(edit, checkpoint, partial.folder, scores, other_weights=others)
         check_reload(checkpoint, partial.folder)
     for path, file in zip(files, written, strict=True):
         remember_digest(path, file.source_digest)
-    if not all_known:
-        check_weights(edit, combined_digest({file.name: file.source_digest for file in written}), reporter)
     copied = sum(file.size for file in written if file.way == "copy" and file.name not in finished)
     return Applied(written, copied, seconds)
 
@@ -122,43 +123,47 @@ def scores_beside(edit_file: Path, edit: Edit, reporter: Reporter) -> dict[str, 
     return record.splits if same else {}
 
 
-def check_weights(edit: Edit, fingerprint: str, reporter: Reporter) -> None:
-    """Say so if an edit was made on weights other than those it is used with; an inverse has to be.
+def write_card(
+    edit: Edit,
+    source: Checkpoint,
+    folder: Path,
+    scores: Mapping[str, SplitPart] | None = None,
+    *,
+    other_weights: str = "",
+) -> None:
+    """Write the README of an edited model: the source's and a section on the edit.
 
-    Raises:
-        UserError: It was, and it acts on hidden states, which other weights make differently.
+    Args:
+        edit: What was written.
+        source: What it was written into.
+        folder: Of the edited model.
+        scores: Of the run that made the edit, if this is the model that it scored.
+        other_weights: SHA-256 of the source's weights if the edit was made on others; then no scores are this model's.
     """
-    made_on = edit.metadata.model_fingerprint
-    if edit.metadata.method == "invert":
-        if made_on == fingerprint:
-            reporter.warn(
-                f"These are the weights of {edit.metadata.base_model} without any edit in them: an inverse makes "
-                "stronger here what the edit would have weakened."
-            )
-    elif made_on and made_on != fingerprint:
-        if edit.reads_states:
-            raise UserError(
-                "This edit goes by the hidden states of the model that it was made on.",
-                found=f"made on {edit.metadata.base_model or 'a model'} with weights {made_on[:12]}, "
-                f"here {fingerprint[:12]}",
-                do="use that model, or make the edit again on this one",
-            )
-        reporter.warn(
-            f"This edit was made on {edit.metadata.base_model} with other weights "
-            f"({made_on[:12]}, here {fingerprint[:12]}): perhaps these have an edit in them already."
-        )
-
-
-def write_card(edit: Edit, source: Checkpoint, folder: Path, scores: Mapping[str, SplitPart] | None = None) -> None:
-    """Write the README of an edited model: the source's and a section on the edit."""
     readme, metadata = source.folder / CARD, edit.metadata
     text = readme.read_bytes().decode("utf-8", errors="replace") if readme.is_file() else None
-    # A local folder's name says less than the model that the edit was made on.
-    base_model = str(source) if source.revision or not metadata.base_model else metadata.base_model
+    # A local folder's name says less than the model that the edit was made on, if that is what the folder holds.
+    base_model = str(source) if source.revision or other_weights or not metadata.base_model else metadata.base_model
     metadata = metadata.model_copy(update={"base_model": base_model})
-    write_text(folder / CARD, model_card(metadata, edit.describe(), scores=scores, source=text), public=True)
+    layers = edit.describe()
+    card = model_card(metadata, layers, scores=scores, source=text, other_weights=other_weights)
+    write_text(folder / CARD, card, public=True)
     if readme.is_file():
         shutil.copymode(readme, folder / CARD)
+
+
+def _other_weights(edit: Edit, checkpoint: Checkpoint, reporter: Reporter, *, allowed: bool) -> str:
+    """The digest of the checkpoint's weights if the edit was made on others; empty if it was made on these.
+
+    Raises:
+        UserError: It was made on others, and that is not allowed.
+    """
+    if not edit.metadata.model_fingerprint:
+        check_weights(edit, "unknown", reporter)
+        return ""
+    with reporter.stage("reading the weights"):
+        fingerprint = weights_digest(checkpoint.folder)
+    return "" if check_weights(edit, fingerprint, reporter, other_weights=allowed) else fingerprint
 
 
 def _locate(edit: Edit, checkpoint: Checkpoint) -> dict[MatrixKey, StoredMatrix]:

@@ -11,8 +11,8 @@ from kvw.evaluation import generate_answers
 from kvw.models.loading import Checkpoint
 from kvw.models.quantised import Quantise
 from kvw.progress import Reporter
-from kvw.runs.apply import check_weights
 from kvw.runs.loaded import Loaded
+from kvw.runs.weights import check_weights
 
 
 class Conversation:
@@ -22,12 +22,13 @@ class Conversation:
         checkpoint: The original model.
         edit: Asked with and without it; None asks the original only.
         images: Shown with every question.
-        reporter: Told if the edit was made on other weights.
+        reporter: Told of what :func:`kvw.runs.weights.check_weights` allows and notices.
         max_new_tokens: The longest answer.
+        other_weights: Whether the edit may have been made on other weights.
         device, quantise: See :func:`kvw.models.loading.load_model`.
 
     Raises:
-        UserError: The model cannot be loaded or the edit is of another model.
+        UserError: The model cannot be loaded, or the edit is of another model or was made on other weights.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Conversation:
         reporter: Reporter,
         *,
         max_new_tokens: int = 50,
+        other_weights: bool = False,
         device: str | None = None,
         quantise: Quantise | None = None,
     ) -> None:
@@ -47,7 +49,7 @@ class Conversation:
         self._max_new_tokens = max_new_tokens
         if edit is not None:
             edit.check_model(self._loaded.model)
-            check_weights(edit, self._loaded.fingerprint, reporter)
+            check_weights(edit, self._loaded.fingerprint, reporter, other_weights=other_weights)
 
     def answer(self, question: str) -> dict[str, str]:
         """Answers by ``original`` and, with an edit, ``unlearned``; earlier questions are not remembered.

@@ -19,8 +19,8 @@ from kvw.models.stored import locate
 from kvw.models.value_matrix import ValueMatrix
 from kvw.output import check_output_directory
 from kvw.progress import Reporter
-from kvw.runs.apply import check_weights
 from kvw.runs.first_checks import check_edit_output
+from kvw.runs.weights import check_weights
 
 
 class EditSummary(BaseModel):
@@ -63,6 +63,7 @@ def export(
     out: Path,
     reporter: Reporter,
     *,
+    other_weights: bool = False,
     force: bool = False,
 ) -> None:
     """Write an edit as a PEFT adapter, without loading the model.
@@ -75,7 +76,7 @@ def export(
     if form == "ia3":
         adapters.export_ia3(edit, model, out, base_model_name=checkpoint.name, force=force)
         return
-    check_weights(edit, weights_digest(checkpoint.folder), reporter)
+    check_weights(edit, weights_digest(checkpoint.folder), reporter, other_weights=other_weights)
     weights = _stored_weights(model, checkpoint.folder)
     adapters.export_lora(edit, model, out, base_model_name=checkpoint.name, weights=weights, force=force)
 

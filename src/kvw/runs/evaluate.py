@@ -17,12 +17,12 @@ from kvw.models.quantised import Quantise
 from kvw.processes import current
 from kvw.progress import Reporter
 from kvw.runs.answers import kept_answers, tell_kept
-from kvw.runs.apply import check_weights
 from kvw.runs.costs import Stopwatch
 from kvw.runs.counts import Count
 from kvw.runs.first_checks import check_samples_output
 from kvw.runs.loaded import Loaded
 from kvw.runs.samples import sample_lines
+from kvw.runs.weights import check_weights
 
 
 def evaluate(
@@ -33,6 +33,7 @@ def evaluate(
     edit: Edit | None = None,
     max_new_tokens: int = 50,
     samples: Path | None = None,
+    other_weights: bool = False,
     device: str | None = None,
     quantise: Quantise | None = None,
 ) -> dict[str, Evaluation]:
@@ -46,7 +47,8 @@ def evaluate(
         file.
 
     Raises:
-        UserError: The data, the model or the edit cannot be used.
+        UserError: The data, the model or the edit cannot be used, or the edit was made on other weights and
+            ``other_weights`` is off.
     """
     current().first(lambda: check_samples_output(samples))
     splits = {data.stem: read_examples(data)}
@@ -56,7 +58,7 @@ def evaluate(
         loaded = Loaded.load(checkpoint, device, quantise=quantise)
         loaded.agree(splits[data.stem])
     if edit is not None:
-        check_weights(edit, loaded.fingerprint, reporter)
+        check_weights(edit, loaded.fingerprint, reporter, other_weights=other_weights)
 
     def scored(title: str, attached: Edit | None) -> Evaluation:
         with kept_answers(loaded, splits[data.stem], max_new_tokens, attached) as journal:

@@ -14,6 +14,7 @@ from kvw.models.quantised import Quantise
 from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
 from kvw.runs.loaded import Loaded
+from kvw.runs.weights import check_weights
 from kvw.serving.limits import DEFAULTS, Limits
 from kvw.serving.names import Names
 
@@ -33,6 +34,7 @@ def serve(
     port: int = 8000,
     default: str | None = None,
     allow_plain: bool = False,
+    other_weights: bool = False,
     longest_answer: int = 1024,
     limits: Limits = DEFAULTS,
     device: str | None = None,
@@ -49,6 +51,7 @@ def serve(
         port: 0 for any free one.
         default: What the model's own name stands for, see :class:`kvw.serving.names.Names`.
         allow_plain: Whether the model without any edit may be asked.
+        other_weights: Whether edits may have been made on other weights.
         longest_answer: The largest number of new tokens of an answer.
         limits: How much a request may ask for otherwise.
         device, quantise: See :func:`kvw.models.loading.load_model`.
@@ -72,6 +75,7 @@ def serve(
             reporter,
             longest_answer=longest_answer,
             longest_prompt=limits.prompt_tokens,
+            other_weights=other_weights,
             device=device,
             quantise=quantise,
         )
@@ -90,6 +94,7 @@ def load_engine(
     *,
     longest_answer: int,
     longest_prompt: int | None = None,
+    other_weights: bool = False,
     device: str | None = None,
     quantise: Quantise | None = None,
 ) -> Engine:
@@ -104,33 +109,24 @@ def load_engine(
     with Stopwatch(reporter).stage("loading the model"):
         loaded = Loaded.load(checkpoint, device, quantise=quantise)
     for name, edit in loaded_edits.items():
-        _check_edit(name, edit, loaded, reporter)
+        _check_edit(name, edit, loaded, reporter, other_weights=other_weights)
     return Engine(
         loaded.model, loaded.processor, loaded_edits, longest_answer=longest_answer, longest_prompt=longest_prompt
     )
 
 
-def _check_edit(name: str, edit: Edit, loaded: Loaded, reporter: Reporter) -> None:
+def _check_edit(name: str, edit: Edit, loaded: Loaded, reporter: Reporter, *, other_weights: bool) -> None:
     """Refuse an edit that would not do here what it was made for.
 
     Raises:
         UserError: It is an inverse or made of one, was made on other weights, or does not fit.
     """
-    made = edit.metadata
-    if made.undoes:
+    if edit.metadata.undoes:
         raise UserError(
             f"The edit '{name}' is the inverse of one, or made of one: it makes stronger what that one weakens.",
             do="serve the original model with the edit that was inverted; --allow-plain serves it without",
         )
-    if made.model_fingerprint and made.model_fingerprint != loaded.fingerprint:
-        raise UserError(
-            f"The edit '{name}' was made on other weights than those of {loaded.checkpoint}.",
-            found=f"{made.base_model or 'a model'} with fingerprint {made.model_fingerprint[:12]}, "
-            f"here {loaded.fingerprint[:12]}",
-            do="serve the model that the edit was made on",
-        )
-    if not made.model_fingerprint:
-        reporter.warn(f"The edit '{name}' does not say which weights it was made on; here it just fits in shape.")
+    check_weights(edit, loaded.fingerprint, reporter, other_weights=other_weights, name=name)
     edit.attach(loaded.model).detach()
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from kvw.cli.edit.options import EditFile
-from kvw.cli.options import Force, Model, check_output, find_model, quiet_libraries
+from kvw.cli.options import Force, Model, OtherWeights, check_output, find_model, quiet_libraries
 
 
 def export(
@@ -20,6 +20,7 @@ def export(
         Parameter(help="ia3: small and exact. lora: as large as the value matrices, for programs that take no IA3."),
     ],
     out: Annotated[Path, Parameter(help="Adapter folder to write.")],
+    other_weights: OtherWeights = False,
     force: Force = False,
 ) -> None:
     """Write an edit as a PEFT adapter for the original model."""
@@ -33,5 +34,5 @@ def export(
     from kvw.cli.console import ConsoleReporter
     from kvw.runs.edits import export as run
 
-    run(edit, checkpoint, format, out, ConsoleReporter(), force=force)
+    run(edit, checkpoint, format, out, ConsoleReporter(), other_weights=other_weights, force=force)
     print(f"The adapter is in {out}. Use it with: peft.PeftModel.from_pretrained(model, {str(out)!r})")
