@@ -1,17 +1,32 @@
-# The two commands of the README: `make demo` and `make test`. Both set up a virtual environment first.
+# The two commands of the README: `make demo` and `make test`. Both set up a virtual environment first, with the versions
+# of requirements/tested.txt. `make test-newest` and `make test-oldest` run the tests at the ends of the ranges in
+# pyproject.toml, in environments of their own.
 PYTHON ?= python3
 VENV ?= .venv
+PINS ?= requirements/tested.txt
 SEEDS ?= 0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Some packages come as source (rouge-score): they are built with tested tools, whatever the versions.
+VERSIONS := --build-constraint requirements/tested.txt \
+	$(if $(PINS),--constraint $(PINS),--upgrade --upgrade-strategy eager)
 
-.PHONY: demo test unit test-slow lint toy-models bench-models toy-200 sweep speed apply-speed cost cost-gpu clean
+.PHONY: demo test suite test-newest test-oldest unit test-slow lint toy-models bench-models toy-200 sweep speed apply-speed cost cost-gpu clean
 
 demo: $(READY)
 	$(BIN)/kvw demo --out demo-run --force
 
-test: $(READY) lint
+test: lint suite
+
+suite: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-newest:
+	rm -f .venv-newest/.ready
+	$(MAKE) suite VENV=.venv-newest PINS=
+
+test-oldest:
+	$(MAKE) suite VENV=.venv-oldest PINS=requirements/oldest.txt
 
 unit: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not thorough"
@@ -51,10 +66,10 @@ cost-gpu: $(READY)
 	PYTHON=$(CURDIR)/$(BIN)/python benchmarks/cost_gpu.sh cost-run
 
 clean:
-	rm -rf $(VENV) demo-run cost-run build dist
+	rm -rf $(VENV) .venv-newest .venv-oldest demo-run cost-run build dist
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(PINS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint requirements/tested.txt --upgrade pip
+	$(BIN)/python -m pip install --quiet $(VERSIONS) --editable ".[dev]"
 	touch $(READY)

@@ -15,6 +15,7 @@ from kvw.cli.bench import bench
 from kvw.cli.chat import chat
 from kvw.cli.demo import demo
 from kvw.cli.edit import edit
+from kvw.cli.env import env
 from kvw.cli.erase import erase
 from kvw.cli.evaluate import evaluate
 from kvw.cli.inspect import inspect
@@ -35,7 +36,7 @@ app = App(
     help_epilogue="Start with: kvw demo",
     suppress_keyboard_interrupt=False,
 )
-for verb in (erase, methods, measure, apply, evaluate, inspect, chat, serve, demo):
+for verb in (erase, methods, measure, apply, evaluate, inspect, chat, serve, demo, env):
     app.command(dealt(verb) if verb in (erase, measure, evaluate) else done_by_the_first(verb))
 app.command(edit)
 app.command(bench)

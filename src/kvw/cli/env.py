@@ -1,0 +1,21 @@
+"""``kvw env``."""
+
+from __future__ import annotations
+
+from kvw.cli.options import Json, print_json
+
+
+def env(*, json: Json = False) -> None:
+    """Print what kvw runs on, for bug reports: versions with the tested ones, devices, the cache."""
+    from kvw.report.environment import print_devices, print_environment
+    from kvw.runs.environment import devices, environment
+
+    found = environment()
+    if json:
+        both = found.model_dump(mode="json") | {"devices": devices().model_dump(mode="json")}
+        import json as json_module
+
+        print_json(json_module.dumps(both, indent=2))
+        return
+    print_environment(found)
+    print_devices(devices())
