@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from kvw.data.context import context_length
 from kvw.data.example import Example, ImageSource
 from kvw.data.images import image_size, load_image
+from kvw.data.placeholders import IMAGE_PLACEHOLDERS, placeholders_of
 from kvw.data.rendering import Processor, adds_special_tokens, render, unchanged
 from kvw.errors import UserError
 
@@ -64,7 +65,7 @@ def prepare(
     Args:
         examples: What to prepare.
         processor: The Hugging Face processor of the model.
-        config: The model's configuration; None does not look whether the examples fit into its context.
+        config: The model's configuration; None does not look whether the examples fit into its context and vocabulary.
         new_tokens: The longest answer that will be generated, in tokens.
 
     Returns:
@@ -72,8 +73,8 @@ def prepare(
 
     Raises:
         UserError: An example cannot be rendered, its answer is not found, an image header cannot be read
-            or has a size that the processor refuses, or prompt and answer together are longer than the model's
-            context. The message names the example.
+            or has a size that the processor refuses, prompt and answer together are longer than the model's
+            context, or a token is none of the model's. The message names the example.
     """
     limit = None if config is None else context_length(config)
     sizes: dict[ImageSource, tuple[int, int]] = {}
@@ -94,6 +95,8 @@ def prepare(
                 length=len(rendered.token_ids) + expanded,
             )
         )
+        if config is not None:
+            _check_vocabulary(prepared[-1], processor, config)
         if limit is not None:
             _check_context(prepared[-1], processor, limit, new_tokens)
     return prepared
@@ -185,6 +188,20 @@ def to_model(batch: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str
             tensor = tensor.to(device)
         moved[name] = tensor.to(model.dtype) if tensor.is_floating_point() else tensor
     return moved
+
+
+def _check_vocabulary(item: Prepared, processor: Processor, config: PretrainedConfig) -> None:
+    size = getattr(config.get_text_config(decoder=True), "vocab_size", None)
+    beyond = {token for token in item.token_ids if isinstance(size, int) and token >= size}
+    if beyond:  # placeholders of images may be: the images take their place
+        beyond -= set(processor.tokenizer.convert_tokens_to_ids(placeholders_of(processor, IMAGE_PLACEHOLDERS)))
+    if beyond:
+        token = min(beyond)
+        raise UserError(
+            f"{item.example.identifier}: the tokenizer has tokens that the model does not have.",
+            found=f"{processor.tokenizer.convert_ids_to_tokens(token)!r} is token {token}, and the model has {size}",
+            do="use the tokenizer that belongs to these weights",
+        )
 
 
 def _check_context(item: Prepared, processor: Processor, limit: int, new_tokens: int) -> None:

@@ -180,6 +180,26 @@ def score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> list[Tok
     return [_row_scores(rows) for rows in torch.split(table, lengths.tolist())]
 
 
+def try_model(model: PreTrainedModel, processor: Processor, item: Prepared) -> None:
+    """Let a model score one example, to see whether it takes what its processor makes.
+
+    Raises:
+        UserError: It does not, for example because it expects another number of image tokens.
+    """
+    try:
+        with evaluating(model):
+            score_batch(model, answer_batch([item], processor))
+    except torch.OutOfMemoryError:
+        pass  # told where the pass itself finds the largest batch that fits
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        said = (str(error).strip() or "no message").splitlines()[0][:300]
+        raise UserError(
+            f"{item.example.identifier}: the model and its processor do not fit together.",
+            found=f"{type(error).__name__}: {said}",
+            do="use the processor files and the tokenizer that belong to these weights",
+        ) from error
+
+
 def _position_scores(logits: Tensor, targets: Tensor) -> Tensor:
     """float32 of shape (positions, 4): the fields of TokenScores; logits of shape (positions, vocabulary)."""
     table = torch.log_softmax(logits.float(), dim=-1)

@@ -34,6 +34,7 @@ from kvw.models.detection import confirm_value_matrices
 from kvw.models.meta_loading import Report, loading_report
 from kvw.models.placement import device_map, execution_device
 from kvw.models.quantised import FULL_PRECISION, Quantise, plain_tensors, quantisation, stored_quantisation
+from kvw.models.repairs import repair_processor
 from kvw.models.weight_files import find_weights
 
 NO_ADAPTER = ".no-adapter"
@@ -166,9 +167,11 @@ def load_processor(checkpoint: Checkpoint) -> Any:
 
     Raises:
         UserError: There is none, a package it needs is missing, or its chat template goes beyond the bounds of time and
-            memory, or does not have an option.
+            memory, or does not have an option; or it
+            lacks a setting that the model's configuration does not have either.
     """
-    text = is_text_model(load_config(checkpoint))
+    config = load_config(checkpoint)
+    text = is_text_model(config)
     factory: Any = AutoTokenizer if text else AutoProcessor
     try:
         loaded = factory.from_pretrained(checkpoint.folder, trust_remote_code=False)
@@ -179,6 +182,8 @@ def load_processor(checkpoint: Checkpoint) -> Any:
             do="the folder needs the tokenizer and processor files beside the weights",
         ) from error
     processor = TextProcessor(loaded) if text else loaded
+    if not text:
+        repair_processor(processor, config)
     if checkpoint.template_options:
         processor.chat_template = with_options(chat_template(processor), checkpoint.template_options)
     check_bounds(processor, str(checkpoint))

@@ -57,6 +57,7 @@ def evaluate(
     with watch.stage("loading the model"):
         loaded = Loaded.load(checkpoint, device, quantise=quantise)
         loaded.agree(splits[data.stem])
+        loaded.prepare(splits[data.stem], max_new_tokens)
     if edit is not None:
         check_weights(edit, loaded.fingerprint, reporter, other_weights=other_weights)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,11 +13,14 @@ from transformers import PreTrainedModel
 from kvw.data import Example, Prepared, prepare
 from kvw.edits.edit import package_versions
 from kvw.errors import UserError
+from kvw.evaluation.evaluation import unreadable_images
+from kvw.evaluation.probability import try_model
 from kvw.measuring.fingerprint import digest, examples_digest, processor_parts, weights_digest
 from kvw.measuring.sources import Positions
 from kvw.models.finding import find_value_matrices
 from kvw.models.loading import Checkpoint, is_text_model, load_config, load_model, load_processor, skeleton
 from kvw.models.quantised import Quantise, quantisation
+from kvw.models.repairs import repair_tokens
 from kvw.processes import current
 from kvw.runs.record import ModelPart
 
@@ -31,12 +34,14 @@ class Loaded:
         model: On its device, in evaluation mode.
         processor: Its processor.
         fingerprint: SHA-256 over its weight files.
+        tried: The numbers of images in the examples that the model has been tried on.
     """
 
     checkpoint: Checkpoint
     model: PreTrainedModel
     processor: Any
     fingerprint: str
+    tried: set[int] = field(default_factory=set)
 
     @classmethod
     def load(
@@ -57,6 +62,7 @@ class Loaded:
             )
         processor = load_processor(checkpoint)
         model = load_model(checkpoint, device, quantise=quantise)
+        repair_tokens(model, processor)
         # The first process leaves the digests in the cache, so that the others on its machine need not read the files.
         fingerprint = current().first(lambda: weights_digest(checkpoint.folder))
         if not current().is_first:
@@ -104,16 +110,24 @@ class Loaded:
         }
 
     def prepare(self, examples: Sequence[Example], new_tokens: int = 0) -> list[Prepared]:
-        """Render and check examples before any forward pass.
+        """Render and check examples before any pass over them.
+
+        The model is tried on the first example with images: whether it takes what its processor makes of them cannot be
+        seen in their settings.
 
         Args:
             examples: What to prepare.
             new_tokens: The longest answer that will be generated, in tokens.
 
         Raises:
-            UserError: See :func:`kvw.data.prepare`.
+            UserError: See :func:`kvw.data.prepare`; or the model and its processor do not fit together.
         """
-        return prepare(examples, self.processor, self.model.config, new_tokens=new_tokens)
+        prepared = prepare(examples, self.processor, self.model.config, new_tokens=new_tokens)
+        for item in prepared:
+            if item.image_count and item.image_count not in self.tried and not unreadable_images([item.example]):
+                self.tried.add(item.image_count)
+                try_model(self.model, self.processor, item)
+        return prepared
 
     def agree(self, examples: Sequence[Example]) -> None:
         """Make sure that all processes of a run have the same model and the same data.
