@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import openai
 import pytest
+import torch
 from tests.cli.test_cli import LIGHT, assert_refused, run
 from tests.serving.running import TOY, gates
 
-from kvw.edits import EditMetadata
+from kvw.edits import EditMetadata, GateEdit
+from kvw.edits.edit import write_edit
 from kvw.measuring.fingerprint import weights_digest
 from kvw.models.loading import skeleton
 
@@ -131,6 +135,61 @@ def test_help_does_not_load_torch(arguments):
 def test_what_cannot_be_served(edits, capsys, which, more, words):
     port = () if "--port" in more else ("--port", "0")
     assert_refused(capsys, run("serve", "toy:vanilla", "--edit", edits[which], "--device", "cpu", *port, *more), *words)
+
+
+def test_an_edit_that_does_nothing_is_not_served(tmp_path, capsys):
+    """It would be the model without an edit, under the name of one."""
+    model = skeleton(TOY)
+    nothing = gates(model, 0)
+    nothing = GateEdit({key: torch.zeros_like(value) for key, value in nothing.log_gates.items()}, nothing.metadata)
+    write_edit(nothing, tmp_path / "nothing")
+    code = run("serve", "toy:vanilla", "--edit", f"people={tmp_path / 'nothing'}", "--port", "0", "--device", "cpu")
+    assert_refused(capsys, code, "nothing does nothing", "is the model without it")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--max-body", "0"),
+        ("--max-images", "-1"),
+        ("--max-prompt-tokens", "0"),
+        ("--timeout", "0"),
+        ("--timeout", "nan"),
+    ],
+)
+def test_limits_that_allow_nothing(capsys, option, value):
+    code = run("serve", "toy:vanilla", "--allow-plain", option, value)
+    assert_refused(capsys, code, "no request could be answered", option)
+
+
+@pytest.mark.thorough
+def test_the_limits_of_the_operator_are_those_of_the_server(start):
+    options = ("--max-body", "1", "--max-images", "0", "--max-prompt-tokens", "20", "--timeout", "100")
+    _, line = start("--allow-plain", *options)
+    client = openai.OpenAI(base_url=line.strip(), api_key="none", max_retries=0)
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    for text, more, words in (
+        ("x" * 2**20, [], "larger than 1 MiB"),
+        ("Who?", [picture], "more than 0 images"),
+        ("Who is this? " * 20, [], "reads at most 20 tokens"),
+    ):
+        content = [{"type": "text", "text": text}, *more]
+        with pytest.raises(openai.APIStatusError, match=words):
+            client.chat.completions.create(model="none", messages=[{"role": "user", "content": content}])
+    assert client.chat.completions.create(model="none", messages=QUESTION, max_tokens=2).usage.completion_tokens <= 2
+
+
+@pytest.mark.thorough
+def test_requests_that_hurt_a_server_without_limits_are_refused():
+    """The benchmark of them fails if one is answered, or if the server's health is not."""
+    script = Path(__file__).parents[2] / "benchmarks" / "server_limits.py"
+    found = subprocess.run([sys.executable, script, "--json"], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+    rows = json.loads(found.stdout)
+    assert len(rows) == 10
+    for row in rows:
+        assert row["most"] - row["before"] < 300, row
+        assert row["healthy"]
 
 
 def test_a_server_without_edits_must_be_asked_for(capsys, monkeypatch):

@@ -6,11 +6,13 @@ import asyncio
 import base64
 import itertools
 import json
+import socket
 import threading
 import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import openai
 import pytest
@@ -20,8 +22,11 @@ from tests.serving.running import Toy, running
 from kvw.data import Example
 from kvw.evaluation import EndpointModel, Reply
 from kvw.models.finding import find_value_matrices
+from kvw.serving import engine as engine_module
 from kvw.serving.conversation import Conversation
 from kvw.serving.engine import Decoding, Engine
+from kvw.serving.limits import Limits
+from kvw.serving.reception import Reception
 from kvw.serving.refusals import Refusal
 
 pytestmark = pytest.mark.thorough
@@ -209,6 +214,119 @@ def test_a_client_that_waits_no_longer_ends_its_generation_or_never_begins_it(to
     assert len(slow) < 400
 
 
+def test_a_client_that_leaves_before_its_turn_costs_nothing(toy, server, slow, monkeypatch):
+    """Its prompt is not even made: neither of one that waits, nor the rest of one that is being counted."""
+    made, counted = [], []
+    prompt = engine_module.prompt_inputs
+    monkeypatch.setattr(engine_module, "prompt_inputs", lambda said, *more: made.append(said) or prompt(said, *more))
+    stream = server.ask(ENDLESS, "Who?", stream=True, max_tokens=400)
+    next(stream)
+    made.clear()
+    impatient = server.client.with_options(timeout=0.3)
+    with pytest.raises(openai.APITimeoutError):
+        impatient.chat.completions.create(model="bob", messages=[{"role": "user", "content": "Where?"}])
+    stream.close()
+    server.text("none", toy.question)
+    assert [said.texts for said in made] == [[toy.question]]
+
+    class Left:
+        wanted = True
+
+        def check(self, text, **options):
+            counted.append(text)
+            self.wanted = False
+            return {"input_ids": []}
+
+    left = Left()
+    engine = Engine(toy.model, toy.processor, toy.edits, longest_answer=4)
+    monkeypatch.setattr(engine, "_processor", SimpleNamespace(tokenizer=left.check))
+    with pytest.raises(Refusal, match="Nobody waits"):
+        engine._inputs(left, Conversation([{"content": [{"type": "text", "text": "x" * 100_000}]}], ()))
+    assert len(counted) == 1
+    engine.close()
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 5e-324, 1e-38, 1e-9])
+def test_no_temperature_is_too_low_to_answer(toy, server, temperature):
+    assert server.text("alice", toy.question, temperature=temperature) == server.text("alice", toy.question)
+    assert server.text("alice", toy.question, temperature=1e-5, seed=1) == server.text("alice", toy.question)
+    assert server.text("alice", toy.question, temperature=1, top_p=5e-324) == server.text("alice", toy.question)
+
+
+def test_a_long_prompt_is_refused_without_being_made(toy, server, monkeypatch):
+    monkeypatch.setattr(engine_module, "prompt_inputs", lambda *more: pytest.fail("made"))
+    tokenizer, lengths = toy.processor.tokenizer, []
+    call = type(tokenizer).__call__
+    monkeypatch.setattr(
+        type(tokenizer), "__call__", lambda self, text, **more: lengths.append(len(text)) or call(self, text, **more)
+    )
+    with pytest.raises(openai.BadRequestError, match="reads at most 512 tokens; the prompt has at least") as refused:
+        server.ask("alice", "word " * 1_000_000)
+    assert refused.value.code == "context_length_exceeded"
+    assert sum(lengths) <= 2 * engine_module.PIECE
+
+
+def test_a_prompt_of_many_pieces_is_counted_as_it_is(toy, server, monkeypatch):
+    """Cutting a text must not make a prompt too long that is not."""
+    monkeypatch.setattr(engine_module, "PIECE", 200)
+    question = "Who is this person, and what does she do at the weekend? " * 20
+    tokens = server.ask("alice", question, max_tokens=1).usage.prompt_tokens
+    for most in (tokens, tokens - 1):
+        with running(toy, limits=Limits(prompt_tokens=most)) as small:
+            if most == tokens:
+                assert small.ask("alice", question, max_tokens=1).usage.prompt_tokens == tokens
+            else:
+                with pytest.raises(openai.BadRequestError, match=f"at most {most} tokens; the prompt has {tokens}"):
+                    small.ask("alice", question, max_tokens=1)
+
+
+def until(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_there_is_room_for_so_many_requests(toy, monkeypatch):
+    doors = []
+
+    class Door(Reception):
+        def __init__(self, app, seconds):
+            super().__init__(app, seconds, most=2)
+            doors.append(self)
+
+    monkeypatch.setattr("kvw.serving.app.Reception", Door)
+    release = threading.Event()
+    with running(toy, allow_plain=True) as server, ThreadPoolExecutor(2) as pool:
+        handle = server.model.register_forward_pre_hook(lambda module, arguments: release.wait(30) and None)
+        waiting = [pool.submit(server.text, "none", toy.question) for _ in range(2)]
+        until(lambda: doors and doors[0]._free == 0)
+        with pytest.raises(openai.InternalServerError, match="as many requests as it can hold") as told:
+            server.text("none", toy.question)
+        assert (told.value.status_code, told.value.code) == (503, "overloaded")
+        assert told.value.response.headers["Retry-After"] == "1"
+        assert fetched(f"{server.url.removesuffix('/v1')}/health")[0] == 200
+        release.set()
+        wanted = toy.says((), [Example(toy.question, "-")])[0]
+        assert [found.result().strip() for found in waiting] == [wanted] * 2
+        until(lambda: doors[0]._free == 2)
+        handle.remove()
+        assert server.text("none", toy.question).strip() == wanted
+
+
+def test_an_answer_that_takes_too_long_is_ended(toy):
+    with running(toy, allow_plain=True, limits=Limits(seconds=1)) as server:
+        forwards = []
+        handle = server.model.register_forward_pre_hook(lambda module, arguments: forwards.append(time.sleep(0.05)))
+        for streamed, kind in ((False, openai.InternalServerError), (True, openai.APIError)):
+            forwards.clear()
+            with pytest.raises(kind, match="not there within 1 seconds"):
+                (server.streamed if streamed else server.text)(ENDLESS, "Who?", max_tokens=400)
+            assert len(forwards) < 200
+        handle.remove()
+        assert server.text("none", toy.question).strip() == toy.says((), [Example(toy.question, "-")])[0]
+
+
 def test_models_are_listed(toy, server):
     assert [model.id for model in server.client.models.list()] == ["alice", "bob", "none"]
     assert server.client.models.retrieve("bob+alice").id == "bob+alice"
@@ -252,6 +370,46 @@ def fetched(url, data=None):
             return reply.status, json.load(reply)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
+
+
+def raw(url, request):
+    """The status and the body of what comes back for these bytes."""
+    host, _, port = url.removeprefix("http://").partition("/")[0].partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(request)
+        found = b""
+        while piece := connection.recv(65536):
+            found += piece
+    head, _, body = found.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+@pytest.mark.parametrize(
+    ("request_line", "host", "status"),
+    [
+        ("GET /nowhere HTTP/1.1", "[::1", 404),
+        ("GET /health/ HTTP/1.1", "h", 404),
+        ("GET /v1/models/%ff%fe HTTP/1.1", "h", 404),
+        ("GET /v1/models/" + "x" * 5000 + " HTTP/1.1", "h", 404),
+        ("DELETE /v1/chat/completions HTTP/1.1", "h", 405),
+        ("GET /" + "x" * 5000 + " HTTP/1.1", "h", 404),
+    ],
+)
+def test_whatever_is_asked_for_is_answered_in_the_protocol(server, request_line, host, status):
+    found, body = raw(server.url, f"{request_line}\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    error = json.loads(body)["error"]
+    assert (found, error["type"]) == (status, "invalid_request_error")
+    assert len(error["message"]) < 300
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "\u00e9\u00ff", "alice+" * 100])
+def test_the_header_is_bounded_and_quoted_as_text(server, name):
+    body = json.dumps({"model": "alice", "messages": [{"role": "user", "content": "Q"}]})
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nX-KVW-Edit: {name}\r\nConnection: close\r\n"
+    found, content = raw(server.url, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("latin-1"))
+    error = json.loads(content)["error"]
+    assert (found, error["param"], error["code"]) == (404, "X-KVW-Edit", "model_not_found")
+    assert len(error["message"]) < 300
 
 
 def test_addresses(server):
