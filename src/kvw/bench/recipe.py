@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,6 +9,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kvw.bench.methods import combinations
+from kvw.bench.toml import read_toml
 from kvw.data.benchmarks import BENCHMARKS, get_benchmark
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
@@ -209,10 +209,7 @@ def read_recipe(path: Path) -> Recipe:
     """
     if not path.is_file():
         raise UserError(f"There is no recipe {path}.", do="see recipes/ for examples")
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a TOML file.", found=str(error)) from error
+    values = read_toml(path)
     check_keys(values, Recipe, path.name)
     try:
         recipe = Recipe.model_validate(values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
 from kvw.methods.gradient.settings import SETTINGS, UNTRAINED
+from kvw.methods.grid import every_combination
 from kvw.training.settings import LoraSettings, TrainingSettings
 
 TABLE, ADAPTERS = "training", "lora"
@@ -40,14 +40,9 @@ def combinations(name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
             be in a table ``training``, those of adapters are in a table ``lora`` (empty for LoRA with its defaults).
 
     Raises:
-        UserError: There is no such setting, it is there twice, or a value makes no sense.
+        UserError: There is no such setting, it is there twice, a value makes no sense, or there are too many.
     """
-    flat = _flat(name, values)
-    for key, value in flat.items():
-        if value == []:
-            raise UserError(f"Setting {key} of method {name} lists no value.", do="give it one, or leave it out")
-    tried = [[(key, one) for one in (value if isinstance(value, list) else [value])] for key, value in flat.items()]
-    found = [dict(pairs) for pairs in itertools.product(*tried)]
+    found = every_combination(name, _flat(name, values))
     for settings in found:
         build_settings(name, settings)
     return found

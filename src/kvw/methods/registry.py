@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_origin, get_type_hints
 
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
+from kvw.methods.grid import every_combination
 from kvw.methods.settings import KvwSettings
 from kvw.methods.steering.conditional_settings import ConditionalKvwSettings
 from kvw.methods.steering.settings import SteeringSettings
@@ -82,16 +82,10 @@ def combinations(name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         At least one set of settings, in the order in which the recipe lists them.
 
     Raises:
-        UserError: There is no such method or setting, or a value makes no sense.
+        UserError: There is no such method or setting, a value makes no sense, or there are too many combinations.
     """
     get_method(name)
-    lists = []
-    for key, value in values.items():
-        tried = value if isinstance(value, list) else [value]
-        if not tried:
-            raise UserError(f"Setting {key} of method {name} lists no value.", do="give it one, or leave it out")
-        lists.append([(key, one) for one in tried])
-    found = [dict(pairs) for pairs in itertools.product(*lists)]
+    found = every_combination(name, values)
     for settings in found:
         build_settings(name, settings)
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kvw.bench.methods import TRAINED, combinations
 from kvw.bench.recipe import Part, check_keys
+from kvw.bench.toml import read_toml
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
 from kvw.methods.subspace.relatives.settings import RELATIVES
@@ -118,10 +118,7 @@ def read_cost_recipe(path: Path) -> CostRecipe:
     """
     if not path.is_file():
         raise UserError(f"There is no recipe {path}.", do="see recipes/cost/ for examples")
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a TOML file.", found=str(error)) from error
+    values = read_toml(path)
     check_keys(values, CostRecipe, path.name)
     try:
         recipe = CostRecipe.model_validate(values)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from kvw.data.benchmarks.prompts import Prompt
 from kvw.data.example import Example, ImageSource
+from kvw.data.strict_json import shortened
 from kvw.errors import UserError
 
 Kind = Literal["generation", "choice", "cloze"]
@@ -177,7 +178,7 @@ def known(name: str, names: Mapping[str, object], what: str, where: str) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     listed = ", ".join(names) or "(none)"
     raise UserError(
-        f"There is no {what} {name!r} in {where}.",
+        f"There is no {what} {shortened(name)!r} in {where}.",
         found=f"{what}s: {listed}",
         do=f"did you mean {close[0]!r}?" if close else f"choose one of {listed}",
     )
