@@ -16,7 +16,7 @@ import kvw
 from kvw.measuring.engine import evaluating, run_model
 from kvw.measuring.recorder import recording
 from kvw.models.coefficients import find_rows, intercept
-from kvw.models.experts import ExpertMatrix, _alike, expert_matrices
+from kvw.models.experts import ExpertMatrix, _alike, _routed, expert_matrices
 from kvw.models.finding import find_value_matrices
 
 pytestmark = pytest.mark.thorough
@@ -303,6 +303,19 @@ def test_unknown_forms_of_experts_are_refused(qwen):
     module._is_expert_parallel = True
     with pytest.raises(kvw.UserError, match="several processes"):
         kvw.measure(qwen, [family_batch(qwen, 2, 9, 0)])
+
+
+def test_tokens_for_experts_of_another_device_are_refused(qwen):
+    """Releases without the attribute number experts that are elsewhere behind those that are here."""
+    module = experts_of(qwen)[0].module
+    vars(module).pop("_is_expert_parallel", None)
+    tokens, weights = torch.zeros(2, module.hidden_dim), torch.full((2, 1), 0.5)
+    assert _routed(module, lambda routed: routed.coefficients, tokens, torch.tensor([[0], [3]]), weights).shape == (
+        2,
+        32,
+    )
+    with pytest.raises(kvw.UserError, match="several processes"):
+        _routed(module, lambda routed: routed.coefficients, tokens, torch.tensor([[0], [4]]), weights)
 
 
 def test_bfloat16_gates_are_rounded_once(qwen):

@@ -245,7 +245,8 @@ def _routed(module: Any, show: Callable[[Routed], Tensor], inputs: Tensor, index
     """The experts of everyone but Llama 4.
 
     Args:
-        module: Its layout is described by the attributes that transformers' ``use_experts_implementation`` sets.
+        module: Its layout is described by the attributes that transformers' ``use_experts_implementation`` sets; an
+            older release lacks those for what it cannot do.
         show: Gets the coefficients and returns those to be used.
         inputs: (tokens, hidden).
         index: Experts of each token: (tokens, experts per token), int64.
@@ -254,18 +255,20 @@ def _routed(module: Any, show: Callable[[Routed], Tensor], inputs: Tensor, index
     Returns:
         (tokens, hidden).
     """
-    if module._is_expert_parallel:
-        raise _dealt(module)
     per_token = index.shape[1]
     experts, order = index.reshape(-1).sort(stable=True)
     tokens = order // per_token
-    ends = torch.bincount(experts, minlength=experts_shape(module)[0]).cumsum(0).tolist()
+    count = experts_shape(module)[0]
+    ends = torch.bincount(experts, minlength=count).cumsum(0).tolist()
+    # Experts of other devices have numbers behind those that are here.
+    if len(ends) > count or getattr(module, "_is_expert_parallel", False):
+        raise _dealt(module)
     opening = "gate_up_proj" if module.has_gate else "up_proj"
     opened = _each(module, opening, inputs[tokens], experts, ends)
     coefficients = module._apply_gate(opened) if module.has_gate else module.act_fn(opened)
     coefficients = show(Routed(coefficients, experts, tokens, inputs))
     outputs = _each(module, DOWN, coefficients, experts, ends)
-    if module.has_post_expert_norm:
+    if getattr(module, "has_post_expert_norm", False):
         outputs = module.post_expert_norm(outputs)
     weighted = torch.empty_like(outputs)
     weighted[order] = outputs * weights.reshape(-1)[order][:, None]
