@@ -16,6 +16,7 @@ from kvw.data.images import image_digest
 from kvw.data.templates import chat_template
 from kvw.errors import UserError
 from kvw.measuring.cache import cache_directory
+from kvw.measuring.source_state import file_state
 from kvw.models.weight_files import weight_files
 
 logger = logging.getLogger(__name__)
@@ -29,10 +30,18 @@ def weights_digest(folder: Path) -> str:
     Raises:
         UserError: The folder lacks weight files.
     """
+    return combined_digest(weight_digests(folder))
+
+
+def weight_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each weight file of a checkpoint by its name, remembered as by :func:`weights_digest`.
+
+    Raises:
+        UserError: The folder lacks weight files, or one was changed while it was read.
+    """
     files = weight_files(folder)
     with ThreadPoolExecutor() as pool:
-        digests = list(pool.map(_file_digest, files))
-    return combined_digest({path.name: found for path, found in zip(files, digests, strict=True)})
+        return dict(zip((path.name for path in files), pool.map(_file_digest, files), strict=True))
 
 
 def combined_digest(digests: Mapping[str, str]) -> str:
@@ -47,9 +56,13 @@ def remembered_digest(path: Path) -> str | None:
 
 
 def remember_digest(path: Path, found: str) -> None:
-    """Keep the SHA-256 of a weight file for later runs."""
+    """Keep the SHA-256 of a weight file for later runs; the file must be what it was when that was computed."""
+    _remember(_memory(path), found)
+
+
+def _remember(memory: Path, found: str) -> None:
     try:
-        write_checked(_memory(path), found.encode("ascii"))
+        write_checked(memory, found.encode("ascii"))
     except UserError as error:
         logger.warning("the digest of a weight file could not be kept for the next run: %s", error)
 
@@ -83,15 +96,15 @@ def digest(*parts: Any) -> str:
 def _file_digest(path: Path) -> str:
     found = remembered_digest(path)
     if found is None:
+        memory = _memory(path)
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        remember_digest(path, found)
+        if _memory(path) != memory:
+            raise UserError(f"{path.name} was changed while it was read.", do="run again when it is at rest")
+        _remember(memory, found)
     return found
 
 
 def _memory(path: Path) -> Path:
     real = path.resolve()
-    state = real.stat()
-    # The change time, unlike the modification time, cannot be set back by tools that restore files.
-    identity = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-    return cache_directory() / "digests" / digest(str(real), identity)
+    return cache_directory() / "digests" / digest(str(real), file_state(real))

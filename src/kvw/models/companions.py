@@ -62,9 +62,8 @@ def companions(folder: Path) -> list[Path]:
     Raises:
         UserError: A link leads elsewhere: what lies there would become part of the written model.
     """
-    found = {path for pattern in BELONGING for path in folder.glob(pattern) if path.is_file()}
-    real = folder.resolve()
-    for path in sorted(found):
+    found, real = belonging(folder), folder.resolve()
+    for path in found:
         target = path.resolve()
         if not target.is_relative_to(real) and not _in_hub_cache(target, real):
             raise UserError(
@@ -72,7 +71,12 @@ def companions(folder: Path) -> list[Path]:
                 found=f"it leads to {target}",
                 do="replace the link by the file, if it belongs to the model, or remove it",
             )
-    return sorted(found)
+    return found
+
+
+def belonging(folder: Path) -> list[Path]:
+    """The files of a checkpoint folder that belong to the model beside its weights, wherever links lead."""
+    return sorted({path for pattern in BELONGING for path in folder.glob(pattern) if path.is_file()})
 
 
 def copy_companions(source: Path, folder: Path) -> None:

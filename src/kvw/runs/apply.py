@@ -16,6 +16,7 @@ from kvw.edits.edit import Edit, refuse_nothing
 from kvw.errors import UserError
 from kvw.files import write_text
 from kvw.measuring.fingerprint import digest, remember_digest, remembered_digest, weights_digest
+from kvw.measuring.source_state import SourceState
 from kvw.models.loading import Checkpoint, skeleton
 from kvw.models.patching import Untouched, WrittenFile, save_checkpoint, shared_files
 from kvw.models.quantised import refuse_stored_quantised
@@ -77,6 +78,7 @@ def apply(
             or the copy is not what it should be; ``out`` is then as it was before.
     """
     refuse_stored_quantised(str(checkpoint), checkpoint.folder)
+    source = SourceState(checkpoint.folder)
     files = weight_files(checkpoint.folder)
     inputs = [checkpoint.folder, *files, *keep]
     check_output_directory(out, force=force, keep=inputs)
@@ -91,6 +93,7 @@ def apply(
     finished = finished_before(out, job)
     check_disk_space(checkpoint.folder, out, "share files with --untouched hardlink", without=[*shared, *finished])
     known = {path.name: found for path in files if (found := remembered_digest(path)) is not None}
+    source.check()  # what is known of it was read from the same files
     with resumable_directory(out, job, "model", force=force, keep=inputs, public=True) as partial:
         _tell(partial, out, reporter)
         start = time.perf_counter()
@@ -98,6 +101,7 @@ def apply(
         seconds = time.perf_counter() - start
         write_card(edit, checkpoint, partial.folder, scores, other_weights=others)
         check_reload(checkpoint, partial.folder)
+        source.check(known, linked=[file.name for file in written if file.way == "hardlink"])
     for path, file in zip(files, written, strict=True):
         remember_digest(path, file.source_digest)
     copied = sum(file.size for file in written if file.way == "copy" and file.name not in finished)

@@ -116,6 +116,7 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Reporter, data:
                 _write_model(job, edit, record, folder / MODEL)
             record = record.model_copy(update={"costs": watch.costs(job.loaded.model)})
             _write_record(record, folder)
+        job.loaded.check_source()
         claim.publish(RUN)
     return record
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,8 @@ from kvw.edits.edit import package_versions
 from kvw.errors import UserError
 from kvw.evaluation.evaluation import unreadable_images
 from kvw.evaluation.probability import try_model
-from kvw.measuring.fingerprint import digest, examples_digest, processor_parts, weights_digest
+from kvw.measuring.fingerprint import combined_digest, digest, examples_digest, processor_parts, weight_digests
+from kvw.measuring.source_state import SourceState
 from kvw.measuring.sources import Positions
 from kvw.models.finding import find_value_matrices
 from kvw.models.loading import Checkpoint, is_text_model, load_config, load_model, load_processor, skeleton
@@ -33,14 +34,16 @@ class Loaded:
         checkpoint: Where it came from.
         model: On its device, in evaluation mode.
         processor: Its processor.
-        fingerprint: SHA-256 over its weight files.
+        digests: SHA-256 of each of its weight files by name.
+        source: Its files as they were when they were loaded.
         tried: The numbers of images in the examples that the model has been tried on.
     """
 
     checkpoint: Checkpoint
     model: PreTrainedModel
     processor: Any
-    fingerprint: str
+    digests: Mapping[str, str]
+    source: SourceState
     tried: set[int] = field(default_factory=set)
 
     @classmethod
@@ -52,7 +55,7 @@ class Loaded:
         Raises:
             UserError: See :func:`load_model` and :func:`load_processor`; or the prompt goes into an encoder.
         """
-        config = load_config(checkpoint)
+        config, source = load_config(checkpoint), SourceState(checkpoint.folder)
         find_value_matrices(skeleton(checkpoint))  # an unknown family is refused before anything is read
         if config.is_encoder_decoder and is_text_model(config):
             raise UserError(
@@ -64,10 +67,24 @@ class Loaded:
         model = load_model(checkpoint, device, quantise=quantise)
         repair_tokens(model, processor)
         # The first process leaves the digests in the cache, so that the others on its machine need not read the files.
-        fingerprint = current().first(lambda: weights_digest(checkpoint.folder))
+        digests = current().first(lambda: weight_digests(checkpoint.folder))
         if not current().is_first:
-            fingerprint = weights_digest(checkpoint.folder)
-        return cls(checkpoint, model, processor, fingerprint)
+            digests = weight_digests(checkpoint.folder)
+        source.check()  # so the digests are those of what was loaded
+        return cls(checkpoint, model, processor, digests, source)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the weight files."""
+        return combined_digest(self.digests)
+
+    def check_source(self) -> None:
+        """Find out whether the checkpoint's files are still what was loaded.
+
+        Raises:
+            UserError: They are not.
+        """
+        self.source.check(self.digests)
 
     @property
     def quantised(self) -> str:
