@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 Progress = Callable[[int, int], None]
@@ -38,3 +39,59 @@ class Silent:
 
 
 SILENT = Silent()
+
+
+class Remembering:
+    """Passes everything on to another reporter and remembers the warnings, so that a record holds what was said.
+
+    Attributes:
+        warnings: What was warned of, in order.
+
+    Args:
+        reporter: The other one.
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self.warnings: list[str] = []
+
+    def stage(self, title: str) -> AbstractContextManager[Progress]:
+        """Pass a stage on."""
+        return self._reporter.stage(title)
+
+    def note(self, text: str) -> None:
+        """Pass a note on."""
+        self._reporter.note(text)
+
+    def warn(self, text: str) -> None:
+        """Pass a warning on and remember it."""
+        self._reporter.warn(text)
+        self.warnings.append(text)
+
+
+@contextmanager
+def remembering(reporter: Reporter) -> Iterator[Remembering]:
+    """Remember the warnings of a run: those of its reporter, and those that kvw's modules log in the block.
+
+    Yields:
+        What to report to.
+    """
+    found, logger = Remembering(reporter), logging.getLogger("kvw")
+    handler, onwards = _Handler(found), logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False  # they are said once
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = onwards
+
+
+class _Handler(logging.Handler):
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__(logging.WARNING)
+        self._reporter = reporter
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        self._reporter.warn(text[:1].upper() + text[1:])

@@ -392,5 +392,5 @@ def test_erase_writes_the_edit_and_no_model(saved, tmp_path):
     record = kvw.erase(request)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"edit.safetensors", "run.json", "samples.jsonl"}
     assert kvw.load_edit(tmp_path / "run" / "edit.safetensors").kind == "steering"
-    assert any("no model is written" in warning for warning in record.warnings)
+    assert not any("no model is written" in warning for warning in record.warnings)
     assert what_changed(record.layers).startswith("States of")

@@ -43,7 +43,11 @@ app.command(bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program and exit: 0 well, 2 the user must fix something, 3 another process is gone, 130 interrupted."""
+    """Run the program and exit.
+
+    0 well, 1 a fault of kvw (with a traceback), 2 the user must fix something, 3 another process is gone, 4 well but
+    with a warning (under ``--strict``, see :func:`kvw.cli.options.end_strictly`), 130 interrupted.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character is no reason to stop

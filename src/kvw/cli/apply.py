@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from kvw.cli.options import Force, Model, OtherWeights, check_output, find_model, quiet_libraries
+from kvw.cli.options import (
+    Force,
+    Model,
+    OtherWeights,
+    Strict,
+    check_output,
+    end_strictly,
+    find_model,
+    quiet_libraries,
+)
 
 
 def apply(
@@ -23,13 +32,22 @@ def apply(
         ),
     ] = "copy",
     other_weights: OtherWeights = False,
+    check: Annotated[
+        bool,
+        Parameter(
+            negative="--no-check",
+            help="Load MODEL and then OUT when it is written, and see whether OUT still writes ordinary language. "
+            "Takes the time of loading both and of 20 short sentences, and as much memory as the model has.",
+        ),
+    ] = True,
     force: Force = False,
+    strict: Strict = False,
 ) -> None:
-    """Write an edit into the weights of a checkpoint, without loading the model.
+    """Write an edit into the weights of a checkpoint.
 
-    OUT appears when every byte has been read back and compared. If the command is interrupted, run it again: it goes on
-    with the weight files that were finished. Other weights than those that the edit was made on are refused, and so are
-    weights that have it in them already.
+    OUT appears when every byte has been read back and compared; for that the model is not loaded. If the command is
+    interrupted, run it again: it goes on with the weight files that were finished. Other weights than those that the
+    edit was made on are refused, and so are weights that have it in them already.
     """
     from kvw.runs.first_checks import check_edit_files
 
@@ -40,21 +58,25 @@ def apply(
 
     from kvw.cli.console import ConsoleReporter
     from kvw.edits import load_edit
+    from kvw.progress import remembering
     from kvw.report.tables import print_applied
     from kvw.runs.apply import apply as run
-    from kvw.runs.apply import scores_beside
+    from kvw.runs.apply import check_language, scores_beside
 
-    reporter, loaded = ConsoleReporter(), load_edit(edit)
-    scores = scores_beside(edit, loaded, reporter)
-    found = run(
-        loaded,
-        checkpoint,
-        out,
-        reporter,
-        untouched=untouched,
-        scores=scores,
-        other_weights=other_weights,
-        force=force,
-        keep=[edit],
-    )
-    print_applied(found, out)
+    with remembering(ConsoleReporter()) as reporter:
+        loaded = load_edit(edit)
+        scores = scores_beside(edit, loaded, reporter)
+        applied = run(
+            loaded,
+            checkpoint,
+            out,
+            reporter,
+            untouched=untouched,
+            scores=scores,
+            other_weights=other_weights,
+            force=force,
+            keep=[edit],
+        )
+        language = check_language(loaded, checkpoint, out, applied, reporter, scores) if check else None
+    print_applied(applied, out, language)
+    end_strictly(strict, reporter.warnings)

@@ -13,8 +13,10 @@ from kvw.cli.options import (
     LoadOptions,
     MethodOptions,
     Model,
+    Strict,
     ValueMatrices,
     check_output,
+    end_strictly,
     find_model,
     parse_splits,
     print_json,
@@ -61,6 +63,7 @@ def erase(
     ] = False,
     value_matrices: ValueMatrices = "",
     force: Force = False,
+    strict: Strict = False,
     json: Json = False,
 ) -> None:
     """Weaken what a model knows of the forget set and write an ordinary checkpoint, the edit and the numbers.
@@ -101,3 +104,4 @@ def erase(
         print_json(found.model_dump_json(indent=2))
     else:
         print_plan(found) if isinstance(found, Plan) else print_record(found, out)
+    end_strictly(strict, found.warnings)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from kvw.models.checkpoint import Checkpoint
 
 TOY_PREFIX = "toy:"
+WARNED = 4
+"""Exit code of ``--strict``."""
 KVW_ALONE = ("gamma", "update_every", "epochs", "seed", "positions", "retain_contrast", "parity")
 """Options that are short for settings of KVW; other methods' settings of these names mean something else."""
 
@@ -38,6 +40,9 @@ OtherWeights = Annotated[
     ),
 ]
 Force = Annotated[bool, Parameter(negative="", help="Replace what the output holds.")]
+Strict = Annotated[
+    bool, Parameter(negative="", help="End with exit code 4 if there was a warning; all results are written.")
+]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the result as JSON on stdout.")]
 
 
@@ -239,6 +244,12 @@ def quiet_libraries() -> None:
     # torchao, which transformers imports where it is installed, makes torch advise its developers.
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def end_strictly(strict: bool, warnings: Sequence[str]) -> None:
+    """Exit with code 4 if the user wants that of warnings and there are any; to be called when all is written."""
+    if strict and warnings:
+        sys.exit(WARNED)
 
 
 def print_json(text: str) -> None:

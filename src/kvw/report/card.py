@@ -15,7 +15,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK, RepoCard
 from kvw.edits.edit import EditMetadata, printable
 from kvw.edits.summary import LayerSummary
 from kvw.methods.registry import DEFAULT, METHODS
-from kvw.runs.record import SplitPart
+from kvw.runs.record import LanguagePart, SplitPart
 
 BEGIN = "<!-- kvw: an edit of this model -->"
 END = "<!-- kvw: end of the edit -->"
@@ -34,6 +34,7 @@ def model_card(
     layers: Sequence[LayerSummary],
     *,
     scores: Mapping[str, SplitPart] | None = None,
+    language: LanguagePart | None = None,
     source: str | None = None,
     other_weights: str = "",
 ) -> str:
@@ -47,6 +48,7 @@ def model_card(
         metadata: Of the edit.
         layers: What the edit describes of itself.
         scores: Of a run record, by split, where they are known.
+        language: Whether it is still a language model, where that was looked at.
         source: Text of the source's README, if it has one.
         other_weights: SHA-256 of the weights that the edit was written into, if it was made on others.
 
@@ -62,7 +64,7 @@ def model_card(
         card.data["base_model"] = hub_id
     card.data.pop("model-index")
     above = card.text.rstrip() or f"# {_name(metadata)}, edited"
-    section = _section(metadata, layers, scores or {}, other_weights)
+    section = _section(metadata, layers, scores or {}, language, other_weights)
     card.text = f"{above}\n\n" + "\n".join(section)
     return str(card)
 
@@ -80,7 +82,11 @@ def _card(text: str) -> RepoCard:
 
 
 def _section(
-    metadata: EditMetadata, layers: Sequence[LayerSummary], scores: Mapping[str, SplitPart], other_weights: str
+    metadata: EditMetadata,
+    layers: Sequence[LayerSummary],
+    scores: Mapping[str, SplitPart],
+    language: LanguagePart | None,
+    other_weights: str,
 ) -> list[str]:
     return [
         BEGIN,
@@ -97,6 +103,8 @@ def _section(
         "### Scores before and after",
         "",
         *_scores(scores, other_weights),
+        "",
+        *_language(language),
         "",
         "### How to repeat it",
         "",
@@ -164,6 +172,12 @@ def _scores(scores: Mapping[str, SplitPart], other_weights: str) -> list[str]:
         cells = [f"{getattr(before, metric):.3f} → {getattr(after, metric):.3f}" for metric in METRICS]
         lines.append(f"| {_cell(name)} | {before.count} of {split.of} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _language(language: LanguagePart | None) -> list[str]:
+    if language is None:
+        return ["Whether it still writes ordinary language was not looked at."]
+    return [*(f"**Warning:** {damage}\n" for damage in language.damage), language.sentence]
 
 
 def _commands(metadata: EditMetadata, other_weights: str) -> list[str]:

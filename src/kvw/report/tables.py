@@ -22,14 +22,9 @@ from kvw.runs.edits import EditSummary
 from kvw.runs.inspect import MatrixGroup, Structure
 from kvw.runs.measure import StatisticsSummary
 from kvw.runs.plan import Plan
-from kvw.runs.record import RunRecord
+from kvw.runs.record import LanguagePart, RunRecord
 from kvw.runs.sweep import SweepPoint
 
-NOTHING_FORGOTTEN = 0.95
-STRONGER = {
-    "kvw": "a larger --gamma, more --layers, or --schedule one-shot",
-    "subspace": "a larger --strength, --set mu=2, or more --layers",
-}
 METRICS = {"exact": "exact match", "substring": "contains", "rouge_l_f": "ROUGE-L", "probability": "P(answer)"}
 
 
@@ -48,14 +43,15 @@ def print_record(record: RunRecord, out: Path) -> None:
     console.print(table)
     console.print(what_changed(record.layers))
     _print_certificates(console, record.certificates)
-    forget = record.splits["forget"]
-    if forget.unlearned.exact > NOTHING_FORGOTTEN * forget.original.exact:
-        stronger = STRONGER.get(record.method, "more --layers, or other settings (kvw methods NAME)")
-        console.print(f"The forget set is answered almost as before: try {stronger}.")
-    if "retain" not in record.splits:
-        console.print("No retain questions were asked. What was kept is unknown: add --eval retain=FILE.")
-    _print_failed(console, {name: split.unlearned for name, split in record.splits.items()})
+    if record.language is not None:
+        console.print(record.language.sentence)
+    for warning in record.warnings:
+        _print_warning(console, warning)
     console.print(f"The run is in {out}: edit.safetensors, run.json, samples.jsonl" + _and_model(out))
+
+
+def _print_warning(console: Console, text: str) -> None:
+    console.print(Text("warning ", style="yellow") + Text(text))
 
 
 def what_changed(layers: Sequence[LayerSummary]) -> str:
@@ -91,7 +87,7 @@ def _print_certificates(console: Console, certificates: Sequence[Certificate]) -
         )
 
 
-def print_applied(applied: Applied, out: Path) -> None:
+def print_applied(applied: Applied, out: Path, language: LanguagePart | None = None) -> None:
     """What ``kvw apply`` changed, what was checked, and how fast it was."""
     console, files = _console(), applied.files
     changed, tensors = sum(file.changed for file in files), sum(file.tensors for file in files)
@@ -107,6 +103,10 @@ def print_applied(applied: Applied, out: Path) -> None:
     if applied.copied_bytes:
         size = applied.copied_bytes
         console.print(f"{size / 1e9:.2f} GB in {applied.seconds:.1f} s: {size / 1e9 / applied.seconds:.2f} GB/s.")
+    if language is not None:
+        console.print(language.sentence)
+        for damage in language.damage:
+            _print_warning(console, damage)
     console.print(f"The model is in {out}; its README.md says what was removed.")
 
 

@@ -29,7 +29,8 @@ from kvw.output import check_output_directory
 from kvw.partial import PartialDirectory, finished_before, resumable_directory
 from kvw.progress import Reporter
 from kvw.report.card import model_card
-from kvw.runs.record import RunRecord, SplitPart
+from kvw.runs.language import compare_written
+from kvw.runs.record import LanguagePart, RunRecord, SplitPart
 from kvw.runs.weights import check_weights
 
 CARD = "README.md"
@@ -44,6 +45,8 @@ class Applied:
     """What this run copied and read back; finished files of an interrupted run and links are not in it."""
     seconds: float
     """Wall-clock seconds of copying and reading back."""
+    other_weights: str
+    """SHA-256 of the source's weights if the edit was made on others; else empty."""
 
 
 def apply(
@@ -105,7 +108,7 @@ def apply(
     for path, file in zip(files, written, strict=True):
         remember_digest(path, file.source_digest)
     copied = sum(file.size for file in written if file.way == "copy" and file.name not in finished)
-    return Applied(written, copied, seconds)
+    return Applied(written, copied, seconds, others)
 
 
 def scores_beside(edit_file: Path, edit: Edit, reporter: Reporter) -> dict[str, SplitPart]:
@@ -127,12 +130,38 @@ def scores_beside(edit_file: Path, edit: Edit, reporter: Reporter) -> dict[str, 
     return record.splits if same else {}
 
 
+def check_language(
+    edit: Edit,
+    checkpoint: Checkpoint,
+    out: Path,
+    applied: Applied,
+    reporter: Reporter,
+    scores: Mapping[str, SplitPart] | None = None,
+) -> LanguagePart:
+    """Load a model that :func:`apply` has written and its source, and see whether it still writes ordinary language.
+
+    Args:
+        edit: What was written.
+        checkpoint: What it was written into.
+        out: The written model; its card gets the result.
+        applied: From :func:`apply`.
+        reporter: Told of progress, and warned of damage.
+        scores: Of the card.
+    """
+    language = compare_written(checkpoint, out, reporter)
+    for damage in language.damage:
+        reporter.warn(damage)
+    write_card(edit, checkpoint, out, scores, language=language, other_weights=applied.other_weights)
+    return language
+
+
 def write_card(
     edit: Edit,
     source: Checkpoint,
     folder: Path,
     scores: Mapping[str, SplitPart] | None = None,
     *,
+    language: LanguagePart | None = None,
     other_weights: str = "",
 ) -> None:
     """Write the README of an edited model: the source's and a section on the edit.
@@ -142,6 +171,7 @@ def write_card(
         source: What it was written into.
         folder: Of the edited model.
         scores: Of the run that made the edit, if this is the model that it scored.
+        language: Whether it is still a language model, if that was looked at.
         other_weights: SHA-256 of the source's weights if the edit was made on others; then no scores are this model's.
     """
     readme, metadata = source.folder / CARD, edit.metadata
@@ -150,7 +180,7 @@ def write_card(
     base_model = str(source) if source.revision or other_weights or not metadata.base_model else metadata.base_model
     metadata = metadata.model_copy(update={"base_model": base_model})
     layers = edit.describe()
-    card = model_card(metadata, layers, scores=scores, source=text, other_weights=other_weights)
+    card = model_card(metadata, layers, scores=scores, language=language, source=text, other_weights=other_weights)
     write_text(folder / CARD, card, public=True)
     if readme.is_file():
         shutil.copymode(readme, folder / CARD)

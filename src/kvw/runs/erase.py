@@ -28,14 +28,16 @@ from kvw.models.stored import StoredMatrix, locate
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.output import check_output_directory
 from kvw.processes import current
-from kvw.progress import SILENT, Progress, Reporter
+from kvw.progress import SILENT, Progress, Remembering, Reporter, remembering
 from kvw.runs.answers import kept_answers, tell_kept
 from kvw.runs.apply import write_card
 from kvw.runs.costs import Stopwatch
 from kvw.runs.counts import Count
+from kvw.runs.knowing import tell_outcome, tell_unknown
+from kvw.runs.language import compared, heard
 from kvw.runs.loaded import Loaded
 from kvw.runs.measure import tell_origin
-from kvw.runs.record import DataPart, ForgetPart, RetainPart, RunRecord, SplitPart
+from kvw.runs.record import DataPart, ForgetPart, LanguagePart, RetainPart, RunRecord, SplitPart
 from kvw.runs.request import DataSets, EraseRequest, read_data
 from kvw.runs.samples import sample_lines
 from kvw.runs.union import ForgetFile
@@ -56,7 +58,6 @@ class Job:
     """First and last layer to weaken."""
     stored: dict[MatrixKey, StoredMatrix]
     """Where the matrices to weaken lie in the checkpoint's files; empty if no model is to be saved."""
-    warnings: list[str]
     most_bytes: int
     """What the edit, the samples and the record take on the disk at most."""
 
@@ -78,11 +79,14 @@ def erase(request: EraseRequest, reporter: Reporter = SILENT, data: DataSets | N
     Raises:
         UserError: Something about the request must be fixed; nothing was written at ``out``.
     """
-    with claimed_output(request.out, request.inputs(), reporter, force=request.force) as claim:
-        return _erase(request, claim, reporter, data)
+    with (
+        remembering(reporter) as told,
+        claimed_output(request.out, request.inputs(), told, force=request.force) as claim,
+    ):
+        return _erase(request, claim, told, data)
 
 
-def _erase(request: EraseRequest, claim: Claim | None, reporter: Reporter, data: DataSets | None) -> RunRecord:
+def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, data: DataSets | None) -> RunRecord:
     watch = Stopwatch(reporter)
     job = check(request, watch, reporter, data)
     current().first(lambda: _prepare_place(claim, job))
@@ -90,6 +94,8 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Reporter, data:
         tell_kept(journal, reporter)
         with watch.stage("scoring the original model") as progress:
             before = _score(job, progress, journal)
+    tell_unknown(before, reporter)
+    speech = heard(job.loaded, watch, reporter, "original")
     retain = measure_retain(job, watch, reporter)
     with watch.stage("weakening") as progress:
         unlearned = find_edit(job, retain, progress)
@@ -102,7 +108,12 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Reporter, data:
     _tell(unlearned, job, reporter)
     with watch.stage("scoring the unlearned model") as progress:
         after = _score(job, progress)
-    record = _record(job, unlearned, retain, before, after, watch)
+    speech_after = heard(job.loaded, watch, reporter, "unlearned")
+    language = compared(speech, speech_after, {"original": before, "unlearned": after})
+    for damage in language.damage:
+        reporter.warn(damage)
+    tell_outcome(request.method, before, after, reporter)
+    record = _record(job, unlearned, retain, before, after, watch, language, reporter.warnings)
     if claim is None:
         return record
     with kept_on_failure(claim, request, reporter):
@@ -114,7 +125,9 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Reporter, data:
         if request.writes_model:
             with watch.stage("writing"):
                 _write_model(job, edit, record, folder / MODEL)
-            record = record.model_copy(update={"costs": watch.costs(job.loaded.model)})
+            record = record.model_copy(
+                update={"costs": watch.costs(job.loaded.model), "warnings": list(reporter.warnings)}
+            )
             _write_record(record, folder)
         job.loaded.check_source()
         claim.publish(RUN)
@@ -164,11 +177,11 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
         loaded.agree([*data.forget, *data.retain, *data.all_scored])
     for note in data.notes():
         reporter.note(note)
-    warnings = [*data.warnings(), *_warnings(request, loaded)]
-    for warning in warnings:
+    for warning in data.warnings():
         reporter.warn(warning)
+    _tell_of_request(request, loaded, reporter)
     layers = (matrices[0].key.layer, matrices[-1].key.layer)
-    return Job(request, loaded, data, forget, retain, layers, stored, warnings, needed)
+    return Job(request, loaded, data, forget, retain, layers, stored, needed)
 
 
 def _matrices(loaded: Loaded, request: EraseRequest) -> list[ValueMatrix]:
@@ -246,33 +259,29 @@ def _refuse_nothing(edit: Edit, request: EraseRequest) -> None:
 
 def _tell(unlearned: Unlearned, job: Job, reporter: Reporter) -> None:
     """Pass on what the method warns of."""
-    warnings = list(unlearned.warnings)
+    for warning in unlearned.warnings:
+        reporter.warn(warning)
     if left_alone := len(unlearned.edit.metadata.left_alone):
-        warnings.append(
+        reporter.warn(
             f"{left_alone} experts saw fewer than {job.request.settings.min_tokens} answer tokens and were left alone; "
             "the edit file lists them. More examples, or a lower --min-tokens, reach them."
         )
-    for warning in warnings:
-        reporter.warn(warning)
-    job.warnings.extend(warnings)
 
 
-def _warnings(request: EraseRequest, loaded: Loaded) -> list[str]:
+def _tell_of_request(request: EraseRequest, loaded: Loaded, reporter: Reporter) -> None:
     """What the user should know and need not put right."""
-    warnings = []
     if loaded.quantised and request.writes_model:
-        warnings.append(
+        reporter.warn(
             f"Measured and scored as {loaded.quantised}; the model that is written has the precision of its source, "
             "and its scores will differ."
         )
     if request.save_model and not request.writes_model:
-        warnings.append(
+        reporter.note(
             f"{request.method.capitalize()} acts while the model runs, so no model is written: use the edit with "
             "kvw chat, kvw evaluate, kvw serve, or attach it."
         )
     if not getattr(loaded.processor, "has_own_template", True):
-        warnings.append("The tokenizer has no chat template: questions are asked as 'Question: ...', 'Answer:'.")
-    return warnings
+        reporter.warn("The tokenizer has no chat template: questions are asked as 'Question: ...', 'Answer:'.")
 
 
 def _locate(loaded: Loaded, keys: Sequence[MatrixKey]) -> dict[MatrixKey, StoredMatrix]:
@@ -290,7 +299,7 @@ def _write_model(job: Job, edit: Edit, record: RunRecord, folder: Path) -> None:
     """Write the model with its card, and see whether it is one."""
     folder.mkdir()
     _save(job, edit, folder)
-    write_card(edit, job.request.model, folder, record.splits)
+    write_card(edit, job.request.model, folder, record.splits, language=record.language)
     check_reload(job.request.model, folder)
     write_mark(folder, "model", public=True)
 
@@ -314,7 +323,14 @@ def _score(job: Job, progress: Progress, journal: Journal | None = None) -> Eval
 
 
 def _record(
-    job: Job, unlearned: Unlearned, retain: Measured | None, before: Evaluation, after: Evaluation, watch: Stopwatch
+    job: Job,
+    unlearned: Unlearned,
+    retain: Measured | None,
+    before: Evaluation,
+    after: Evaluation,
+    watch: Stopwatch,
+    language: LanguagePart,
+    warnings: Sequence[str],
 ) -> RunRecord:
     request, data, edit = job.request, job.data, unlearned.edit
     return RunRecord(
@@ -341,7 +357,8 @@ def _record(
         evaluation_settings={"max_new_tokens": request.max_new_tokens, "evaluate_at_most": request.evaluate_at_most},
         costs=watch.costs(job.loaded.model),
         certificates=list(unlearned.certificates),
-        warnings=job.warnings,
+        language=language,
+        warnings=list(warnings),
     )
 
 

@@ -12,7 +12,7 @@ from kvw.methods.registry import get_method
 from kvw.methods.subspace.memory import MemoryPlan
 from kvw.models.placement import describe_devices, execution_device
 from kvw.models.saving import parameter_bytes
-from kvw.progress import Reporter
+from kvw.progress import Reporter, remembering
 from kvw.runs.costs import Stopwatch, peak_memory
 from kvw.runs.erase import Job, check
 from kvw.runs.planning import MethodPlan, largest_batch, timed
@@ -59,7 +59,8 @@ def dry_run(request: EraseRequest, reporter: Reporter, data: DataSets | None = N
     Raises:
         UserError: Whatever the run itself would stop at.
     """
-    job = check(request, Stopwatch(reporter), reporter, data)
+    with remembering(reporter) as told:
+        job = check(request, Stopwatch(told), told, data)
     loaded = job.loaded
     with reporter.stage("one batch through every stage"):
         estimates = _estimates(job)
@@ -80,7 +81,7 @@ def dry_run(request: EraseRequest, reporter: Reporter, data: DataSets | None = N
         longest_example={name: max(item.length for item in items) for name, items in lengths.items()},
         seconds=estimates.seconds,
         memory=estimates.memory,
-        warnings=job.warnings,
+        warnings=told.warnings,
     )
 
 

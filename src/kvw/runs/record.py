@@ -12,6 +12,9 @@ from kvw.edits.summary import LayerSummary
 from kvw.evaluation import Summary
 from kvw.methods.subspace.certificates import Certificate
 
+KNOWS_ENGLISH = 1000.0
+"""A model with a larger perplexity does not know ordinary sentences, and how it changes says nothing."""
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -94,6 +97,39 @@ class SplitPart(_Part):
     unlearned: Summary
 
 
+class Change(_Part):
+    """A number before and after."""
+
+    original: float
+    unlearned: float
+
+
+class LanguagePart(_Part):
+    """Whether the unlearned model is still a language model, see :mod:`kvw.runs.language`."""
+
+    perplexity: Change | None
+    """Of the shipped sentences; None if the model cannot be asked in words alone."""
+    broken: Change | None
+    """Share of the answers to the shipped requests that are empty or end in a loop; None as above."""
+    broken_by_split: dict[str, Change] = Field(default_factory=dict)
+    """The same of the answers to the questions of each split."""
+    damage: list[str] = Field(default_factory=list)
+    """What is taken for damage, in words; empty if nothing is. The warnings hold it, too."""
+
+    @property
+    def sentence(self) -> str:
+        """The numbers in one sentence, for tables and cards."""
+        perplexity, broken = self.perplexity, self.broken
+        if perplexity is None or broken is None:
+            return "Whether it still writes ordinary language could not be looked at."
+        strange = "" if perplexity.original < KNOWS_ENGLISH else " (the model was not made for them; not judged)"
+        return (
+            f"Perplexity of ordinary sentences{strange}: {perplexity.original:.4g} before, "
+            f"{perplexity.unlearned:.4g} after. "
+            f"Free answers that are empty or end in a loop: {broken.original:.0%} before, {broken.unlearned:.0%} after."
+        )
+
+
 class RunRecord(_Part):
     """The record of one ``kvw erase``."""
 
@@ -110,7 +146,10 @@ class RunRecord(_Part):
     protocol: str = "zero-shot, greedy, the model's own chat template"
     evaluation_settings: dict[str, int]
     costs: CostPart
+    language: LanguagePart | None = None
+    """None in records of earlier versions."""
     certificates: list[Certificate] = Field(default_factory=list)
     """What the method found for each value matrix, from methods that certify what they do."""
     warnings: list[str]
+    """Everything that the run warned of on the terminal, in order."""
     versions: dict[str, str] = Field(default_factory=package_versions)

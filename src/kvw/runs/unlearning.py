@@ -174,7 +174,8 @@ def subspace_edit(
         progress=progress,
     )
     certificates = current().first(lambda: certificates)  # others are told nothing while the edit is made
-    return Unlearned(edit, tuple(certificates), (*warnings, *separation_warnings(certificates)))
+    counted = "forget examples" if forget_labels.subjects is None else "forget subjects"
+    return Unlearned(edit, tuple(certificates), (*warnings, *separation_warnings(certificates, counted)))
 
 
 def relative_edit(

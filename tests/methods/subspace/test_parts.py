@@ -362,15 +362,14 @@ def test_certificates_say_together_what_cannot_be_separated():
     assert some.startswith("1 of 3 forget subjects cannot be told from the retain set in any layer")
     (all_,) = certificates.separation_warnings([certificate((0, 1, 2), (1.0,)), certificate((0, 1, 2), ())])
     assert "nothing was weakened" in all_
+    (asked,) = certificates.separation_warnings([certificate((1,), (0.5,))], "forget examples")
+    assert asked.startswith("1 of 3 forget examples cannot be told")
 
 
-def test_warnings_name_numbers_and_nobody():
-    assert certificates.warnings(0, 4, torch.tensor([0.3])) == []
-    (lost,) = certificates.warnings(1, 4, torch.tensor([0.3]))
-    assert lost.startswith("1 of 4 forget subjects")
-    (form,) = certificates.warnings(0, 4, torch.tensor([0.3, 0.95]))
-    assert form.startswith("1 of 2 directions")
-    assert certificates.warnings(0, 2, torch.tensor([0.95])) == []
+def test_certificates_of_earlier_records_are_still_read():
+    old = {name: 0 if field.annotation in (int, float) else () for name, field in Certificate.model_fields.items()}
+    old |= {"key": "layer.0", "honest": None, "distortion": None, "relative_distortion": None, "source_bounds": {}}
+    assert Certificate.model_validate(old | {"warnings": ("said on no console",)}).key == "layer.0"
 
 
 # Settings.

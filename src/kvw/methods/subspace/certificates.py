@@ -11,15 +11,11 @@ from torch import Tensor
 from kvw.methods.subspace.solver import Metric, ReducedMetric, ReducedMoment
 from kvw.methods.subspace.vectors import Columns
 
-FLAT = 0.8
-"""A direction on which forget subjects agree more than this is no subject's."""
-FEWEST_SUBJECTS = 3
-
 
 class Certificate(BaseModel):
     """What was found for one value matrix. Tuples have one entry for each direction that is weakened."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)  # those of earlier records held warnings
 
     key: str
     shrinkage: float
@@ -27,7 +23,7 @@ class Certificate(BaseModel):
     threshold: float
     """tau."""
     subjects: int
-    """Number of forget subjects."""
+    """Number of forget subjects; if the data name none, of forget examples."""
     inseparable: tuple[int, ...]
     """Those of them, numbered in the order of the forget set, that have no direction above the threshold."""
     eigenvalues: tuple[float, ...]
@@ -46,7 +42,6 @@ class Certificate(BaseModel):
     source_bounds: dict[str, float]
     """Upper bounds of E |(W' - W) m|^2 at the positions of each source, relative to E_S |W m|^2; none for quantised
     weights, or if S is a diagonal."""
-    warnings: tuple[str, ...]
 
 
 def distortion(weight: Tensor, patterns: Tensor, log_gates: Tensor) -> float:
@@ -168,33 +163,12 @@ def inseparable(found: Metric | ReducedMetric, columns: Columns, threshold: floa
     return lost
 
 
-def warnings(lost: int, subjects: int, spreads: Tensor) -> list[str]:
-    """What a reader should know.
-
-    Args:
-        lost: How many there are of :func:`inseparable`.
-        subjects: Number of forget subjects.
-        spreads: From :func:`spread`, of the weakened directions.
-    """
-    found = []
-    if lost:
-        found.append(
-            f"{lost} of {subjects} forget subjects cannot be told from the retain set here; are they in it too?"
-        )
-    flat = int((spreads > FLAT).sum())
-    if flat and subjects >= FEWEST_SUBJECTS:
-        found.append(
-            f"{flat} of {len(spreads)} directions are shared by all forget subjects alike: they may be the form of the "
-            "questions. Ask the retain set in the same form."
-        )
-    return found
-
-
-def separation_warnings(found: Sequence[Certificate]) -> list[str]:
+def separation_warnings(found: Sequence[Certificate], counted: str = "forget subjects") -> list[str]:
     """What the certificates of all value matrices say together about a request that may fail.
 
     Args:
         found: One for each value matrix.
+        counted: What a subject is: without subjects in the data, every example is one.
     """
     if not found:
         return []
@@ -207,7 +181,7 @@ def separation_warnings(found: Sequence[Certificate]) -> list[str]:
     if not lost:
         return []
     return [
-        f"{len(lost)} of {found[0].subjects} forget subjects cannot be told from the retain set in any layer and will "
+        f"{len(lost)} of {found[0].subjects} {counted} cannot be told from the retain set in any layer and will "
         "hardly be forgotten. Are they in it too?"
     ]
 

@@ -195,5 +195,4 @@ def _certificate(
         distortion=distortion,
         relative_distortion=relative,
         source_bounds=bounds,
-        warnings=tuple(certificates.warnings(len(lost), len(set(columns.subjects)), spreads)),
     )

@@ -1,0 +1,107 @@
+"""Whether the model knew what it was to forget, and whether it still knows what it was to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvw.evaluation import Evaluation, Record, Summary
+from kvw.progress import Reporter
+
+KNOWN = 0.5
+"""Of the forget answers; a model that gives fewer does not know the forget set well enough to be seen forgetting it."""
+KEPT = 0.5
+"""Of the retain answers or their probability; if less is left, too much was lost."""
+MEASURABLE = 0.1
+"""A score below this is too small for its change to say anything."""
+NOTHING_FORGOTTEN = 0.95
+"""Of the forget answers; if more is left, nothing was forgotten."""
+STRONGER = {
+    "kvw": "a larger --gamma, more --layers, or --schedule one-shot",
+    "subspace": "a larger --strength, --set mu=2, or more --layers",
+}
+EXAMPLES_SHOWN = 3
+LONGEST_SHOWN = 80
+
+
+def given_share(evaluation: Evaluation, split: str) -> float | None:
+    """Share of a split's answers that the model gives: its reply holds the reference. None if all examples failed."""
+    asked = _asked(evaluation, split)
+    return sum(record.substring or record.exact for record in asked) / len(asked) if asked else None
+
+
+def tell_unknown(original: Evaluation, reporter: Reporter) -> None:
+    """Say before the work begins that the model does not know the forget set, and what it answers instead.
+
+    The share is a warning and goes into the record; the answers are notes, on the terminal alone.
+
+    Args:
+        original: Of the model without edit, with a split ``forget``.
+        reporter: Told.
+    """
+    share = given_share(original, "forget")
+    if share is None or share >= KNOWN:
+        return
+    asked = _asked(original, "forget")
+    reporter.warn(
+        f"The model gives {share:.0%} of the {len(asked)} forget answers before any edit: what it does not know it "
+        "cannot forget, and low scores afterwards say little. Write the answers as the model gives them, or take "
+        "the model that knows them."
+    )
+    wrong = [record for record in asked if not (record.substring or record.exact)]
+    for record in wrong[:EXAMPLES_SHOWN]:
+        reporter.note(
+            f"Asked {_shown(record.question)}, it answers {_shown(record.prediction)}, not {_shown(record.reference)}."
+        )
+
+
+def lost(original: Evaluation, unlearned: Evaluation) -> list[str]:
+    """A sentence if less than half of what must stay is left; nothing without a split ``retain``."""
+    before, after = original.summaries.get("retain"), unlearned.summaries.get("retain")
+    if before is None or after is None:
+        return []
+    gone = [
+        f"{title} from {was:.2f} to {is_now:.2f}"
+        for title, was, is_now in _scores(before, after)
+        if was >= MEASURABLE and is_now < KEPT * was
+    ]
+    if not gone:
+        return []
+    return [
+        f"The retain set is lost, too: {', '.join(gone)}. Use a weaker edit, fewer layers, or more and more varied "
+        "retain questions."
+    ]
+
+
+def tell_outcome(method: str, original: Evaluation, unlearned: Evaluation, reporter: Reporter) -> None:
+    """Warn of scores that say nothing, or that nothing was forgotten.
+
+    Args:
+        method: Its name; decides on the advice.
+        original, unlearned: Evaluations of the same splits, ``forget`` among them.
+        reporter: Told.
+    """
+    before, after = original.summaries["forget"], unlearned.summaries["forget"]
+    if after.exact > NOTHING_FORGOTTEN * before.exact:
+        stronger = STRONGER.get(method, "more --layers, or other settings (kvw methods NAME)")
+        reporter.warn(f"The forget set is answered almost as before: try {stronger}.")
+    if "retain" not in unlearned.summaries:
+        reporter.warn("No retain questions were asked. What was kept is unknown: add --eval retain=FILE.")
+    for name, summary in unlearned.summaries.items():
+        if summary.failed:
+            reporter.warn(f"{summary.failed} of {summary.count} examples of {name} failed and count as wrong.")
+
+
+def _scores(before: Summary, after: Summary) -> list[tuple[str, float, float]]:
+    found = [("exact match", before.exact, after.exact)]
+    if before.probability is not None and after.probability is not None:
+        found.append(("the probability of its answers", before.probability, after.probability))
+    return found
+
+
+def _asked(evaluation: Evaluation, split: str) -> Sequence[Record]:
+    return [record for record in evaluation.records if record.split == split and record.error is None]
+
+
+def _shown(text: str) -> str:
+    one_line = " ".join(text.split())
+    return repr(one_line if len(one_line) <= LONGEST_SHOWN else f"{one_line[:LONGEST_SHOWN]} ...")

@@ -1,0 +1,135 @@
+"""Warnings: the same on the terminal and in ``run.json``, true, and under ``--strict`` an exit code."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+from PIL import Image
+
+from kvw.cli import main
+from kvw.runs.record import Change, LanguagePart
+from kvw.toy import World, write_world
+
+DAMAGE = "The perplexity of ordinary sentences went from 29.0 to 2.16e+04."
+
+
+@pytest.fixture
+def people(tmp_path, monkeypatch):
+    """Two people to forget and four to keep."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "10000")  # no line is broken
+    for name, count in (("forget", 2), ("retain", 4)):
+        rows = []
+        for person in range(count):
+            image = f"{name}-{person}.png"
+            Image.new("RGB", (24, 20), (60 * person, 90, 40)).save(tmp_path / image)
+            rows.append({"question": "Who is this?", "answer": f"{name.title()} {person}", "image": image})
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def run(*arguments):
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0
+
+
+def erase(saved, *more, out="run"):
+    given = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--out", out, "--max-new-tokens", 2)
+    return run("erase", saved["llava"], *given, *more)
+
+
+def warned(text):
+    return [line.removeprefix("warning ") for line in text.splitlines() if line.startswith("warning ")]
+
+
+def test_the_record_holds_what_the_terminal_showed_and_the_table_repeats_it(people, saved, capsys):
+    assert erase(saved, "--method", "kvw", "--gamma", "0.001") == 0
+    shown = capsys.readouterr()
+    record = json.loads((people / "run/run.json").read_text())
+    assert any("forget answers before any edit" in warning for warning in record["warnings"])  # random weights
+    assert warned(shown.err) == record["warnings"] == warned(shown.out)
+    assert "it answers" in shown.err
+    assert "it answers" not in (people / "run/run.json").read_text()
+    for name in ("run.json", "model/README.md"):
+        text = (people / "run" / name).read_text()
+        assert "Forget 0" not in text
+        assert "Who is this" not in text
+    assert "Perplexity of ordinary sentences" in (people / "run/model/README.md").read_text()
+    assert "Perplexity of ordinary sentences" in shown.out
+    assert record["language"]["perplexity"]["original"] > 1
+
+
+def test_what_modules_log_is_a_warning_like_others(people, saved, capsys, monkeypatch):
+    def tell_kept(journal, reporter):
+        logging.getLogger("kvw.evaluation.journal").warning("answers could not be kept for the next run: %s", "full")
+
+    monkeypatch.setattr("kvw.runs.erase.tell_kept", tell_kept)
+    assert erase(saved, "--no-model") == 0
+    record = json.loads((people / "run/run.json").read_text())
+    assert "Answers could not be kept for the next run: full" in record["warnings"]
+    assert warned(capsys.readouterr().err) == record["warnings"]
+
+
+@pytest.mark.parametrize(("subject", "counted"), [(None, "forget examples"), ("person", "forget subjects")])
+def test_questions_are_not_counted_as_people(people, saved, monkeypatch, subject, counted):
+    for name in ("forget", "retain"):
+        rows = [json.loads(line) for line in (people / f"{name}.jsonl").read_text().splitlines()]
+        named = [row | ({"subject": f"{subject} {row['answer']}"} if subject else {}) for row in rows]
+        (people / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in named))
+    heard = []
+    monkeypatch.setattr("kvw.runs.unlearning.separation_warnings", lambda found, what: heard.append(what) or [])
+    assert erase(saved, "--no-model") == 0
+    assert heard == [counted]
+
+
+def test_strict_is_an_exit_code_and_everything_is_written(people, saved):
+    assert erase(saved, "--strict") == 4
+    assert {path.name for path in (people / "run").iterdir()} >= {"edit.safetensors", "run.json", "model"}
+    assert erase(saved, "--strict", "--dry-run", out="dry") == 4  # four retain examples are few
+
+
+def test_apply_looks_at_the_language_of_what_it_has_written(people, saved, capsys, monkeypatch):
+    assert erase(saved, "--no-model") == 0
+    capsys.readouterr()
+    assert run("apply", "run/edit.safetensors", saved["llava"], "--out", "fine", "--strict") == 0
+    assert "Perplexity of ordinary sentences" in capsys.readouterr().out
+    assert "Perplexity of ordinary sentences" in (people / "fine/README.md").read_text()
+
+    seen = []
+
+    def compare_written(source, folder, reporter):
+        seen.append(sorted(path.name for path in folder.iterdir()))
+        change = Change(original=29.0, unlearned=21600.0)
+        return LanguagePart(perplexity=change, broken=Change(original=0, unlearned=0), damage=[DAMAGE])
+
+    monkeypatch.setattr("kvw.runs.apply.compare_written", compare_written)
+    assert run("apply", "run/edit.safetensors", saved["llava"], "--out", "damaged", "--strict") == 4
+    shown = capsys.readouterr()
+    assert warned(shown.err) == warned(shown.out) == [DAMAGE]
+    assert f"**Warning:** {DAMAGE}" in (people / "damaged/README.md").read_text()
+    assert seen == [sorted(path.name for path in (people / "damaged").iterdir())]
+    assert run("apply", "run/edit.safetensors", saved["llava"], "--out", "lenient") == 0
+    assert run("apply", "run/edit.safetensors", saved["llava"], "--out", "unseen", "--strict", "--no-check") == 0
+    assert len(seen) == 2
+    assert "was not looked at" in (people / "unseen/README.md").read_text()
+
+
+@pytest.mark.thorough
+def test_a_good_edit_is_not_flagged_and_a_wreck_is(tmp_path, capsys):
+    write_world(World(), tmp_path)
+    given = ["--forget", tmp_path / "forget.jsonl", "--eval-limit", 20, "--max-new-tokens", 16, "--strict"]
+    retain = tmp_path / "retain.jsonl"
+    assert run("erase", "toy:vanilla", *given, "--retain", retain, "--out", tmp_path / "good") == 0
+    assert json.loads((tmp_path / "good/run.json").read_text())["warnings"] == []
+    wreck = ["--method", "kvw", "--no-retain-contrast", "--schedule", "one-shot", "--layers", "0:5", "--gamma", 20]
+    capsys.readouterr()
+    code = run("erase", "toy:vanilla", *given, *wreck, "--eval", f"retain={retain}", "--out", tmp_path / "wreck")
+    record = json.loads((tmp_path / "wreck/run.json").read_text())
+    assert code == 4
+    assert any("The retain set is lost, too" in damage for damage in record["language"]["damage"])
+    assert set(record["language"]["damage"]) <= set(record["warnings"])
