@@ -108,8 +108,8 @@ def requests() -> Iterator[tuple[str, bytes, dict[str, str]]]:
     yield "a model's name of 20 MB", asked(model="x" * 20_000_000), {}
     yield "a prompt of 6 MB", asked(messages=[{"role": "user", "content": "word " * 1_200_000}]), {}
     yield "a stop text of 20 MB", asked(stop="x" * 20_000_000), {}
-    yield "a body of 200 MB", asked(user="x" * 200_000_000), {}
-    yield "a header of 1 MB", asked(), {"X-KVW-Edit": "x" * 1_000_000}
+    yield "a body of 100 MB", asked(user="x" * 100_000_000), {}
+    yield "a header of 60 KB", asked(), {"X-KVW-Edit": "x" * 60_000}
 
 
 def sent(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -126,8 +127,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         # Which one counts differs from program to program, and a gateway may have looked at the other.
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise Refusal(400, f"The request has two fields '{shortened(twice)}' in one object.", parameter=twice)
     return found
 
@@ -141,7 +141,7 @@ def _check_values(body: Any) -> None:
     waiting, count = [body], 0
     while waiting:
         value = waiting.pop()
-        if isinstance(value, str) and HALF_A_PAIR.search(value):
+        if isinstance(value, str) and not value.isascii() and HALF_A_PAIR.search(value):
             raise Refusal(400, f"A text is not valid Unicode: half of a surrogate pair in '{shortened(value)}'.")
         if isinstance(value, dict | list):
             count += len(value)

@@ -51,7 +51,7 @@ SECONDS_FOR_BODY = 60.0
 """From the end of the headers to the end of the body."""
 PIXELS = 64 * 10**6
 """Of all pictures of a request together."""
-MARKS = 1_000_000
+MARKS = 400_000
 """Commas and opening brackets in a body, those in texts included: a bound on what a JSON parser makes of it."""
 VALUES = 20_000
 """Values in a body: the entries of all its objects and lists."""
