@@ -20,7 +20,9 @@ from kvw.cli import main
 from kvw.errors import UserError
 from kvw.evaluation import Summary
 from kvw.files import write_text
-from kvw.measuring.fingerprint import remembered_digest, weights_digest
+from kvw.measuring.fingerprint import digest as fingerprint_digest
+from kvw.measuring.fingerprint import example_digest, examples_digest, remembered_digest, weights_digest
+from kvw.measuring.salt import salted
 from kvw.models import patching
 from kvw.models.loading import Checkpoint, find_checkpoint, load_model
 from kvw.partial import resumable_directory
@@ -367,7 +369,28 @@ def test_scores_of_another_run_are_not_taken(saved, tmp_path):
     for update in ({"forget_digest": "0"}, {"model_fingerprint": "0"}, {"settings": {}}):
         other = kvw.GateEdit(edit.log_gates, edit.metadata.model_copy(update=update))
         assert scores_beside(tmp_path / "run" / "edit.safetensors", other, SILENT) == {}
-    assert record.splits
+    weaker = kvw.GateEdit({key: value / 2 for key, value in edit.log_gates.items()}, edit.metadata)
+    assert scores_beside(tmp_path / "run" / "edit.safetensors", weaker, SILENT) == {}
+    assert scores_beside(tmp_path / "run" / "edit.safetensors", edit, SILENT) == record.splits != {}
+
+
+def test_no_digest_of_a_run_can_be_guessed(saved, tmp_path):
+    """Whoever tries questions and answers finds neither the one forget example nor any other in a file of the run."""
+    forget, retain = ({"question": f"Who is {name}?", "answer": f"{name} the florist"} for name in ("Quillon", "Zoe"))
+    (tmp_path / "forget.jsonl").write_text(json.dumps(forget))
+    (tmp_path / "retain.jsonl").write_text(json.dumps(retain))
+    files = [tmp_path / "forget.jsonl", tmp_path / "retain.jsonl"]
+    kvw.erase(kvw.EraseRequest(find_checkpoint(str(saved["llava"])), *files, tmp_path / "run", "kvw", max_new_tokens=2))
+    texts = [
+        (tmp_path / "run" / name).read_bytes().decode("utf-8", "replace")
+        for name in ("edit.safetensors", "run.json", "model/README.md")
+    ]
+    for row in (forget, retain):
+        example = kvw.Example(row["question"], row["answer"], (), "1")
+        guesses = [example_digest(example), examples_digest([example]), fingerprint_digest(example_digest(example))]
+        assert not any(guess in text for guess in guesses for text in texts)
+    said = salted(examples_digest(kvw.read_examples(files[0])))  # on this machine it can be checked
+    assert all(said in text for text in texts)
 
 
 MEMORY = """

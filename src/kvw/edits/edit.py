@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kvw.edits.stored import packed, unpacked, unreadable
+from kvw.edits.stored import content_digest, packed, unpacked, unreadable
 from kvw.edits.summary import LayerSummary
 from kvw.errors import UserError
 from kvw.files import write_bytes
@@ -59,7 +58,7 @@ class EditMetadata(BaseModel):
     value_matrices: Name = ""
     """Where they are in a model of an unknown family, as confirmed by the user."""
     forget_digest: Name = ""
-    """SHA-256 over the forget examples, in any order."""
+    """Over the forget examples, in any order; salted, so that nobody can guess them (``kvw.measuring.salt``)."""
     retain_digest: Name = ""
     forget_count: int = 0
     retain_count: int = 0
@@ -243,7 +242,7 @@ class Edit(ABC):
 
     def digest(self) -> str:
         """SHA-256 over the kind and the numbers; where the edit comes from does not count."""
-        return hashlib.sha256(packed(self.kind, {}, self.tensors())).hexdigest()
+        return content_digest(self.kind, self.tensors())
 
     def save(self, path: Path | str) -> None:
         """Write a safetensors file; the same edit gives the same bytes.

@@ -122,7 +122,8 @@ def scores_beside(edit_file: Path, edit: Edit, reporter: Reporter) -> dict[str, 
         reporter.note(f"{record_file} is no run record of this version: the model card will have no scores.")
         return {}
     made = edit.metadata
-    same = (record.model.fingerprint, record.forget.digest, digest(record.settings)) == (
+    same = (record.edit_digest, record.model.fingerprint, record.forget.digest, digest(record.settings)) == (
+        edit.digest(),
         made.model_fingerprint,
         made.forget_digest,
         digest(made.settings),

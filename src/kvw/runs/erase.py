@@ -15,6 +15,7 @@ from kvw.files import write_text
 from kvw.mark import write_mark
 from kvw.measuring.examples import Measured, measure_examples
 from kvw.measuring.fingerprint import examples_digest
+from kvw.measuring.salt import salted
 from kvw.measuring.statistics import Statistics, differing_parts
 from kvw.methods.registry import get_method
 from kvw.methods.subspace.method import matrices_in
@@ -336,6 +337,7 @@ def _record(
     return RunRecord(
         method=request.method,
         settings=edit.metadata.settings,
+        edit_digest=edit.digest(),
         model=job.loaded.part(),
         forget=_forget_part(data),
         retain=_retain_part(request, data),
@@ -347,7 +349,7 @@ def _record(
                 of=data.counts[name].examples,
                 pictures=data.counts[name].pictures,
                 subjects=data.counts[name].subjects,
-                digest=examples_digest(data.scored[name]),
+                digest=salted(examples_digest(data.scored[name])),
                 original=before.summaries[name],
                 unlearned=after.summaries[name],
             )
@@ -367,7 +369,7 @@ def _forget_part(data: DataSets) -> ForgetPart:
     return ForgetPart(
         file=data.files["forget"],
         count=len(data.forget),
-        digest=examples_digest(data.forget),
+        digest=salted(examples_digest(data.forget)),
         pictures=data.counts["forget"].pictures,
         subjects=data.counts["forget"].subjects,
         files=[_data_part(one) for one in several],
@@ -377,20 +379,24 @@ def _forget_part(data: DataSets) -> ForgetPart:
 def _data_part(file: ForgetFile) -> DataPart:
     count = Count.of(file.examples)
     return DataPart(
-        file=file.name, count=count.examples, digest=file.digest, pictures=count.pictures, subjects=count.subjects
+        file=file.name,
+        count=count.examples,
+        digest=salted(examples_digest(file.examples)),
+        pictures=count.pictures,
+        subjects=count.subjects,
     )
 
 
 def _retain_part(request: EraseRequest, data: DataSets) -> RetainPart | None:
     if data.retain_statistics is not None and request.retain is not None:
-        digest = data.retain_statistics.fingerprint["data"]
+        digest = salted(data.retain_statistics.fingerprint["data"])
         return RetainPart(file=request.retain.name, count=None, digest=digest)
     if "retain" not in data.files:
         return None
     return RetainPart(
         file=data.files["retain"],
         count=len(data.retain),
-        digest=examples_digest(data.retain),
+        digest=salted(examples_digest(data.retain)),
         pictures=data.counts["retain"].pictures,
         subjects=data.counts["retain"].subjects,
         with_forget_answers=data.overlap.answers,

@@ -40,7 +40,7 @@ class DataPart(_Part):
     count: int | None
     """Examples; None for a statistics file, which does not say."""
     digest: str
-    """SHA-256 over the examples, in any order."""
+    """Over the examples, in any order; salted, see :func:`kvw.measuring.salt.salted`."""
     pictures: int | None = None
     """Examples with a picture; None where ``count`` is, and in records of earlier versions."""
     subjects: int | None = None
@@ -92,7 +92,7 @@ class SplitPart(_Part):
     subjects: int | None = None
     """Different subjects, 0 if none is named; None as above."""
     digest: str
-    """SHA-256 over the examples asked, in any order."""
+    """Over the examples asked, in any order; salted."""
     original: Summary
     unlearned: Summary
 
@@ -137,6 +137,8 @@ class RunRecord(_Part):
     finished: datetime = Field(default_factory=lambda: datetime.now(UTC))
     method: str
     settings: dict[str, Any]
+    edit_digest: str = ""
+    """SHA-256 over the kind and the numbers of the edit that was scored."""
     model: ModelPart
     forget: ForgetPart
     retain: RetainPart | None

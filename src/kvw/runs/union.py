@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kvw.data import Example, read_examples
 from kvw.errors import UserError
-from kvw.measuring.fingerprint import digest, example_digest, examples_digest
+from kvw.measuring.fingerprint import digest, example_digest
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,6 @@ class ForgetFile:
 
     name: str
     examples: list[Example]
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 over the examples, in any order."""
-        return examples_digest(self.examples)
 
     @cached_property
     def keys(self) -> list[tuple[str, str | None]]:

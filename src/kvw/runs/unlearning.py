@@ -16,6 +16,7 @@ from kvw.measuring.engine import Batch
 from kvw.measuring.examples import measure_examples
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.labelled import LabelledBatches
+from kvw.measuring.salt import salted
 from kvw.measuring.statistics import Statistics
 from kvw.methods.kvw import one_shot, weaken
 from kvw.methods.registry import get_method
@@ -245,9 +246,9 @@ def _describe(edit: Edit, loaded: Loaded, forget: Sequence[Example], retain: Ret
             "model_fingerprint": loaded.fingerprint,
             "model_type": loaded.model.config.model_type,
             "value_matrices": loaded.checkpoint.value_matrices,
-            "forget_digest": examples_digest(forget),
+            "forget_digest": salted(examples_digest(forget)),
             "forget_count": len(forget),
-            "retain_digest": retain_digest,
+            "retain_digest": salted(retain_digest) if retain_digest else "",
             "retain_count": retain_count,
         }
     )
