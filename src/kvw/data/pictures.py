@@ -47,7 +47,7 @@ def picture(value: object, where: str, folder: Path) -> ImageSource:
     if value.lstrip()[:5].lower() == "data:":
         return _from_uri(value.strip(), where)
     path = folder / value
-    if _is_file(path, where):
+    if is_file(path, where):
         return path
     found = decoded(value)
     if found is not None:
@@ -106,7 +106,12 @@ def _from_uri(uri: str, where: str) -> bytes:
     return content
 
 
-def _is_file(path: Path, where: str) -> bool:
+def is_file(path: Path, where: str) -> bool:
+    """Whether there is such a file; a path that is too long or holds a null character is none.
+
+    Raises:
+        UserError: It cannot be told; ``where`` is the beginning of the message.
+    """
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # a null character is a ValueError

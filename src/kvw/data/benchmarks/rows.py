@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,8 @@ from typing import Any
 
 from kvw.data.benchmarks.items import Account, Item, Task, Unusable
 from kvw.data.example import ImageSource
+from kvw.data.pictures import picture
+from kvw.data.strict_json import NotJson, parse_json
 from kvw.errors import UserError
 
 
@@ -96,9 +97,11 @@ class Row:
         if not isinstance(value, str):
             return value
         try:
-            return json.loads(value)
-        except json.JSONDecodeError:
+            return parse_json(value, column, "")
+        except NotJson:
             pass
+        except UserError as error:
+            raise Rejected(error.what) from error
         try:
             return ast.literal_eval(value)
         except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
@@ -139,10 +142,7 @@ class Row:
 
     def _image(self, column: str, value: object) -> ImageSource:
         if isinstance(value, dict) and value.keys() >= {"bytes", "path"}:
-            if isinstance(value["bytes"], bytes):
-                return value["bytes"]
-            if isinstance(value["path"], str):
-                return Path(value["path"])
+            return picture(value, f"{self.name} {column}", Path())
         raise self._unexpected(column, value, "an image")
 
     def _unexpected(self, column: str, value: object, wanted: str) -> UserError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,6 +11,8 @@ from types import ModuleType
 from typing import Any
 
 from kvw.data.benchmarks.items import known
+from kvw.data.pictures import is_file
+from kvw.data.strict_json import NotJson, parse_json
 from kvw.errors import UserError
 
 PANDAS_INDEX = "__index_level_0__"
@@ -95,11 +96,13 @@ class Store:
         """The content of a JSON file, or the list of values of a JSON Lines file.
 
         Raises:
-            UserError: It is missing or not JSON.
+            UserError: It is missing, not UTF-8, or JSON that :func:`kvw.data.strict_json.parse_json` refuses.
         """
         path = self.folder(name) / name
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{name} is not UTF-8.", found=str(error), do="download it again") from error
         except OSError as error:
             there = ", ".join(sorted(one.name for one in path.parent.glob("*.json"))) or "no JSON files"
             raise UserError(
@@ -108,15 +111,14 @@ class Store:
                 do="check that the copy is whole",
             ) from error
         try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
+            return parse_json(text, name, "download it again")
+        except NotJson as error:
             # FIUBench has been published in both forms under one name.
+            lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
             try:
-                return [json.loads(line) for line in text.split("\n") if line.strip()]
-            except json.JSONDecodeError:
-                raise UserError(
-                    f"{name} is not JSON.", found=f"{error.msg} in line {error.lineno}", do="download it again"
-                ) from error
+                return [parse_json(line, f"{name}:{number}", "download it again") for number, line in lines]
+            except NotJson:
+                raise error from None
 
     def records(self, name: str, columns: Columns) -> list[Mapping[str, Any]]:
         """The structures of a JSON file that holds a list of them; a key that a few lack is null there.
@@ -235,5 +237,9 @@ def _datasets() -> ModuleType:
 
 
 def image_file(folder: Path, *names: str) -> Path | None:
-    """The first of some relative paths that is a file in a folder."""
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    """The first of some relative paths that is a file in a folder.
+
+    Raises:
+        UserError: A path cannot be looked at.
+    """
+    return next((folder / name for name in names if is_file(folder / name, name)), None)
