@@ -17,7 +17,7 @@ from pathlib import Path
 if sys.platform != "win32":
     import resource
 
-SECONDS = 5
+SECONDS = 3
 """Processor time that the work may take."""
 MEMORY = 512 * 2**20
 """Bytes that the work may take on top of what the process has."""

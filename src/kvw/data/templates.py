@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from kvw.data import bounded
@@ -31,7 +31,7 @@ MOST_TEXT = 1_000_000
 """Characters that a template may make of such a question."""
 
 _tried: dict[tuple[str, bool], str] = {}
-"""What is wrong with templates that have been tried, by digest and whether pictures were shown."""
+"""What is wrong with templates that have been tried, by their text and whether pictures were shown."""
 
 
 def shortened(text: str, limit: int = 200) -> str:
@@ -62,7 +62,12 @@ def chat_template(processor: Processor) -> str | None:
         return None
     if not isinstance(found, str):
         raise UserError("The model's chat template is no text.", found=shortened(str(found)))
-    return DATE.sub(lambda match: json.dumps(DAY.strftime(match[2]), ensure_ascii=False), found)
+    return _dated(found)
+
+
+@lru_cache
+def _dated(template: str) -> str:
+    return DATE.sub(lambda match: json.dumps(DAY.strftime(match[2]), ensure_ascii=False), template)
 
 
 def with_options(template: str | None, options: Sequence[tuple[str, Any]]) -> str:
@@ -133,7 +138,7 @@ def check_bounds(processor: Processor, name: str) -> None:
     if template is None:
         return
     pictures = getattr(processor, "image_processor", None) is not None
-    key = hashlib.sha256(template.encode("utf-8", "surrogatepass")).hexdigest(), pictures
+    key = template, pictures
     if key not in _tried:
         _tried[key] = bounded.trouble(lambda: _written_too_much(processor, template, pictures))
     if _tried[key]:
