@@ -14,7 +14,7 @@ from kvw.bench.first_checks import check_same_recipe, find_models, recipe_digest
 from kvw.bench.methods import TRAINED, build_settings
 from kvw.bench.planting import plant
 from kvw.bench.recipe import BenchmarkPart, ChoicePart, PlantPart, Recipe
-from kvw.bench.record import MODELS, Manifest, ModelRecord, PlantingPart, RunFiles, TaskPart
+from kvw.bench.record import MANIFEST, MODELS, Manifest, ModelRecord, PlantingPart, RunFiles, TaskPart
 from kvw.bench.results import choose
 from kvw.bench.scores import COMPUTED, HEADLINES, PAIRED, ItemScore, alternatives
 from kvw.bench.training import first_wrong_answers, train_and_put_back
@@ -26,6 +26,7 @@ from kvw.errors import UserError
 from kvw.evaluation.metrics import OutcomeCounts
 from kvw.measuring.fingerprint import digest, examples_digest, weights_digest
 from kvw.models.loading import Checkpoint
+from kvw.output import growing_directory
 from kvw.progress import Progress, Reporter
 from kvw.runs.costs import Stopwatch
 from kvw.runs.loaded import Loaded
@@ -47,13 +48,15 @@ def run(recipe: Recipe, find: Callable[[str], Checkpoint], out: Path, reporter: 
         The run directory of each setting.
 
     Raises:
-        UserError: ``out`` holds the run of another recipe, or something of the recipe cannot be used.
+        UserError: ``out`` holds the run of another recipe or something else, another process is writing there, or
+            something of the recipe cannot be used.
     """
     runs, folders = recipe.runs, list(run_places(recipe, out).values())
     found = [find_models(one, find) for one in runs.values()]
-    for one, models, folder in zip(runs.values(), found, folders, strict=True):
-        check_same_recipe(folder, one)
-        _run(one, models, folder, out / MODELS, Stopwatch(reporter))
+    with growing_directory(out, "bench run", known=(MANIFEST, f"*/{MANIFEST}", MODELS)):
+        for one, models, folder in zip(runs.values(), found, folders, strict=True):
+            check_same_recipe(folder, one)
+            _run(one, models, folder, out / MODELS, Stopwatch(reporter))
     return folders
 
 

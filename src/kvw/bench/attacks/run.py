@@ -13,10 +13,10 @@ import torch
 
 from kvw.bench.asking import Question, ask, questions
 from kvw.bench.attacks.plan import BEFORE, RELEARN_RETAIN, Attack, Job, find_jobs, find_targets
-from kvw.bench.attacks.record import AttackFiles, AttackRecord
+from kvw.bench.attacks.record import FOLDER, AttackFiles, AttackRecord
 from kvw.bench.attacks.results import Attacked, AttackResults, retain_task, summarise_attacks
 from kvw.bench.recipe import Recipe
-from kvw.bench.record import EDITS, MODELS, ModelRecord, RunFiles
+from kvw.bench.record import ANSWERS, EDITS, ITEMS, MODELS, RECORDS, ModelRecord, RunFiles
 from kvw.bench.results import Results, read_results
 from kvw.bench.run import load_benchmark, training_examples
 from kvw.data import Example
@@ -37,6 +37,7 @@ from kvw.evaluation.attacks import (
 from kvw.evaluation.attacks.relearning import LEARNING_RATE
 from kvw.measuring.fingerprint import digest, example_digest
 from kvw.models.loading import Checkpoint
+from kvw.output import growing_directory
 from kvw.progress import Progress, Reporter
 from kvw.runs.costs import Stopwatch
 from kvw.runs.loaded import Loaded
@@ -70,14 +71,16 @@ def attack(
         at_most: Items of each task, the first by lot; 0 for all that the run has asked.
 
     Raises:
-        UserError: The run is not finished, or one of its models or edits is not what it was.
+        UserError: The run is not finished, one of its models or edits is not what it was, or another process is
+            attacking it.
     """
     results = read_results(folder)
     work = _Work(folder, results, Stopwatch(reporter), learning_rate, at_most)
     targets = find_targets(results.manifest, results.choices, work.records)
-    for label in ("gold", "vanilla"):
-        mine = [target for target in targets if (target.record.label == "gold") == (label == "gold")]
-        work.make_all(label, [job for target in mine for job in find_jobs(target, attacks)], find)
+    with growing_directory(folder / FOLDER, "bench attacks", known=(RECORDS, ITEMS, ANSWERS)):
+        for label in ("gold", "vanilla"):
+            mine = [target for target in targets if (target.record.label == "gold") == (label == "gold")]
+            work.make_all(label, [job for target in mine for job in find_jobs(target, attacks)], find)
     columns = [Attack(BEFORE), *attacks]
     return summarise_attacks(
         results.manifest, [work.found(job) for target in targets for job in find_jobs(target, columns)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -31,6 +31,7 @@ from kvw.measuring.fingerprint import digest
 from kvw.models.finding import find_layers
 from kvw.models.placement import find_device
 from kvw.models.saving import parameter_bytes
+from kvw.output import growing_directory
 from kvw.progress import Reporter
 from kvw.training.adapters import load_peft
 
@@ -48,9 +49,16 @@ def compare_costs(recipe: CostRecipe, out: Path, reporter: Reporter) -> Costs:
         reporter: Told of the rows.
 
     Raises:
-        UserError: The model is unknown or none that batches can be made up for.
+        UserError: The model is unknown or none that batches can be made up for, or ``out`` holds something else.
     """
     device, facts = find_device(recipe.model.device or None), _facts(recipe)
+    with growing_directory(out, "bench costs", known=(COSTS, ROWS)):
+        return _compare(recipe, out, reporter, device, facts)
+
+
+def _compare(
+    recipe: CostRecipe, out: Path, reporter: Reporter, device: torch.device, facts: Mapping[str, Any]
+) -> Costs:
     rows: list[CostRow] = []
     base = recipe.model_dump(mode="json", exclude={"method", "title"})
     for label, method, values in recipe.rows:
