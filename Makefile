@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 VERSIONS := --build-constraint requirements/tested.txt \
 	$(if $(PINS),--constraint $(PINS),--upgrade --upgrade-strategy eager)
 
-.PHONY: demo test suite test-newest test-oldest unit test-slow lint toy-models bench-models toy-200 sweep speed apply-speed cost cost-gpu clean
+.PHONY: demo test suite test-newest test-oldest unit test-slow kills lint toy-models bench-models toy-200 sweep speed apply-speed cost cost-gpu clean
 
 demo: $(READY)
 	$(BIN)/kvw demo --out demo-run --force
@@ -33,6 +33,9 @@ unit: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+kills: $(READY)
+	$(BIN)/python -m pytest -s -m slow tests/runs/test_kills.py
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -142,7 +142,9 @@ def test_damaged_lines_are_worked_out_again(damage, caplog):
         assert kept.find(("Q2", ())) is None
         assert kept.find(("Q3", ())) == ("dritte" if damage == "zeros" else None)
         kept.add({("Q4", ()): "after the damage"})
+    caplog.clear()
     with Journal(FINGERPRINT) as last_time:
+        assert caplog.text == ""
         kept = last_time.kept(ANSWERS, str)
         assert kept.find(("Q1", ())) == "erste Antwort"
         assert kept.find(("Q4", ())) == "after the damage"

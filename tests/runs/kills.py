@@ -68,12 +68,11 @@ class Scenario:
             assert self.run() == 0
             self.old = exact(self.out)
             self.out.rename(self.spare)
-        self.command = [*command, "--out", str(self.out)]
+        self.command = [*command, "--out", str(self.out)] + (["--force"] if before is not None else [])
         for _ in range(2):  # the second one finds in the cache what the first one has left, as all others will
             assert self.run() == 0
             self.complete = state(self.out)
             self.reset()
-        self.command += ["--force"] if before is not None else []
 
     def reset(self) -> None:
         """Bring the state before the command back."""

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -17,8 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from kvw.checked import tell_damaged
 from kvw.data import Prepared
+from kvw.errors import UserError
 from kvw.evaluation.running import Key, run_grouped
-from kvw.files import PRIVATE_FILE, make_folders
+from kvw.files import PRIVATE_FILE, make_folders, write_bytes
 from kvw.measuring.cache import cache_directory
 from kvw.measuring.fingerprint import digest
 
@@ -37,7 +38,8 @@ class Journal:
     """A JSON Lines file, one line for each result, written as soon as there is one.
 
     Unlike all other files it grows in place: a line that a crash has cut off, or that is damaged, is skipped when the
-    file is read, with a warning, and what it held is worked out again. Each line begins with the SHA-256 of its rest.
+    file is read, with a warning, and what it held is worked out again. Each line begins with the SHA-256 of its rest;
+    lines that are not right are removed.
 
     Attributes:
         path: The file; it appears with the first result. None if nothing is kept.
@@ -199,14 +201,11 @@ def _begin(rest: bytes) -> bytes:
 
 
 def _read(path: Path) -> dict[tuple[str, str], Any]:
-    known, damaged = {}, 0
-    for line in path.read_bytes().split(b"\n"):
-        rest = line[len(_begin(b"")) :]
-        if line == _begin(rest) + rest:
-            row = json.loads(line)
-            known[row["kind"], row["key"]] = row["value"]
-        elif line:
-            damaged += 1
-    if damaged:
-        tell_damaged(path, f"lines that were cut off or changed: {damaged}")
-    return known
+    lines = [line for line in path.read_bytes().split(b"\n") if line]
+    whole = [line for line in lines if line == _begin(rest := line[len(_begin(b"")) :]) + rest]
+    if len(whole) < len(lines):
+        tell_damaged(path, f"lines that were cut off or changed: {len(lines) - len(whole)}")
+        with suppress(UserError):
+            write_bytes(path, b"".join(line + b"\n" for line in whole))
+    rows = map(json.loads, whole)
+    return {(row["kind"], row["key"]): row["value"] for row in rows}

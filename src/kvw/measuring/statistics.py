@@ -90,10 +90,13 @@ class Statistics:
                         found=f"format {metadata.get('format')!r}",
                         do=f"expected {FORMAT!r}",
                     )
-                sums = {MatrixKey.parse(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            counts = {MatrixKey.parse(name): count for name, count in json.loads(metadata["counts"]).items()}
-            statistics = cls({key: sums[key] for key in counts}, counts, json.loads(metadata["fingerprint"]))
-            if metadata["sha256"] != statistics._digest() or sums.keys() != counts.keys():
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            stored = json.loads(metadata["counts"])
+            counts = {MatrixKey.parse(name): count for name, count in stored.items()}
+            sums = {key: tensors[f"{key}.sums"] for key in counts}
+            statistics = cls(sums, counts, json.loads(metadata["fingerprint"]))
+            names = [str(key) for key in counts]
+            if metadata["sha256"] != statistics._digest() or (names, len(tensors)) != (list(stored), len(counts)):
                 raise ValueError("another SHA-256")
             return statistics
         except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
