@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from tests import text_models, tiny_models
@@ -20,6 +21,7 @@ TEXT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+PUBLISHED = Path(__file__).parent / "templates"
 TOOLS = "{{ raise_exception('only with tools') }}"
 ENDLESS = "".join(f"{{% for {name} in range(99999) %}}" for name in "abc") + "{% endfor %}" * 3
 DOUBLING = "{% set ns = namespace(x='ab') %}{% for i in range(40) %}{% set ns.x = ns.x + ns.x %}{% endfor %}"
@@ -162,9 +164,43 @@ def test_options_are_values_of_the_templates_variables():
     assert shown == str([True, True, 'é"\n🦊{{', True, -1.5])
 
 
-@pytest.mark.parametrize("name", ["thinkin", "messages", "a b", "", "x{{"])
+@pytest.mark.parametrize("name", ["thinkin", "messages", "a b", "", "x{{", "content", "role", "m", "system", "if"])
 def test_options_that_the_template_does_not_have(name):
-    with pytest.raises(UserError, match="chat template has no option"):
-        with_options(TEXT + "{{ thinking }}", [(name, True)])
+    template = TEXT + "{% if false %}a system{% endif %}{{ thinking }}{# thinkin #}"
+    with pytest.raises(UserError, match=r"chat template has no option[\s\S]*its variables: thinking"):
+        with_options(template, [(name, True)])
     with pytest.raises(UserError, match=r"no option 'thinking'\.\s+found: no chat template"):
         with_options(None, [("thinking", True)])
+
+
+@pytest.mark.parametrize(
+    ("file", "options"),
+    [
+        ("llama3", {"date_string", "bos_token"}),
+        ("smollm3", {"enable_thinking"}),
+        ("deepseek_v3_1", {"thinking", "bos_token", "eos_token"}),
+        ("gpt_oss", {"reasoning_effort"}),
+        ("qwen3", {"enable_thinking"}),
+    ],
+)
+def test_variables_that_a_template_may_set_itself_are_options(file, options):
+    template = (PUBLISHED / f"{file}.jinja").read_text("utf-8")
+    for name in options:
+        assert with_options(template, [(name, "x")]).startswith("{%- set " + name)
+    with pytest.raises(UserError, match="its variables: .*" + ".*, ".join(sorted(options))):
+        with_options(template, [("nothing", 1)])
+
+
+def test_a_template_with_marks_for_training_has_options_too():
+    template = (
+        "{% for m in messages %}{% generation %}{{ m.content }}{{ style }}{% endgeneration %}{% break %}{% endfor %}"
+    )
+    assert with_options(template, [("style", 1)]).endswith(template)
+    with pytest.raises(UserError, match="not valid"):
+        with_options("{% for", [("style", 1)])
+
+
+def test_half_a_surrogate_pair_in_a_template_is_a_user_error(folder):
+    processor = with_text(load_processor(find_checkpoint(str(folder))), TEXT + "{{ '\\ud800' }}")
+    with pytest.raises(UserError, match=r"x:3: [\s\S]*UnicodeEncodeError"):
+        render(Example("Who?", "Ada", (), "x:3"), processor)

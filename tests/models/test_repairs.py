@@ -144,7 +144,7 @@ def test_a_vocabulary_larger_than_the_models(tmp_path, monkeypatch, capsys, qwen
     assert_refused(capsys, run("evaluate", qwen3, "--data", "q.jsonl"), *words)
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "measure", "erase", "dry run", "chat"])
+@pytest.mark.parametrize("verb", ["evaluate", "measure", "erase", "dry run", "chat", "serve"])
 def test_a_wrong_number_of_image_tokens_is_one_message(verb, llava, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     edited(llava, "processor_config.json", patch_size=14)
@@ -158,9 +158,18 @@ def test_a_wrong_number_of_image_tokens_is_one_message(verb, llava, tmp_path, mo
         "measure": ("measure", llava, "--data", "q.jsonl", "--out", "s.safetensors"),
         "erase": erase,
         "dry run": (*erase, "--dry-run"),
+        "serve": ("serve", llava, "--allow-plain", "--port", 0),
         "chat": ("chat", llava, "--image", "a.png", "--ask", "Who?"),
     }[verb]
     assert_refused(capsys, run(*arguments), "the model and its processor do not fit together", "ValueError")
+
+
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+def test_a_model_and_its_processor_pass(family, tmp_path):
+    loaded = Loaded.load(Checkpoint(tiny_models.save(family, tmp_path / "model"), "m"), "cpu")
+    loaded.try_picture()
+    loaded.processor.chat_template = "{{ messages[0]['content'][-1]['text'] }}"
+    loaded.try_picture()  # shows no pictures, and is still good for questions without
 
 
 def test_no_padding_token_and_no_end_token(qwen3):

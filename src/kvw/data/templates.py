@@ -9,6 +9,9 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+import jinja2
+import jinja2.meta
+
 from kvw.data import bounded
 from kvw.errors import UserError
 
@@ -24,7 +27,10 @@ tell the date (Llama 3.2) get the one that they fall back to themselves, so that
 DAY = datetime(2024, 7, 26)
 """Today, for templates that ask for the date by themselves (gpt-oss)."""
 DATE = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
-NOT_OPTIONS = ("messages", "add_generation_prompt", "continue_final_message", "tokenize")
+GIVEN = {"messages", "add_generation_prompt", "raise_exception", "strftime_now", "namespace", "range", "dict"}
+"""Variables of templates that are no options: what is shown, and what templates can call."""
+GENERATION = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
+"""Marks of what is trained on, which only transformers knows; they change nothing here."""
 LONGEST_PROBE = 20_000
 """Characters of the long question that every template is tried on."""
 MOST_TEXT = 1_000_000
@@ -47,7 +53,8 @@ def chat_template(processor: Processor) -> str | None:
     Raises:
         UserError: There are several and none is the default one, or it is no text.
     """
-    found = getattr(processor, "chat_template", None) or getattr(processor.tokenizer, "chat_template", None)
+    found = getattr(processor, "chat_template", None)
+    found = found or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
     if isinstance(found, list) and all(isinstance(entry, Mapping) for entry in found):
         found = {entry.get("name"): entry.get("template") for entry in found}
     if isinstance(found, Mapping):
@@ -80,15 +87,29 @@ def with_options(template: str | None, options: Sequence[tuple[str, Any]]) -> st
     Raises:
         UserError: There is no template, or it does not know one of the names.
     """
+    known = _variables(template) if template else set()
     for name, _ in options:
-        if not name.isidentifier() or name in NOT_OPTIONS or not re.search(rf"\b{name}\b", template or ""):
+        if name not in known:
             raise UserError(
                 f"The model's chat template has no option '{name}'.",
-                found=shortened(template) if template else "no chat template",
+                found=f"its variables: {', '.join(sorted(known))}" if known else "no chat template, or one without any",
                 do="leave --template-option out, or name a variable of the template",
             )
     values = "".join(f"{{%- set {name} = {_literal(value)} -%}}" for name, value in options)
     return values + (template or "")
+
+
+def _variables(template: str) -> set[str]:
+    """What a template reads and does not always set itself.
+
+    Raises:
+        UserError: It is no template.
+    """
+    environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=False)
+    try:
+        return jinja2.meta.find_undeclared_variables(environment.parse(GENERATION.sub("", template))) - GIVEN
+    except (jinja2.TemplateError, RecursionError) as error:
+        raise UserError("The model's chat template is not valid.", found=shortened(str(error))) from error
 
 
 def apply_template(
@@ -152,9 +173,11 @@ def check_bounds(processor: Processor, name: str) -> None:
 def _rendered(processor: Processor, template: str, conversation: Sequence[Mapping[str, Any]], **options: bool) -> str:
     # Processors take variables that a template does not name for settings of their own, and warn.
     variables = {name: value for name, value in TEMPLATE_VARIABLES.items() if name in template}
-    return str(
+    rendered = str(
         processor.apply_chat_template(conversation, chat_template=template, tokenize=False, **variables, **options)
     )
+    rendered.encode("utf-8")  # half of a surrogate pair in a template would stop the tokenizer
+    return rendered
 
 
 def _written_too_much(processor: Processor, template: str, pictures: bool) -> str:

@@ -184,9 +184,10 @@ def load_processor(checkpoint: Checkpoint) -> Any:
     processor = TextProcessor(loaded) if text else loaded
     if not text:
         repair_processor(processor, config)
+    check_bounds(processor, str(checkpoint))
     if checkpoint.template_options:
         processor.chat_template = with_options(chat_template(processor), checkpoint.template_options)
-    check_bounds(processor, str(checkpoint))
+        check_bounds(processor, str(checkpoint))
     return processor
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import PreTrainedModel
 
 from kvw.data import Example, Prepared, prepare
@@ -145,6 +147,22 @@ class Loaded:
                 self.tried.add(item.image_count)
                 try_model(self.model, self.processor, item)
         return prepared
+
+    def try_picture(self) -> None:
+        """Try the model on a picture of our own, for runs whose pictures come later.
+
+        Raises:
+            UserError: The model and its processor do not fit together.
+        """
+        if getattr(self.processor, "image_processor", None) is not None:
+            picture = BytesIO()
+            Image.new("RGB", (64, 48), "grey").save(picture, "PNG")
+            example = Example("Who is this?", "A florist.", (picture.getvalue(),), "a grey picture")
+            try:
+                (item,) = prepare([example], self.processor)
+            except UserError:  # told when somebody asks about a picture; questions without one may work
+                return
+            try_model(self.model, self.processor, item)
 
     def agree(self, examples: Sequence[Example]) -> None:
         """Make sure that all processes of a run have the same model and the same data.

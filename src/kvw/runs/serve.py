@@ -108,6 +108,7 @@ def load_engine(
     loaded_edits = {name: load_edit(path) for name, path in edits.items()}
     with Stopwatch(reporter).stage("loading the model"):
         loaded = Loaded.load(checkpoint, device, quantise=quantise)
+        loaded.try_picture()
     for name, edit in loaded_edits.items():
         _check_edit(name, edit, loaded, reporter, other_weights=other_weights)
     return Engine(
