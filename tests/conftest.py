@@ -20,6 +20,13 @@ from tests.deprecations import watched
 from tests.families import BROKEN, broken_upstream
 from transformers import PreTrainedModel
 
+from kvw.runs.environment import packages
+
+
+def pytest_report_header() -> str:
+    """With which versions the tests run."""
+    return "with " + ", ".join(f"{package.name} {package.version}" for package in packages() if package.version)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests of families that are broken in the installed transformers."""

@@ -61,6 +61,13 @@ def test_pins_of_one_kind_of_machine_are_left_to_torch():
     assert not [name for name in pins("tested.txt") if name.startswith(("nvidia", "cuda", "triton"))]
 
 
+def test_the_source_distribution_has_what_its_commands_need():
+    targets = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
+    contents = targets["sdist"]["include"]
+    assert {"src", "tests", "benchmarks", "recipes", "requirements", "Makefile"} <= set(contents)
+    assert all((TOP / name).exists() for name in contents)
+
+
 def test_every_package_comes_with_its_tested_versions():
     assert [package.name for package in packages()] == NAMES
     assert all(Version(package.oldest) <= Version(package.newest) for package in packages())
