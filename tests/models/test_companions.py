@@ -15,7 +15,7 @@ from tests.text_models import save as save_text_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from kvw.errors import UserError
-from kvw.models.companions import BELONGING, companions, copy_companions
+from kvw.models.companions import BELONGING, companions, copy_companions, left_aside
 from kvw.models.loading import find_checkpoint, load_model
 from kvw.models.weight_files import INDEX, SINGLE
 
@@ -183,6 +183,19 @@ def test_a_text_models_files_are_enough_for_its_tokenizer(tmp_path, out):
     save_text_model("llama", tmp_path / "model")
     copy_companions(tmp_path / "model", out)
     assert names(out) == names(tmp_path / "model") - {SINGLE}
+
+
+def test_what_is_left_aside_is_told(folder):
+    assert left_aside(folder) == []
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / INDEX).write_text('{"metadata": {}, "weight_map": {"a": "old.safetensors"}}')
+    shards, adapter = left_aside(folder)
+    assert "beside model.safetensors" in shards
+    assert "without the adapter" in adapter
+    (folder / "adapter_config.json").unlink()
+    shard(folder, ghost="model-00001-of-00001.safetensors")
+    (stale,) = left_aside(folder)
+    assert "no file holds (ghost)" in stale
 
 
 def test_the_list_names_no_weights():

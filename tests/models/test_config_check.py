@@ -110,6 +110,15 @@ def test_a_text_model_of_another_kind(folder):
     assert "embed_tokens" in caught.value.found
 
 
+@pytest.mark.parametrize("entry", ["model_type", "text_config.model_type", "text_config.hidden_act"])
+def test_a_long_value_makes_no_long_message(folder, entry):
+    change(folder, entry, "a" * 10_000)
+    for act in (inspect, Loaded.load):
+        with pytest.raises(UserError) as caught:
+            act(find_checkpoint(str(folder)))
+        assert len(str(caught.value)) < 1000
+
+
 @pytest.mark.parametrize("scheme", [{"quant_method": 5}, {"bits": "x"}, {"quant_method": "gptq"}])
 def test_a_quantisation_that_is_none_is_one_message(folder, scheme):
     change(folder, "quantization_config", scheme)

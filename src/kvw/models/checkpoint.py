@@ -69,5 +69,8 @@ def find_checkpoint(model: str) -> Checkpoint:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what a library says; the name of the error if it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of what a library says, at most 300 characters; the name of the error if it says nothing."""
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, KeyError):  # which says no more than the key
+        said = f"KeyError: {said}"
+    return said if len(said) <= 300 else f"{said[:300]}..."

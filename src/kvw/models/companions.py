@@ -8,8 +8,10 @@ from pathlib import Path
 
 from kvw.errors import UserError
 from kvw.files import file_digest
-from kvw.models.weight_files import find_weights
+from kvw.models.weight_files import INDEX, find_weights
 
+ADAPTER = "adapter_config.json"
+"""Where it lies beside a model, transformers looks for an adapter, too, and puts it on."""
 TOKENIZER = (
     "added_tokens.json",
     "special_tokens_map.json",
@@ -77,6 +79,32 @@ def companions(folder: Path) -> list[Path]:
 def belonging(folder: Path) -> list[Path]:
     """The files of a checkpoint folder that belong to the model beside its weights, wherever links lead."""
     return sorted({path for pattern in BELONGING for path in folder.glob(pattern) if path.is_file()})
+
+
+def left_aside(folder: Path) -> list[str]:
+    """What a checkpoint folder holds that looks like a part of the model and is none, in sentences for the user.
+
+    Raises:
+        UserError: The folder lacks weight files, or one is damaged.
+    """
+    weights, said = find_weights(folder), []
+    if ghosts := sorted(set(weights.wrong_entries()) - weights.held().keys()):
+        some = ", ".join(ghosts[:3]) + (", ..." if len(ghosts) > 3 else "")
+        said.append(
+            f"The index of the weights names tensors that no file holds ({some}): "
+            "transformers passes over them, and a written model does not name them."
+        )
+    if weights.index is None and (folder / INDEX).is_file():
+        said.append(
+            f"{INDEX} lies beside {weights.files[0].name}, which is what transformers loads: the files that it names "
+            "are left aside."
+        )
+    if (folder / ADAPTER).is_file():
+        said.append(
+            f"{ADAPTER} lies beside the model: the model is taken without the adapter, and a written model does not "
+            "have it."
+        )
+    return said
 
 
 def copy_companions(source: Path, folder: Path) -> None:

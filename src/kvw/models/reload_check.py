@@ -8,14 +8,11 @@ from pathlib import Path
 
 from kvw.errors import UserError
 from kvw.files import explained
-from kvw.models.companions import copy_companions
+from kvw.models.companions import ADAPTER, copy_companions
 from kvw.models.headers import read_header
 from kvw.models.loading import Checkpoint, load_config, load_processor, skeleton
 from kvw.models.meta_loading import Report, loading_report
 from kvw.models.weight_files import find_weights, weight_files
-
-ADAPTER = "adapter_config.json"
-"""Where it lies beside a model, transformers looks for an adapter, too, and puts it on."""
 
 
 def check_copy(source: Checkpoint) -> None:

@@ -17,6 +17,7 @@ from kvw.errors import UserError
 from kvw.files import write_text
 from kvw.measuring.fingerprint import digest, remember_digest, remembered_digest, weights_digest
 from kvw.measuring.source_state import SourceState
+from kvw.models.companions import left_aside
 from kvw.models.loading import Checkpoint, skeleton
 from kvw.models.patching import Untouched, WrittenFile, save_checkpoint, shared_files
 from kvw.models.quantised import refuse_stored_quantised
@@ -88,6 +89,8 @@ def apply(
     refuse_nothing(edit)
     stored = _locate(edit, checkpoint)
     check_copy(checkpoint)
+    for remark in left_aside(checkpoint.folder):
+        reporter.warn(remark)
     others = _other_weights(edit, checkpoint, reporter, allowed=other_weights)
     shared = shared_files(checkpoint.folder, out, stored, untouched)
     if untouched != "copy" and not shared:

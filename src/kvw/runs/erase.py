@@ -19,6 +19,7 @@ from kvw.measuring.salt import salted
 from kvw.measuring.statistics import Statistics, differing_parts
 from kvw.methods.registry import get_method
 from kvw.methods.subspace.method import matrices_in
+from kvw.models.companions import left_aside
 from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.loading import skeleton
 from kvw.models.patching import save_checkpoint
@@ -178,7 +179,7 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
         loaded.agree([*data.forget, *data.retain, *data.all_scored])
     for note in data.notes():
         reporter.note(note)
-    for warning in data.warnings():
+    for warning in [*data.warnings(), *left_aside(request.model.folder)]:
         reporter.warn(warning)
     _tell_of_request(request, loaded, reporter)
     layers = (matrices[0].key.layer, matrices[-1].key.layer)
