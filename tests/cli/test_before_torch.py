@@ -175,6 +175,24 @@ def test_mistakes_are_told_before_torch_is_imported(verb, folder):
         assert message.strip(), name
 
 
+def test_a_path_is_told_from_an_id_without_the_library_of_the_hub(folder):
+    lines = {"path": CASES["erase"]["model"], "id": "erase nobody/nothing --forget x --retain y --out new"}
+    found = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "huggingface_hub", *HEAVY],
+        input=json.dumps(lines),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = [json.loads(line) for line in found.stdout.splitlines()]
+    assert [(name, code, imported) for name, code, _, imported in told] == [
+        ("path", 2, []),
+        ("id", 2, ["huggingface_hub"]),
+    ]
+    assert "no such folder" in told[0][2]
+
+
 def test_every_verb_is_looked_at():
     from kvw.cli import app
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os.path
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kvw.errors import UserError
 
+HUB_ID = re.compile(r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
+"""What may be one. The hub's library is asked about the rest of its rules; a path is told without importing it."""
 NOT_NEEDED = ["*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "original/*"]
 """Hub files that duplicate the safetensors weights; pickled weights are never read."""
 
@@ -53,6 +56,12 @@ def find_checkpoint(model: str) -> Checkpoint:
             )
         return Checkpoint(folder, folder.resolve().name)
     name, _, revision = model.partition("@")
+    if not HUB_ID.fullmatch(name):
+        raise UserError(
+            f"There is no model '{model}'.",
+            found="no such folder, and not the id of a model on the hub",
+            do="check the path, or give a hub id, optionally with a revision: owner/name@revision",
+        )
 
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
