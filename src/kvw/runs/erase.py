@@ -42,6 +42,7 @@ from kvw.runs.measure import tell_origin
 from kvw.runs.record import DataPart, ForgetPart, LanguagePart, RetainPart, RunRecord, SplitPart
 from kvw.runs.request import DataSets, EraseRequest, read_data
 from kvw.runs.samples import sample_lines
+from kvw.runs.telling import refuse_no_edit, tell_of_method, tell_of_request
 from kvw.runs.union import ForgetFile
 from kvw.runs.unlearning import Unlearned, unlearn
 from kvw.runs.writing import EDIT, MODEL, RECORD, RUN, SAMPLES, claimed_output, kept_on_failure, most_bytes
@@ -101,13 +102,13 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
     retain = measure_retain(job, watch, reporter)
     with watch.stage("weakening") as progress:
         unlearned = find_edit(job, retain, progress)
-        edit = unlearned.edit
-        _refuse_nothing(edit, request)
-        if job.loaded.quantised or get_method(request.method).hooks_alone:
-            edit.attach(job.loaded.model)
-        else:
-            edit.fold(job.loaded.model)
-    _tell(unlearned, job, reporter)
+    edit = unlearned.edit
+    tell_of_method(unlearned, request, reporter)
+    refuse_no_edit(unlearned, request)
+    if job.loaded.quantised or get_method(request.method).hooks_alone:
+        edit.attach(job.loaded.model)
+    else:
+        edit.fold(job.loaded.model)
     with watch.stage("scoring the unlearned model") as progress:
         after = _score(job, progress)
     speech_after = heard(job.loaded, watch, reporter, "unlearned")
@@ -181,7 +182,7 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
         reporter.note(note)
     for warning in [*data.warnings(), *left_aside(request.model.folder)]:
         reporter.warn(warning)
-    _tell_of_request(request, loaded, reporter)
+    tell_of_request(request, loaded, reporter)
     layers = (matrices[0].key.layer, matrices[-1].key.layer)
     return Job(request, loaded, data, forget, retain, layers, stored, needed)
 
@@ -242,48 +243,6 @@ def _check_conditions(statistics: Statistics, loaded: Loaded, request: EraseRequ
             found=f"different: {', '.join(differing)}",
             do="measure again with: kvw measure MODEL --data FILE --out FILE",
         )
-
-
-def _refuse_nothing(edit: Edit, request: EraseRequest) -> None:
-    """Stop before the model is scored again and written if no value matrix is in the edit.
-
-    Raises:
-        UserError: It is so.
-    """
-    if not edit.describe():
-        alone, fewest = len(edit.metadata.left_alone), request.settings.min_tokens
-        raise UserError(
-            "Nothing would be weakened: no part of the model saw enough tokens.",
-            found=f"{alone} experts with fewer than {fewest} answer tokens",
-            do="give more examples, or lower --min-tokens",
-        )
-
-
-def _tell(unlearned: Unlearned, job: Job, reporter: Reporter) -> None:
-    """Pass on what the method warns of."""
-    for warning in unlearned.warnings:
-        reporter.warn(warning)
-    if left_alone := len(unlearned.edit.metadata.left_alone):
-        reporter.warn(
-            f"{left_alone} experts saw fewer than {job.request.settings.min_tokens} answer tokens and were left alone; "
-            "the edit file lists them. More examples, or a lower --min-tokens, reach them."
-        )
-
-
-def _tell_of_request(request: EraseRequest, loaded: Loaded, reporter: Reporter) -> None:
-    """What the user should know and need not put right."""
-    if loaded.quantised and request.writes_model:
-        reporter.warn(
-            f"Measured and scored as {loaded.quantised}; the model that is written has the precision of its source, "
-            "and its scores will differ."
-        )
-    if request.save_model and not request.writes_model:
-        reporter.note(
-            f"{request.method.capitalize()} acts while the model runs, so no model is written: use the edit with "
-            "kvw chat, kvw evaluate, kvw serve, or attach it."
-        )
-    if not getattr(loaded.processor, "has_own_template", True):
-        reporter.warn("The tokenizer has no chat template: questions are asked as 'Question: ...', 'Answer:'.")
 
 
 def _locate(loaded: Loaded, keys: Sequence[MatrixKey]) -> dict[MatrixKey, StoredMatrix]:
