@@ -213,6 +213,16 @@ def test_what_costs_gigabytes_is_refused_by_the_header(read, width, height, mess
     assert "a.png" in str(raised.value)
 
 
+@pytest.mark.parametrize("read", [load_image, image_size])
+def test_a_huge_file_is_refused_before_it_is_read(read, tmp_path):
+    path = tmp_path / "a.webp"
+    path.write_bytes(encode(filled("RGB", ORANGE), "WEBP"))
+    with path.open("r+b") as file:
+        file.truncate(2**30 + 1)
+    with pytest.raises(UserError, match=r"x:1: the file of an image is too large[\s\S]*1073741825 bytes"):
+        read(path, "x:1")
+
+
 def test_the_bounds_are_within_what_is_read():
     assert load_image(encode(filled("L", 0, (200, 1)), "PNG"), "x:1").size == (200, 1)
     assert image_size(png_header(8000, 8000), "x:1") == (8000, 8000)

@@ -22,6 +22,8 @@ MOST_PIXELS = 64 * 10**6
 """Of one image, 8,000 x 8,000 say: decoding it takes at most 1.5 GB of memory."""
 MOST_ASPECT = 200
 """Longer side / shorter side: most processors scale the shorter one up to theirs, so 1 x 65,000 becomes gigabytes."""
+MOST_BYTES = 2**30
+"""Of the file of one image: some decoders read all of it first."""
 LARGE = 8 * 10**6
 """Images with more pixels are decoded one at a time when all images of a data set are checked."""
 _one_large = Lock()
@@ -45,8 +47,8 @@ def load_image(source: ImageSource, identifier: str) -> Image.Image:
         An image of mode ``RGB`` with its pixels in memory.
 
     Raises:
-        UserError: The image is of no format among ``FORMATS``, has more pixels than ``MOST_PIXELS``, is longer and
-            narrower than ``MOST_ASPECT`` allows, is truncated or damaged.
+        UserError: The image is of no format among ``FORMATS``, has more pixels than ``MOST_PIXELS`` or bytes than
+            ``MOST_BYTES``, is longer and narrower than ``MOST_ASPECT`` allows, is truncated or damaged.
     """
     with _opened(source, identifier) as image:
         image.load()
@@ -113,6 +115,13 @@ def image_digest(source: ImageSource) -> str:
 def _opened(source: ImageSource, identifier: str) -> Iterator[Image.Image]:
     """An image whose header was read and is within the bounds; whatever a decoder raises inside becomes one message."""
     try:
+        size = len(source) if isinstance(source, bytes) else source.stat().st_size
+        if size > MOST_BYTES:
+            raise UserError(
+                f"{identifier}: the file of an image is too large.",
+                found=f"{_name(source)}: {size} bytes, more than {MOST_BYTES}",
+                do="save the image in a format that compresses",
+            )
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             _check_bounds(image, source, identifier)
             yield image

@@ -103,6 +103,18 @@ def test_the_split_is_by_subject_and_seeded():
     assert split_by_subject(examples, seed=2) != halves
 
 
+def test_nobody_is_in_both_halves_under_two_spellings():
+    written = [
+        Example("Q", "A", (), str(place), {"subject": one})
+        for place, one in enumerate(("Zoë", "zoe\u0308", "Bo", "BO "))
+    ]
+    for examples in (written, written[::-1]):
+        halves = split_by_subject(examples, 0)
+        assert sorted([sorted(one.identifier for one in half) for half in halves]) == [["0", "1"], ["2", "3"]]
+    known = split_by_subject(written, 0, {"ZOË": 1, "bo": 0})
+    assert [[one.identifier for one in half] for half in known] == [["2", "3"], ["0", "1"]]
+
+
 def test_subjects_that_have_a_half_stay_there():
     known = {f"person {one}": 1 for one in range(4)}
     first, second = split_by_subject(people(9), 0, known)

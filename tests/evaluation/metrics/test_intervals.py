@@ -90,6 +90,7 @@ def test_mcnemar_by_hand():
 
 def test_subjects_come_from_metadata():
     assert subjects_of([{"subject": "ada"}, {"subject": 7}]) == ["ada", "7"]
+    assert len(set(subjects_of([{"subject": one} for one in ("Zoë", "ZOE\u0308 ", "zoë")]))) == 1
     assert subjects_of([{"person": "ada"}], key="person") == ["ada"]
     assert subjects_of([{}, {"split": "forget"}]) is None
     with pytest.raises(UserError, match=r"1 of 2 without, the first at 1"):

@@ -15,6 +15,7 @@ from kvw.data.benchmarks.choices import order_key
 from kvw.data.rendering import Processor
 from kvw.errors import UserError
 from kvw.evaluation.attacks.keeping import weights_kept
+from kvw.folding import collapsed
 from kvw.methods.gradient.losses import descent
 from kvw.methods.gradient.running import run
 from kvw.progress import Progress
@@ -92,15 +93,15 @@ def split_by_subject(
     Raises:
         UserError: An example is about nobody.
     """
-    nobody = [example.identifier for example in examples if "subject" not in example.metadata]
+    nobody = [example.identifier for example in examples if example.subject is None]
     if nobody:
         raise UserError("Examples without a subject cannot be divided by subject.", found=", ".join(nobody[:5]))
-    half_of = dict(halves or {})
-    others = {str(example.metadata["subject"]) for example in examples} - half_of.keys()
-    half_of |= {one: turn % 2 for turn, one in enumerate(sorted(others, key=lambda one: order_key(seed, one)))}
-    first, second = (
-        [example for example in examples if half_of[str(example.metadata["subject"])] == half] for half in (0, 1)
-    )
+    half_of = {collapsed(one): half for one, half in (halves or {}).items()}
+    # Drawn by a spelling, the same whatever the order of the examples.
+    spelled = {collapsed(one): one for one in sorted({str(example.subject) for example in examples}, reverse=True)}
+    others = sorted(spelled.keys() - half_of.keys(), key=lambda one: order_key(seed, spelled[one]))
+    half_of |= {one: turn % 2 for turn, one in enumerate(others)}
+    first, second = ([example for example in examples if half_of[str(example.subject_key)] == half] for half in (0, 1))
     return first, second
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from kvw.errors import UserError
 from kvw.evaluation.metrics.checks import check_lengths, numbers
 from kvw.evaluation.metrics.optional import optional
+from kvw.folding import collapsed
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -51,6 +52,8 @@ class PairedCounts:
 def subjects_of(metadata: Sequence[Mapping[str, Any]], key: str = "subject") -> list[str] | None:
     """The subject of each item, for the ``clusters`` of the functions below; None if no item names one.
 
+    Subjects are folded, so that two spellings of one name are one cluster.
+
     Args:
         metadata: ``Example.metadata`` of each item.
         key: Where it names the person (or whatever the items are about).
@@ -67,7 +70,7 @@ def subjects_of(metadata: Sequence[Mapping[str, Any]], key: str = "subject") -> 
             found=f"{len(missing)} of {len(metadata)} without, the first at {missing[0]}",
             do=f"give every item a {key}, or none",
         )
-    return [str(row[key]) for row in metadata]
+    return [collapsed(str(row[key])) for row in metadata]
 
 
 def mean_interval(
