@@ -227,6 +227,23 @@ def test_what_a_killed_run_had_secured_is_kept_by_the_next(tmp_path):
     assert names(tmp_path / "out.kept") == [".kvw", "answers"]
 
 
+def test_what_earlier_versions_have_left_is_named(tmp_path, caplog):
+    for name in (".out.abcd1234.partial", ".out.abcd1234.old", ".other.abcd1234.old", ".out.kvw-partial"):
+        (tmp_path / name).mkdir()
+    with claimed(tmp_path / "out"):
+        assert {Path(record.args[0]).name for record in caplog.records} == {
+            ".out.abcd1234.partial",
+            ".out.abcd1234.old",
+        }
+
+
+def test_a_directory_in_another_one_shares_its_fate(tmp_path):
+    with claimed(tmp_path / "out") as outer:
+        assert not outer.nested
+        with claimed(outer.empty() / "run") as inner:
+            assert inner.nested
+
+
 def test_room_is_taken_at_the_beginning(tmp_path, monkeypatch):
     with claimed(tmp_path / "out") as claim:
         claim.reserve(2**20)

@@ -122,6 +122,13 @@ def test_places_that_cannot_be_written(tmp_path, monkeypatch):
         check_output_file(tmp_path / "out", force=False)
 
 
+def test_a_path_that_is_not_utf8_is_refused(tmp_path):
+    path = tmp_path / os.fsdecode(b"o\xff")
+    for check in (check_output_directory, check_output_file):
+        with pytest.raises(UserError, match="not UTF-8"):
+            check(path, force=False)
+
+
 def stored(path, form):
     path.write_bytes(safetensors.torch.save({"a": torch.zeros(2)}, {"format": form} if form else None))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import glob
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -28,6 +30,8 @@ from kvw.files import (
 from kvw.mark import write_mark
 from kvw.output import busy, check_output_directory
 
+logger = logging.getLogger(__name__)
+
 LOCK = "lock"
 CONTENT = "content"
 REPLACED = "replaced"
@@ -43,12 +47,14 @@ class Claim:
         path: The directory, links resolved.
         root: The hidden sibling that holds the lock and all beginnings.
         folder: The directory to fill, in ``root``.
+        nested: Whether the directory is part of one that is being written, whose fate it shares.
         kept: Where the work of an earlier run was put that was killed after its passes; None if there is none.
     """
 
     def __init__(self, path: Path, force: bool, keep: Iterable[Path]) -> None:
         self.path, self.root = path, partial_path(path)
         self.folder = self.root / CONTENT
+        self.nested = any(parent.name == CONTENT and (parent.parent / LOCK).is_file() for parent in path.parents)
         self.kept: Path | None = None
         self._force, self._keep = force, tuple(keep)
         self._complete = False
@@ -203,6 +209,7 @@ def claimed(path: Path, *, force: bool = False, keep: Iterable[Path] = ()) -> It
         try:
             try:
                 claim.recover()
+                _tell_left(claim.path)
                 yield claim
             finally:
                 claim.end()
@@ -282,6 +289,16 @@ def discard(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _tell_left(path: Path) -> None:
+    """Name what earlier versions have left that were killed: nothing says whether it is still being written."""
+    for ending in (".partial", ".old"):
+        for place in path.parent.glob(f".{glob.escape(path.name)}.????????{ending}"):
+            if place.is_dir():
+                logger.warning(
+                    "%s was left by an earlier run and may hold forget data: look at it and remove it", place
+                )
 
 
 def _beside(path: Path, ending: str) -> Path:

@@ -31,6 +31,7 @@ def check_output_directory(path: Path, *, force: bool, keep: Iterable[Path] = ()
     """
     with explained(path):
         path = path.resolve()
+        _check_utf8(path)
         _refuse_inputs(path, keep)
         _refuse_places(path)
         if path.is_dir():
@@ -55,6 +56,7 @@ def check_output_file(path: Path, *, force: bool, keep: Iterable[Path] = (), for
             written.
     """
     with explained(path):
+        _check_utf8(path)
         if path.resolve() in [place for needed in keep for place in _places(needed)]:
             raise UserError(f"{path} is a file that this command reads.", do="name another --out")
         if path.is_dir():
@@ -126,6 +128,17 @@ def _is_of(path: Path, form: str) -> bool:
         return False
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
     return isinstance(metadata, dict) and (form in metadata or str(metadata.get("format")).startswith(f"{form} "))
+
+
+def _check_utf8(path: Path) -> None:
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(
+            "The path of the output is not UTF-8, and weights can only be written under such names.",
+            found=ascii(str(path)),
+            do="name another --out",
+        ) from None
 
 
 def _refuse_inputs(path: Path, keep: Iterable[Path]) -> None:

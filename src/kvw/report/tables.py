@@ -48,6 +48,7 @@ def print_record(record: RunRecord, out: Path) -> None:
     for warning in record.warnings:
         _print_warning(console, warning)
     console.print(f"The run is in {out}: edit.safetensors, run.json, samples.jsonl" + _and_model(out))
+    console.print("All but the model is confidential: samples.jsonl holds the forget set, and the edit points to it.")
 
 
 def _print_warning(console: Console, text: str) -> None:

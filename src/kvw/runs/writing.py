@@ -55,7 +55,7 @@ def kept_on_failure(claim: Claim, request: EraseRequest, reporter: Reporter) -> 
         with explained(claim.path):
             yield
     except BaseException as error:
-        kept = claim.keep(RUN)
+        kept = None if claim.nested else claim.keep(RUN)
         if kept is None:
             raise
         advice = f"the edit, the samples and the record are in {kept} (confidential)"
