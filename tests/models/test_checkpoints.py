@@ -101,6 +101,18 @@ def test_a_matrix_that_the_files_do_not_hold(folder):
     assert "layers.1.mlp.down_proj" in caught.value.what
 
 
+def test_a_matrix_that_two_files_hold(folder):
+    name = "language_model.model.layers.1.mlp.down_proj.weight"
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    save_file({name: weights[name]}, folder / "b.safetensors", {"format": "pt"})
+    index = {"metadata": {}, "weight_map": {**dict.fromkeys(weights, "a.safetensors"), name: "b.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    model = skeleton(find_checkpoint(str(folder)))
+    with pytest.raises(UserError, match="is in several weight files"):
+        locate(model, find_value_matrices(model), folder)
+
+
 def test_what_was_written_is_compared_with_what_was_scored(saved, tmp_path):
     checkpoint = find_checkpoint(str(saved["llava"]))
     model = load_model(checkpoint)

@@ -104,6 +104,12 @@ class _Tensors:
     def find(self, matrix: ValueMatrix) -> StoredMatrix:
         shape = (matrix.width, matrix.hidden) if matrix.vectors_first else (matrix.hidden, matrix.width)
         sources = sorted(self._of.get(matrix.parameter, []), key=lambda tensor: dot_natural_key(tensor.name))
+        if len({tensor.name for tensor in sources}) < len(sources):
+            raise UserError(
+                f"The value matrix {matrix.parameter} is in several weight files.",
+                found=", ".join(f"{tensor.name} in {tensor.file}" for tensor in sources[:3]),
+                do="get a copy that holds it once; in the others it would stay as it is",
+            )
         expert = matrix.key.expert
         if len(sources) == 1:
             tensor, place = sources[0], expert
