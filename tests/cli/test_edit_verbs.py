@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 
 import peft
 import pytest
@@ -16,6 +17,8 @@ from tests.conftest import built
 
 import kvw
 from kvw.edits import EditMetadata, GateEdit, RoundedGateEdit
+from kvw.methods.steering.settings import SteeringSettings
+from kvw.methods.subspace.relatives.settings import MemitZeroSettings
 from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey
 
@@ -126,6 +129,34 @@ def test_show_prints_where_an_edit_comes_from_and_what_it_does(files, capsys):
     assert found["layers"] == [layer.model_dump() for layer in edit.describe()]
 
 
+@pytest.mark.parametrize(
+    ("settings", "shown", "hidden"),
+    [
+        (kvw.SubspaceSettings(mu=0.25), ["gate wiener", "mu 0.25", "sources."], ["gamma", "quantile", "threshold"]),
+        (kvw.SubspaceSettings(gate="exponential"), ["gamma 2.0", "quantile 0.9"], ["mu"]),
+        (kvw.SubspaceSettings(gate="hard", threshold=0.5), ["threshold 0.5"], ["mu", "gamma", "quantile"]),
+        (MemitZeroSettings(mu=3.0), ["mu 3.0", "shrinkage 0.1"], ["layers_per_pass"]),
+        (kvw.KvwSettings(schedule="one-shot"), ["gamma 0.02", "retain_contrast True"], ["seed"]),
+        (kvw.KvwSettings(), ["seed 0"], []),
+        (SteeringSettings(energy=0.1), ["energy 0.1", "ridge 0.1"], ["ratio", "step", "random_start", "target"]),
+    ],
+)
+def test_show_prints_the_settings_that_acted(files, capsys, settings, shown, hidden):
+    metadata = EditMetadata(method="any", settings=asdict(settings))
+    kvw.GateEdit({MatrixKey(1): -torch.ones(3)}, metadata).save("own.safetensors")
+    assert run("edit", "show", "own.safetensors") == 0
+    out = " ".join(capsys.readouterr().out.split("weights")[0].split())
+    assert [words for words in shown if words not in out] == []
+    assert [name for name in hidden if f" {name} " in out] == []
+
+
+def test_show_prints_nothing_that_moves_the_cursor(files, capsys):
+    metadata = EditMetadata(method="a\x1b[2Jb", settings={"x": "\x1b[31m\n"}, base_model="c\x07\nd")
+    kvw.GateEdit({MatrixKey(1): -torch.ones(3)}, metadata).save("own.safetensors")
+    assert run("edit", "show", "own.safetensors") == 0
+    assert not set(capsys.readouterr().out) & {"\x1b", "\x07"}
+
+
 def test_show_counts_what_is_strengthened(files, capsys):
     assert run("edit", "invert", "a.safetensors", "--out", "undo.safetensors") == 0
     capsys.readouterr()
@@ -167,7 +198,9 @@ def test_an_imported_foreign_adapter_is_for_the_model_it_was_read_with(files, sa
 def test_a_lora_from_other_weights_is_noticed(saved, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     saved_edit("a.safetensors", 1, model_fingerprint="f" * 64)
-    assert run("edit", "export", "a.safetensors", saved["llava"], "--format", "lora", "--out", "adapter") == 0
+    export = ("edit", "export", "a.safetensors", saved["llava"], "--format", "lora", "--out", "adapter")
+    assert_refused(capsys, run(*export), "made on other weights", "--other-weights")
+    assert run(*export, "--other-weights") == 0
     assert "other weights" in capsys.readouterr().err
 
 
@@ -228,6 +261,7 @@ def test_no_verb_replaces_what_it_reads(files, saved, capsys):
         (["export", "a.safetensors", "OTHER", "--format", "ia3", "--out", "x"], ["does not fit"]),
         (["export", "rounded.safetensors", "MODEL", "--format", "ia3", "--out", "x"], ["no form as an adapter"]),
         (["export", "a.safetensors", "MODEL", "--format", "ia3", "--out", "full"], ["not empty", "--force"]),
+        (["scale", "a.safetensors", "--strength", "0", "--out", "x.safetensors"], ["does nothing"]),
         (["export", "a.safetensors", "no/where", "--format", "ia3", "--out", "x"], ["no/where"]),
         (["import", "full", "MODEL", "--out", "x.safetensors"], ["not a PEFT adapter", "no adapter_config.json"]),
     ],

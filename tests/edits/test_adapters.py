@@ -408,3 +408,36 @@ def test_adapters_hold_no_path_of_this_machine(llava, tmp_path):
     assert all(str(tmp_path).encode() not in path.read_bytes() for path in (tmp_path / "adapter").iterdir())
     with safe_open(tmp_path / "adapter" / WEIGHTS, "pt") as file:
         assert set(file.metadata()) == {"format", "kvw"}
+
+
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        (lambda value: value.to(torch.complex64), "complex64"),
+        (lambda value: value.to(torch.float8_e4m3fn), "float8_e4m3fn"),
+        (lambda value: value.to(torch.int64), "int64"),
+        (lambda value: value * torch.nan, "empty or not finite"),
+        (lambda value: value[:0], "empty or not finite"),
+        (lambda value: value[0, 0], "does not fit"),
+    ],
+)
+@pytest.mark.parametrize("form", [export_ia3, export_lora])
+def test_tensors_that_no_adapter_has_are_refused(llava, tmp_path, form, tensor, words):
+    form(gate_edit(llava), llava, tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    save_file({name: tensor(value).contiguous() for name, value in tensors.items()}, file)
+    with pytest.raises(kvw.UserError, match=words):
+        kvw.import_adapter(tmp_path / "adapter", llava)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"rank_pattern": 3}, {"alpha_pattern": []}, {"r": "x", "rank_pattern": {}}, {"r": 10**400, "rank_pattern": None}],
+)
+def test_loras_with_senseless_ranks_are_refused(llava, tmp_path, settings):
+    export_lora(gate_edit(llava), llava, tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    with pytest.raises(kvw.UserError, match="not a set of gates"):
+        kvw.import_adapter(tmp_path / "adapter", llava)

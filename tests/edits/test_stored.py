@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -18,7 +19,7 @@ from tests.edit_files import write, write_raw
 import kvw
 from kvw.edits import Condition, ConditionalGateEdit, Directions, EditMetadata, RoundedGateEdit, Steer, SteeringEdit
 from kvw.edits.edit import read_edit, write_edit
-from kvw.edits.stored import BLANK, FORMAT
+from kvw.edits.stored import BLANK, ENTRY, FORMAT
 from kvw.models.value_matrix import MatrixKey
 
 WIDTH, HIDDEN, RANK = 6, 4, 2
@@ -312,6 +313,28 @@ def test_headers_that_make_no_sense_are_refused(entry, words, tmp_path):
         kvw.load_edit(path)
     assert words in str(caught.value)
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        {"dtype": [], "shape": [6], "data_offsets": [0, 24]},
+        {"dtype": "F32", "shape": [6], "data_offsets": [{}, True]},
+        {"dtype": "F32", "shape": [2**62, 4], "data_offsets": [0, 24]},
+        {"dtype": "F32", "shape": [0, 2**63 - 1], "data_offsets": [0, 0]},
+        {"dtype": "F32", "shape": "6", "data_offsets": [0, 24]},
+        [],
+        None,
+    ],
+)
+def test_tensors_that_make_no_sense_are_refused(tensor, tmp_path):
+    """The digest fits: only what the header says of its tensor is wrong."""
+    header = json.dumps({"__metadata__": {ENTRY: json.dumps(HEADER)}, "layer.1.log_gates": tensor}).encode()
+    content = len(header).to_bytes(8, "little") + header + bytes(24)
+    digest = hashlib.sha256(content).hexdigest()
+    (tmp_path / "edit.safetensors").write_bytes(content.replace(BLANK.encode(), digest.encode(), 1))
+    with pytest.raises(kvw.UserError):
+        kvw.load_edit(tmp_path / "edit.safetensors")
 
 
 def test_edits_of_earlier_versions_are_told_apart_from_other_files(tmp_path):

@@ -24,7 +24,7 @@ from kvw.edits.adapters import (
     knowledge_vectors,
     picking_rows,
 )
-from kvw.edits.edit import EditMetadata
+from kvw.edits.edit import EditMetadata, read_metadata
 from kvw.edits.gates import GateEdit
 from kvw.errors import UserError
 from kvw.models.finding import find_value_matrices
@@ -32,6 +32,10 @@ from kvw.models.value_matrix import ValueMatrix
 
 TOLERANCE = 1e-5
 """How far a LoRA may be from columns of the weights times a factor, relative to each column's length."""
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""In which adapters are stored."""
+LARGEST_RANK = 1e9
 
 
 def import_adapter(directory: Path | str, model: PreTrainedModel, *, weights: Weights = ValueMatrix.read) -> GateEdit:
@@ -90,9 +94,15 @@ def _read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor], EditMetad
         with safe_open(directory / WEIGHTS, "pt") as file:
             stored = (file.metadata() or {}).get(HEADER)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = EditMetadata.model_validate_json(stored) if stored else None
-    except (SafetensorError, ValueError) as error:
-        raise UserError(f"The adapter {directory} cannot be read.", found=str(error).splitlines()[0]) from error
+        metadata = read_metadata(stored) if stored else None
+        for name, tensor in tensors.items():
+            if tensor.dtype not in DTYPES:
+                raise ValueError(f"{name[:60]} is in {tensor.dtype}, not in {', '.join(map(str, DTYPES))}")
+            if not tensor.numel() or not bool(tensor.isfinite().all()):
+                raise ValueError(f"{name[:60]} is empty or not finite")
+    except (SafetensorError, OSError, ValueError, OverflowError, RuntimeError) as error:
+        found = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UserError(f"The adapter {directory} cannot be read.", found=found) from error
     if not isinstance(settings, dict):
         raise UserError(f"The adapter {directory} cannot be read.", found=f"{CONFIGURATION} is not an object")
     return settings, tensors, metadata
@@ -114,7 +124,7 @@ def _lora_gates(
     gates = {}
     for matrix, parts in _by_matrix(tensors, (LORA_A, LORA_B), model).items():
         rows, vectors = (parts[ending].double() for ending in (LORA_A, LORA_B))
-        rank = rows.shape[0]
+        rank = rows.shape[0] if rows.ndim else 0
         if rows.shape != (rank, matrix.width) or vectors.shape != (matrix.hidden, rank):
             raise _unfit(matrix, f"LoRA of shapes {tuple(rows.shape)}, {tuple(vectors.shape)}", "its width and rank")
         if _scaling(settings, matrix.name) != 1:
@@ -132,10 +142,16 @@ def _lora_gates(
 
 
 def _scaling(settings: Mapping[str, Any], name: str) -> float:
-    rank = settings.get("rank_pattern", {}).get(name, settings.get("r"))
-    alpha = settings.get("alpha_pattern", {}).get(name, settings.get("lora_alpha"))
+    """By how much PEFT would multiply B A; 0 if the configuration does not say it as it should."""
+
+    def stated(pattern: str, default: str) -> Any:
+        by_module = settings.get(pattern)
+        return by_module.get(name, settings.get(default)) if isinstance(by_module, Mapping) else settings.get(default)
+
+    rank, alpha = stated("rank_pattern", "r"), stated("alpha_pattern", "lora_alpha")
     unusual = any(settings.get(option) for option in ("use_rslora", "use_dora", "lora_bias"))
-    return 0.0 if unusual or not rank else float(alpha) / float(rank)
+    numbers = all(isinstance(value, int | float) and 0 < value < LARGEST_RANK for value in (rank, alpha))
+    return 0.0 if unusual or not numbers else alpha / rank
 
 
 def _by_matrix(

@@ -333,15 +333,25 @@ def read_edit(path: Path) -> Edit:
     if stored.kind not in Edit.kinds:
         raise unreadable(path, f"kind {stored.kind[:40]!r}, not one of {', '.join(sorted(Edit.kinds))}")
     try:
-        metadata = EditMetadata.model_validate_json(stored.metadata)
+        return Edit.kinds[stored.kind].from_tensors(stored.tensors, read_metadata(stored.metadata))
+    except ValueError as error:
+        raise unreadable(path, str(error).splitlines()[0][:200]) from error
+
+
+def read_metadata(text: str) -> EditMetadata:
+    """Read the metadata of an edit.
+
+    Raises:
+        ValueError: They are none; says what is wrong in one line.
+    """
+    try:
+        metadata = EditMetadata.model_validate_json(text)
         metadata.model_dump_json()  # a number of 5,000 digits can be read and not be written
-        return Edit.kinds[stored.kind].from_tensors(stored.tensors, metadata)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         place = ".".join(str(part)[:40] for part in first["loc"][:3])
-        raise unreadable(path, f"metadata {place}: {first['msg'][:200]}") from error
-    except ValueError as error:
-        raise unreadable(path, str(error).splitlines()[0][:200]) from error
+        raise ValueError(f"metadata {place}: {first['msg'][:200]}") from error
+    return metadata
 
 
 def write_edit(edit: Edit, path: Path) -> None:

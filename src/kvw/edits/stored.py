@@ -157,8 +157,8 @@ def _check_tensors(path: Path, header: Mapping[str, Any], entry: Mapping[str, An
         raise unreadable(path, f"tensors that are not in its list: {_few(more)}")
     for name in sorted(there):
         dtype = header[name].get("dtype") if isinstance(header[name], dict) else None
-        if dtype not in DTYPES:
-            raise unreadable(path, f"{name} in {dtype!s:.20}")
+        if not (isinstance(dtype, str) and dtype in DTYPES):
+            raise unreadable(path, f"{name[:60]} in {dtype!s:.20}")
 
 
 def _check_digest(path: Path, content: bytes, entry: Mapping[str, Any]) -> None:

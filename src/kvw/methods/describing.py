@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -10,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from docstring_parser import parse
 
 from kvw.methods.registry import get_method
+from kvw.methods.subspace.settings import GATE_SETTINGS, READ
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,42 @@ def settings_of(name: str) -> list[Setting]:
         UserError: There is no such method.
     """
     return _settings(get_method(name).settings, "")
+
+
+def acting(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """The settings that had a part in an edit, those of groups one by one.
+
+    Left out is what is unset, and what other settings had left without a part, such as ``gamma`` under a gate that goes
+    by ``mu``.
+
+    Args:
+        settings: As an edit records them, of any method.
+        above: What comes before the names.
+    """
+    idle = _idle(settings)
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= acting(value, f"{above}{name}.")
+        elif value is not None and name not in idle:
+            found[above + name] = value
+    return found
+
+
+def _idle(settings: Mapping[str, Any]) -> set[str]:
+    idle: set[str] = set()
+    for gate, read in READ.items():
+        if settings.get("gate") == gate:
+            idle |= GATE_SETTINGS - set(read)
+    if settings.get("threshold") is not None and "gate" in settings:
+        idle.add("quantile")
+    if settings.get("energy") is not None:
+        idle.add("ratio")
+    if settings.get("epsilon") == 0:
+        idle |= {"step", "steps", "random_start", "target"}
+    if settings.get("schedule") == "one-shot":
+        idle.add("seed")
+    return idle
 
 
 def _settings(kind: type[Any], above: str) -> list[Setting]:

@@ -12,8 +12,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from kvw.edits import Edit, EditDifference, EditMetadata
+from kvw.edits.edit import printable
 from kvw.edits.summary import LayerSummary
 from kvw.evaluation import Evaluation, Summary
+from kvw.methods.describing import acting
 from kvw.methods.subspace.certificates import Certificate
 from kvw.methods.subspace.memory import MemoryPlan
 from kvw.runs.apply import Applied
@@ -328,8 +330,7 @@ def _lineage(parents: Sequence[EditMetadata], above: str = "") -> dict[str, str]
 
 
 def _made_by(metadata: EditMetadata) -> str:
-    shown = ("gamma", "schedule", "layers", "steps", "strength", "share", "peft_type")
-    settings = [f"{name} {metadata.settings[name]}" for name in shown if name in metadata.settings]
+    settings = [f"{name} {printable(str(value))}" for name, value in acting(metadata.settings).items()]
     return ", ".join([metadata.method or "unknown", *settings])
 
 

@@ -22,6 +22,7 @@ READ: dict[Gate, tuple[str, ...]] = {
     "hard": ("quantile",),
 }
 """The settings that each gate goes by. The others must stay as they are: they would do nothing."""
+GATE_SETTINGS = {"gamma", "mu", "quantile"}
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class SubspaceSettings:
         read = set(READ[self.gate]) - ({"quantile"} if self.threshold is not None else set())
         for field_ in fields(self):
             given = getattr(self, field_.name)
-            if field_.name in {"gamma", "mu", "quantile"} - read and given != field_.default:
+            if field_.name in GATE_SETTINGS - read and given != field_.default:
                 raise UserError(
                     f"{field_.name} would do nothing.",
                     found=f"gate '{self.gate}', threshold {self.threshold}",
