@@ -11,10 +11,14 @@ READY := $(VENV)/.ready
 VERSIONS := --build-constraint requirements/tested.txt \
 	$(if $(PINS),--constraint $(PINS),--upgrade --upgrade-strategy eager)
 
-.PHONY: demo test suite test-newest test-oldest unit test-slow kills lint toy-models bench-models toy-200 sweep speed apply-speed cost cost-gpu clean
+.PHONY: demo real-model test suite test-newest test-oldest unit test-slow kills lint toy-models bench-models toy-200 sweep speed apply-speed cost cost-gpu clean
 
 demo: $(READY)
 	$(BIN)/kvw demo --out demo-run --force
+
+# A small pretrained model, made once and kept in the cache: smollm2:135m.
+real-model: $(READY)
+	$(BIN)/python -m kvw.smollm2
 
 test: lint suite
 

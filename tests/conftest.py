@@ -20,6 +20,7 @@ from tests.deprecations import watched
 from tests.families import BROKEN, broken_upstream
 from transformers import PreTrainedModel
 
+from kvw.cache import cache_directory
 from kvw.runs.environment import packages
 
 
@@ -43,6 +44,10 @@ def _no_deprecated_calls() -> Iterator[None]:
     with watched() as found:
         yield
     assert not found, "calls that a library says are deprecated:\n" + "\n".join(found)
+
+
+USER_CACHE = cache_directory()
+"""Where models that were made once are; only slow tests look there."""
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from kvw.cache import cache_directory
 from kvw.data import Example, answer_batch, prepare
 from kvw.errors import UserError
 from kvw.measuring import examples as module
-from kvw.measuring.cache import cache_directory
 from kvw.measuring.engine import measure
 from kvw.measuring.examples import measure_examples
 from kvw.measuring.statistics import Statistics, differing_parts

@@ -22,10 +22,10 @@ from tests.batches import text_batch
 from tests.several_processes import run_several
 
 import kvw
+from kvw.cache import cache_directory
 from kvw.cli import launch, main
 from kvw.errors import LostProcess, UserError
 from kvw.measuring import examples
-from kvw.measuring.cache import cache_directory
 from kvw.measuring.statistics import Statistics
 from kvw.models.placement import find_device
 from kvw.models.value_matrix import MatrixKey

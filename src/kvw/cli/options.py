@@ -18,13 +18,15 @@ from kvw.errors import UserError
 if TYPE_CHECKING:
     from kvw.models.checkpoint import Checkpoint
 
-TOY_PREFIX = "toy:"
 WARNED = 4
 """Exit code of ``--strict``."""
 KVW_ALONE = ("gamma", "update_every", "epochs", "seed", "positions", "retain_contrast", "parity")
 """Options that are short for settings of KVW; other methods' settings of these names mean something else."""
 
-Model = Annotated[str, Parameter(help="Local folder, hub id (owner/name or owner/name@revision), or toy:vanilla.")]
+Model = Annotated[
+    str,
+    Parameter(help="Local folder, hub id (owner/name or owner/name@revision), toy:vanilla, or smollm2:135m."),
+]
 ValueMatrices = Annotated[
     str,
     Parameter(help="Confirm where a model of an unknown family has its value matrices, as kvw inspect suggests."),
@@ -184,7 +186,7 @@ def parse_template_options(entries: Sequence[str]) -> tuple[tuple[str, Any], ...
 def find_model(
     model: str, value_matrices: str = "", template_options: Sequence[str] | None = None, *, weights: bool = True
 ) -> Checkpoint:
-    """Find a checkpoint; ``toy:vanilla`` and ``toy:gold`` are the shipped ones.
+    """Find a checkpoint, see :func:`kvw.models.checkpoint.find_checkpoint`.
 
     Args:
         model: What the user typed.
@@ -197,17 +199,10 @@ def find_model(
             option of the template makes no sense.
     """
     options = parse_template_options(template_options or ())
-    from kvw.models.checkpoint import Checkpoint, find_checkpoint
+    from kvw.models.checkpoint import find_checkpoint
     from kvw.models.json_file import read_object
     from kvw.models.weight_files import find_weights
 
-    if model.startswith(TOY_PREFIX):
-        from kvw.toy import checkpoint
-
-        name = model.removeprefix(TOY_PREFIX)
-        if name not in ("vanilla", "gold"):
-            raise UserError("There are two toy checkpoints.", found=model, do="toy:vanilla or toy:gold")
-        return Checkpoint(checkpoint("gold" if name == "gold" else "vanilla"), model, template_options=options)
     found = find_checkpoint(model)
     read_object(found.folder / "config.json")
     if weights:

@@ -15,12 +15,12 @@ from typing import Any, Generic, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from kvw.cache import cache_directory
 from kvw.checked import tell_damaged
 from kvw.data import Prepared
 from kvw.errors import UserError
 from kvw.evaluation.running import Key, run_grouped
 from kvw.files import PRIVATE_FILE, make_folders, write_bytes
-from kvw.measuring.cache import cache_directory
 from kvw.measuring.fingerprint import digest
 
 logger = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from kvw.cache import cache_directory
 from kvw.checked import read_checked, write_checked
 from kvw.data.example import Example
 from kvw.data.images import image_digest
 from kvw.data.templates import chat_template
 from kvw.errors import UserError
-from kvw.measuring.cache import cache_directory
 from kvw.measuring.source_state import file_state
 from kvw.models.weight_files import weight_files
 

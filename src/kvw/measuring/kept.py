@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from kvw.cache import cache_directory
 from kvw.checked import tell_damaged
 from kvw.errors import UserError
-from kvw.measuring.cache import cache_directory
 from kvw.measuring.fingerprint import digest
 from kvw.measuring.statistics import Statistics
 

@@ -11,9 +11,9 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from kvw.cache import cache_directory
 from kvw.errors import UserError
 from kvw.files import make_folders
-from kvw.measuring.cache import cache_directory
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kvw.errors import UserError
+from kvw.models.named import named_folder
 
 HUB_ID = re.compile(r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
 """What may be one. The hub's library is asked about the rest of its rules; a path is told without importing it."""
@@ -41,11 +42,18 @@ class Checkpoint:
 
 
 def find_checkpoint(model: str) -> Checkpoint:
-    """Find a checkpoint by folder, or by hub id with an optional revision (``owner/name@revision``).
+    """Find a checkpoint by name, by folder, or by hub id with an optional revision (``owner/name@revision``).
+
+    Args:
+        model: ``toy:vanilla``, ``toy:gold`` and ``smollm2:135m`` are names of kvw's own.
 
     Raises:
-        UserError: It is neither a folder with a ``config.json`` nor a hub repository that can be reached.
+        UserError: It is neither a name, nor a folder with a ``config.json``, nor a hub repository that can be reached;
+            or it is a model that has not been made on this machine yet.
     """
+    named = named_folder(model)
+    if named is not None:
+        return Checkpoint(named, model)
     folder = Path(model)
     if os.path.isdir(model):  # noqa: PTH112 (Path.is_dir fails on names that are too long)
         if not (folder / "config.json").is_file():

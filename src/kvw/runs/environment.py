@@ -14,7 +14,7 @@ from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from kvw._version import __version__
-from kvw.measuring.cache import cache_directory
+from kvw.cache import cache_directory
 
 
 class _Record(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from kvw.errors import UserError
+from kvw.models.named import toy_folder
 from kvw.toy.world import SPLITS, World, write_world
 
 __all__ = ["SPLITS", "World", "checkpoint", "write_world"]
@@ -20,11 +20,4 @@ def checkpoint(name: Literal["vanilla", "gold"] = "vanilla") -> Path:
     Raises:
         UserError: There is no such checkpoint.
     """
-    folder = Path(__file__).parent / "checkpoints" / name
-    if not (folder / "model.safetensors").is_file():
-        raise UserError(
-            "There is no such toy checkpoint.",
-            found=str(folder),
-            do="ask for vanilla or gold, or make one with: python -m kvw.toy.train --out DIR",
-        )
-    return folder
+    return toy_folder(name)

@@ -9,11 +9,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvw.cache import cache_directory
 from kvw.checked import read_checked, tell_damaged, write_checked
 from kvw.claim import discard, new_directory
 from kvw.data.benchmarks.items import known
 from kvw.files import file_digest, make_folders
-from kvw.measuring.cache import cache_directory
 
 if TYPE_CHECKING:
     from kvw.toy.copies.writing import Tables
