@@ -76,7 +76,7 @@ def test_forget_answers_and_names_in_the_retain_set_are_counted(named):
     found = overlap(retain, forget)
     assert (found.of, found.answers, found.names) == (6, 2, 3)
     assert found.found == ("Jody Vance", "Judge.")
-    assert "Of 6 retain examples 2 give an answer of the forget set and 3 name" in str(found)
+    assert "Of 6 retain examples 2 give an answer that the forget set gives too, and 3 name" in str(found)
     assert overlap(retain[4:], forget).found == ()
 
 
@@ -120,7 +120,9 @@ def test_pictures_and_subjects_of_every_split_are_counted_and_told(request_of, t
 def test_what_the_retain_set_says_about_the_forgotten_is_told(request_of):
     request = request_of(rows(["Ada"]), [*rows("abcdef"), {**rows("g")[0], "answer": "Ada"}])
     assert (
-        read_data(request).notes()[-1].startswith("Of 7 retain examples 0 give an answer of the forget set and 1 name")
+        read_data(request)
+        .notes()[-1]
+        .startswith("Of 7 retain examples 0 give an answer that the forget set gives too, and 1 name")
     )
 
 

@@ -22,7 +22,7 @@ class Overlap:
         answers: Examples whose answer is one of the forget set.
         names: Examples in whose question or answer a subject of the forget set is named, or one of its answers of
             several words.
-        found: These answers, subjects and names in the order in which they appear, each once.
+        found: The names, then the answers, in the order in which they appear, each once.
     """
 
     of: int = 0
@@ -34,8 +34,9 @@ class Overlap:
         shown = ", ".join(repr(one) for one in self.found[:SHOWN])
         more = f" and {len(self.found) - SHOWN} more" if len(self.found) > SHOWN else ""
         return (
-            f"Of {self.of:,} retain examples {self.answers:,} give an answer of the forget set and {self.names:,} name "
-            f"a subject or a longer answer of it ({shown}{more}): what is kept there works against forgetting."
+            f"Of {self.of:,} retain examples {self.answers:,} give an answer that the forget set gives too, and "
+            f"{self.names:,} name a subject or a longer answer of it ({shown}{more}). If one of these is to be "
+            "forgotten, take it out of the retain set."
         )
 
 
@@ -47,14 +48,17 @@ def overlap(retain: Sequence[Example], forget: Sequence[Example]) -> Overlap:
     names |= {tuple(words(one)): one for one in (example.subject for example in forget) if one and words(one)}
     first_words = _by_first_word(names)
     same = named = 0
-    found: dict[str, None] = {}
+    found_names: dict[str, None] = {}
+    found_answers: dict[str, None] = {}
     for example in retain:
         answer = tuple(words(example.answer))
-        same += answer in answers
+        if answer in answers:
+            same += 1
+            found_answers[answers[answer]] = None
         inside = [*_inside(words(example.question), first_words), *_inside(answer, first_words)]
         named += bool(inside)
-        found |= dict.fromkeys(([answers[answer]] if answer in answers else []) + [names[one] for one in inside])
-    return Overlap(len(retain), same, named, tuple(found))
+        found_names |= dict.fromkeys(names[one] for one in inside)
+    return Overlap(len(retain), same, named, tuple(found_names | found_answers))
 
 
 def _by_first_word(names: Iterable[tuple[str, ...]]) -> dict[str, list[tuple[str, ...]]]:
