@@ -5,8 +5,10 @@ from __future__ import annotations
 import builtins
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -23,6 +25,7 @@ ENTRIES = [
     if not entry.startswith("kvw[")
 ]
 NAMES = sorted({canonicalize_name(entry.name) for entry in ENTRIES})
+KNOWN = SimpleNamespace(name="X1", total_memory=3 * 2**30)
 INTERNALS = ("accelerate", "peft", "transformers")
 
 
@@ -108,6 +111,21 @@ def test_the_cpu_is_among_the_devices():
     found = devices()
     assert found.names[0].startswith("cpu: ")
     assert not found.error
+
+
+@pytest.mark.parametrize(
+    ("module", "described"),
+    [
+        (SimpleNamespace(get_device_properties=lambda _: KNOWN), ": X1, 3.0 GiB"),
+        (SimpleNamespace(), ""),
+    ],
+)
+def test_accelerators_come_with_model_and_memory_if_torch_tells_them(monkeypatch, module, described):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("xpu"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "get_device_module", lambda kind: module)
+    assert devices().names[1:] == (f"xpu:0{described}", f"xpu:1{described}")
 
 
 def test_a_broken_torch_is_told(monkeypatch):

@@ -121,12 +121,13 @@ def devices() -> Devices:
 
 
 def _described(kind: str, index: int) -> str:
+    """Model and memory of an accelerator; nothing if torch does not tell them for this kind."""
     import torch
 
-    if kind != "cuda":
-        return ""
-    properties = torch.cuda.get_device_properties(index)
-    return f": {properties.name}, {_size(properties.total_memory)}"
+    read = getattr(torch.get_device_module(kind), "get_device_properties", None)
+    found = read(index) if read else None
+    name, memory = getattr(found, "name", ""), getattr(found, "total_memory", 0)
+    return f": {name}, {_size(memory)}" if name and memory else ""
 
 
 def _size(count: int) -> str:
