@@ -18,7 +18,7 @@ from kvw.errors import UserError
 from kvw.methods.gradient import unlearn
 from kvw.methods.gradient.settings import GradDiffSettings
 from kvw.training.settings import LoraSettings
-from kvw.training.state import write_tensors
+from kvw.training.state import state_digest, write_tensors
 
 pytestmark = pytest.mark.thorough
 
@@ -151,6 +151,10 @@ def test_the_state_is_numbers_and_text_and_the_optimisers_part_matters(tmp_path)
         if name.startswith("optimizer.exp_avg."):
             value.zero_()
     save_file(tensors, state, header)
+    with pytest.raises(UserError, match="is damaged"):
+        run(method, settings, state)
+    del header["sha256"]
+    save_file(tensors, state, header | {"sha256": state_digest(tensors, header)})
     weights, _ = run(method, settings, state)
     assert not same(weights, uninterrupted("full")[0])
 

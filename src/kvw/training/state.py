@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from kvw.errors import UserError
 from kvw.files import new_file
 
-FORMAT = "kvw training 1"
+FORMAT = "kvw training 2"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,17 @@ def save_state(
         "history": json.dumps([asdict(record) for record in progressed.history]),
         "stopped": progressed.stopped,
     }
-    write_tensors(path, tensors, header)
+    write_tensors(path, tensors, header | {"sha256": state_digest(tensors, header)})
+
+
+def state_digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of tensors, and over a header."""
+    found = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode("utf-8"))
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> None:
@@ -112,15 +123,19 @@ def load_state(
         How far training had come.
 
     Raises:
-        UserError: The file cannot be read, or is of another training; the message says what differs.
+        UserError: The file cannot be read, is damaged, or is of another training; the message says what differs.
     """
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
                 raise UserError(f"{path} is not a saved training.", found=f"format {header.get('format')!r}")
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if header.pop("sha256", "") != state_digest(stored, header):
+                found = "another SHA-256"
+                raise UserError(f"{path} is damaged.", found=found, do="remove it to start the training anew")
             _same(path, json.loads(header["identity"]), identity)
-            _fill(file, parameters, optimizer)
+            _fill(stored, parameters, optimizer)
     except SafetensorError as error:
         raise UserError(f"{path} is not a saved training.", found=str(error), do="remove it to start anew") from error
     return Progressed([_record(entry) for entry in json.loads(header["history"])], header["stopped"])
@@ -136,18 +151,19 @@ def _same(path: Path, saved: Mapping[str, str], identity: Mapping[str, str]) -> 
         )
 
 
-def _fill(file: Any, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+def _fill(
+    tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
     state: dict[str, dict[str, Tensor]] = {name: {} for name in parameters}
-    for stored in file.keys():  # noqa: SIM118
+    for stored, value in tensors.items():
         kind, _, rest = stored.partition(".")
         if kind == "optimizer":
             key, _, name = rest.partition(".")
-            value = file.get_tensor(stored)
             # AdamW keeps its count of steps on the CPU.
             state[name][key] = value if key == "step" else value.to(parameters[name].device)
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(file.get_tensor(f"weights.{name}"))
+            parameter.copy_(tensors[f"weights.{name}"])
             if state[name]:
                 optimizer.state[parameter] = state[name]
 
