@@ -34,6 +34,13 @@ def test_what_is_warned_of_is_shown_and_remembered():
     assert shown.lines == [("note", "a fact"), *(("warning", text) for text in told.warnings)]
 
 
+def test_what_is_logged_names_no_place_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path))
+    with remembering(SILENT) as told:
+        logging.getLogger("kvw.measuring.fingerprint").warning("%s is damaged", tmp_path / "digests" / "abc")
+    assert told.warnings == ["$KVW_CACHE/digests/abc is damaged"]
+
+
 def test_modules_log_as_before_afterwards():
     logger = logging.getLogger("kvw")
     before = (list(logger.handlers), logger.propagate)

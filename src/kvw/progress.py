@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
+from kvw.cache import cache_directory
+
 Progress = Callable[[int, int], None]
 """Called with what is done and the total (0 if unknown), in examples, batches or steps."""
 
@@ -93,5 +95,6 @@ class _Handler(logging.Handler):
         self._reporter = reporter
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+        # Records name no place of this machine.
+        text = record.getMessage().replace(str(cache_directory()), "$KVW_CACHE")
         self._reporter.warn(text[:1].upper() + text[1:])

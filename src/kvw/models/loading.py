@@ -134,6 +134,8 @@ def load_model(
             found=first_line(error),
             do="install it; for bitsandbytes: pip install 'kvw[quantised]'",
         ) from error
+    except UserError:  # no such device
+        raise
     except Exception as error:  # transformers lets through whatever damaged files and wrong settings lead to
         raise UserError(f"The weights of {checkpoint} could not be loaded.", found=first_line(error)) from error
     model: PreTrainedModel = loaded[0]
