@@ -12,6 +12,11 @@ from kvw.serving.reception import Reception, body
 from kvw.serving.refusals import Refusal
 
 
+def run_within_bounds(work):
+    """Run it; what would wait for ever is an error."""
+    return asyncio.run(asyncio.wait_for(work, 30))
+
+
 def receiver(*messages):
     """``receive`` of an application; at the end nothing comes any more."""
     waiting = list(messages)
@@ -30,7 +35,7 @@ def piece(content, more=True):
 
 def read(*messages, most=10, headers=()):
     scope = {"type": "http", "headers": [(name.encode(), value.encode()) for name, value in headers]}
-    return asyncio.run(body(Request(scope, receiver(*messages)), most))
+    return run_within_bounds(body(Request(scope, receiver(*messages)), most))
 
 
 def refused(*messages, **options):
@@ -105,7 +110,7 @@ def test_there_is_room_for_so_many_and_again_when_one_has_gone():
         await asyncio.gather(*waiting, return_exceptions=True)
         await ask(door, [])
 
-    asyncio.run(run())
+    run_within_bounds(run())
 
 
 def test_what_takes_too_long_is_ended():
@@ -115,7 +120,7 @@ def test_what_takes_too_long_is_ended():
             await ask(Reception(held, seconds=0.01), sent)
         assert (found.value.status, held.cancelled, sent) == (503, 1, [])
 
-    asyncio.run(run())
+    run_within_bounds(run())
 
 
 def test_a_stream_that_takes_too_long_says_so_at_its_end():
@@ -128,7 +133,24 @@ def test_a_stream_that_takes_too_long_says_so_at_its_end():
         assert held.cancelled == 1
         return sent
 
-    *_, last = asyncio.run(run(start, more))
+    *_, last = run_within_bounds(run(start, more))
     assert b"not there within" in last["body"]
     assert last["more_body"] is False
-    assert asyncio.run(run(start, {**more, "more_body": False}))[-1]["body"] == b"data: {}"
+    assert run_within_bounds(run(start, {**more, "more_body": False}))[-1]["body"] == b"data: {}"
+
+
+def test_a_client_that_does_not_read_holds_no_place(hasty):
+    """Not even the last event can be sent to it."""
+
+    async def run():
+        door = Reception(Held({"type": "http.response.start"}), seconds=0.01, most=1)
+
+        async def send(message):
+            await asyncio.Event().wait()
+
+        await door({"type": "http"}, receiver(piece(b"", more=False)), send)
+        with pytest.raises(Refusal, match="not there within"):
+            await ask(Reception(Held(), seconds=0.01, most=1), [])
+        assert door._free == 1
+
+    run_within_bounds(run())
