@@ -137,8 +137,9 @@ def test_what_cannot_be_served(edits, capsys, which, more, words):
     assert_refused(capsys, run("serve", "toy:vanilla", "--edit", edits[which], "--device", "cpu", *port, *more), *words)
 
 
-def test_an_edit_that_does_nothing_is_not_served(tmp_path, capsys):
+def test_an_edit_that_does_nothing_is_not_served(tmp_path, capsys, monkeypatch):
     """It would be the model without an edit, under the name of one."""
+    monkeypatch.setattr("kvw.serving.listening.run", lambda *more: pytest.fail("served"))
     model = skeleton(TOY)
     nothing = gates(model, 0)
     nothing = GateEdit({key: torch.zeros_like(value) for key, value in nothing.log_gates.items()}, nothing.metadata)
