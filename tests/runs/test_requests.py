@@ -134,6 +134,10 @@ def test_who_asks_is_no_longer_kept(requests, saved, tmp_path, method):
     assert cleaned.metadata.retain_digest == clean.metadata.retain_digest == record.retain.digest
     assert record.retain.count == expected.retain.count == cleaned.metadata.retain_count == 12
     assert record.splits["retain"].of == 12
+    assert (record.retain.pictures, record.retain.subjects) == (12, 4)
+    assert (record.forget.pictures, record.forget.subjects) == (7, 3)
+    assert [(one.pictures, one.subjects) for one in record.forget.files] in ([(3, 1), (4, 2)], [(4, 2), (3, 1)])
+    assert (record.splits["retain"].pictures, record.splits["retain"].subjects) == (12, 4)
     assert (record.retain.left_out_about_forgotten, record.retain.left_out_identical) == (2, 0)
     assert (expected.retain.left_out_about_forgotten, expected.retain.left_out_identical) == (0, 0)
 
@@ -154,6 +158,7 @@ def test_the_program_joins_files_and_says_whom_it_leaves_out(requests, saved, ca
     plan = json.loads(shown.out)
     assert plan["examples"] == {"forget": 7, "retain": 12}
     assert plan["retain_left_out"] == 2
+    assert (plan["pictures"]["retain"], plan["subjects"]["retain"]) == (12, 4)
     line = (
         "note 2 of 14 retain examples are left out: 2 about subjects of the forget set (Tuesday Person 1, "
         "Monday Person 0)."

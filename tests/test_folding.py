@@ -1,0 +1,54 @@
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvw.folding import collapsed, folded, latin, spaced, words
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("It's 3.14, isn\u2019t it?", ["it", "s", "3", "14", "isn", "t", "it"]),
+        ("snake_case", ["snake", "case"]),
+        ("Straße STRASSE", ["strasse", "strasse"]),
+        ("李雷 is 5岁", ["李", "雷", "is", "5", "岁"]),
+        ("が か\u3099", ["が", "が"]),
+        ("ที่นี่", ["ที่", "นี่"]),
+        ("हिन्दी", ["हिन्दी"]),
+        ("می\u200cخواهم", ["میخواهم"]),
+        ("Ｐａｒｉｓ ①", ["paris", "1"]),
+        ("™ ❤\ufe0f 👩\u200d🚀 ---", []),
+        ("\u0301x", ["x"]),
+    ],
+)
+def test_words(text, expected):
+    assert words(text) == [unicodedata.normalize("NFKC", one) for one in expected]
+
+
+def test_names_are_one_however_they_are_written():
+    assert len({collapsed(one) for one in ("Zoë  Ά", " ZOE\u0308\u00a0ά\n", "\uff3aoë Ά")}) == 1
+    assert collapsed("Zoe") != collapsed("Zoë")
+
+
+@settings(derandomize=True)
+@given(st.text())
+def test_folding_twice_changes_nothing(text):
+    assert folded(folded(text)) == folded(text)
+    assert collapsed(collapsed(text)) == collapsed(text)
+
+
+@given(st.text(st.characters(max_codepoint=0x2FF)))
+def test_texts_with_spaces_between_words_are_not_spaced(text):
+    assert spaced(text) == text
+
+
+def test_characters_that_are_words_are_spaced_with_their_marks():
+    assert spaced("A北京, ที่x").split() == ["A", "北", "京", ",", "ที่", "x"]
+
+
+def test_latin():
+    assert [latin(one) for one in ("José", "abc1", "ñ\u0301")] == [True] * 3
+    assert [latin(one) for one in ("ковид19", "ab北")] == [False] * 2
