@@ -21,10 +21,11 @@ from kvw.methods.registry import build_settings
 from kvw.methods.settings import KvwSettings
 from kvw.models.loading import find_checkpoint
 from kvw.models.value_matrix import MatrixKey
-from kvw.runs.erase import _refuse_nothing
 from kvw.runs.left_out import LeftOut, without_forgotten
 from kvw.runs.loaded import Loaded
+from kvw.runs.telling import refuse_no_edit
 from kvw.runs.union import ForgetFile, joined, read_forget_files
+from kvw.runs.unlearning import Unlearned
 
 pytestmark = pytest.mark.thorough
 
@@ -272,9 +273,9 @@ def test_a_run_that_would_weaken_nothing_says_so_before_it_writes():
     alone = EditMetadata(method="kvw", left_alone=("model.layers.0.mlp.experts.1",))
     request = SimpleNamespace(settings=KvwSettings())
     with pytest.raises(kvw.UserError, match="Nothing would be weakened") as caught:
-        _refuse_nothing(GateEdit({}, alone), request)
+        refuse_no_edit(Unlearned(GateEdit({}, alone)), request)
     assert "1 experts with fewer than 16 answer tokens" in str(caught.value)
-    _refuse_nothing(GateEdit({MatrixKey(0): torch.zeros(3)}, alone), request)
+    refuse_no_edit(Unlearned(GateEdit({MatrixKey(0): torch.zeros(3)}, alone)), request)
 
 
 def test_statistics_depend_on_where_the_value_matrices_are(saved):
