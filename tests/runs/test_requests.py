@@ -275,7 +275,7 @@ def test_a_run_that_would_weaken_nothing_says_so_before_it_writes():
     with pytest.raises(kvw.UserError, match="Nothing would be weakened") as caught:
         refuse_no_edit(Unlearned(GateEdit({}, alone)), request)
     assert "1 experts with fewer than 16 answer tokens" in str(caught.value)
-    refuse_no_edit(Unlearned(GateEdit({MatrixKey(0): torch.zeros(3)}, alone)), request)
+    refuse_no_edit(Unlearned(GateEdit({MatrixKey(0): torch.tensor([0.0, 0.5, 0.0])}, alone)), request)
 
 
 def test_statistics_depend_on_where_the_value_matrices_are(saved):
