@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ from kvw.cache import cache_directory
 from kvw.cli import launch, main
 from kvw.errors import LostProcess, UserError
 from kvw.measuring import examples
+from kvw.measuring.salt import SALT
 from kvw.measuring.statistics import Statistics
 from kvw.models.placement import find_device
 from kvw.models.value_matrix import MatrixKey
@@ -72,6 +74,8 @@ def test_the_command_line_program_gives_the_files_of_one_process(saved, people, 
     arguments += ["--retain", str(people / "retain.jsonl"), "--max-new-tokens", "3", "--gamma", "0.8"]
     with pytest.raises(SystemExit):
         main([*arguments, "--out", str(people / "one")])
+    (people / "cache").mkdir()
+    shutil.copy(cache_directory() / SALT, people / "cache")  # the same machine
     monkeypatch.setenv("KVW_CACHE", str(people / "cache"))
     arguments += ["--out", people / "two"]
     first, second = run_several(program_that_writes_in_the_first_process, *arguments, folder=people / "logs")

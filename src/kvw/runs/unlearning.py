@@ -239,6 +239,8 @@ def _describe(edit: Edit, loaded: Loaded, forget: Sequence[Example], retain: Ret
         retain_digest, retain_count = retain.fingerprint["data"], 0  # statistics do not say of how many examples
     else:
         retain_digest, retain_count = examples_digest(retain) if retain else "", len(retain)
+    # By the secret of the first process's machine: others may have another, and write none.
+    digests = current().first(lambda: (salted(examples_digest(forget)), salted(retain_digest) if retain_digest else ""))
     edit.metadata = edit.metadata.model_copy(
         update={
             "settings": asdict(settings) | edit.metadata.settings,
@@ -246,9 +248,9 @@ def _describe(edit: Edit, loaded: Loaded, forget: Sequence[Example], retain: Ret
             "model_fingerprint": loaded.fingerprint,
             "model_type": loaded.model.config.model_type,
             "value_matrices": loaded.checkpoint.value_matrices,
-            "forget_digest": salted(examples_digest(forget)),
+            "forget_digest": digests[0],
             "forget_count": len(forget),
-            "retain_digest": salted(retain_digest) if retain_digest else "",
+            "retain_digest": digests[1],
             "retain_count": retain_count,
         }
     )
