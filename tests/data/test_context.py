@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from kvw.data import Example, TextProcessor, answer_batch, prepare
+from kvw.data.batches import TOKENS_PER_IMAGE
 from kvw.data.context import context_length
 from kvw.errors import UserError
 
@@ -92,6 +93,33 @@ def test_image_tokens_count_to_the_last_one(family, images):
         prepare([example], *reversed(limited(family, tokens)), new_tokens=answer + 1)
     assert f"an answer of up to {answer + 1} new tokens is longer than the model's context" in raised.value.what
     assert f"at most {answer} new tokens (--max-new-tokens)" in raised.value.do
+
+
+def test_image_tokens_are_counted_where_a_processor_cannot_say():
+    """The estimate of 576 tokens is far from the 16 that the picture has."""
+    config, processor = limited("llava", 60)
+    processor._get_num_multimodal_tokens = None
+    example = Example("Who?", "Ada", (tiny_models.noise_png(1, (60, 34)),), "x:3")
+    (item,) = prepare([example], processor, config)
+    assert item.length > TOKENS_PER_IMAGE
+    config.get_text_config().max_position_embeddings = 20
+    with pytest.raises(UserError, match="x:3: the prompt with its answer is longer"):
+        prepare([example], processor, config)
+
+
+def test_a_placeholder_may_lie_beyond_the_vocabulary():
+    """As in Llama 3.2 Vision: the picture takes its place, and no embedding of it is needed."""
+    model, processor = tiny_models.build("llava")
+    config = copy.deepcopy(model.config)
+    processor.tokenizer.add_special_tokens({"additional_special_tokens": ["<picture>"]})
+    config.get_text_config().vocab_size = processor.tokenizer.convert_tokens_to_ids("<picture>")
+    processor.chat_template = processor.chat_template.replace("<image>", "<picture>")
+    example = Example("Who?", "Ada", (tiny_models.noise_png(1, (60, 34)),), "x:3")
+    processor.image_token = "<picture>"
+    assert len(prepare([example], processor, config)) == 1
+    config.get_text_config().vocab_size = 100
+    with pytest.raises(UserError, match="x:3: the tokenizer has tokens that the model does not have"):
+        prepare([example], processor, config)
 
 
 def test_a_picture_that_cannot_be_decoded_is_left_to_others():
