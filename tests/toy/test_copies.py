@@ -8,6 +8,7 @@ import pytest
 
 import kvw
 from kvw.data.benchmarks import get_benchmark, two_folds
+from kvw.mark import MARK
 from kvw.toy.copies import COPIES, cached_copy, write_copy
 from kvw.toy.copies.writing import fictitious_people, forgotten, real_people
 from kvw.toy.world import World
@@ -65,6 +66,19 @@ def test_every_choice_has_one_right_answer_and_three_wrong_ones(folders):
         assert item.choices[item.correct] == item.answer
         assert len(set(item.choices)) == 4
     assert len({item.correct for item in asked}) == 4
+
+
+def test_a_damaged_copy_is_told_and_written_again(caplog):
+    folder = cached_copy("mllmu")
+    content = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    sums = folder.with_name(f"{folder.name}.json")
+    for path in (max(content, key=lambda path: len(content[path])), folder / MARK, sums):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
+        caplog.clear()
+        assert cached_copy("mllmu") == folder
+        assert "is damaged" in caplog.text
+        assert path.read_bytes() == whole
 
 
 def test_the_cache_keeps_a_copy(monkeypatch):
