@@ -14,6 +14,7 @@ from pathlib import Path
 from kvw.cache import cache_directory
 from kvw.errors import UserError
 from kvw.files import make_folders
+from kvw.processes import current
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ def _secret() -> bytes:
     path = cache_directory() / SALT
     try:
         if not path.exists():
+            if not current().is_first:
+                return secrets.token_bytes()  # of several processes the first writes, and its digests are those kept
             _make(path)
         secret, _, check = path.read_text("ascii").strip().partition(" ")
     except OSError as error:
