@@ -543,7 +543,9 @@ def test_an_edit_of_other_weights_is_noticed(people, saved, tmp_path, capsys):
     weights = load_file(tmp_path / "other" / "model.safetensors")
     next(iter(weights.values())).view(-1)[0] += 1
     save_file(weights, tmp_path / "other" / "model.safetensors", {"format": "pt"})
-    assert run("apply", "run/edit.safetensors", tmp_path / "other", "--out", "model") == 0
+    assert_refused(capsys, run("apply", "run/edit.safetensors", tmp_path / "other", "--out", "model"), "other weights")
+    command = ("apply", "run/edit.safetensors", tmp_path / "other", "--out", "model", "--other-weights")
+    assert run(*command) == 0
     assert "other weights" in capsys.readouterr().err
     assert_refused(capsys, run("apply", "run/edit.safetensors", saved["qwen2_vl"], "--out", "x"), "does not fit")
     assert_refused(capsys, run("apply", "nowhere.safetensors", saved["llava"], "--out", "x"), "no edit file")

@@ -271,7 +271,18 @@ def test_the_adapter_of_another_model_is_refused(llava, tmp_path):
         import_adapter(tmp_path / "adapter", llava)
 
 
-@pytest.mark.parametrize("value", [0.0, -0.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_factors_that_are_not_finite_are_refused(llava, value, tmp_path):
+    export_ia3(gate_edit(llava), llava, tmp_path / "adapter")
+    tensors = load_file(tmp_path / "adapter" / WEIGHTS)
+    next(iter(tensors.values()))[0, 3] = value
+    save_file(tensors, tmp_path / "adapter" / WEIGHTS)
+    with pytest.raises(kvw.UserError, match="cannot be read") as caught:
+        import_adapter(tmp_path / "adapter", llava)
+    assert "layers.1.mlp.down_proj" in caught.value.found
+
+
+@pytest.mark.parametrize("value", [0.0, -0.5])
 def test_factors_that_have_no_logarithm_are_refused(llava, value, tmp_path):
     export_ia3(gate_edit(llava), llava, tmp_path / "adapter")
     tensors = load_file(tmp_path / "adapter" / WEIGHTS)
@@ -391,8 +402,13 @@ def test_a_folder_that_holds_something_is_replaced_by_force_only(llava, tmp_path
     (tmp_path / "adapter" / "thesis.txt").write_text("precious")
     with pytest.raises(kvw.UserError, match="not empty"):
         export_ia3(gate_edit(llava), llava, tmp_path / "adapter")
-    export_ia3(gate_edit(llava), llava, tmp_path / "adapter", force=True)
-    assert not (tmp_path / "adapter" / "thesis.txt").exists()
+    with pytest.raises(kvw.UserError, match="does not carry kvw's mark"):
+        export_ia3(gate_edit(llava), llava, tmp_path / "adapter", force=True)
+    assert (tmp_path / "adapter" / "thesis.txt").read_text() == "precious"
+    export_ia3(gate_edit(llava), llava, tmp_path / "ours")
+    (tmp_path / "ours" / "adapter_config.json").write_text("{}")
+    export_ia3(gate_edit(llava), llava, tmp_path / "ours", force=True)
+    assert json.loads((tmp_path / "ours" / "adapter_config.json").read_text())["peft_type"] == "IA3"
 
 
 def test_without_peft_the_message_says_how_to_get_it(llava, tmp_path, monkeypatch):

@@ -125,6 +125,11 @@ def test_a_recipe_and_the_command_line_know_it(saved, tmp_path):
         find_checkpoint(str(saved["llava"])), *files, tmp_path / "run", "conditional-kvw", device="cpu"
     )
     record = kvw.erase(request)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"edit.safetensors", "run.json", "samples.jsonl"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        ".kvw",
+        "edit.safetensors",
+        "run.json",
+        "samples.jsonl",
+    }
     assert kvw.load_edit(tmp_path / "run" / "edit.safetensors").kind == "conditional gates"
     assert not any("no model is written" in warning for warning in record.warnings)

@@ -390,7 +390,12 @@ def test_erase_writes_the_edit_and_no_model(saved, tmp_path):
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     request = kvw.EraseRequest(find_checkpoint(str(saved["llava"])), *files, tmp_path / "run", "steering", device="cpu")
     record = kvw.erase(request)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"edit.safetensors", "run.json", "samples.jsonl"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        ".kvw",
+        "edit.safetensors",
+        "run.json",
+        "samples.jsonl",
+    }
     assert kvw.load_edit(tmp_path / "run" / "edit.safetensors").kind == "steering"
     assert not any("no model is written" in warning for warning in record.warnings)
     assert what_changed(record.layers).startswith("States of")

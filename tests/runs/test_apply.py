@@ -347,8 +347,12 @@ def test_the_card_has_the_scores_of_the_run_and_nothing_of_the_data(saved, tmp_p
     scores = scores_beside(edit_file, edit, said)
     assert scores == record.splits
     apply(edit, find_checkpoint(str(saved["llava"])), tmp_path / "out", said, scores=scores)
-    one, two = ((tmp_path / name / "README.md").read_text() for name in ("run/model", "out"))
-    assert one == two
+    one, two = ((tmp_path / name / "README.md").read_text().splitlines() for name in ("run/model", "out"))
+    looked_at = [line for line in one if line not in two]
+    assert len(looked_at) == 1
+    assert "ordinary sentences" in looked_at[0]  # kvw apply looks at the language after it has written
+    assert [line for line in two if line not in one] == ["Whether it still writes ordinary language was not looked at."]
+    one = "\n".join(one)
     assert edit.metadata.forget_digest in one
     for row in rows:
         for text in (row["question"], row["answer"], row["answer"].split()[0]):
@@ -450,7 +454,8 @@ def test_memory_is_a_few_copies_of_one_matrix(tmp_path, sizes, kind):
     matrix = 2 * sizes["hidden"] * sizes["width"]  # bytes as stored, in bfloat16
     shutil.rmtree(tmp_path)
     assert found["weights"] > 3.5 * matrix
-    assert matrix < found["growth"] < 4 * matrix
+    checks = 24e6  # what the checks of configuration and processor leave behind, whatever the model's size
+    assert matrix < found["growth"] < 4 * matrix + checks
 
 
 KILLS = """
@@ -506,7 +511,7 @@ for _ in range(kills):
     root = partial_path(out)
     names = [p.name.removesuffix(".json") for p in (root / "finished").glob("*.json")]
     content = state(root / "content")
-    seen = {"status": status, "finished": {name: content.get(name) for name in names}, "out": None}
+    seen = {"status": status, "finished": {name: content[name] for name in names if name in content}, "out": None}
     if out.exists():
         seen |= {"out": hashes(out), "state": state(out), "finished": {}}
         shutil.rmtree(out)

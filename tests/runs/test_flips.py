@@ -77,7 +77,7 @@ def erase(saved, tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["digests", "statistics", "answers"])
 def test_a_flipped_byte_in_the_cache_changes_no_result(erase, tmp_path, caplog, kind):
     clean = erase()
-    files = {path: path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    files = {path: path.read_bytes() for path in (tmp_path / "cache").glob("*/*")}  # the salt has tests of its own
     assert {path.parent.name for path in files} == {"digests", "statistics", "answers"}
     assert erase() == clean
     assert "damaged" not in caplog.text
