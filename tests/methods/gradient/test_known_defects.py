@@ -151,7 +151,7 @@ def test_mllmu_kl_is_summed_over_rows_and_padding():
     """A longer neighbour pads the row, and the divergence of the row stays what it was."""
     one, four = (forget_by("kl", batch_size=size, accumulation=4 // size, epochs=2)[1] for size in (1, 4))
     assert one.history[1].losses["retain"] > 0
-    assert one.history[1].losses["retain"] == pytest.approx(four.history[1].losses["retain"], rel=1e-3)
+    assert one.history[1].losses["retain"] == pytest.approx(four.history[1].losses["retain"], rel=3e-3)
 
 
 def test_kvw_kl_is_taken_one_position_late():
