@@ -227,6 +227,25 @@ def test_what_a_killed_run_had_secured_is_kept_by_the_next(tmp_path):
     assert names(tmp_path / "out.kept") == [".kvw", "answers"]
 
 
+def test_what_was_replaced_is_not_taken_for_what_was_secured(tmp_path):
+    """Killed right after the exchange: where the new directory was secured lies the old one."""
+    with new_directory(tmp_path / "out") as folder:
+        write_text(folder / "answers", "old")
+    child = os.fork()
+    if not child:
+        with claimed(tmp_path / "out", force=True) as claim:
+            write_text(claim.empty() / "answers", "new")
+            claim.secure()
+            module.write_mark(claim.folder, "output")
+            module.exchange(claim.folder, claim.path)
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    with claimed(tmp_path / "out", force=True) as claim:
+        assert claim.kept is None
+    assert (tmp_path / "out" / "answers").read_text() == "new"
+    assert names(tmp_path) == ["out"]
+
+
 def test_what_earlier_versions_have_left_is_named(tmp_path, caplog):
     for name in (".out.abcd1234.partial", ".out.abcd1234.old", ".other.abcd1234.old", ".out.kvw-partial"):
         (tmp_path / name).mkdir()
