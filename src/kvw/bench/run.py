@@ -207,6 +207,7 @@ class _Work:
             title = f"asking {described} the rest" if scores else f"asking {described}"
             with self.watch.stage(title) as progress, in_force:
                 scores = self.ask(loaded, identifier, asked, scores, progress)
+        self.files.journal(identifier).discard()  # its items are there, perhaps since a run that was killed right after
         outcomes: dict[str, list[Any]] = {}
         for score in scores:
             outcomes.setdefault(f"{score.split}/{score.task}", []).append(score.outcome)
@@ -234,7 +235,7 @@ class _Work:
         before: Sequence[ItemScore],
         progress: Progress,
     ) -> list[ItemScore]:
-        """Ask the model what it was not asked before; from then on its items are there, and its journal is not."""
+        """Ask the model what it was not asked before; from then on its items are there."""
         items = {(score.split, score.task, score.identifier): score for score in before}
         left = [one for one in asked if (*one.place, one.example.identifier) not in items]
         likelihoods = self.recipe.evaluation.likelihoods
@@ -243,7 +244,6 @@ class _Work:
         items |= {(score.split, score.task, score.identifier): score for score in found}
         scores = [items[(*one.place, one.example.identifier)] for one in asked]
         self.files.write_items(identifier, scores)
-        journal.discard()
         return scores
 
     def make_change(self, loaded: Loaded, label: str, values: dict[str, Any], described: str) -> Change:
