@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 VERSIONS := --build-constraint requirements/tested.txt \
 	$(if $(PINS),--constraint $(PINS),--upgrade --upgrade-strategy eager)
 
-.PHONY: demo real-model test suite test-newest test-oldest unit test-slow kills lint toy-models bench-models toy-200 sweep speed apply-speed cost cost-gpu clean
+.PHONY: demo real-model test suite test-newest test-oldest unit fuzz test-slow kills lint toy-models bench-models toy-200 sweep speed apply-speed cost cost-gpu clean
 
 demo: $(READY)
 	$(BIN)/kvw demo --out demo-run --force
@@ -34,6 +34,11 @@ test-oldest:
 
 unit: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not thorough"
+
+# Every reader of files that others wrote, with so many inputs each.
+FUZZ ?= 300
+fuzz: $(READY)
+	KVW_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
