@@ -79,7 +79,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def check(outcomes: dict[str, list[Outcome]]) -> Callable[[str, Callable[[], object]], None]:
+def check_end(outcomes: dict[str, list[Outcome]]) -> Callable[[str, Callable[[], object]], None]:
     """Runs a reader on one input and looks at how it ended."""
 
     def run(reader: str, work: Callable[[], object]) -> None:
@@ -121,33 +121,33 @@ def _read_data(path: Path) -> None:
 
 @inputs(60)
 @given(data=st.data())
-def test_jsonl(data: st.DataObject, folder: Path, check: Any) -> None:
+def test_jsonl(data: st.DataObject, folder: Path, check_end: Any) -> None:
     if data.draw(st.booleans()):
         content = data.draw(mutated_bytes(_jsonl(ROWS)))
     else:
         lines = [data.draw(mutated_json(row)) for row in ROWS]
         content = b"\n".join(line.replace(b"\n", b" ") for line in lines)
     path = written(folder / "x.jsonl", content)
-    check("JSONL", lambda: _read_data(path))
+    check_end("JSONL", lambda: _read_data(path))
 
 
 @inputs(60)
 @given(data=st.data())
-def test_csv(data: st.DataObject, folder: Path, check: Any) -> None:
+def test_csv(data: st.DataObject, folder: Path, check_end: Any) -> None:
     path = written(folder / "x.csv", data.draw(mutated_bytes(_csv())))
-    check("CSV", lambda: _read_data(path))
+    check_end("CSV", lambda: _read_data(path))
 
 
 @inputs(60)
 @given(content=mutated_bytes(_parquet()))
-def test_parquet(content: bytes, folder: Path, check: Any) -> None:
+def test_parquet(content: bytes, folder: Path, check_end: Any) -> None:
     path = written(folder / "x.parquet", content)
-    check("Parquet, bytes", lambda: _read_data(path))
+    check_end("Parquet, bytes", lambda: _read_data(path))
 
 
 @inputs(40)
 @given(data=st.data())
-def test_parquet_of_other_types(data: st.DataObject, folder: Path, check: Any) -> None:
+def test_parquet_of_other_types(data: st.DataObject, folder: Path, check_end: Any) -> None:
     column = st.sampled_from(
         [
             pyarrow.array([2**62], pyarrow.duration("s")),
@@ -167,7 +167,7 @@ def test_parquet_of_other_types(data: st.DataObject, folder: Path, check: Any) -
     table = {name: data.draw(column) for name in names if data.draw(st.booleans())}
     path = folder / "y.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"answer": pyarrow.array(["x"]), **table}), path)
-    check("Parquet, types", lambda: _read_data(path))
+    check_end("Parquet, types", lambda: _read_data(path))
 
 
 def _pictures() -> list[bytes]:
@@ -181,13 +181,13 @@ def _pictures() -> list[bytes]:
 
 @inputs(80)
 @given(data=st.data())
-def test_pictures(data: st.DataObject, folder: Path, check: Any) -> None:
+def test_pictures(data: st.DataObject, folder: Path, check_end: Any) -> None:
     picture = data.draw(mutated_bytes(data.draw(st.sampled_from(_pictures()))))
     if data.draw(st.booleans()):
-        check("pictures in the data", lambda: load_image(picture, "row 1"))
+        check_end("pictures in the data", lambda: load_image(picture, "row 1"))
     else:
         path = written(folder / "p.png", picture)
-        check("picture files", lambda: load_image(path, "row 1"))
+        check_end("picture files", lambda: load_image(path, "row 1"))
 
 
 @inputs(20)
@@ -195,23 +195,23 @@ def test_pictures(data: st.DataObject, folder: Path, check: Any) -> None:
     size=st.sampled_from([(1, 65_000), (65_000, 1), (13_000, 13_000), (1, 1), (3, 5000), (30_000, 2), (5000, 5000)]),
     mode=st.sampled_from(["1", "L", "RGB", "RGBA", "P"]),
 )
-def test_pictures_of_any_size(size: tuple[int, int], mode: str, folder: Path, check: Any) -> None:
+def test_pictures_of_any_size(size: tuple[int, int], mode: str, folder: Path, check_end: Any) -> None:
     path = folder / f"{size[0]}x{size[1]}-{mode}.png"
     if not path.exists():
         Image.new(mode, size).save(path, compress_level=1)
     row = {"question": "Who?", "answer": "Ann", "image": path.name}
     data = written(folder / "sizes.jsonl", _jsonl([row]))
-    check("picture sizes", lambda: _read_data(data))
+    check_end("picture sizes", lambda: _read_data(data))
 
 
 @inputs(30)
 @given(data=st.data())
-def test_pictures_in_text(data: st.DataObject, folder: Path, check: Any) -> None:
+def test_pictures_in_text(data: st.DataObject, folder: Path, check_end: Any) -> None:
     encoded = base64.b64encode(data.draw(st.sampled_from(_pictures()))).decode()
     prefix = data.draw(st.sampled_from(["", "data:image/png;base64,", "data:,", "data:image/png;base64", "file://"]))
     text = data.draw(mutated_bytes((prefix + encoded).encode())).decode("utf-8", errors="replace")
     path = written(folder / "b.jsonl", _jsonl([{"question": "Who?", "answer": "Ann", "image": text}]))
-    check("base64", lambda: _read_data(path))
+    check_end("base64", lambda: _read_data(path))
 
 
 def _edits() -> dict[str, Edit]:
@@ -241,7 +241,7 @@ def _use_edit(path: Path) -> None:
 
 @inputs(80)
 @given(data=st.data())
-def test_edits(data: st.DataObject, folder: Path, edits: dict[str, bytes], check: Any) -> None:
+def test_edits(data: st.DataObject, folder: Path, edits: dict[str, bytes], check_end: Any) -> None:
     content = edits[data.draw(st.sampled_from(sorted(edits)))]
     length = int.from_bytes(content[:8], "little")
     if data.draw(st.booleans()):
@@ -250,12 +250,12 @@ def test_edits(data: st.DataObject, folder: Path, edits: dict[str, bytes], check
     else:
         content = data.draw(mutated_bytes(content))
     path = written(folder / "edit.safetensors", content)
-    check("edits, bytes", lambda: _use_edit(path))
+    check_end("edits, bytes", lambda: _use_edit(path))
 
 
 @inputs(60)
 @given(data=st.data())
-def test_edits_of_other_values(data: st.DataObject, folder: Path, edits: dict[str, bytes], check: Any) -> None:
+def test_edits_of_other_values(data: st.DataObject, folder: Path, edits: dict[str, bytes], check_end: Any) -> None:
     kind = data.draw(st.sampled_from(sorted(edits)))
     tensors = safetensors.torch.load(edits[kind])
     metadata: dict[str, Any] = {"method": "subspace", "settings": {"mu": 1.0}, "base_model": "toy", "versions": {}}
@@ -283,12 +283,12 @@ def test_edits_of_other_values(data: st.DataObject, folder: Path, edits: dict[st
     if data.draw(st.booleans()):
         metadata[data.draw(st.sampled_from([*metadata, "parents", "other"]))] = data.draw(st.sampled_from(JUNK))
     path = edit_files.write(folder / "values.safetensors", kind, tensors, **metadata)
-    check("edits, values", lambda: _use_edit(path))
+    check_end("edits, values", lambda: _use_edit(path))
 
 
 @inputs(40)
 @given(data=st.data())
-def test_adapters(data: st.DataObject, folder: Path, edits: dict[str, bytes], check: Any) -> None:
+def test_adapters(data: st.DataObject, folder: Path, edits: dict[str, bytes], check_end: Any) -> None:
     home = folder / "adapter"
     if not home.exists():
         export_ia3(
@@ -300,24 +300,24 @@ def test_adapters(data: st.DataObject, folder: Path, edits: dict[str, bytes], ch
     shutil.copytree(folder / "whole", home, dirs_exist_ok=True)
     how = mutated_json(json.loads(content)) if name.endswith(".json") else mutated_bytes(content)
     written(home / name, data.draw(how))
-    check("adapters", lambda: import_adapter(home, skeleton(Checkpoint(TOY, "toy"))))
+    check_end("adapters", lambda: import_adapter(home, skeleton(Checkpoint(TOY, "toy"))))
 
 
 @inputs(40)
 @given(data=st.data())
-def test_statistics(data: st.DataObject, folder: Path, check: Any) -> None:
+def test_statistics(data: st.DataObject, folder: Path, check_end: Any) -> None:
     keys = [matrix.key for matrix in find_value_matrices(skeleton(Checkpoint(TOY, "toy")))]
     path = folder / "statistics.safetensors"
     Statistics({key: torch.ones(8, dtype=torch.float64) for key in keys}, dict.fromkeys(keys, 3), {"data": "x"}).save(
         path
     )
     changed = written(folder / "changed.safetensors", data.draw(mutated_bytes(path.read_bytes())))
-    check("statistics", lambda: Statistics.load(changed))
+    check_end("statistics", lambda: Statistics.load(changed))
 
 
 @inputs(60)
 @given(data=st.data())
-def test_recipes(data: st.DataObject, folder: Path, check: Any) -> None:
+def test_recipes(data: st.DataObject, folder: Path, check_end: Any) -> None:
     recipe = data.draw(st.sampled_from(sorted(RECIPES.glob("*.toml")) + sorted((RECIPES / "cost").glob("*.toml"))))
     content = recipe.read_bytes()
     if data.draw(st.booleans()):
@@ -332,7 +332,7 @@ def test_recipes(data: st.DataObject, folder: Path, check: Any) -> None:
         content = content.replace(line, line.split(b"=")[0] + b"= " + value.encode())
     path = written(folder / "r.toml", content)
     cost = recipe.parent.name == "cost"
-    check("recipes", lambda: read_cost_recipe(path) if cost else read_recipe(path))
+    check_end("recipes", lambda: read_cost_recipe(path) if cost else read_recipe(path))
 
 
 @pytest.fixture(scope="module")
@@ -360,18 +360,18 @@ def _restored(copied: Path) -> None:
 
 @inputs(60)
 @given(data=st.data())
-def test_configurations(data: st.DataObject, copied: Path, check: Any) -> None:
+def test_configurations(data: st.DataObject, copied: Path, check_end: Any) -> None:
     _restored(copied)
     name = data.draw(st.sampled_from(CONFIGURATIONS))
     written(copied / name, data.draw(mutated_json(json.loads((TOY / name).read_text()))))
-    check(f"checkpoint, {name}", lambda: _ask(copied))
+    check_end(f"checkpoint, {name}", lambda: _ask(copied))
     if name == "config.json":
-        check("checkpoint, inspect", lambda: inspect(find_checkpoint(str(copied))))
+        check_end("checkpoint, inspect", lambda: inspect(find_checkpoint(str(copied))))
 
 
 @inputs(30)
 @given(data=st.data())
-def test_indices(data: st.DataObject, copied: Path, folder: Path, edits: dict[str, bytes], check: Any) -> None:
+def test_indices(data: st.DataObject, copied: Path, folder: Path, edits: dict[str, bytes], check_end: Any) -> None:
     _restored(copied)
     names = safetensors.torch.load_file(TOY / "model.safetensors")
     index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(list(names)[:6], "model.safetensors")}
@@ -383,7 +383,7 @@ def test_indices(data: st.DataObject, copied: Path, folder: Path, edits: dict[st
     out = folder / "applied"
     shutil.rmtree(out, ignore_errors=True)
     try:
-        check("checkpoint, index", lambda: apply(load_edit(edit), find_checkpoint(str(copied)), out, SILENT))
+        check_end("checkpoint, index", lambda: apply(load_edit(edit), find_checkpoint(str(copied)), out, SILENT))
     finally:
         if moved:
             (copied / "model-00001-of-00001.safetensors").rename(copied / "model.safetensors")
@@ -391,7 +391,7 @@ def test_indices(data: st.DataObject, copied: Path, folder: Path, edits: dict[st
 
 @inputs(30)
 @given(data=st.data())
-def test_chat_templates(data: st.DataObject, copied: Path, check: Any) -> None:
+def test_chat_templates(data: st.DataObject, copied: Path, check_end: Any) -> None:
     _restored(copied)
     hostile = [
         "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
@@ -408,7 +408,7 @@ def test_chat_templates(data: st.DataObject, copied: Path, check: Any) -> None:
     template = (TOY / "chat_template.jinja").read_bytes()
     content = data.draw(st.one_of(mutated_bytes(template), st.sampled_from([text.encode() for text in hostile])))
     written(copied / "chat_template.jinja", content)
-    check("checkpoint, template", lambda: _ask(copied))
+    check_end("checkpoint, template", lambda: _ask(copied))
 
 
 def test_the_harness_sees_what_it_is_for() -> None:

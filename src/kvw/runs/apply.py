@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,12 +92,9 @@ def apply(
     for remark in left_aside(checkpoint.folder):
         reporter.warn(remark)
     others = _other_weights(edit, checkpoint, reporter, allowed=other_weights)
-    shared = shared_files(checkpoint.folder, out, stored, untouched)
-    if untouched != "copy" and not shared:
-        reporter.note(f"Every weight file holds an edited value matrix, so there is nothing to {untouched}.")
     job = _job(edit, stored, files, untouched)
     finished = finished_before(out, job)
-    check_disk_space(checkpoint.folder, out, "share files with --untouched hardlink", without=[*shared, *finished])
+    _check_room(checkpoint.folder, out, stored, untouched, finished, reporter)
     known = {path.name: found for path in files if (found := remembered_digest(path)) is not None}
     source.check()  # what is known of it was read from the same files
     with resumable_directory(out, job, "model", force=force, keep=inputs, public=True) as partial:
@@ -229,6 +226,21 @@ def _job(
         "untouched": untouched,
         "kvw version": __version__,
     }
+
+
+def _check_room(
+    source: Path,
+    out: Path,
+    stored: Mapping[MatrixKey, StoredMatrix],
+    untouched: Untouched,
+    finished: Collection[str],
+    reporter: Reporter,
+) -> None:
+    """Find out whether the disk has room for what is neither linked nor finished."""
+    shared = shared_files(source, out, stored, untouched)
+    if untouched != "copy" and not shared:
+        reporter.note(f"Every weight file holds an edited value matrix, so there is nothing to {untouched}.")
+    check_disk_space(source, out, "share files with --untouched hardlink", without=[*shared, *finished])
 
 
 def _write(
