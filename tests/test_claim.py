@@ -81,6 +81,7 @@ def test_a_link_to_a_directory_is_followed(tmp_path):
 
 
 @pytest.mark.parametrize("exchanges", [True, False])
+@pytest.mark.thorough
 def test_the_old_directory_is_there_until_the_new_one_is(tmp_path, monkeypatch, exchanges):
     """Every moment of the replacement at which the process is killed: the old one or the new one, and then the rest."""
     if not exchanges:

@@ -119,6 +119,7 @@ def test_erase_leaves_a_model_an_edit_and_the_numbers(people, saved, family, cap
         torch.testing.assert_close(after[name], before[name] * gates.exp())
 
 
+@pytest.mark.thorough
 def test_a_second_run_skips_the_retain_pass_and_says_so(people, saved, capsys):
     assert erase(saved, out="first") == 0
     assert "skipped" not in capsys.readouterr().err
@@ -130,6 +131,7 @@ def test_a_second_run_skips_the_retain_pass_and_says_so(people, saved, capsys):
     assert "skipped" not in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_answers_of_the_model_as_it_is_are_kept_for_the_next_run(people, saved, capsys, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("kvw.runs.erase.find_edit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -152,6 +154,7 @@ def test_of_several_processes_the_first_works_on_edit_files(people, saved, monke
         assert (people / "half.safetensors").exists() == written
 
 
+@pytest.mark.thorough
 def test_measure_then_erase_from_the_statistics_file(people, saved, capsys):
     assert run("measure", saved["llava"], "--data", "retain.jsonl", "--out", "retain.safetensors", "--json") == 0
     assert len(json.loads(capsys.readouterr().out)["rows"]) == 4
@@ -168,6 +171,7 @@ def test_measure_then_erase_from_the_statistics_file(people, saved, capsys):
     assert_refused(capsys, code, "other conditions", "positions")
 
 
+@pytest.mark.thorough
 def test_apply_writes_what_erase_wrote(people, saved):
     assert erase(saved, "--gamma", 1) == 0
     assert run("apply", "run/edit.safetensors", saved["llava"], "--out", "model") == 0
@@ -219,6 +223,7 @@ def test_inspect_shows_experts(tmp_path, capsys):
     assert "4 x model.language_model.layers.*.mlp.shared_expert.down_proj (40 -> 32)" in printed
 
 
+@pytest.mark.thorough
 def test_inspect_finds_an_unknown_family_and_asks(people, saved, capsys, monkeypatch):
     monkeypatch.setattr("kvw.models.finding.FAMILIES", ())
     assert run("inspect", saved["llava"]) == 0
@@ -428,6 +433,7 @@ def test_records_hold_no_path_of_this_machine(people, saved):
     assert json.loads((people / "run" / "run.json").read_text())["splits"]["bad"]["unlearned"]["failed"] == 1
 
 
+@pytest.mark.thorough
 def test_a_full_disk_while_the_model_is_saved(people, saved, capsys, monkeypatch):
     assert erase(saved) == 0
     before = (people / "run" / "run.json").read_text()
@@ -481,6 +487,7 @@ def test_a_full_disk_is_found_before_the_passes_without_a_model_too(people, save
         assert_refused(capsys, erase(saved, "--no-model", *more), "no room for the edit and the samples")
 
 
+@pytest.mark.thorough
 def test_two_runs_into_one_folder(people, saved, capsys):
     with claimed(people / "run"):
         assert_refused(capsys, erase(saved), "Another process is writing")
@@ -488,12 +495,14 @@ def test_two_runs_into_one_folder(people, saved, capsys):
 
 
 @pytest.mark.parametrize("name", ["r" * 250, "r" * 255])
+@pytest.mark.thorough
 def test_a_long_name_of_the_output(people, saved, name):
     assert erase(saved, out=name) == 0
     assert erase(saved, "--force", out=name) == 0
     assert sorted(path.name for path in people.iterdir() if path.is_dir()) == [name]
 
 
+@pytest.mark.thorough
 def test_runs_are_confidential_and_models_have_the_modes_of_their_source(people, saved):
     def modes(folder):
         return {path.relative_to(folder).as_posix(): stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*")}
@@ -537,6 +546,7 @@ def test_models_that_cannot_be_used(people, saved, tmp_path, capsys, monkeypatch
     assert not (people / "run").exists()
 
 
+@pytest.mark.thorough
 def test_an_edit_of_other_weights_is_noticed(people, saved, tmp_path, capsys):
     assert erase(saved) == 0
     shutil.copytree(saved["llava"], tmp_path / "other")

@@ -76,6 +76,7 @@ def test_scale_weakens(files):
     assert_equal(gates("half.safetensors"), kvw.scale(files[0], 0.5).log_gates)
 
 
+@pytest.mark.thorough
 def test_invert_then_apply_brings_the_checkpoint_back(files, saved, tmp_path, capsys):
     assert run("edit", "invert", "a.safetensors", "--out", "undo.safetensors") == 0
     assert "strengthens" in capsys.readouterr().out
@@ -99,6 +100,7 @@ def test_an_inverse_is_not_written_into_a_bfloat16_checkpoint(files, saved, caps
     assert not (tmp_path / "back").exists()
 
 
+@pytest.mark.thorough
 def test_an_inverse_on_weights_without_an_edit_is_noticed(saved, tmp_path, monkeypatch, capsys):
     from kvw.measuring.fingerprint import weights_digest
 

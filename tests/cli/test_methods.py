@@ -49,6 +49,7 @@ def erase(saved, *more, out="run", retain="retain.jsonl", family="llava"):
     return run("erase", saved[family], *given, *more)
 
 
+@pytest.mark.thorough
 def test_a_subspace_run_leaves_certificates_and_the_attached_model(people, saved, capsys):
     assert erase(saved, "--set", "gate=wiener", "--set", "mu=30", "--strength", 1.5, "--set", "honest=0") == 0
     record = json.loads((people / "run" / "run.json").read_text())
@@ -80,6 +81,7 @@ def test_a_subspace_run_leaves_certificates_and_the_attached_model(people, saved
     assert " directions in 7 value matrices" in card
 
 
+@pytest.mark.thorough
 def test_the_reloaded_checkpoint_scores_what_the_edit_scores_attached(people, saved, capsys):
     assert erase(saved, "--set", "gate=wiener", "--set", "mu=30", "--json") == 0
     expected = json.loads(capsys.readouterr().out)["splits"]["forget"]["unlearned"]

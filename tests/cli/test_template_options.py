@@ -60,6 +60,7 @@ def test_entries_that_make_no_sense(entries, words):
         parse_template_options(entries)
 
 
+@pytest.mark.thorough
 def test_an_option_changes_prompts_fingerprints_and_the_protocol(folder):
     found = {
         options: Loaded.load(Checkpoint(folder, "m", template_options=options), "cpu")

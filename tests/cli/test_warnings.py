@@ -87,12 +87,14 @@ def test_questions_are_not_counted_as_people(people, saved, monkeypatch, subject
     assert heard == [counted]
 
 
+@pytest.mark.thorough
 def test_strict_is_an_exit_code_and_everything_is_written(people, saved):
     assert erase(saved, "--strict") == 4
     assert {path.name for path in (people / "run").iterdir()} >= {"edit.safetensors", "run.json", "model"}
     assert erase(saved, "--strict", "--dry-run", out="dry") == 4  # four retain examples are few
 
 
+@pytest.mark.thorough
 def test_apply_looks_at_the_language_of_what_it_has_written(people, saved, capsys, monkeypatch):
     assert erase(saved, "--no-model") == 0
     capsys.readouterr()

@@ -123,6 +123,7 @@ def test_the_digest_is_that_of_what_was_loaded(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.thorough
 def test_apply_writes_nothing_from_a_source_that_changes(folder, tmp_path, monkeypatch, change):
     edit, plain, copied = gate_edit(find_checkpoint(str(folder)), 0, 1), patching._copy, []
 
