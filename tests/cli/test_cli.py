@@ -276,6 +276,7 @@ def test_the_ablation_needs_no_retain_set(people, saved):
     assert json.loads((people / "run" / "run.json").read_text())["retain"] is None
 
 
+@pytest.mark.thorough
 def test_one_shot_and_parity_go_through_the_program(people, saved):
     assert erase(saved, "--schedule", "one-shot", "--gamma", 0.5, out="one-shot") == 0
     assert json.loads((people / "one-shot" / "run.json").read_text())["settings"]["steps"] == 4
@@ -283,6 +284,7 @@ def test_one_shot_and_parity_go_through_the_program(people, saved):
     assert kvw.load_edit(people / "parity" / "edit.safetensors").kind == "rounded gates"
 
 
+@pytest.mark.thorough
 def test_forget_examples_in_the_retain_set_are_left_out(people, saved, capsys):
     with (people / "retain.jsonl").open("a") as file:
         file.write("\n".join((people / "forget.jsonl").read_text().splitlines()[:2]) + "\n")
@@ -356,6 +358,7 @@ def test_unusable_options(people, saved, capsys, more, words):
     assert not (people / "run").exists()
 
 
+@pytest.mark.thorough
 def test_an_output_directory_that_holds_something(people, saved, capsys):
     (people / "run").mkdir()
     (people / "run" / "thesis.txt").write_text("precious")

@@ -118,6 +118,7 @@ def most(taken, groups):
     return [max(sizes) for sizes in zip(*sums, strict=True)]
 
 
+@pytest.mark.thorough
 def test_a_dry_run_finds_that_facts_have_too_few_views(people, saved, capsys):
     assert erase(saved, "--set", "honest=1.5", "--dry-run") == 0
     for name in ("forget", "retain"):

@@ -47,6 +47,7 @@ def warned(text):
     return [line.removeprefix("warning ") for line in text.splitlines() if line.startswith("warning ")]
 
 
+@pytest.mark.thorough
 def test_the_record_holds_what_the_terminal_showed_and_the_table_repeats_it(people, saved, capsys):
     assert erase(saved, "--method", "kvw", "--gamma", "0.001") == 0
     shown = capsys.readouterr()
@@ -76,6 +77,7 @@ def test_what_modules_log_is_a_warning_like_others(people, saved, capsys, monkey
 
 
 @pytest.mark.parametrize(("subject", "counted"), [(None, "forget examples"), ("person", "forget subjects")])
+@pytest.mark.thorough
 def test_questions_are_not_counted_as_people(people, saved, monkeypatch, subject, counted):
     for name in ("forget", "retain"):
         rows = [json.loads(line) for line in (people / f"{name}.jsonl").read_text().splitlines()]

@@ -54,6 +54,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.thorough
 def test_every_command_refuses_other_weights_and_allows_them_on_request(
     name, files, saved, tmp_path, capsys, monkeypatch
 ):

@@ -44,6 +44,7 @@ def everything(connection):
 
 @pytest.mark.parametrize("before", [b"", b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"])
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: h\r\nX-A: "])
+@pytest.mark.thorough
 def test_headers_that_do_not_end_are_not_waited_for(monkeypatch, before, sent):
     monkeypatch.setattr(listening, "SECONDS_FOR_HEADERS", 0.1)
     with serving() as address, socket.create_connection(address, timeout=30) as connection:
