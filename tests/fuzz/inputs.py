@@ -87,7 +87,7 @@ def _changed(draw: st.DrawFn, document: Any) -> bytes:
         if draw(st.integers(0, 4)) == 0:
             del holder[key]
         else:
-            holder[key] = draw(st.sampled_from(JUNK))
+            holder[key] = copy.deepcopy(draw(st.sampled_from(JUNK)))  # a later change must not change the list
     # Lone surrogates are written as escapes, as a careless program would.
     return json.dumps(found, ensure_ascii=True).encode()
 

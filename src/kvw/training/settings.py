@@ -90,16 +90,19 @@ class TrainingSettings:
             whole(name, getattr(self, name))
         chosen("schedule", self.schedule, get_args(Schedule))
         chosen("precision", self.precision, get_args(Precision))
-        if not 0 <= self.warm_up <= 1:
+        not_negative("warm_up", self.warm_up)
+        if self.warm_up > 1:
             raise UserError("warm_up is a share of the steps, from 0 to 1.", found=repr(self.warm_up))
         not_negative("weight_decay", self.weight_decay)
         flag("gradient_checkpointing", self.gradient_checkpointing)
         if self.clip is not None:
             positive("clip", self.clip)
-        if isinstance(self.parts, str) or not self.parts or len(set(self.parts)) != len(self.parts):
+        if not isinstance(self.parts, (list, tuple)) or not self.parts:
             raise UserError("parts must name each part to train once.", found=repr(self.parts))
         for part in self.parts:
             chosen("part", part, PARTS)
+        if len(set(self.parts)) != len(self.parts):
+            raise UserError("parts must name each part to train once.", found=repr(self.parts))
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
