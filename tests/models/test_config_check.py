@@ -133,7 +133,7 @@ def test_code_from_the_hub_named_as_attention_is_never_run(folder):
     assert "attn_implementation is 'somebody/kernel'" in caught.value.found
 
 
-@pytest.mark.parametrize("value", ["2", ["2"], [2, "</s>"], 1.5, True, {"id": 2}])
+@pytest.mark.parametrize("value", ["2", ["2"], [2, "</s>"], [None], [2, None], 1.5, True, {"id": 2}])
 @pytest.mark.parametrize("entry", ["eos_token_id", "pad_token_id", "suppress_tokens"])
 def test_tokens_are_numbers(folder, entry, value):
     change(folder, entry, value, "generation_config.json")

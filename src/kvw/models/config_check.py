@@ -61,7 +61,7 @@ def check_config(folder: Path) -> None:
             raise _refused(folder, "config.json", f"{name} is {_shown(value)}", "code from the hub is never run")
     if (folder / "generation_config.json").is_file():
         for entry, value in read_object(folder / "generation_config.json").items():
-            if TOKENS.search(entry) and not _are_tokens(value):
+            if TOKENS.search(entry) and not _are_tokens(value, lists=not entry.endswith("_token_id")):
                 raise _refused(
                     folder, "generation_config.json", f"{entry} is {_shown(value)}", "numbers of tokens are expected"
                 )
@@ -159,9 +159,13 @@ def _check_quantisation(folder: Path, name: str, value: object) -> None:
         raise _refused(folder, "config.json", f"{name}.quant_method is {_shown(method)}", "a name is expected")
 
 
-def _are_tokens(value: object) -> bool:
+def _are_tokens(value: object, *, lists: bool) -> bool:
+    """Whether a value is nothing, a token, or a list of tokens; with ``lists`` also a list of such lists."""
     if isinstance(value, list):
-        return all(_are_tokens(part) for part in value)
+        return all(
+            part is not None and (lists or not isinstance(part, list)) and _are_tokens(part, lists=lists)
+            for part in value
+        )
     return value is None or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
 
 
