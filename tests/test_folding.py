@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvw.folding import collapsed, folded, latin, spaced, words
+from kvw.folding import collapsed, folded, latin, placed_words, spaced, words
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,26 @@ def test_characters_that_are_words_are_spaced_with_their_marks():
 def test_latin():
     assert [latin(one) for one in ("José", "abc1", "ñ\u0301")] == [True] * 3
     assert [latin(one) for one in ("ковид19", "ab北")] == [False] * 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "Anna Müller's mu\u0308 x",
+            "\u5f20\u4f1f\u7684\u59d0\u59d0\u662f\u8c01?",
+            "ABC\u2122 d",
+            "e\u200dr \ufb01x \u2460",
+        ),
+        *(
+            "\u0939\u093f\u0928\u094d\u0926\u0940 \u092d\u093e\u0937\u093e",
+            "\u0e01\u0e47\u0e44\u0e21\u0e48",
+            " \u0301a",
+            "",
+        ),
+    ],
+)
+def test_words_have_their_places(text):
+    placed = placed_words(text)
+    assert [word for word, _, _ in placed] == words(text)
+    assert all(words(text[start:end]) == [word] for word, start, end in placed)

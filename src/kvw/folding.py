@@ -47,6 +47,25 @@ def words(text: str) -> list[str]:
     return found
 
 
+def placed_words(text: str) -> list[tuple[str, int, int]]:
+    """The words of a text as :func:`words` finds them, each with its place: ``text[start:end]`` shows it unfolded."""
+    places: list[tuple[int, int]] = []
+    inside = alone = False
+    for place, character in enumerate(text):
+        if ord(character) in _INVISIBLE:
+            continue
+        if inside and unicodedata.category(character).startswith("M"):
+            places[-1] = (places[-1][0], place + 1)
+        elif not _starts(character):
+            inside = False
+        elif inside and not alone and not _stands_alone(character):
+            places[-1] = (places[-1][0], place + 1)
+        else:
+            places.append((place, place + 1))
+            inside, alone = True, _stands_alone(character)
+    return [(word, start, end) for start, end in places for word in words(text[start:end])]
+
+
 def latin(word: str) -> bool:
     """Whether every letter and number of a word is ASCII or Latin."""
     return all(one.isascii() or unicodedata.name(one, "").startswith("LATIN") for one in word if _starts(one))

@@ -41,7 +41,7 @@ def read_jsonl(path: Path) -> Iterator[Row]:
         UserError: The file cannot be read, a line is too long or no JSON object.
     """
     # Split at "\n" alone: JSON strings may hold separators such as U+2028, which are no line ends here.
-    for number, line in enumerate(_lines(path, newline="\n"), start=1):
+    for number, line in enumerate(text_lines(path, newline="\n"), start=1):
         if not line.strip():
             continue
         row = parse_json(line, f"{path.name}:{number}: the line", "write one JSON object per line")
@@ -64,7 +64,7 @@ def read_csv(path: Path) -> Iterator[Row]:
     """
     before = csv.field_size_limit(LONGEST_LINE)
     try:
-        lines = _lines(path, newline="")
+        lines = text_lines(path, newline="")
         head = list(islice(lines, HEADER_LINES))
         delimiter = _delimiter(head)
         yield from _cells(path, csv.reader(chain(head, lines), delimiter=delimiter, strict=True), delimiter)
@@ -168,8 +168,16 @@ def _told(what: str, do: str = "write the file again") -> Iterator[None]:
         raise UserError(what, found=f"{type(error).__name__}: {first}", do=do) from error
 
 
-def _lines(path: Path, newline: str) -> Iterator[str]:
-    """The lines of a text file with their ends."""
+def text_lines(path: Path, newline: str | None) -> Iterator[str]:
+    """The lines of a text file with their ends.
+
+    Args:
+        path: A file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
+        newline: As for :func:`open`.
+
+    Raises:
+        UserError: The file cannot be read, is not such text, or a line is longer than ``LONGEST_LINE``.
+    """
     try:
         encoding = _encoding(path)
         with path.open(encoding=encoding, newline=newline) as file:

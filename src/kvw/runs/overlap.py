@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvw.data.example import Example
 from kvw.folding import words
+from kvw.phrases import Phrases
 
 SHOWN = 3
 LONGEST_NAME = 8
@@ -46,7 +47,7 @@ def overlap(retain: Sequence[Example], forget: Sequence[Example]) -> Overlap:
     answers.pop((), None)
     names = {found: text for found, text in answers.items() if 1 < len(found) <= LONGEST_NAME}
     names |= {tuple(words(one)): one for one in (example.subject for example in forget) if one and words(one)}
-    first_words = _by_first_word(names)
+    phrases = Phrases(names)
     same = named = 0
     found_names: dict[str, None] = {}
     found_answers: dict[str, None] = {}
@@ -55,21 +56,7 @@ def overlap(retain: Sequence[Example], forget: Sequence[Example]) -> Overlap:
         if answer in answers:
             same += 1
             found_answers[answers[answer]] = None
-        inside = [*_inside(words(example.question), first_words), *_inside(answer, first_words)]
+        inside = [*phrases.inside(words(example.question)), *phrases.inside(answer)]
         named += bool(inside)
         found_names |= dict.fromkeys(names[one] for one in inside)
     return Overlap(len(retain), same, named, tuple(found_names | found_answers))
-
-
-def _by_first_word(names: Iterable[tuple[str, ...]]) -> dict[str, list[tuple[str, ...]]]:
-    found: dict[str, list[tuple[str, ...]]] = {}
-    for name in names:
-        found.setdefault(name[0], []).append(name)
-    return found
-
-
-def _inside(text: Sequence[str], names: dict[str, list[tuple[str, ...]]]) -> Iterator[tuple[str, ...]]:
-    for place, word in enumerate(text):
-        for name in names.get(word, ()):
-            if tuple(text[place : place + len(name)]) == name:
-                yield name

@@ -1,0 +1,87 @@
+"""The forget questions asked about others, who stand next to what is to be forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+from kvw.data.example import Example
+from kvw.data.tables import text_lines
+from kvw.errors import UserError
+from kvw.folding import collapsed, placed_words, words
+from kvw.retain.question import Question
+
+MOST_QUESTIONS = 500
+"""Of more questions so many are drawn, always the same ones: each has to be answered."""
+
+
+def neighbour_questions(forget: Sequence[Example], names: Sequence[str]) -> list[Question]:
+    """Put other names into the forget questions.
+
+    Where a question names its subject (whole words, however they are written), each name takes its place. Questions
+    without a subject, or that do not name it, are not used; pictures are left out.
+
+    Args:
+        forget: The forget set.
+        names: Whom or what else to ask about.
+
+    Returns:
+        The questions, each once, at most ``MOST_QUESTIONS``; the name is the subject in their metadata.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for example in forget:
+        between = _without_subject(example)
+        if between is None:
+            continue
+        for name in names:
+            question = name.join(between)
+            # A name that begins a question is written as a sentence begins: "the radio" becomes "The radio".
+            question = question[:1].upper() + question[1:] if not between[0] else question
+            found.setdefault(collapsed(question), (question, name))
+    asked = list(found.values())
+    if len(asked) > MOST_QUESTIONS:
+        places = sorted(Random(0).sample(range(len(asked)), MOST_QUESTIONS))
+        asked = [asked[place] for place in places]
+    return [
+        Question(question, (), f"neighbours:{number}", {"source": "neighbours", "subject": name})
+        for number, (question, name) in enumerate(asked, start=1)
+    ]
+
+
+def read_names(path: Path) -> list[str]:
+    """Read names, one a line; blank lines and lines that begin with ``#`` are skipped.
+
+    Args:
+        path: A text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
+
+    Returns:
+        The names, each once, without white space around them.
+
+    Raises:
+        UserError: The file cannot be read, or names nobody.
+    """
+    if not path.is_file():
+        raise UserError("There is no such file of names.", found=str(path), do="give a text file, one name a line")
+    lines = [line.strip() for line in text_lines(path, None)]
+    named = {collapsed(line): line for line in reversed(lines) if line and not line.startswith("#")}
+    names = [name for name in reversed(named.values()) if words(name)]
+    if not names:
+        raise UserError("The file of names is empty.", found=str(path), do="write one name a line")
+    return names
+
+
+def _without_subject(example: Example) -> list[str] | None:
+    """What stands before, between and after the mentions of the subject; None if the question does not name it."""
+    wanted = words(example.subject or "")
+    placed = placed_words(example.question)
+    between: list[str] = []
+    rest = place = 0
+    while wanted and place + len(wanted) <= len(placed):
+        if [word for word, _, _ in placed[place : place + len(wanted)]] == wanted:
+            between.append(example.question[rest : placed[place][1]])
+            place += len(wanted)
+            rest = placed[place - 1][2]
+        else:
+            place += 1
+    return [*between, example.question[rest:]] if between else None

@@ -1,0 +1,112 @@
+"""Questions that the model answers itself."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+from tests.tiny_models import noise_png
+
+from kvw.cache import cache_directory
+from kvw.data import prepare
+from kvw.evaluation import generate_answers
+from kvw.models.checkpoint import find_checkpoint
+from kvw.retain import answering
+from kvw.retain.answering import self_answered
+from kvw.retain.question import Question
+from kvw.runs.loaded import Loaded
+
+QUESTIONS = [
+    Question("Who is this?", (noise_png(1),), "p:1", {"subject": "one"}),
+    Question("What is a bridge?", identifier="e:1"),
+    Question("Which is larger, a cat or a dog?", identifier="e:2"),
+    Question("Say something.", identifier="e:3"),
+]
+
+
+@pytest.fixture(scope="module")
+def loaded(saved):
+    return Loaded.load(find_checkpoint(str(saved["llava"])), "cpu")
+
+
+@pytest.fixture
+def calls(loaded, monkeypatch):
+    """How many questions each call of ``generate`` was given."""
+    made = []
+    generate = loaded.model.generate
+
+    def counted(**inputs):
+        made.append(len(inputs["input_ids"]))
+        return generate(**inputs)
+
+    monkeypatch.setattr(loaded.model, "generate", counted)
+    return made
+
+
+def test_answers_are_the_models_own_and_can_be_given_back(loaded):
+    found = self_answered(loaded, QUESTIONS, max_new_tokens=6)
+    assert found
+    prepared = prepare([question.answered("x") for question in QUESTIONS], loaded.processor)
+    answers = generate_answers(loaded.model, loaded.processor, prepared, max_new_tokens=6)
+    expected = {one.identifier: answer for one, answer in zip(QUESTIONS, answers, strict=True)}
+    for example in found:
+        question = next(one for one in QUESTIONS if one.identifier == example.identifier)
+        assert (example.question, example.images, example.metadata) == (
+            question.question,
+            question.images,
+            question.metadata,
+        )
+        assert example.answer == expected[example.identifier].rstrip("\ufffd").strip()
+    assert len(prepare(found, loaded.processor)) == len(found)
+
+
+def test_the_second_time_nothing_is_generated(loaded, calls):
+    first = self_answered(loaded, QUESTIONS, max_new_tokens=4)
+    assert sum(calls) == len(QUESTIONS)
+    assert self_answered(loaded, QUESTIONS, max_new_tokens=4) == first
+    assert sum(calls) == len(QUESTIONS)
+    self_answered(loaded, QUESTIONS, max_new_tokens=5)
+    self_answered(loaded, QUESTIONS[:2], max_new_tokens=4)
+    assert sum(calls) == 2 * len(QUESTIONS) + 2
+
+
+def test_what_is_kept_is_for_its_owner_alone(loaded):
+    self_answered(loaded, QUESTIONS[1:], max_new_tokens=4)
+    (path,) = (cache_directory() / "answers").iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_after_an_interruption_only_the_rest_is_generated(loaded, calls, monkeypatch):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        self_answered(loaded, QUESTIONS, max_new_tokens=4, progress=stop)
+    before = sum(calls)
+    self_answered(loaded, QUESTIONS, max_new_tokens=4)
+    assert 0 < before < sum(calls) == len(QUESTIONS)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        ("A road over water.", "A road over water."),
+        ("  A road over ", "A road over"),
+        ("A road \ufffd\ufffd", "A road"),
+        ("", None),
+        (" \n", None),
+        ("\ufffd", None),
+        ("a road a road a road a road a road", None),
+        ("An <image> of a road.", None),
+    ],
+)
+def test_what_is_no_answer_is_dropped(loaded, monkeypatch, answer, kept):
+    monkeypatch.setattr(answering, "generate_answers", lambda *_, **__: [answer, "Good."])
+    found = self_answered(loaded, QUESTIONS[1:3])
+    assert [one.answer for one in found] == ([kept] if kept else []) + ["Good."]
+
+
+def test_progress_is_told(loaded):
+    told = []
+    self_answered(loaded, QUESTIONS, max_new_tokens=2, progress=lambda *numbers: told.append(numbers))
+    assert told[-1] == (4, 4)

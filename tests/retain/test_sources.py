@@ -1,0 +1,112 @@
+"""What is gathered for a forget set, from which sources, and what is left out."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvw.data import Example
+from kvw.errors import UserError
+from kvw.methods.subspace.labels import Labels
+from kvw.retain import SOURCES, sources
+from kvw.retain.everyday import everyday_questions
+from kvw.retain.pictures import picture_questions
+from kvw.retain.texts import plain_texts
+from kvw.runs.unlearning import labels_of
+
+FORGET = [Example("What is the capital of Peru?", "The capital of Peru is Lima.", (), "f:1", {"subject": "Peru"})]
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What is asked, call by call; the answers are made up."""
+    calls = []
+
+    def answered(loaded, questions, *, progress=None):
+        calls.append(list(questions))
+        if progress is not None:
+            progress(len(questions), len(questions))
+        answers = {"How do I boil an egg?": "As they do it in Lima.", "What is the capital of Chile?": "Santiago."}
+        return [one.answered(answers.get(one.question, "I do not know.")) for one in questions[:-1]] + [
+            questions[-1].answered("The last one knows nothing.")
+        ]
+
+    monkeypatch.setattr(sources, "self_answered", answered)
+    return calls
+
+
+def gathered(**changes):
+    settings = {"sources": SOURCES, "names": ["Chile", "Bolivia"], "takes_images": True} | changes
+    return {one.name: one for one in sources.gather(None, FORGET, **settings)}
+
+
+def test_all_sources_in_their_order_with_what_is_left_out_counted(asked):
+    found = gathered()
+    assert tuple(found) == SOURCES
+    assert (len(found["everyday"].examples), found["everyday"].left_out) == (len(everyday_questions()) - 1, 1)
+    assert "everyday:1" not in {one.identifier for one in found["everyday"].examples}
+    assert (len(found["text"].examples), found["text"].left_out) == (len(plain_texts()), 0)
+    assert (len(found["pictures"].examples), found["pictures"].left_out) == (len(picture_questions()), 0)
+    assert [one.question for one in found["neighbours"].examples] == [
+        "What is the capital of Chile?",
+        "What is the capital of Bolivia?",
+    ]
+
+
+def test_everyday_questions_are_asked_whatever_is_to_be_forgotten(asked):
+    gathered()
+    everyday = next(one for one in asked if one[0].metadata["source"] == "everyday")
+    assert [one.question for one in everyday] == everyday_questions()
+    assert everyday[11].identifier == "everyday:12"
+    assert everyday[11].metadata == {"source": "everyday", "subject": "everyday 12"}
+
+
+def test_every_example_has_its_source_and_a_subject(asked):
+    for name, source in gathered().items():
+        assert {one.metadata["source"] for one in source.examples} == {name}
+        labels = labels_of(source.examples)
+        assert labels != Labels()
+        assert len(set(labels.subjects)) > 1
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_alone(asked, name):
+    assert list(gathered(sources=[name])) == [name]
+
+
+def test_no_source_is_nothing(asked):
+    assert gathered(sources=[]) == {}
+    assert asked == []
+
+
+def test_without_images_no_pictures_and_without_names_no_neighbours(asked):
+    assert list(gathered(takes_images=False)) == ["everyday", "text", "neighbours"]
+    assert list(gathered(names=[])) == ["everyday", "pictures", "text"]
+
+
+def test_another_source_is_refused(asked):
+    with pytest.raises(UserError, match="no such source") as error:
+        gathered(sources=["text", "internet"])
+    assert error.value.found == "internet"
+    assert asked == []
+
+
+def test_questions_without_a_usable_answer_are_counted(monkeypatch):
+    monkeypatch.setattr(
+        sources, "self_answered", lambda _, questions, progress: [one.answered("Well.") for one in questions[3:]]
+    )
+    found = gathered(sources=["everyday", "text"])
+    assert (found["everyday"].unanswered, found["text"].unanswered) == (3, 0)
+    assert (len(found["everyday"].examples), found["everyday"].left_out) == (len(everyday_questions()) - 3, 0)
+
+
+def test_a_neighbour_may_share_a_name_with_the_subject_and_others_may_not(asked):
+    forget = [Example("Who is Anna Miller?", "She is a nurse.", (), "f:1", {"subject": "Anna Miller"})]
+    found = sources.gather(None, forget, sources=["neighbours"], names=["Anna Schmidt"], takes_images=False)
+    assert [one.question for one in found[0].examples] == ["Who is Anna Schmidt?"]
+
+
+def test_progress_goes_on_from_source_to_source(asked):
+    told = []
+    gathered(progress=lambda *numbers: told.append(numbers))
+    totals = [len(everyday_questions()), len(picture_questions()), 2]
+    assert told == [(sum(totals[: place + 1]), sum(totals)) for place in range(3)]
