@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 VERSIONS := --build-constraint requirements/tested.txt \
 	$(if $(PINS),--constraint $(PINS),--upgrade --upgrade-strategy eager)
 
-.PHONY: demo real-model test suite test-newest test-oldest unit fuzz test-slow kills lint toy-models bench-models toy-200 sweep speed apply-speed cost cost-gpu clean
+.PHONY: demo real-model proving test suite test-newest test-oldest unit fuzz test-slow kills lint toy-models bench-models toy-200 sweep speed apply-speed cost cost-gpu clean
 
 demo: $(READY)
 	$(BIN)/kvw demo --out demo-run --force
@@ -19,6 +19,11 @@ demo: $(READY)
 # A small pretrained model, made once and kept in the cache: smollm2:135m.
 real-model: $(READY)
 	$(BIN)/python -m kvw.smollm2
+
+# Requests to forget facts that it knows, half of them for reporting, with the defaults; goes on where it stopped.
+HALF ?= reporting
+proving: real-model
+	$(BIN)/python -m kvw.proving run --half $(HALF) --out proving-run
 
 test: lint suite
 
@@ -78,7 +83,7 @@ cost-gpu: $(READY)
 	PYTHON=$(CURDIR)/$(BIN)/python benchmarks/cost_gpu.sh cost-run
 
 clean:
-	rm -rf $(VENV) .venv-newest .venv-oldest demo-run cost-run build dist
+	rm -rf $(VENV) .venv-newest .venv-oldest demo-run cost-run proving-run build dist
 
 $(READY): pyproject.toml $(PINS)
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,91 @@
+"""``python -m kvw.proving``: write requests, carry them out, and show what came of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kvw import smollm2
+from kvw.cli.console import ConsoleReporter
+from kvw.errors import UserError
+from kvw.models.checkpoint import find_checkpoint
+from kvw.proving.known import known_facts
+from kvw.proving.requests import HALVES, Request, make_requests
+from kvw.proving.run import ProvingGround
+from kvw.proving.table import markdown, read_records
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        if given.command == "table":
+            print(markdown(read_records(given.out, given.half)), end="")
+            return 0
+        checkpoint, reporter = find_checkpoint(given.model), ConsoleReporter()
+        requests = _chosen(make_requests(known_facts(checkpoint, reporter), given.half), given.only)
+        if given.command == "requests":
+            for request in requests:
+                request.write(given.out / request.half / request.name)
+            print(f"{len(requests)} requests are in {given.out / given.half}")
+        else:
+            records = ProvingGround(checkpoint, given.out, given.options, reporter).run(requests)
+            print(markdown(records), end="")
+    except UserError as error:
+        print(f"error {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _chosen(requests: Sequence[Request], numbers: Sequence[int] | None) -> list[Request]:
+    """The requests of these numbers, or all.
+
+    Raises:
+        UserError: There is none of such a number.
+    """
+    unknown = sorted(set(numbers or ()) - {request.number for request in requests})
+    if unknown:
+        raise UserError("There is no such request.", found=str(unknown[0]), do=f"give 0 to {len(requests) - 1}")
+    return [request for request in requests if numbers is None or request.number in numbers]
+
+
+def _options(text: str) -> dict[str, Any]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError(text)
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m kvw.proving", description="Prove unlearning on a pretrained model."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    titles = {
+        "requests": "write the data files of the requests",
+        "run": "carry the requests out and record them",
+        "table": "show what came of them",
+    }
+    for name, title in titles.items():
+        command = commands.add_parser(name, help=title)
+        command.add_argument("--half", choices=HALVES, required=True)
+        command.add_argument("--out", type=Path, required=True, help="the folder of all requests and records")
+        if name != "table":
+            command.add_argument("--model", default=smollm2.NAME, help="as for kvw erase")
+            command.add_argument("--only", type=int, nargs="+", metavar="N", help="the requests of these numbers")
+    commands.choices["run"].add_argument(
+        "--options",
+        type=_options,
+        default={},
+        metavar="JSON",
+        help='fields of kvw.runs.EraseRequest, for example {"method": "kvw", "settings": {"gamma": 0.1}}',
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""What came of one request, as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kvw.files import write_text
+from kvw.proving.requests import Half
+
+RECORD = "record.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Answer(_Part):
+    """What a model said to one question."""
+
+    text: str
+    given: bool
+    """Whether the fact is in it, as whole words."""
+    exact: bool
+    """Whether it is the reference answer, see :func:`kvw.evaluation.metrics.exact_match`."""
+    probability: float
+    """Of the reference answer, geometric mean over its tokens."""
+
+
+class Item(_Part):
+    """One question of a split."""
+
+    question: str
+    subject: str
+    fact: str
+    before: Answer
+    after: Answer | None
+    """None if there is no unlearned model, and for the floor, which is asked of the original alone."""
+
+
+class Perplexity(_Part):
+    """Of plain text."""
+
+    before: float
+    after: float | None
+
+
+class ProvingRecord(_Part):
+    """One request and what it did to the model."""
+
+    schema_version: Literal[1] = 1
+    job: str
+    """Digest of everything that the result depends on."""
+    half: Half
+    number: int
+    subjects: list[str]
+    model: str
+    state: Literal["written", "refused"]
+    """``refused``: the run ended in a message and wrote nothing."""
+    message: str = ""
+    """The message of a run that was refused."""
+    method: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Of the method, as the run recorded them; empty if it was refused, like the digest."""
+    edit_digest: str = ""
+    warnings: list[str]
+    """What the run warned of."""
+    seconds: dict[str, float]
+    """Wall-clock seconds of the stages of the run, and of scoring."""
+    splits: dict[str, list[Item]]
+    perplexity: Perplexity
+
+    def write(self, folder: Path) -> None:
+        """Write it into the folder of the request."""
+        write_text(folder / RECORD, self.model_dump_json(indent=1) + "\n")
+
+
+def read_record(folder: Path) -> ProvingRecord | None:
+    """The record in the folder of a request; None if there is none yet."""
+    file = folder / RECORD
+    return ProvingRecord.model_validate_json(file.read_text("utf-8")) if file.is_file() else None

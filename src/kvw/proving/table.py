@@ -1,0 +1,120 @@
+"""What came of all requests, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from kvw.errors import UserError
+from kvw.evaluation.metrics.intervals import Interval, mean_interval
+from kvw.proving.record import RECORD, Item, ProvingRecord, read_record
+from kvw.proving.requests import Half
+from kvw.proving.verdict import (
+    KEPT,
+    LARGEST_PERPLEXITY,
+    given_after,
+    judge,
+    kept_answers,
+    kept_probability,
+    perplexity_ratio,
+)
+
+ASKED_AFTER = ("forget", "held_out", "retain", "unused")
+CRITERIA = {
+    "forget": "no forget question brings the fact",
+    "retain": f"retain keeps at least {KEPT['retain']}",
+    "unused": f"unused keeps at least {KEPT['unused']}",
+    "plain text": f"perplexity at most {LARGEST_PERPLEXITY} times",
+}
+
+
+def read_records(out: Path, half: Half) -> list[ProvingRecord]:
+    """The records of one half, in order.
+
+    Raises:
+        UserError: There is none.
+    """
+    folders = sorted(file.parent for file in (out / half).glob(f"*/{RECORD}"))
+    records = [record for record in map(read_record, folders) if record]
+    if not records:
+        raise UserError(
+            f"{out} holds no records of this half.", found=half, do="run the requests first: python -m kvw.proving run"
+        )
+    return records
+
+
+def markdown(records: Sequence[ProvingRecord]) -> str:
+    """Two tables: the splits, and how many requests were met.
+
+    A number is the mean over requests, with a 95 % bootstrap interval over them in brackets where there are two or
+    more.
+    """
+    written = [record for record in records if record.state == "written"]
+    parts = [_heading(records, written)]
+    if written:
+        parts.append(_splits(written))
+    parts.append(_verdicts(records))
+    return "\n\n".join(parts) + "\n"
+
+
+def _heading(records: Sequence[ProvingRecord], written: Sequence[ProvingRecord]) -> str:
+    methods = ", ".join(sorted({record.method for record in records}))
+    models = ", ".join(sorted({record.model for record in records}))
+    return (
+        f"{models}, {methods}: {len(records)} requests of the {records[0].half} half, {len(written)} edits written, "
+        f"{len(records) - len(written)} refused. The scores are of those that were written."
+    )
+
+
+def _splits(records: Sequence[ProvingRecord]) -> str:
+    rows = [
+        "| split | questions | given before | after | probability before | after | answers kept | probability kept |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for split in ASKED_AFTER:
+        sets = [record.splits[split] for record in records]
+        cells = [
+            str(sum(map(len, sets))),
+            f"{_given_before(sets):.3f}",
+            _cell([given_after(items) for items in sets]),
+            f"{fmean(_probability(items) for items in sets):.3f}",
+            _cell([_probability(items) * kept_probability(items) for items in sets]),
+            _cell([kept_answers(items) for items in sets]),
+            _cell([kept_probability(items) for items in sets]),
+        ]
+        rows.append(f"| {split.replace('_', ' ')} | {' | '.join(cells)} |")
+    floor = [record.splits["floor"] for record in records]
+    cells = [str(sum(map(len, floor))), f"{_given_before(floor):.3f}", "", f"{fmean(map(_probability, floor)):.3f}"]
+    rows.append(f"| floor | {' | '.join(cells)} | | | |")
+    before = fmean(record.perplexity.before for record in records)
+    ratios = _cell([perplexity_ratio(record) for record in records])
+    return "\n".join([*rows, "", f"Perplexity of plain text: {before:.2f} before, {ratios} times that after."])
+
+
+def _verdicts(records: Sequence[ProvingRecord]) -> str:
+    verdicts = [judge(record) for record in records]
+    rows = ["| criterion | met | misses that the run announced |", "|---|---:|---:|"]
+    for name, title in CRITERIA.items():
+        missed = [verdict for verdict in verdicts if name in verdict.missed]
+        announced = sum(name in verdict.announced for verdict in missed)
+        rows.append(f"| {title} | {len(records) - len(missed)} of {len(records)} | {announced} of {len(missed)} |")
+    missed = [verdict for verdict in verdicts if verdict.missed]
+    announced = sum(set(verdict.missed) == set(verdict.announced) for verdict in missed)
+    rows.append(f"| **all** | {len(records) - len(missed)} of {len(records)} | {announced} of {len(missed)} |")
+    return "\n".join(rows)
+
+
+def _given_before(sets: Sequence[Sequence[Item]]) -> float:
+    return fmean(fmean(item.before.given for item in items) for items in sets)
+
+
+def _probability(items: Sequence[Item]) -> float:
+    return fmean(item.before.probability for item in items)
+
+
+def _cell(values: Sequence[float]) -> str:
+    found: Interval = mean_interval(values)
+    if found.low is None:
+        return f"{found.mean:.3f}"
+    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"

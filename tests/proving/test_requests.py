@@ -1,0 +1,106 @@
+"""Requests are the same for everybody, keep their sets apart, and are files that ``kvw erase`` takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from kvw.data import read_examples
+from kvw.errors import UserError
+from kvw.models.checkpoint import Checkpoint
+from kvw.proving.facts import facts, is_given
+from kvw.proving.requests import HALVES, PLAN, RETAINED, UNUSED, make_requests
+from kvw.runs.request import EraseRequest, read_data
+
+KNOWN = facts()[::2]
+REQUESTS = {half: make_requests(KNOWN, half) for half in HALVES}
+EVERY = [request for requests in REQUESTS.values() for request in requests]
+
+
+def subjects(request, split):
+    return {example.subject_key for example in request.splits[split]}
+
+
+def test_there_are_requests_of_all_sizes_in_both_halves():
+    assert len(EVERY) >= 24
+    for requests in REQUESTS.values():
+        assert Counter(len(request.subjects) for request in requests) == PLAN
+        assert [request.number for request in requests] == list(range(len(requests)))
+        assert {len(request.subjects) for request in requests[:3]} == {1, 3, 10}
+
+
+def test_no_subject_is_forgotten_twice():
+    forgotten = [subject for request in EVERY for subject in subjects(request, "forget")]
+    assert len(forgotten) == len(set(forgotten)) == sum(size * count for size, count in PLAN.items()) * 2
+
+
+def test_requests_of_several_subjects_are_of_one_kind_and_of_many():
+    for size in (3, 10):
+        kinds = [
+            {fact.domain.name for fact in KNOWN if fact.subject in request.subjects}
+            for request in EVERY
+            if len(request.subjects) == size
+        ]
+        assert min(map(len, kinds)) <= 3
+        assert max(map(len, kinds)) >= min(size, 8)
+
+
+def test_the_sets_of_a_request_are_about_different_subjects():
+    for request in EVERY:
+        sets = [subjects(request, split) for split in ("forget", "retain", "unused", "floor")]
+        assert sum(map(len, sets)) == len(set().union(*sets))
+        assert subjects(request, "held_out") == subjects(request, "forget")
+        assert (len(subjects(request, "retain")), len(subjects(request, "unused"))) == (RETAINED, UNUSED)
+
+
+def test_what_stays_names_nothing_that_goes():
+    for request in EVERY:
+        forget = [(example.subject, example.metadata["fact"]) for example in request.splits["forget"]]
+        for example in (*request.splits["retain"], *request.splits["unused"]):
+            for name in {name for pair in forget for name in pair}:
+                assert not is_given(name, f"{example.subject} {example.answer}")
+
+
+def test_all_that_is_known_of_a_subject_is_forgotten_in_every_way():
+    for request in EVERY:
+        known = [fact for fact in KNOWN if fact.subject in request.subjects]
+        assert len(request.splits["forget"]) == 4 * len(known)
+        assert len(request.splits["held_out"]) == 2 * len(known)
+        questions = {split: {one.question for one in request.splits[split]} for split in request.splits}
+        assert not questions["forget"] & questions["held_out"]
+        assert not questions["forget"] & questions["floor"]
+        told = {split: {one.metadata["fact"] for one in request.splits[split]} for split in request.splits}
+        assert told["forget"] == told["held_out"] == told["floor"]
+
+
+def test_unused_subjects_are_of_the_same_kinds_and_of_others():
+    for request in EVERY:
+        kinds = {example.metadata["domain"] for example in request.splits["forget"]}
+        unused = {example.metadata["domain"] for example in request.splits["unused"]}
+        assert unused & kinds
+        assert unused - kinds
+
+
+def test_equal_facts_give_equal_requests():
+    assert make_requests(list(KNOWN), "choosing") == REQUESTS["choosing"]
+
+
+def test_the_files_are_those_of_a_user(tmp_path):
+    request = next(one for one in EVERY if len(one.subjects) == 3)
+    files = request.write(tmp_path / "request")
+    assert {split: len(read_examples(file)) for split, file in files.items()} == {
+        split: len(examples) for split, examples in request.splits.items()
+    }
+    model = Checkpoint(Path("model"), "model")
+    data = read_data(EraseRequest(model, files["forget"], files["retain"], tmp_path / "run"))
+    assert data.left_out.count == 0
+    assert data.counts["forget"].subjects == 3
+    assert data.overlap.names == 0
+
+
+def test_too_few_facts_are_told():
+    with pytest.raises(UserError, match="too few") as error:
+        make_requests(KNOWN[:20], "reporting")
+    assert "10 subjects in this half" in error.value.found

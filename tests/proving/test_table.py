@@ -1,0 +1,126 @@
+"""What is said of a request, and of many: numbers that can be worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvw.data import Example
+from kvw.errors import UserError
+from kvw.evaluation.language import Speech
+from kvw.evaluation.records import Reply, collect
+from kvw.progress import SILENT, remembering
+from kvw.proving.record import Answer, Item, Perplexity, ProvingRecord
+from kvw.proving.table import markdown, read_records
+from kvw.proving.verdict import ANNOUNCED, judge, kept_answers, kept_probability
+from kvw.runs.knowing import lost, tell_outcome
+from kvw.runs.language import compared
+
+
+def items(before: list[tuple[bool, float]], after: list[tuple[bool, float]] | None) -> list[Item]:
+    def said(given: bool, probability: float) -> Answer:
+        return Answer(text="", given=given, exact=False, probability=probability)
+
+    return [
+        Item(question="?", subject="s", fact="f", before=said(*one), after=said(*after[place]) if after else None)
+        for place, one in enumerate(before)
+    ]
+
+
+KNOWN = [(True, 0.8), (True, 0.6), (False, 0.2)]
+
+
+def record(number: int = 0, warnings: tuple[str, ...] = (), perplexity: float = 10.1, **after: list) -> ProvingRecord:
+    splits = {
+        "forget": items(KNOWN, after.get("forget", [(False, 0.0)] * 3)),
+        "held_out": items(KNOWN, [(False, 0.0)] * 3),
+        "retain": items(KNOWN, after.get("retain", KNOWN)),
+        "unused": items(KNOWN, after.get("unused", KNOWN)),
+        "floor": items([(False, 0.1)], None),
+    }
+    return ProvingRecord(
+        job="", half="reporting", number=number, subjects=["s"], model="m", state="written", method="subspace",
+        warnings=list(warnings), seconds={}, splits=splits, perplexity=Perplexity(before=10.0, after=perplexity),
+    )  # fmt: skip
+
+
+def refused(number: int = 0) -> ProvingRecord:
+    splits = {name: items(KNOWN, None) for name in ("forget", "held_out", "retain", "unused", "floor")}
+    return record(number).model_copy(
+        update={"state": "refused", "message": "no", "splits": splits, "perplexity": Perplexity(before=10, after=None)}
+    )
+
+
+def test_what_is_kept_is_a_ratio_to_what_there_was():
+    split = items(KNOWN, [(True, 0.4), (False, 0.4), (True, 0.0)])
+    assert kept_answers(split) == 0.5  # the third was not known before
+    assert kept_probability(split) == pytest.approx(0.8 / 1.6)
+    assert kept_answers(items([(False, 0.5)], [(False, 0.5)])) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("missed", "change"),
+    [
+        ((), {}),
+        (("forget",), {"forget": [(True, 0.0), (False, 0.0), (False, 0.0)]}),
+        (("retain",), {"retain": [(True, 0.8), (False, 0.6), (False, 0.2)]}),
+        (("retain",), {"retain": [(True, 0.77), (True, 0.59), (False, 0.2)]}),
+        ((), {"retain": [(True, 0.79), (True, 0.59), (False, 0.2)]}),
+        (("unused",), {"unused": [(True, 0.76), (True, 0.59), (False, 0.2)]}),
+        ((), {"unused": [(True, 0.77), (True, 0.59), (False, 0.2)]}),
+        (("plain text",), {"perplexity": 10.3}),
+        ((), {"perplexity": 10.2}),
+    ],
+)
+def test_each_criterion_is_judged(missed, change):
+    assert judge(record(**change)).missed == missed
+
+
+def test_a_miss_is_announced_only_by_a_warning_of_it():
+    lost = {"retain": [(False, 0.0)] * 3}
+    assert judge(record(**lost)).announced == ()
+    assert judge(record(warnings=("The template is missing.",), **lost)).announced == ()
+    assert judge(record(warnings=("The retain set is lost, too: exact match.",), **lost)).announced == ("retain",)
+
+
+def test_the_warnings_that_a_run_gives_are_known():
+    def evaluation(reply: str):
+        asked = {name: [Example("Who?", "Ada", metadata={})] for name in ("forget", "retain")}
+        return collect(asked, [Reply(reply, 0.9 if reply == "Ada" else 0.0)] * 2)
+
+    with remembering(SILENT) as told:
+        tell_outcome("subspace", evaluation("Ada"), evaluation("Ada"), told)
+    assert any(ANNOUNCED["forget"].search(warning) for warning in told.warnings)
+    assert any(ANNOUNCED["retain"].search(warning) for warning in lost(evaluation("Ada"), evaluation("Tom")))
+    good, loop = ("It rained.",) * 12, ("and then " * 8,) * 12
+    for before, after in (((20.0, good), (60.0, good)), ((20.0, good), (20.0, loop))):
+        (warning,) = compared(Speech(*before), Speech(*after)).damage
+        assert ANNOUNCED["plain text"].search(warning)
+        assert ANNOUNCED["unused"].search(warning)
+
+
+def test_a_refused_request_forgets_nothing_and_says_so():
+    verdict = judge(refused())
+    assert (verdict.missed, verdict.announced) == (("forget",), ("forget",))
+
+
+def test_the_tables_hold_means_and_counts():
+    found = markdown([record(0), record(1, forget=[(True, 0.2), (False, 0.0), (False, 0.1)]), refused(2)])
+    assert "3 requests of the reporting half, 2 edits written, 1 refused" in found
+    assert "| forget | 6 | 0.667 | 0.167 [0.000, 0.333] | 0.533 | 0.050 [0.000, 0.100] |" in found
+    assert "| retain | 6 | 0.667 | 0.667 [0.667, 0.667] | 0.533 | 0.533 [0.533, 0.533] | 1.000" in found
+    assert "| floor | 2 | 0.000 |  | 0.100 | | | |" in found
+    assert "Perplexity of plain text: 10.00 before, 1.010 [1.010, 1.010] times that after." in found
+    assert "| no forget question brings the fact | 1 of 3 | 1 of 2 |" in found
+    assert "| **all** | 1 of 3 | 1 of 2 |" in found
+
+
+def test_a_single_record_has_no_interval():
+    assert "| forget | 3 | 0.667 | 0.000 | 0.533 | 0.000 | 0.000 | 0.000 |" in markdown([record()])
+
+
+def test_records_are_read_by_half_in_order(tmp_path):
+    for one in (record(11), record(2)):
+        one.write(tmp_path / "reporting" / f"{one.number:02d}")
+    assert [one.number for one in read_records(tmp_path, "reporting")] == [2, 11]
+    with pytest.raises(UserError, match="no records of this half"):
+        read_records(tmp_path, "choosing")
