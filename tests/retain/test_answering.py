@@ -12,7 +12,7 @@ from kvw.data import prepare
 from kvw.evaluation import generate_answers
 from kvw.models.checkpoint import find_checkpoint
 from kvw.retain import answering
-from kvw.retain.answering import self_answered
+from kvw.retain.answering import self_answered, usable
 from kvw.retain.question import Question
 from kvw.runs.loaded import Loaded
 
@@ -104,6 +104,18 @@ def test_what_is_no_answer_is_dropped(loaded, monkeypatch, answer, kept):
     monkeypatch.setattr(answering, "generate_answers", lambda *_, **__: [answer, "Good."])
     found = self_answered(loaded, QUESTIONS[1:3])
     assert [one.answer for one in found] == ([kept] if kept else []) + ["Good."]
+
+
+def test_what_the_model_cannot_be_asked_is_dropped(loaded, monkeypatch):
+    long = Question("What is " + "very " * 400 + "long?", identifier="e:9")
+    monkeypatch.setattr(loaded.model.config.text_config, "max_position_embeddings", 200)
+    assert {one.identifier for one in self_answered(loaded, [*QUESTIONS[1:], long], max_new_tokens=4)} == {
+        one.identifier for one in self_answered(loaded, QUESTIONS[1:], max_new_tokens=4)
+    }
+    assert usable([QUESTIONS[1].answered("A road."), long.answered("Yes.")], loaded) == [
+        QUESTIONS[1].answered("A road.")
+    ]
+    assert usable([QUESTIONS[1].answered("A road.")], loaded, new_tokens=200) == []
 
 
 def test_progress_is_told(loaded):

@@ -38,8 +38,8 @@ def test_one_pass_of_answers_serves_every_forget_set(loaded, monkeypatch, tmp_pa
     everyday, text = gather(loaded, peru, **settings)
     batches = len(made)
     assert batches > 0
-    assert len(everyday.examples) + everyday.left_out + everyday.unanswered == 499
-    assert everyday.unanswered < 50
+    assert len(everyday.examples) + everyday.left_out + everyday.unusable == 499
+    assert everyday.unusable < 50
     assert everyday.left_out < 10
     assert text.left_out == 0
     loaded.prepare(everyday.examples)

@@ -31,6 +31,7 @@ def asked(monkeypatch):
         ]
 
     monkeypatch.setattr(sources, "self_answered", answered)
+    monkeypatch.setattr(sources, "usable", lambda examples, loaded: examples)
     return calls
 
 
@@ -90,13 +91,15 @@ def test_another_source_is_refused(asked):
     assert asked == []
 
 
-def test_questions_without_a_usable_answer_are_counted(monkeypatch):
+def test_what_cannot_be_used_is_counted(monkeypatch):
     monkeypatch.setattr(
         sources, "self_answered", lambda _, questions, progress: [one.answered("Well.") for one in questions[3:]]
     )
+    monkeypatch.setattr(sources, "usable", lambda examples, loaded: examples[:-2])
     found = gathered(sources=["everyday", "text"])
-    assert (found["everyday"].unanswered, found["text"].unanswered) == (3, 0)
+    assert (found["everyday"].unusable, found["text"].unusable) == (3, 2)
     assert (len(found["everyday"].examples), found["everyday"].left_out) == (len(everyday_questions()) - 3, 0)
+    assert (len(found["text"].examples), found["text"].left_out) == (len(plain_texts()) - 2, 0)
 
 
 def test_a_neighbour_may_share_a_name_with_the_subject_and_others_may_not(asked):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kvw.data import Example, prepare
 from kvw.errors import UserError
@@ -41,34 +42,47 @@ def self_answered(
         progress: Called with (questions answered, questions in all).
 
     Returns:
-        The questions with their answers, in order. Those are left out whose answer is empty, ends in a loop, or is no
-        answer that this model can be given back (it holds a placeholder for an image, say).
+        The questions with their answers, in order. Those are left out that the model cannot be asked (see
+        :func:`usable`), and those whose answer is empty, ends in a loop, or cannot be given back to this model (it
+        holds a placeholder for an image, say).
 
     Raises:
-        UserError: A question cannot be asked, or memory runs out on a single one.
+        UserError: Model and processor do not fit together, or memory runs out on a single question.
     """
     unanswered = [question.answered(NOT_YET) for question in questions]
-    prepared = loaded.prepare(unanswered, max_new_tokens)
-    with kept_answers(loaded, unanswered, max_new_tokens) as journal:
+    asked = usable(unanswered, loaded, max_new_tokens)
+    with kept_answers(loaded, asked, max_new_tokens) as journal:
         answers = generate_answers(
             loaded.model,
             loaded.processor,
-            prepared,
+            loaded.prepare(asked, max_new_tokens),
             max_new_tokens=max_new_tokens,
             journal=journal,
             progress=progress,
         )
     answered = [
-        question.answered(answer.rstrip(CUT_CHARACTER).strip())
-        for question, answer in zip(questions, answers, strict=True)
+        replace(example, answer=answer.rstrip(CUT_CHARACTER).strip())
+        for example, answer in zip(asked, answers, strict=True)
     ]
-    return [example for example in answered if not is_broken(example.answer) and _can_be_given(example, loaded)]
+    return usable([example for example in answered if not is_broken(example.answer)], loaded)
 
 
-def _can_be_given(example: Example, loaded: Loaded) -> bool:
-    """Whether the answer can be given back; that the question can be asked has been seen."""
+def usable(examples: Sequence[Example], loaded: Loaded, new_tokens: int = 0) -> list[Example]:
+    """Those of the examples that a model can be shown.
+
+    Some models cannot be asked without a picture, and the context of others is too short.
+
+    Args:
+        examples: Of the tool's own, so that the user can do nothing about one that is refused.
+        loaded: The model.
+        new_tokens: The longest answer that will be generated, in tokens.
+    """
+    return [example for example in examples if _can_be_shown(example, loaded, new_tokens)]
+
+
+def _can_be_shown(example: Example, loaded: Loaded, new_tokens: int) -> bool:
     try:
-        prepare([example], loaded.processor, loaded.model.config)
+        prepare([example], loaded.processor, loaded.model.config, new_tokens=new_tokens)
     except UserError:
         return False
     return True

@@ -10,7 +10,7 @@ from kvw.data.example import Example
 from kvw.errors import UserError
 from kvw.progress import Progress
 from kvw.retain import SOURCES
-from kvw.retain.answering import self_answered
+from kvw.retain.answering import self_answered, usable
 from kvw.retain.everyday import everyday_questions
 from kvw.retain.mentions import Mentions
 from kvw.retain.neighbours import neighbour_questions
@@ -28,13 +28,13 @@ class Source:
         name: Of :data:`kvw.retain.SOURCES`.
         examples: What is to be kept; each has its source and a subject of its own in the metadata.
         left_out: How many others mention what is to be forgotten.
-        unanswered: How many questions the model has not given a usable answer.
+        unusable: How many others the model cannot be shown, or has not given a usable answer.
     """
 
     name: str
     examples: list[Example]
     left_out: int
-    unanswered: int = 0
+    unusable: int = 0
 
 
 def gather(
@@ -64,7 +64,8 @@ def gather(
         The sources, in the order of :data:`kvw.retain.SOURCES`.
 
     Raises:
-        UserError: There is no such source, the model cannot be asked a question, or memory runs out on a single one.
+        UserError: There is no such source, model and processor do not fit together, or memory runs out on a single
+            question.
     """
     if unknown := sorted(set(sources) - set(SOURCES)):
         raise UserError("There is no such source of retain examples.", found=unknown[0], do=f"use {', '.join(SOURCES)}")
@@ -74,7 +75,9 @@ def gather(
     gathered = []
     for name, questions in asked.items():
         if name == "text":
-            gathered.append(_source(name, text_examples(), mentions))
+            texts = text_examples()
+            shown = usable(texts, loaded)
+            gathered.append(_source(name, shown, mentions, len(texts) - len(shown)))
         elif questions:
             report = partial(_onward, progress, done, total) if progress is not None else None
             answered = self_answered(loaded, questions, progress=report)
@@ -94,11 +97,11 @@ def _questions(name: str, forget: Sequence[Example], names: Sequence[str], takes
     return neighbour_questions(forget, names) if name == "neighbours" else []
 
 
-def _source(name: str, examples: Sequence[Example], mentions: Mentions, unanswered: int = 0) -> Source:
+def _source(name: str, examples: Sequence[Example], mentions: Mentions, unusable: int = 0) -> Source:
     # A neighbour may share a first name with the subject; the subjects of the other sources are numbers.
     named = name == "neighbours"
     kept = [one for one in examples if not mentions.inside(one, but=(one.subject or "") if named else "")]
-    return Source(name, kept, len(examples) - len(kept), unanswered)
+    return Source(name, kept, len(examples) - len(kept), unusable)
 
 
 def _onward(progress: Progress, before: int, total: int, done: int, _: int) -> None:
