@@ -63,6 +63,7 @@ def test_where_the_question_names_the_subject_its_other_names_do_not_count():
         ("On 12.04.1985 at 10:30.", ["1985 was warm.", "12/04/1985"], ["12 eggs", "30 minutes"]),
         ("It costs 1,200 dollars in all, and nobody has ever paid for it.", ["1,200"], ["1 200th", "a dollar"]),
         ("Her book is The Red Door, and everybody who reads has read it.", ["the red door"], ["The door is red."]),
+        ("The Red Door is her book, and everybody who reads has read it.", ["a red door"], ["red and the door"]),
         ("He was born in the year of the war, and everybody called him May.", [], ["In May it is warm."]),
         ("\u5f20\u4f1f", ["\u4ed6\u662f\u5f20\u4f1f\u3002"], ["\u5f20\u4e09"]),
     ],
