@@ -40,6 +40,7 @@ from kvw.measuring.statistics import Statistics
 from kvw.models.finding import find_value_matrices
 from kvw.models.loading import Checkpoint, find_checkpoint, skeleton
 from kvw.progress import SILENT
+from kvw.retain.neighbours import neighbour_questions, read_names
 from kvw.runs.apply import apply
 from kvw.runs.inspect import inspect
 from kvw.runs.loaded import Loaded
@@ -136,6 +137,14 @@ def test_jsonl(data: st.DataObject, folder: Path, check_end: Any) -> None:
 def test_csv(data: st.DataObject, folder: Path, check_end: Any) -> None:
     path = written(folder / "x.csv", data.draw(mutated_bytes(_csv())))
     check_end("CSV", lambda: _read_data(path))
+
+
+@inputs(10)
+@given(content=mutated_bytes("# people\nBob Lee\n\n  Ren\u00e9e \u5f20\u4f1f\n".encode()))
+def test_names(content: bytes, folder: Path, check_end: Any) -> None:
+    path = written(folder / "names.txt", content)
+    forget = [Example("Who is Ann?", "Ann Lee", metadata={"subject": "Ann"})]
+    check_end("names", lambda: neighbour_questions(forget, read_names(path)))
 
 
 @inputs(60)

@@ -6,7 +6,7 @@ import pytest
 
 from kvw.data import Example
 from kvw.errors import UserError
-from kvw.retain.neighbours import MOST_QUESTIONS, neighbour_questions, read_names
+from kvw.retain.neighbours import LONGEST_NAME, MOST_NAMES, MOST_QUESTIONS, neighbour_questions, read_names
 
 
 def about(subject, question, images=()):
@@ -83,6 +83,16 @@ def test_a_file_without_names_is_refused(tmp_path, content):
     path = tmp_path / "names.txt"
     path.write_bytes(content)
     with pytest.raises(UserError, match="The file of names is empty"):
+        read_names(path)
+
+
+def test_what_is_no_file_of_names_is_refused(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("Bob Lee\n" + "x" * (LONGEST_NAME + 1))
+    with pytest.raises(UserError, match=r"names.txt:2: this is too long for a name"):
+        read_names(path)
+    path.write_text("".join(f"Name {number}\n" for number in range(MOST_NAMES + 1)))
+    with pytest.raises(UserError, match="too many names"):
         read_names(path)
 
 

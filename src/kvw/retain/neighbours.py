@@ -7,11 +7,14 @@ from pathlib import Path
 from random import Random
 
 from kvw.data.example import Example
+from kvw.data.strict_json import shortened
 from kvw.data.tables import text_lines
 from kvw.errors import UserError
 from kvw.folding import collapsed, placed_words, words
 from kvw.retain.question import Question
 
+LONGEST_NAME, MOST_NAMES = 200, 10_000
+"""Characters of a name, and names in a file: more is not what a file of names is."""
 MOST_QUESTIONS = 500
 """Of more questions so many are drawn, always the same ones: each has to be answered."""
 
@@ -59,16 +62,27 @@ def read_names(path: Path) -> list[str]:
         The names, each once, without white space around them.
 
     Raises:
-        UserError: The file cannot be read, or names nobody.
+        UserError: The file cannot be read, names nobody, or holds a name longer than ``LONGEST_NAME`` or more names
+            than ``MOST_NAMES``.
     """
     if not path.is_file():
         raise UserError("There is no such file of names.", found=str(path), do="give a text file, one name a line")
-    lines = [line.strip() for line in text_lines(path, None)]
-    named = {collapsed(line): line for line in reversed(lines) if line and not line.startswith("#")}
-    names = [name for name in reversed(named.values()) if words(name)]
-    if not names:
+    named: dict[str, str] = {}
+    for number, line in enumerate(text_lines(path, None), start=1):
+        name = line.strip()
+        if not words(name) or name.startswith("#"):
+            continue
+        if len(name) > LONGEST_NAME:
+            found = f"{len(name)} characters: {shortened(name, 60)}"
+            raise UserError(
+                f"{path.name}:{number}: this is too long for a name.", found=found, do="write one name a line"
+            )
+        named.setdefault(collapsed(name), name)
+        if len(named) > MOST_NAMES:
+            raise UserError(f"{path.name}: there are too many names.", do=f"give at most {MOST_NAMES}")
+    if not named:
         raise UserError("The file of names is empty.", found=str(path), do="write one name a line")
-    return names
+    return list(named.values())
 
 
 def _without_subject(example: Example) -> list[str] | None:
