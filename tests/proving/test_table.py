@@ -112,6 +112,7 @@ def test_the_tables_hold_means_and_counts():
     assert "Perplexity of plain text: 10.00 before, 1.010 [1.010, 1.010] times that after." in found
     assert "| no forget question brings the fact | 1 of 3 | 1 of 2 |" in found
     assert "| **all** | 1 of 3 | 1 of 2 |" in found
+    assert found.endswith("\nRefused: 02, no\n")
 
 
 def test_a_single_record_has_no_interval():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kvw.data.example import Example
 from kvw.folding import words
+from kvw.phrases import Phrase, Phrases
 
 WORLD = Path(__file__).parent / "world"
 ARTICLE = re.compile(r"\{a\} (?=(\w))")
@@ -79,9 +80,8 @@ class Fact:
 
 def is_given(name: str, answer: str) -> bool:
     """Whether an answer holds the name of a fact as whole words, folded: "Au" is not in "August"."""
-    wanted, said = _words(name), _words(answer)
-    places = range(len(said) - len(wanted) + 1)
-    return bool(wanted) and any(said[place : place + len(wanted)] == wanted for place in places)
+    wanted = _words(name)
+    return bool(wanted) and any(Phrases([wanted]).inside(_words(answer)))
 
 
 @cache
@@ -102,8 +102,8 @@ def facts() -> tuple[Fact, ...]:
 
 
 @lru_cache(maxsize=8192)
-def _words(text: str) -> list[str]:
-    return words(text)
+def _words(text: str) -> Phrase:
+    return tuple(words(text))
 
 
 def _filled(text: str, subject: str) -> str:

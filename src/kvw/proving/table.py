@@ -55,6 +55,7 @@ def markdown(records: Sequence[ProvingRecord]) -> str:
     if written:
         parts.append(_splits(written))
     parts.append(_verdicts(records))
+    parts += [f"Refused: {one.number:02d}, {one.message.splitlines()[0]}" for one in records if one.state == "refused"]
     return "\n\n".join(parts) + "\n"
 
 

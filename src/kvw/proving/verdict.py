@@ -14,11 +14,12 @@ KEPT = {"retain": 0.98, "unused": 0.97}
 LARGEST_PERPLEXITY = 1.02
 """Of plain text, as a multiple of the original's."""
 LOST, BROKEN = r"retain set is lost", r"perplexity of ordinary sentences went|are empty or end in a loop"
+DAMAGE = r"loses what must stay"
 ANNOUNCED = {
-    "forget": re.compile(r"answered almost as before"),
-    "retain": re.compile(LOST),
-    "unused": re.compile(f"{LOST}|{BROKEN}"),
-    "plain text": re.compile(BROKEN),
+    "forget": re.compile(r"answered almost as before|still answered"),
+    "retain": re.compile(f"{LOST}|{DAMAGE}"),
+    "unused": re.compile(f"{LOST}|{BROKEN}|{DAMAGE}"),
+    "plain text": re.compile(f"{BROKEN}|{DAMAGE}"),
 }
 """How the warnings of a run say that something is missed. It cannot see the subjects that no file names: if it tells of
 a loss of the others or of language, it has told of theirs."""
