@@ -129,14 +129,14 @@ class ProvingGround:
     def _ask(self, request: Request, edit: Edit | None, watch: Stopwatch) -> tuple[dict[str, list[Item]], Perplexity]:
         asked = {split: asked_of(split, examples) for split, examples in request.splits.items()}
         with watch.stage("asking the original model") as progress:
-            before = {split: ask(self.loaded, examples, progress, keep=True) for split, examples in asked.items()}
+            before = ask(self.loaded, asked, progress, keep=True)
             heard = self._perplexity(keep=True)
         after: dict[str, list[Answer]] = {}
         heard_after = None
         if edit is not None:
             edited = {split: examples for split, examples in asked.items() if split != FLOOR}
             with watch.stage("asking the unlearned model") as progress, edit.attach(self.loaded.model):
-                after = {split: ask(self.loaded, examples, progress, keep=False) for split, examples in edited.items()}
+                after = ask(self.loaded, edited, progress, keep=False)
                 heard_after = self._perplexity(keep=False)
         items = {split: _items(examples, before[split], after.get(split)) for split, examples in asked.items()}
         return items, Perplexity(before=heard, after=heard_after)

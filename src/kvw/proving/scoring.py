@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kvw.data import Example
 from kvw.evaluation import Journal, evaluate
@@ -25,33 +25,38 @@ def asked_of(split: str, examples: Sequence[Example]) -> list[Example]:
     return [examples[place * len(examples) // MOST_RETAINED] for place in range(MOST_RETAINED)]
 
 
-def ask(loaded: Loaded, examples: Sequence[Example], progress: Progress, *, keep: bool) -> list[Answer]:
+def ask(
+    loaded: Loaded, splits: Mapping[str, Sequence[Example]], progress: Progress, *, keep: bool
+) -> dict[str, list[Answer]]:
     """Ask a model, greedily, and score the reference answers by teacher forcing.
 
     Args:
         loaded: The model, as it is or with an edit attached.
-        examples: Questions of :class:`kvw.proving.facts.Fact`, with the fact in their metadata.
+        splits: Questions by split, with the fact in their metadata.
         progress: Called with (done, total).
         keep: Whether the answers are kept in the cache directory, and taken from there: of the original alone.
 
     Raises:
         UserError: See :func:`kvw.evaluation.evaluate`.
     """
+    examples = [example for asked in splits.values() for example in asked]
     with kept_answers(loaded, examples, NEW_TOKENS) if keep else Journal(None) as journal:
         found = evaluate(
             loaded.model,
             loaded.processor,
-            {"asked": examples},
+            splits,
             max_new_tokens=NEW_TOKENS,
             journal=journal,
             progress=progress,
         )
-    return [
-        Answer(
-            text=record.prediction,
-            given=is_given(str(example.metadata["fact"]), record.prediction),
-            exact=record.exact,
-            probability=record.probability or 0.0,
+    answers: dict[str, list[Answer]] = {split: [] for split in splits}
+    for example, record in zip(examples, found.records, strict=True):
+        answers[record.split].append(
+            Answer(
+                text=record.prediction,
+                given=is_given(str(example.metadata["fact"]), record.prediction),
+                exact=record.exact,
+                probability=record.probability or 0.0,
+            )
         )
-        for example, record in zip(examples, found.records, strict=True)
-    ]
+    return answers
