@@ -118,6 +118,24 @@ def test_what_the_model_cannot_be_asked_is_dropped(loaded, monkeypatch):
     assert usable([QUESTIONS[1].answered("A road.")], loaded, new_tokens=200) == []
 
 
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        ("It is in Peru. It has a", "It is in Peru."),
+        ("It is old! It has (so they say.) Yes", "It is old! It has (so they say.)"),
+        ("It is in Peru. It has one.", "It is in Peru. It has one."),
+        ("It is in St. Lucia, 2. in", "It is in St. Lucia, 2. in"),
+        ("It is three.14 and more of", "It is three.14 and more of"),
+        ("\u5b83\u5728\u79d8\u9c81\u3002\u5b83", "\u5b83\u5728\u79d8\u9c81\u3002"),
+    ],
+)
+def test_what_was_cut_off_ends_with_its_last_sentence(loaded, monkeypatch, answer, kept):
+    monkeypatch.setattr(answering, "generate_answers", lambda *_, **__: [answer])
+    tokens = len(loaded.processor.tokenizer(answer, add_special_tokens=False)["input_ids"])
+    for longest, expected in ((tokens, kept), (tokens + 1, kept), (tokens + 2, answer)):
+        assert [one.answer for one in self_answered(loaded, QUESTIONS[1:2], max_new_tokens=longest)] == [expected]
+
+
 def test_progress_is_told(loaded):
     told = []
     self_answered(loaded, QUESTIONS, max_new_tokens=2, progress=lambda *numbers: told.append(numbers))

@@ -11,10 +11,16 @@ from kvw import smollm2
 from kvw.data import Example
 from kvw.errors import UserError
 from kvw.models.checkpoint import find_checkpoint
+from kvw.retain.proposals import neighbour_names
 from kvw.retain.sources import gather
 from kvw.runs.loaded import Loaded
 
 pytestmark = pytest.mark.slow
+
+COUNTRIES = (
+    "Chile Brazil Ecuador Uruguay Paraguay Colombia Mexico Bolivia Spain Argentina Venezuela Portugal France Guatemala "
+    "Panama Cuba Honduras Nicaragua Italy Germany Japan China India Canada Australia Egypt Kenya Ghana"
+)
 
 
 @pytest.fixture
@@ -48,3 +54,11 @@ def test_one_pass_of_answers_serves_every_forget_set(loaded, monkeypatch, tmp_pa
     assert 0 < other.left_out < 50
     assert without_dogs.left_out > 0
     assert not any("dog" in f"{one.question} {one.answer}".lower().split() for one in other.examples)
+
+
+def test_a_model_names_countries_beside_a_country(loaded):
+    forget = [Example("What is the capital of Peru?", "Lima.", metadata={"subject": "Peru"})]
+    names = neighbour_names(loaded, forget)["peru"]
+    assert len(names) >= 8
+    assert "Peru" not in names
+    assert len(set(COUNTRIES.split()) & set(names)) > len(names) / 2

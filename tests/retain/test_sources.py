@@ -10,19 +10,30 @@ from kvw.methods.subspace.labels import Labels
 from kvw.retain import SOURCES, sources
 from kvw.retain.everyday import everyday_questions
 from kvw.retain.pictures import picture_questions
+from kvw.retain.question import Question
 from kvw.retain.texts import plain_texts
 from kvw.runs.unlearning import labels_of
 
 FORGET = [Example("What is the capital of Peru?", "The capital of Peru is Lima.", (), "f:1", {"subject": "Peru"})]
+FACTS = [
+    Question(f"Where is {name}?", (), f"facts:{number}", {"source": "facts", "subject": name})
+    for number, name in enumerate(["Chile", "Peru", "Greater Peru", "Lima", "Cuba"], start=1)
+]
+
+
+class Calls(list):
+    """What is asked, call by call, and the longest answer of each source."""
 
 
 @pytest.fixture
 def asked(monkeypatch):
     """What is asked, call by call; the answers are made up."""
-    calls = []
+    calls, lengths = Calls(), {}
+    calls.lengths = lengths
 
-    def answered(loaded, questions, *, progress=None):
+    def answered(loaded, questions, *, max_new_tokens, progress=None):
         calls.append(list(questions))
+        lengths[questions[0].metadata["source"]] = max_new_tokens
         if progress is not None:
             progress(len(questions), len(questions))
         answers = {"How do I boil an egg?": "As they do it in Lima.", "What is the capital of Chile?": "Santiago."}
@@ -32,6 +43,8 @@ def asked(monkeypatch):
 
     monkeypatch.setattr(sources, "self_answered", answered)
     monkeypatch.setattr(sources, "usable", lambda examples, loaded: examples)
+    monkeypatch.setattr(sources, "fact_questions", lambda loaded, progress: FACTS)
+    monkeypatch.setattr(sources, "neighbour_names", lambda loaded, forget, progress: {"peru": ["Cuba", "Mali"]})
     return calls
 
 
@@ -51,6 +64,27 @@ def test_all_sources_in_their_order_with_what_is_left_out_counted(asked):
         "What is the capital of Chile?",
         "What is the capital of Bolivia?",
     ]
+    assert [one.subject for one in found["facts"].examples] == ["Chile", "Cuba"]
+    assert found["facts"].left_out == 3
+
+
+def test_what_is_asked_about_a_part_of_a_subjects_name_is_left_out(asked):
+    forget = [Example("Who invented the radio?", "He did.", (), "f:1", {"subject": "the radio"})]
+    found = sources.gather(None, forget, sources=["neighbours"], names=["radio", "glass", "tea"], takes_images=False)
+    assert [one.subject for one in found[0].examples] == ["glass", "tea"]
+
+
+def test_without_names_the_model_names_neighbours(asked):
+    found = gathered(sources=["neighbours"], names=None)
+    assert [one.question for one in found["neighbours"].examples] == [
+        "What is the capital of Cuba?",
+        "What is the capital of Mali?",
+    ]
+
+
+def test_facts_and_neighbours_are_answered_shortly(asked):
+    gathered()
+    assert asked.lengths == {"everyday": 32, "pictures": 32, "facts": 16, "neighbours": 16}
 
 
 def test_everyday_questions_are_asked_whatever_is_to_be_forgotten(asked):
@@ -80,8 +114,8 @@ def test_no_source_is_nothing(asked):
 
 
 def test_without_images_no_pictures_and_without_names_no_neighbours(asked):
-    assert list(gathered(takes_images=False)) == ["everyday", "text", "neighbours"]
-    assert list(gathered(names=[])) == ["everyday", "pictures", "text"]
+    assert list(gathered(takes_images=False)) == ["everyday", "facts", "text", "neighbours"]
+    assert list(gathered(names=[])) == ["everyday", "pictures", "facts", "text"]
 
 
 def test_another_source_is_refused(asked):
@@ -93,7 +127,7 @@ def test_another_source_is_refused(asked):
 
 def test_what_cannot_be_used_is_counted(monkeypatch):
     monkeypatch.setattr(
-        sources, "self_answered", lambda _, questions, progress: [one.answered("Well.") for one in questions[3:]]
+        sources, "self_answered", lambda _, questions, **__: [one.answered("Well.") for one in questions[3:]]
     )
     monkeypatch.setattr(sources, "usable", lambda examples, loaded: examples[:-2])
     found = gathered(sources=["everyday", "text"])
@@ -111,5 +145,12 @@ def test_a_neighbour_may_share_a_name_with_the_subject_and_others_may_not(asked)
 def test_progress_goes_on_from_source_to_source(asked):
     told = []
     gathered(progress=lambda *numbers: told.append(numbers))
-    totals = [len(everyday_questions()), len(picture_questions()), 2]
-    assert told == [(sum(totals[: place + 1]), sum(totals)) for place in range(3)]
+    totals = [len(everyday_questions()), len(picture_questions()), len(FACTS), 2]
+    assert told == [(sum(totals[: place + 1]), sum(totals)) for place in range(4)]
+
+
+def test_progress_while_names_are_looked_for_says_that_the_total_is_unknown(asked, monkeypatch):
+    told = []
+    monkeypatch.setattr(sources, "fact_questions", lambda loaded, progress: progress(1, 2) or FACTS)
+    gathered(sources=["facts"], progress=lambda *numbers: told.append(numbers))
+    assert told == [(1, 0), (len(FACTS), len(FACTS))]

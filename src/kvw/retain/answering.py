@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,6 +17,8 @@ from kvw.runs.loaded import Loaded
 
 LONGEST_ANSWER = 32
 """In tokens. The beginning of a longer answer is an answer as good: what it teaches is how to begin."""
+SENTENCE_END = re.compile(r"(?<=\w{3})[.!?]+[\"'\u201d\u2019)]*(?=\s|$)|[\u3002\uff01\uff1f]+")
+"""Behind a word of three letters or more; what ends a shorter one is as often an abbreviation or a number in a list."""
 NOT_YET = "-"
 """Stands for the answer while a question is rendered."""
 CUT_CHARACTER = "\ufffd"
@@ -38,7 +41,8 @@ def self_answered(
     Args:
         loaded: The model, without any edit.
         questions: What to ask.
-        max_new_tokens: The longest answer in tokens; what is longer is cut off there.
+        max_new_tokens: The longest answer in tokens. What is longer is cut off behind its last complete sentence, or,
+            if it has none, there.
         progress: Called with (questions answered, questions in all).
 
     Returns:
@@ -61,7 +65,7 @@ def self_answered(
             progress=progress,
         )
     answered = [
-        replace(example, answer=answer.rstrip(CUT_CHARACTER).strip())
+        replace(example, answer=_whole_sentences(answer.rstrip(CUT_CHARACTER).strip(), loaded, max_new_tokens))
         for example, answer in zip(asked, answers, strict=True)
     ]
     return usable([example for example in answered if not is_broken(example.answer)], loaded)
@@ -78,6 +82,15 @@ def usable(examples: Sequence[Example], loaded: Loaded, new_tokens: int = 0) -> 
         new_tokens: The longest answer that will be generated, in tokens.
     """
     return [example for example in examples if _can_be_shown(example, loaded, new_tokens)]
+
+
+def _whole_sentences(answer: str, loaded: Loaded, longest: int) -> str:
+    """The answer without the beginning of a sentence at its end, if it is one that was cut off and not that alone."""
+    tokens = loaded.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+    if len(tokens) < longest - 1:  # one that ends by itself has its end token, too
+        return answer
+    ends = [found.end() for found in SENTENCE_END.finditer(answer)]
+    return answer[: ends[-1]] if ends else answer
 
 
 def _can_be_shown(example: Example, loaded: Loaded, new_tokens: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 
@@ -10,7 +10,8 @@ from kvw.data.example import Example
 from kvw.data.strict_json import shortened
 from kvw.data.tables import text_lines
 from kvw.errors import UserError
-from kvw.folding import collapsed, placed_words, words
+from kvw.folding import collapsed, words
+from kvw.retain.gaps import around_subject, fill
 from kvw.retain.question import Question
 
 LONGEST_NAME, MOST_NAMES = 200, 10_000
@@ -19,7 +20,9 @@ MOST_QUESTIONS = 500
 """Of more questions so many are drawn, always the same ones: each has to be answered."""
 
 
-def neighbour_questions(forget: Sequence[Example], names: Sequence[str]) -> list[Question]:
+def neighbour_questions(
+    forget: Sequence[Example], names: Sequence[str] | Mapping[str, Sequence[str]]
+) -> list[Question]:
     """Put other names into the forget questions.
 
     Where a question names its subject (whole words, however they are written), each name takes its place. Questions
@@ -27,20 +30,18 @@ def neighbour_questions(forget: Sequence[Example], names: Sequence[str]) -> list
 
     Args:
         forget: The forget set.
-        names: Whom or what else to ask about.
+        names: Whom or what else to ask about; or that for each subject, by :attr:`kvw.data.Example.subject_key`.
 
     Returns:
         The questions, each once, at most ``MOST_QUESTIONS``; the name is the subject in their metadata.
     """
     found: dict[str, tuple[str, str]] = {}
     for example in forget:
-        between = _without_subject(example)
+        between = around_subject(example)
         if between is None:
             continue
-        for name in names:
-            question = name.join(between)
-            # A name that begins a question is written as a sentence begins: "the radio" becomes "The radio".
-            question = question[:1].upper() + question[1:] if not between[0] else question
+        for name in names.get(example.subject_key or "", ()) if isinstance(names, Mapping) else names:
+            question = fill(between, name)
             found.setdefault(collapsed(question), (question, name))
     asked = list(found.values())
     if len(asked) > MOST_QUESTIONS:
@@ -83,19 +84,3 @@ def read_names(path: Path) -> list[str]:
     if not named:
         raise UserError("The file of names is empty.", found=str(path), do="write one name a line")
     return list(named.values())
-
-
-def _without_subject(example: Example) -> list[str] | None:
-    """What stands before, between and after the mentions of the subject; None if the question does not name it."""
-    wanted = words(example.subject or "")
-    placed = placed_words(example.question)
-    between: list[str] = []
-    rest = place = 0
-    while wanted and place + len(wanted) <= len(placed):
-        if [word for word, _, _ in placed[place : place + len(wanted)]] == wanted:
-            between.append(example.question[rest : placed[place][1]])
-            place += len(wanted)
-            rest = placed[place - 1][2]
-        else:
-            place += 1
-    return [*between, example.question[rest:]] if between else None

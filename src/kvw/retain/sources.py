@@ -8,16 +8,25 @@ from functools import partial
 
 from kvw.data.example import Example
 from kvw.errors import UserError
+from kvw.folding import words
 from kvw.progress import Progress
 from kvw.retain import SOURCES
-from kvw.retain.answering import self_answered, usable
+from kvw.retain.answering import LONGEST_ANSWER, self_answered, usable
 from kvw.retain.everyday import everyday_questions
+from kvw.retain.facts import fact_questions
+from kvw.retain.gaps import same_name
 from kvw.retain.mentions import Mentions
 from kvw.retain.neighbours import neighbour_questions
 from kvw.retain.pictures import picture_questions
+from kvw.retain.proposals import neighbour_names
 from kvw.retain.question import Question
 from kvw.retain.texts import text_examples
 from kvw.runs.loaded import Loaded
+
+NAMED = ("facts", "neighbours")
+"""Sources whose questions name their subject. What they ask is a fact, and a short answer says it."""
+SHORT_ANSWER = 16
+"""The longest answer of these, in tokens."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +51,25 @@ def gather(
     forget: Sequence[Example],
     *,
     sources: Collection[str],
-    names: Sequence[str],
+    names: Sequence[str] | None = None,
     takes_images: bool,
     progress: Progress | None = None,
 ) -> list[Source]:
     """Gather retain examples, without those that mention what is to be forgotten.
 
     All questions are answered before anything is left out, so that what is kept in the cache serves every forget set;
-    only neighbours are asked for each forget set anew.
+    only neighbours are asked for, and asked about, for each forget set anew.
 
     Args:
         loaded: The model, without any edit.
         forget: The forget set.
         sources: Which of :data:`kvw.retain.SOURCES` to use. Pictures take a model that takes images, neighbours take
-            names and forget questions that name their subject; without, these two are not among the result.
-        names: Whom or what else the forget questions are asked about.
+            forget questions that name their subject, and names; without, these two are not among the result.
+        names: Whom or what else the forget questions are asked about. None lets the model name them, no names asks
+            about nobody.
         takes_images: Whether the model takes images.
-        progress: Called with (questions answered, questions in all).
+        progress: Called with (questions answered, questions in all); before that, while names are looked for, with
+            (questions looked at, 0).
 
     Returns:
         The sources, in the order of :data:`kvw.retain.SOURCES`.
@@ -69,7 +80,14 @@ def gather(
     """
     if unknown := sorted(set(sources) - set(SOURCES)):
         raise UserError("There is no such source of retain examples.", found=unknown[0], do=f"use {', '.join(SOURCES)}")
-    asked = {name: _questions(name, forget, names, takes_images) for name in SOURCES if name in sources}
+    searching = partial(_searching, progress) if progress is not None else None
+    asked = {
+        name: _named_questions(loaded, name, forget, names, searching)
+        if name in NAMED
+        else _questions(name, takes_images)
+        for name in SOURCES
+        if name in sources
+    }
     total, done = sum(map(len, asked.values())), 0
     mentions = Mentions(forget)
     gathered = []
@@ -77,31 +95,51 @@ def gather(
         if name == "text":
             texts = text_examples()
             shown = usable(texts, loaded)
-            gathered.append(_source(name, shown, mentions, len(texts) - len(shown)))
+            gathered.append(_source(name, shown, forget, mentions, len(texts) - len(shown)))
         elif questions:
             report = partial(_onward, progress, done, total) if progress is not None else None
-            answered = self_answered(loaded, questions, progress=report)
-            gathered.append(_source(name, answered, mentions, len(questions) - len(answered)))
+            longest = SHORT_ANSWER if name in NAMED else LONGEST_ANSWER
+            answered = self_answered(loaded, questions, max_new_tokens=longest, progress=report)
+            gathered.append(_source(name, answered, forget, mentions, len(questions) - len(answered)))
         done += len(questions)
     return gathered
 
 
-def _questions(name: str, forget: Sequence[Example], names: Sequence[str], takes_images: bool) -> list[Question]:
+def _questions(name: str, takes_images: bool) -> list[Question]:
     if name == "everyday":
         return [
             Question(question, (), f"everyday:{number}", {"source": "everyday", "subject": f"everyday {number}"})
             for number, question in enumerate(everyday_questions(), start=1)
         ]
-    if name == "pictures" and takes_images:
-        return picture_questions()
-    return neighbour_questions(forget, names) if name == "neighbours" else []
+    return picture_questions() if name == "pictures" and takes_images else []
 
 
-def _source(name: str, examples: Sequence[Example], mentions: Mentions, unusable: int = 0) -> Source:
-    # A neighbour may share a first name with the subject; the subjects of the other sources are numbers.
-    named = name == "neighbours"
-    kept = [one for one in examples if not mentions.inside(one, but=(one.subject or "") if named else "")]
+def _named_questions(
+    loaded: Loaded, name: str, forget: Sequence[Example], names: Sequence[str] | None, progress: Progress | None
+) -> list[Question]:
+    if name == "facts":
+        return fact_questions(loaded, progress)
+    if names is None:
+        return neighbour_questions(forget, neighbour_names(loaded, forget, progress=progress))
+    return neighbour_questions(forget, names)
+
+
+def _source(
+    name: str, examples: Sequence[Example], forget: Sequence[Example], mentions: Mentions, unusable: int = 0
+) -> Source:
+    subjects = [words(one.subject) for one in forget if one.subject is not None] if name in NAMED else []
+    kept = []
+    for example in examples:
+        subject = example.subject or ""
+        about = any(same_name(words(subject), one) for one in subjects)
+        # A neighbour may share a first name with the subject.
+        if not about and not mentions.inside(example, but=subject if name == "neighbours" else ""):
+            kept.append(example)
     return Source(name, kept, len(examples) - len(kept), unusable)
+
+
+def _searching(progress: Progress, done: int, _: int) -> None:
+    progress(done, 0)
 
 
 def _onward(progress: Progress, before: int, total: int, done: int, _: int) -> None:
