@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from kvw.evaluation.generation import generate_answers
 from kvw.models.checkpoint import find_checkpoint
 from kvw.proving import plain_text, run, scoring
 from kvw.proving.facts import is_given
+from kvw.proving.known import fact_tokens
 from kvw.proving.record import read_record
 from kvw.proving.requests import Request
 from kvw.proving.run import ProvingGround
@@ -91,6 +93,25 @@ def test_a_request_is_recorded_with_answers_before_and_after(folder, request_, t
     assert record.perplexity.after != pytest.approx(record.perplexity.before, rel=1e-3)
 
 
+def test_a_fact_is_chosen_if_every_token_of_it_is(folder, monkeypatch):
+    loaded = run.Loaded.load(find_checkpoint(str(folder)))
+    examples = [Example("Where?", "It is in Rome.", metadata={"subject": "it", "fact": "Rome"}) for _ in range(3)]
+    prepared = loaded.prepare(examples)
+    place = fact_tokens("Rome", prepared[0].answer_ids, loaded.processor)
+    real = scoring.token_scores(loaded.model, loaded.processor, prepared)
+    length = len(prepared[0].answer_ids)
+    assert 1 < len(place) < length
+    chosen = [{*place}, {*place[:-1]}, {*range(length)} - {place[0]}]
+    scores = [
+        replace(score, is_argmax=tuple(one in right for one in range(length)))
+        for score, right in zip(real, chosen, strict=True)
+    ]
+    monkeypatch.setattr(scoring, "token_scores", lambda *arguments, **more: scores)
+    found = scoring.ask(loaded, {"a": examples[:1], "b": examples[1:]}, lambda done, total: None, keep=False)
+    assert [answer.chosen for answer in found["a"]] == [True]
+    assert [answer.chosen for answer in found["b"]] == [False, False]
+
+
 def test_the_model_is_the_original_again_for_the_next_request(folder, request_, tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, "kept_answers", lambda *arguments: scoring.Journal(None))
     first = ground(folder, tmp_path / "first")
@@ -141,15 +162,15 @@ def test_what_a_run_refuses_is_recorded_with_its_message(folder, request_, tmp_p
 def test_the_original_is_asked_once(folder, request_, tmp_path, monkeypatch):
     ground(folder, tmp_path / "first").run([request_])
     asked = []
-    real = scoring.evaluate
+    real = scoring.token_scores
 
-    def evaluate(model, processor, splits, *, journal, **more):
-        known = journal.count("answer")
-        found = real(model, processor, splits, journal=journal, **more)
-        asked.append((known, journal.count("answer")))
+    def token_scores(model, processor, prepared, *, journal, **more):
+        known = journal.count("scores")
+        found = real(model, processor, prepared, journal=journal, **more)
+        asked.append((known, journal.count("scores")))
         return found
 
-    monkeypatch.setattr(scoring, "evaluate", evaluate)
+    monkeypatch.setattr(scoring, "token_scores", token_scores)
     options = {**OPTIONS, "settings": {**OPTIONS["settings"], "mu": 1.0}}
     ground(folder, tmp_path / "second", options).run([request_])
     (known, now), after = asked

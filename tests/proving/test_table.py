@@ -11,14 +11,16 @@ from kvw.evaluation.records import Reply, collect
 from kvw.progress import SILENT, remembering
 from kvw.proving.record import Answer, Item, Perplexity, ProvingRecord
 from kvw.proving.table import markdown, read_records
-from kvw.proving.verdict import ANNOUNCED, judge, kept_answers, kept_probability
+from kvw.proving.verdict import ANNOUNCED, judge, kept
 from kvw.runs.knowing import lost, tell_outcome
 from kvw.runs.language import compared
 
 
 def items(before: list[tuple[bool, float]], after: list[tuple[bool, float]] | None) -> list[Item]:
-    def said(given: bool, probability: float) -> Answer:
-        return Answer(text="", given=given, exact=False, probability=probability)
+    """Each with whether the fact is chosen first, and the probability; what is not chosen is not given either."""
+
+    def said(chosen: bool, probability: float) -> Answer:
+        return Answer(text="", given=chosen, exact=False, chosen=chosen, probability=probability)
 
     return [
         Item(question="?", subject="s", fact="f", before=said(*one), after=said(*after[place]) if after else None)
@@ -52,9 +54,19 @@ def refused(number: int = 0) -> ProvingRecord:
 
 def test_what_is_kept_is_a_ratio_to_what_there_was():
     split = items(KNOWN, [(True, 0.4), (False, 0.4), (True, 0.0)])
-    assert kept_answers(split) == 0.5  # the third was not known before
-    assert kept_probability(split) == pytest.approx(0.8 / 1.6)
-    assert kept_answers(items([(False, 0.5)], [(False, 0.5)])) == 1.0
+    assert kept(split, "chosen") == 1.0  # one was lost and one was gained
+    assert kept(split[:2], "given") == 0.5
+    assert kept(split, "probability") == pytest.approx(0.8 / 1.6)
+    assert kept(items([(False, 0.5)], [(True, 0.5)]), "chosen") == 1.0
+
+
+@pytest.mark.parametrize("way", ["given", "chosen"])
+def test_a_forget_question_is_missed_whichever_way_it_brings_the_fact(way):
+    met = record()
+    first = met.splits["forget"][0]
+    first = first.model_copy(update={"after": first.after.model_copy(update={way: True})})
+    splits = {**met.splits, "forget": [first, *met.splits["forget"][1:]]}
+    assert judge(met.model_copy(update={"splits": splits})).missed == ("forget",)
 
 
 @pytest.mark.parametrize(
@@ -106,9 +118,9 @@ def test_a_refused_request_forgets_nothing_and_says_so():
 def test_the_tables_hold_means_and_counts():
     found = markdown([record(0), record(1, forget=[(True, 0.2), (False, 0.0), (False, 0.1)]), refused(2)])
     assert "3 requests of the reporting half, 2 edits written, 1 refused" in found
-    assert "| forget | 6 | 0.667 | 0.167 [0.000, 0.333] | 0.533 | 0.050 [0.000, 0.100] |" in found
-    assert "| retain | 6 | 0.667 | 0.667 [0.667, 0.667] | 0.533 | 0.533 [0.533, 0.533] | 1.000" in found
-    assert "| floor | 2 | 0.000 |  | 0.100 | | | |" in found
+    assert "| forget | 6 | 0.667 | 0.167 [0.000, 0.333] | 0.250 [0.000, 0.500] | 0.667 | 0.167 [0.000" in found
+    assert "| 0.533 | 0.533 [0.533, 0.533] | 1.000 [1.000, 1.000] |\n| unused" in found
+    assert "| floor | 2 | 0.000 |  |  | 0.000 |  |  | 0.100 |  |  |" in found
     assert "Perplexity of plain text: 10.00 before, 1.010 [1.010, 1.010] times that after." in found
     assert "| no forget question brings the fact | 1 of 3 | 1 of 2 |" in found
     assert "| **all** | 1 of 3 | 1 of 2 |" in found
@@ -116,7 +128,9 @@ def test_the_tables_hold_means_and_counts():
 
 
 def test_a_single_record_has_no_interval():
-    assert "| forget | 3 | 0.667 | 0.000 | 0.533 | 0.000 | 0.000 | 0.000 |" in markdown([record()])
+    assert "| forget | 3 | 0.667 | 0.000 | 0.000 | 0.667 | 0.000 | 0.000 | 0.533 | 0.000 | 0.000 |" in markdown(
+        [record()]
+    )
 
 
 def test_records_are_read_by_half_in_order(tmp_path):
@@ -125,3 +139,12 @@ def test_records_are_read_by_half_in_order(tmp_path):
     assert [one.number for one in read_records(tmp_path, "reporting")] == [2, 11]
     with pytest.raises(UserError, match="no records of this half"):
         read_records(tmp_path, "choosing")
+
+
+@pytest.mark.parametrize("content", ["", "{}", "\ud800".encode("utf-8", "surrogatepass").decode("latin-1")])
+def test_a_damaged_record_is_told(tmp_path, content):
+    (tmp_path / "reporting" / "00").mkdir(parents=True)
+    (tmp_path / "reporting" / "00" / "record.json").write_text(content)
+    with pytest.raises(UserError, match="cannot be read") as error:
+        read_records(tmp_path, "reporting")
+    assert "run the request again" in error.value.do

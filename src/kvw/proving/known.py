@@ -91,13 +91,24 @@ def _find(
             with reporter.stage(title) as progress, Journal(kept) as journal:
                 scores = token_scores(model, processor, prepared, journal=journal, progress=progress)
             for fact, item, score in zip(left, prepared, scores, strict=True):
-                brought[fact] += _brings(fact, item, score, processor)
+                brought[fact] += brings(fact.name, item, score, processor)
             left = [fact for fact in left if brought[fact] + ways - way - 1 >= fewest]
     return [(fact.domain.name, fact.subject) for fact in left]
 
 
-def _brings(fact: Fact, item: Prepared, score: TokenScores, processor: Processor) -> bool:
-    return all(score.is_argmax[place] for place in fact_tokens(fact.name, item.answer_ids, processor))
+def brings(name: str, item: Prepared, score: TokenScores, processor: Processor) -> bool:
+    """Whether a model, teacher-forced, chooses every token of a fact first.
+
+    Args:
+        name: The fact.
+        item: A question with the answer that holds it.
+        score: What the model makes of this answer.
+        processor: The model's.
+
+    Raises:
+        UserError: The answer does not hold the fact.
+    """
+    return all(score.is_argmax[place] for place in fact_tokens(name, item.answer_ids, processor))
 
 
 def fact_tokens(name: str, answer_ids: Sequence[int], processor: Processor) -> range:

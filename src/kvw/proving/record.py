@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kvw.errors import UserError
 from kvw.files import write_text
 from kvw.proving.requests import Half
 
@@ -25,6 +26,8 @@ class Answer(_Part):
     """Whether the fact is in it, as whole words."""
     exact: bool
     """Whether it is the reference answer, see :func:`kvw.evaluation.metrics.exact_match`."""
+    chosen: bool
+    """Whether, teacher-forced on the reference answer, the model chooses every token of the fact first."""
     probability: float
     """Of the reference answer, geometric mean over its tokens."""
 
@@ -78,6 +81,16 @@ class ProvingRecord(_Part):
 
 
 def read_record(folder: Path) -> ProvingRecord | None:
-    """The record in the folder of a request; None if there is none yet."""
+    """The record in the folder of a request; None if there is none yet.
+
+    Raises:
+        UserError: It is damaged or of another version.
+    """
     file = folder / RECORD
-    return ProvingRecord.model_validate_json(file.read_text("utf-8")) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        return ProvingRecord.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        found = str(error).splitlines()[0]
+        raise UserError(f"{file} cannot be read.", found=found, do="remove it, and run the request again") from error

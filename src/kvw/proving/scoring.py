@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
-from kvw.data import Example
-from kvw.evaluation import Journal, evaluate
+from kvw.data import Example, Prepared
+from kvw.data.rendering import Processor
+from kvw.evaluation import Journal
+from kvw.evaluation.generation import generate_answers
+from kvw.evaluation.metrics import exact_match
+from kvw.evaluation.probability import TokenScores, token_scores
 from kvw.progress import Progress
 from kvw.proving.facts import is_given
+from kvw.proving.known import brings
 from kvw.proving.record import Answer
 from kvw.runs.answers import kept_answers
 from kvw.runs.loaded import Loaded
@@ -32,31 +39,32 @@ def ask(
 
     Args:
         loaded: The model, as it is or with an edit attached.
-        splits: Questions by split, with the fact in their metadata.
+        splits: Questions by split, with the fact in their metadata; at least one of each.
         progress: Called with (done, total).
         keep: Whether the answers are kept in the cache directory, and taken from there: of the original alone.
 
     Raises:
-        UserError: See :func:`kvw.evaluation.evaluate`.
+        UserError: A question cannot be prepared, memory runs out on one, or the model's output is not a number.
     """
     examples = [example for asked in splits.values() for example in asked]
     with kept_answers(loaded, examples, NEW_TOKENS) if keep else Journal(None) as journal:
-        found = evaluate(
-            loaded.model,
-            loaded.processor,
-            splits,
-            max_new_tokens=NEW_TOKENS,
-            journal=journal,
-            progress=progress,
-        )
-    answers: dict[str, list[Answer]] = {split: [] for split in splits}
-    for example, record in zip(examples, found.records, strict=True):
-        answers[record.split].append(
-            Answer(
-                text=record.prediction,
-                given=is_given(str(example.metadata["fact"]), record.prediction),
-                exact=record.exact,
-                probability=record.probability or 0.0,
-            )
-        )
-    return answers
+        prepared = loaded.prepare(examples, NEW_TOKENS)
+        parts = (loaded.model, loaded.processor, prepared)
+        texts = generate_answers(*parts, max_new_tokens=NEW_TOKENS, journal=journal, progress=progress)
+        scores = token_scores(*parts, journal=journal, progress=progress)
+    answers = [
+        _answer(item, text, score, loaded.processor) for item, text, score in zip(prepared, texts, scores, strict=True)
+    ]
+    ends = list(accumulate(map(len, splits.values())))
+    return {split: answers[end - len(asked) : end] for (split, asked), end in zip(splits.items(), ends, strict=True)}
+
+
+def _answer(item: Prepared, text: str, score: TokenScores, processor: Processor) -> Answer:
+    fact = str(item.example.metadata["fact"])
+    return Answer(
+        text=text,
+        given=is_given(fact, text),
+        exact=exact_match(text, item.example.answer),
+        chosen=brings(fact, item, score, processor),
+        probability=math.exp(-score.loss),
+    )

@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import get_args
 
 from kvw.errors import UserError
 from kvw.evaluation.metrics.intervals import Interval, mean_interval
-from kvw.proving.record import RECORD, Item, ProvingRecord, read_record
+from kvw.proving.record import RECORD, ProvingRecord, read_record
 from kvw.proving.requests import Half
-from kvw.proving.verdict import (
-    KEPT,
-    LARGEST_PERPLEXITY,
-    given_after,
-    judge,
-    kept_answers,
-    kept_probability,
-    perplexity_ratio,
-)
+from kvw.proving.verdict import KEPT, LARGEST_PERPLEXITY, Score, judge, kept, mean, perplexity_ratio
 
 ASKED_AFTER = ("forget", "held_out", "retain", "unused")
 CRITERIA = {
@@ -69,28 +62,27 @@ def _heading(records: Sequence[ProvingRecord], written: Sequence[ProvingRecord])
 
 
 def _splits(records: Sequence[ProvingRecord]) -> str:
-    rows = [
-        "| split | questions | given before | after | probability before | after | answers kept | probability kept |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for split in ASKED_AFTER:
+    titles = ["split", "questions"]
+    titles += [f"{score}{when}" for score in get_args(Score) for when in (" before", ", after", ", kept")]
+    rows = [_row(titles), _row(["---", *["---:"] * (len(titles) - 1)])]
+    for split in (*ASKED_AFTER, "floor"):
         sets = [record.splits[split] for record in records]
-        cells = [
-            str(sum(map(len, sets))),
-            f"{_given_before(sets):.3f}",
-            _cell([given_after(items) for items in sets]),
-            f"{fmean(_probability(items) for items in sets):.3f}",
-            _cell([_probability(items) * kept_probability(items) for items in sets]),
-            _cell([kept_answers(items) for items in sets]),
-            _cell([kept_probability(items) for items in sets]),
-        ]
-        rows.append(f"| {split.replace('_', ' ')} | {' | '.join(cells)} |")
-    floor = [record.splits["floor"] for record in records]
-    cells = [str(sum(map(len, floor))), f"{_given_before(floor):.3f}", "", f"{fmean(map(_probability, floor)):.3f}"]
-    rows.append(f"| floor | {' | '.join(cells)} | | | |")
+        cells = [split.replace("_", " "), str(sum(map(len, sets)))]
+        for score in get_args(Score):
+            cells.append(f"{fmean(mean(items, score, 'before') for items in sets):.3f}")
+            if split == "floor":
+                cells += ["", ""]
+            else:
+                cells.append(_cell([mean(items, score, "after") for items in sets]))
+                cells.append(_cell([kept(items, score) for items in sets]))
+        rows.append(_row(cells))
     before = fmean(record.perplexity.before for record in records)
     ratios = _cell([perplexity_ratio(record) for record in records])
     return "\n".join([*rows, "", f"Perplexity of plain text: {before:.2f} before, {ratios} times that after."])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _verdicts(records: Sequence[ProvingRecord]) -> str:
@@ -104,14 +96,6 @@ def _verdicts(records: Sequence[ProvingRecord]) -> str:
     announced = sum(set(verdict.missed) == set(verdict.announced) for verdict in missed)
     rows.append(f"| **all** | {len(records) - len(missed)} of {len(records)} | {announced} of {len(missed)} |")
     return "\n".join(rows)
-
-
-def _given_before(sets: Sequence[Sequence[Item]]) -> float:
-    return fmean(fmean(item.before.given for item in items) for items in sets)
-
-
-def _probability(items: Sequence[Item]) -> float:
-    return fmean(item.before.probability for item in items)
 
 
 def _cell(values: Sequence[float]) -> str:

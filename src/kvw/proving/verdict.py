@@ -6,11 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal
 
 from kvw.proving.record import Item, ProvingRecord
 
+Score = Literal["given", "chosen", "probability"]
 KEPT = {"retain": 0.98, "unused": 0.97}
-"""Share that must be left, of the answers that were given and of the probability of the reference answers."""
+"""Share that must be left, of the facts that are chosen first and of the probability of the reference answers."""
 LARGEST_PERPLEXITY = 1.02
 """Of plain text, as a multiple of the original's."""
 LOST, BROKEN = r"retain set is lost", r"perplexity of ordinary sentences went|are empty or end in a loop"
@@ -41,16 +43,17 @@ class Verdict:
 def judge(record: ProvingRecord) -> Verdict:
     """Judge one request.
 
-    Met are: ``forget``, if no question of it brings the fact; ``retain`` and ``unused``, if :data:`KEPT` is left;
-    ``plain text``, if its perplexity grew by no more than :data:`LARGEST_PERPLEXITY`. A refused request has forgotten
-    nothing and lost nothing, and its message tells of it.
+    Met are: ``forget``, if no question of it brings the fact, neither in the greedy answer nor teacher-forced;
+    ``retain`` and ``unused``, if :data:`KEPT` is left; ``plain text``, if its perplexity grew by no more than
+    :data:`LARGEST_PERPLEXITY`. A refused request has forgotten nothing and lost nothing, and its message tells of it.
     """
     if record.state == "refused":
         return Verdict(("forget",), ("forget",))
-    missed = ["forget"] if given_after(record.splits["forget"]) > 0 else []
+    after = [item.after for item in record.splits["forget"] if item.after]
+    missed = ["forget"] if any(answer.given or answer.chosen for answer in after) else []
     for split, least in KEPT.items():
         items = record.splits[split]
-        if min(kept_answers(items), kept_probability(items)) < least:
+        if min(kept(items, "chosen"), kept(items, "probability")) < least:
             missed.append(split)
     if perplexity_ratio(record) > LARGEST_PERPLEXITY:
         missed.append("plain text")
@@ -58,21 +61,20 @@ def judge(record: ProvingRecord) -> Verdict:
     return Verdict(tuple(missed), tuple(told))
 
 
-def given_after(items: Sequence[Item]) -> float:
-    """Share of the questions whose answer holds the fact, by the unlearned model."""
-    return fmean(item.after.given for item in items if item.after)
+def mean(items: Sequence[Item], score: Score, when: Literal["before", "after"]) -> float:
+    """Mean of a score over the questions of a split; 0 if nothing was asked."""
+    answers = [answer for item in items if (answer := getattr(item, when)) is not None]
+    return fmean(getattr(answer, score) for answer in answers) if answers else 0.0
 
 
-def kept_answers(items: Sequence[Item]) -> float:
-    """Of the questions that the original answers with the fact, the share that the unlearned model does; 1 of none."""
-    kept = [item.after.given for item in items if item.after and item.before.given]
-    return fmean(kept) if kept else 1.0
+def kept(items: Sequence[Item], score: Score) -> float:
+    """Mean of a score after over before; 1 if there was nothing to lose.
 
-
-def kept_probability(items: Sequence[Item]) -> float:
-    """Mean probability of the reference answers after over before."""
-    after = fmean(item.after.probability for item in items if item.after)
-    return after / fmean(item.before.probability for item in items)
+    Answers that were gained count, too: close to a tie any change turns as many answers to the right as to the wrong,
+    and a share of those that were right before would fall without any loss.
+    """
+    before = mean(items, score, "before")
+    return mean(items, score, "after") / before if before else 1.0
 
 
 def perplexity_ratio(record: ProvingRecord) -> float:
