@@ -8,7 +8,7 @@ from tests.conftest import built
 from tests.families import build_family
 
 from kvw.measuring.engine import evaluating
-from kvw.retain.continuing import continue_text
+from kvw.retain.continuing import can_continue, continue_text
 
 TEXT = [41, 52, 63, 74, 45]
 
@@ -58,10 +58,15 @@ def test_continuations_are_those_of_each_beginning_alone(family):
     check_every_step(model, told)
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", "gemma3_text", "qwen3_next", "lfm2"])
+@pytest.mark.parametrize("model_type", ["gpt2", "gemma3_text", "qwen3_next", "lfm2", "minimax"])
 def test_whatever_the_model_keeps_of_earlier_tokens(model_type):
     model = build_family(model_type)
     check_every_step(model, followed(model, dropped=(1,)))
+
+
+@pytest.mark.parametrize(("model_type", "expected"), [("llava", True), ("bart", False), ("blip-2", False)])
+def test_who_can_go_on(model_type, expected):
+    assert can_continue(build_family(model_type)) == expected
 
 
 def test_what_does_not_go_on_is_not_followed():

@@ -164,9 +164,31 @@ def test_a_question_that_the_model_cannot_be_shown_gets_no_names(loaded, goes_on
     monkeypatch.undo()
 
 
-def test_a_model_with_an_encoder_names_nobody(loaded, monkeypatch):
-    monkeypatch.setattr(loaded.model.config, "is_encoder_decoder", True)
+def test_a_model_that_cannot_go_on_names_nobody(loaded, monkeypatch):
+    monkeypatch.setattr(proposals, "can_continue", lambda model: False)
+    monkeypatch.setattr(proposals, "continue_text", None)
     assert proposed_names(loaded, [CAPITAL, CAPITAL], 3) == [[], []]
+
+
+class Second:
+    """What the second of two processes sees: it runs every second item, gets no results, and is told what they are."""
+
+    def deal(self, items, run):
+        for item in items[1::2]:
+            run(item)
+        return iter(())
+
+    def first(self, work):
+        assert work() == []
+        return ["what the first process has put together"]
+
+
+def test_several_processes_share_the_gaps_and_all_get_the_names(loaded, goes_on, monkeypatch):
+    asked = goes_on((" Chile?", -1.0))
+    monkeypatch.setattr(proposals, "current", Second)
+    gaps = [Gap(f"{'Very ' * number}Where is ", "?", "Peru") for number in range(3)]
+    assert proposed_names(loaded, gaps, 2) == ["what the first process has put together"]
+    assert len(asked) == 1
 
 
 @pytest.fixture

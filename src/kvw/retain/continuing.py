@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from kvw.data import to_model
-from kvw.models.forward_names import cache_name, takes
+from kvw.models.forward_names import CACHE_NAMES, cache_name, takes
 
 LOOKED_AT = 16
 """So many times the wanted number of first tokens are looked at for those that are admitted."""
@@ -29,6 +29,11 @@ class Continuation:
     log_probability: float
 
 
+def can_continue(model: PreTrainedModel) -> bool:
+    """Whether a model can go on after a text and be given the keys and values of the text: not with an encoder."""
+    return not model.config.is_encoder_decoder and any(takes(model, name) for name in CACHE_NAMES)
+
+
 def continue_text(
     model: PreTrainedModel,
     tokens: Sequence[int],
@@ -44,7 +49,7 @@ def continue_text(
     :func:`kvw.measuring.engine.evaluating`.
 
     Args:
-        model: A decoder that gives logits; for text without images.
+        model: One that :func:`can_continue`.
         tokens: The ids of the text.
         width: How many first tokens are followed.
         length: The longest continuation in tokens.
@@ -64,7 +69,7 @@ def continue_text(
         if not keep or len(running[0].tokens) >= length:
             return
         running, rows = [running[place] for place in keep], [rows[place] for place in keep]
-        cache.reorder_cache(torch.tensor(rows))  # type: ignore[arg-type]
+        _select(cache, torch.tensor(rows))
         last = torch.tensor([[one.tokens[-1]] for one in running])
         logits, cache = _forward(model, last, cache, len(tokens) + len(running[0].tokens))
         values, chosen = logits.max(-1)
@@ -73,6 +78,14 @@ def continue_text(
             for one, token, value in zip(running, chosen.tolist(), values.tolist(), strict=True)
         ]
         rows = list(range(len(running)))
+
+
+def _select(cache: Cache, rows: Tensor) -> None:
+    """Make a cache hold these of its rows, one of them several times if it is there several times."""
+    if type(cache).batch_select_indices is not Cache.batch_select_indices:  # MiniMax's own holds more than its layers
+        cache.batch_select_indices(rows)
+    else:  # what every layer has, also those without keys and values
+        cache.reorder_cache(rows)  # type: ignore[arg-type]
 
 
 def _forward(model: PreTrainedModel, ids: Tensor, cache: Cache | None, seen: int) -> tuple[Tensor, Cache]:

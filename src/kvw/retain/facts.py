@@ -37,9 +37,6 @@ def fact_questions(loaded: Loaded, progress: Progress | None = None) -> list[Que
 
     Returns:
         The questions; the name is the subject in their metadata.
-
-    Raises:
-        UserError: See :func:`kvw.retain.proposals.proposed_names`.
     """
     gaps = fact_gaps()
     with kept_answers(loaded, [], LONGEST_NAME) as journal:

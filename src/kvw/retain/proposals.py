@@ -18,7 +18,7 @@ from kvw.phrases import Phrase, Phrases
 from kvw.processes import current
 from kvw.progress import Progress
 from kvw.retain.answering import usable
-from kvw.retain.continuing import Continuation, continue_text
+from kvw.retain.continuing import Continuation, can_continue, continue_text
 from kvw.retain.gaps import Gap, gaps_of, same_name
 from kvw.runs.loaded import Loaded
 
@@ -74,16 +74,14 @@ def proposed_names(
 
     Returns:
         For each gap its names, the most probable first: of one to six words, with a capital if what the gap shows has
-        one and else without, none twice (whatever their case and articles). There may be fewer than ``count``, or none;
-        a model that reads questions in an encoder, or cannot be asked without a picture, names nobody.
-
-    Raises:
-        UserError: It is unknown how the model takes keys and values.
+        one and else without, none twice (whatever their case and articles). There may be fewer than ``count``, or none.
+        Nobody is named by a model that reads questions in an encoder, cannot be asked without a picture, or does not
+        take the keys and values of earlier tokens.
     """
     kept = (journal or Journal(None)).kept(NAMES, list[str])
     unwanted = _Unwanted(but)
     found: list[list[str]] = []
-    if loaded.model.config.is_encoder_decoder:
+    if not can_continue(loaded.model):
         return [[] for _ in gaps]
 
     def names_in(gap: Gap) -> list[str]:
@@ -119,9 +117,6 @@ def neighbour_names(
     Returns:
         Names by :attr:`kvw.data.Example.subject_key`, the best first. Subjects without any are left out, and no name is
         a subject, contains one, or is contained in a subject or an answer.
-
-    Raises:
-        UserError: See :func:`proposed_names`.
     """
     subjects: dict[str, list[Example]] = {}
     for example in forget:
