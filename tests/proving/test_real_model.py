@@ -16,6 +16,7 @@ from kvw.proving.known import known_facts
 from kvw.proving.requests import make_requests
 from kvw.proving.run import ProvingGround
 from kvw.proving.table import markdown
+from kvw.proving.verdict import mean
 
 SUBJECTS = ("France", "Japan", "Italy", "Spain", "Portugal", "Greece", "Austria", "Poland", "Egypt", "Cuba")
 OPTIONS = {"settings": {"matrices": "ffn", "gate": "thresholded wiener"}, "evaluate_at_most": 8, "max_new_tokens": 12}
@@ -44,10 +45,10 @@ def test_a_request_forgets_what_the_model_knew(checkpoint, tmp_path, monkeypatch
     (request,) = make_requests(known, "choosing", {1: 1})
     (record,) = ProvingGround(checkpoint, tmp_path / "out", OPTIONS).run([request])
     assert record.state == "written"
-    given = {split: sum(item.before.given for item in items) / len(items) for split, items in record.splits.items()}
-    assert given["forget"] >= 0.75
-    assert given["retain"] >= 0.75
-    assert given["floor"] == 0
+    for split in ("forget", "retain"):  # by the rule of what is known
+        assert mean(record.splits[split], "chosen", "before") >= 0.75
+        assert mean(record.splits[split], "given", "before") >= 0.5
+    assert mean(record.splits["floor"], "given", "before") == 0
     before, after = (
         sum(getattr(item, when).probability for item in record.splits["forget"]) for when in ("before", "after")
     )
