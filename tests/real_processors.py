@@ -383,7 +383,8 @@ PROCESSORS: dict[str, RealProcessor] = {
         image_settings={"size": {"shortest_edge": SIDE}, "crop_size": SQUARE},
         settings={"patch_size": PATCH, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
         roles={"bos_token": "<s>"},
-        config={"vision_feature_layer": [-1, -2]},
+        # Releases of transformers before 5.23 have the second name.
+        config={"vision_feature_layer": [-1, -2], "vision_feature_layers": [-1, -2]},
         token_ids={"image_token_index": "<image>"},
     ),
     "glm4v": RealProcessor(

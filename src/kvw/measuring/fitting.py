@@ -155,7 +155,10 @@ class Halving(Generic[Piece]):
 
 def out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory ran out, on a device or on the CPU."""
-    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
+    # accelerate knows the message of Apple's devices from 1.15 on.
+    return (
+        isinstance(error, MemoryError) or should_reduce_batch_size(error) or "MPS backend out of memory" in str(error)
+    )
 
 
 def _try(run: Callable[[Work], Result], work: Work) -> Result | MemoryError:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -80,7 +79,7 @@ class Layers:
             self._compare(batch, entered, seen)
         except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
             # What a layer raises that lacks something it is given by other layers in a forward.
-            if should_reduce_batch_size(error):
+            if out_of_memory(error):
                 raise
             raise NotWalkable(f"{type(error).__name__}: {error}") from error
         self.proven.add(kind)
