@@ -62,6 +62,12 @@ def test_every_question_is_asked_about_every_name_once_and_without_pictures():
     assert {one.metadata["source"] for one in found} == {"neighbours"}
 
 
+def test_each_subject_may_have_names_of_its_own():
+    forget = [about("Ann Lee", "Who is Ann Lee?"), about("Lima", "Where is Lima?"), about("Bo", "Is it Bo?")]
+    found = neighbour_questions(forget, {"ann lee": ["Cy"], "lima": ["Quito", "Cuzco"]})
+    assert [one.question for one in found] == ["Who is Cy?", "Where is Quito?", "Where is Cuzco?"]
+
+
 def test_of_very_many_questions_some_are_drawn_always_the_same():
     forget = [about("Ann", f"What is number {number} of Ann?") for number in range(100)]
     names = [f"Name {number}" for number in range(20)]

@@ -42,7 +42,7 @@ ARTICLES = frozenset({"the", "a", "an"})
 POINTING = frozenset(
     words(
         "a an it he she they you we i me him her them us this that these those my your his its our their what which "
-        "who whom whose where when how there here another other others all some any most one each every and or"
+        "who whom whose where when how there here another other others all some any most one each every and or not"
     )
 )
 """What begins with one of these words points at something, and names nothing."""
