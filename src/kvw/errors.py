@@ -1,4 +1,4 @@
-"""The exception for "you must fix this", and the two of its kind that are treated differently."""
+"""The exception for "you must fix this", and the three of its kind that are treated differently."""
 
 from __future__ import annotations
 
@@ -30,6 +30,13 @@ class UserError(Exception):
 
 class Unreadable(UserError):
     """A file that is read for a long while could not be read to its end; what was made of it so far is good."""
+
+
+class Damaging(UserError):
+    """No edit is written, because none does what was asked without losing what must stay.
+
+    The command line prints it without a traceback and exits with code 5.
+    """
 
 
 class LostProcess(UserError):

@@ -147,12 +147,12 @@ def test_the_numbers_are_those_of_the_models(tmp_path):
 
 def test_a_method_stands_beside_a_variant_of_itself(tmp_path):
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text(TOY + '[[method]]\nname = "subspace"\nlabel = "subspace-ffn"\nmatrices = "ffn"\n')
+    recipe.write_text(TOY + '[[method]]\nname = "subspace"\nlabel = "subspace-both"\nmatrices = "both"\n')
     assert bench(recipe, tmp_path / "out") == 0
-    assert {"subspace", "subspace-ffn"} < set(read_results(tmp_path / "out").rows[0].cells)
+    assert {"subspace", "subspace-both"} < set(read_results(tmp_path / "out").rows[0].cells)
     edits = {path.name.rpartition("-")[0]: load_edit(path) for path in (tmp_path / "out" / "edits").glob("subspace*")}
-    assert any(key.attention for key in edits["subspace"].widths)
-    assert not any(key.attention for key in edits["subspace-ffn"].widths)
+    assert any(key.attention for key in edits["subspace-both"].widths)
+    assert not any(key.attention for key in edits["subspace"].widths)
 
 
 def test_another_recipe_does_not_go_into_the_same_directory(tmp_path, monkeypatch, capsys):

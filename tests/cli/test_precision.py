@@ -19,7 +19,8 @@ pytestmark = pytest.mark.thorough
 
 people = test_cli.people
 QUIET = ("--max-new-tokens", 3)
-DATA = ("--method", "kvw", "--forget", "forget.jsonl", "--retain", "retain.jsonl", *QUIET)
+# Random weights lose by chance what they never knew: the guard has tests of its own.
+DATA = ("--method", "kvw", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--write-damaged", *QUIET)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_the_edit_that_was_scored_is_the_one_that_evaluate_attaches(people, save
     for model in ("original", "unlearned"):
         # Not to the digit: which columns LLM.int8 keeps in full depends on what shares a batch.
         assert found[model]["forget"]["probability"] == pytest.approx(expected[model]["probability"], rel=5e-3)
-        assert full[model]["forget"]["probability"] != pytest.approx(expected[model]["probability"], rel=5e-3)
+        assert full[model]["forget"]["probability"] != pytest.approx(expected[model]["probability"], rel=1e-4)
     chat = ("--edit", "run/edit.safetensors", "--quantise", "8bit", *QUIET, "--ask", "Who?")
     assert run("chat", saved["llava"], *chat) == 0
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["original", "unlearned"]
@@ -100,7 +101,7 @@ def test_statistics_of_another_precision_are_refused(people, saved, capsys):
     assert run(*measure, "--out", "full.safetensors") == 0
     assert run(*measure, "--out", "packed.safetensors", "--quantise", "8bit") == 0
     assert "skipped" not in capsys.readouterr().err
-    packed = ("--quantise", "8bit", "--no-model", "--method", "kvw")
+    packed = ("--quantise", "8bit", "--no-model", "--method", "kvw", "--write-damaged")
     forget = ("erase", saved["llava"], "--forget", "forget.jsonl", *QUIET, *packed)
     assert_refused(
         capsys, run(*forget, "--retain", "full.safetensors", "--out", "a"), "other conditions", "quantisation"
@@ -122,7 +123,8 @@ def test_a_packed_checkpoint_gets_an_edit_and_no_model(people, packed, capsys):
 
 
 def test_subspace_weakening_needs_no_full_precision(people, saved, packed, capsys):
-    data = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--set", "mu=30", *QUIET)
+    data = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--write-damaged", *QUIET)
+    data += ("--set", "mu=30", "--set", "matrices=both")
     assert run("erase", saved["llava"], *data, "--quantise", "8bit", "--out", "run") == 0
     record = json.loads((people / "run" / "run.json").read_text())
     assert record["model"]["quantised"] == "bitsandbytes Linear8bitLt"

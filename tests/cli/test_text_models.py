@@ -23,6 +23,8 @@ from kvw.runs.loaded import Loaded
 pytestmark = pytest.mark.thorough
 
 COMMON = ("--method", "kvw", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--max-new-tokens", 3)
+# Random weights lose by chance what they never knew: the guard has tests of its own.
+COMMON += ("--write-damaged",)
 EXAMPLES = [
     Example("Where?", "In Kuwait City", (), "a:1"),
     Example("What is the occupation of the woman who lives in Paris?", "Florist", (), "a:2"),

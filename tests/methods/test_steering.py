@@ -388,7 +388,9 @@ def test_erase_writes_the_edit_and_no_model(saved, tmp_path):
     for number, file in enumerate(files):
         rows = [{"question": example.question, "answer": example.answer} for example in examples(6, number)]
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    request = kvw.EraseRequest(find_checkpoint(str(saved["llava"])), *files, tmp_path / "run", "steering", device="cpu")
+    # Random weights lose by chance what they never knew.
+    more = {"device": "cpu", "max_new_tokens": 4, "write_damaged": True}
+    request = kvw.EraseRequest(find_checkpoint(str(saved["llava"])), *files, tmp_path / "run", "steering", **more)
     record = kvw.erase(request)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         ".kvw",

@@ -33,10 +33,10 @@ from kvw.processes import Processes, current, together
 pytestmark = pytest.mark.thorough
 
 SETTINGS = {
-    "joint": {"layers": (0, 2)},
-    "two passes": {"layers": (0, 2), "layers_per_pass": 2},
-    "sequential": {"layers": (0, 2), "schedule": "sequential", "path": "whole model"},
-    "cross-validated": {"layers": (1, 1), "shrinkage": "cross-validated"},
+    "joint": {"layers": (0, 2), "matrices": "both"},
+    "two passes": {"layers": (0, 2), "layers_per_pass": 2, "matrices": "both"},
+    "sequential": {"layers": (0, 2), "schedule": "sequential", "path": "whole model", "matrices": "both"},
+    "cross-validated": {"layers": (1, 1), "shrinkage": "cross-validated", "matrices": "both"},
 }
 
 
@@ -248,7 +248,7 @@ def program_with_small_batches(*arguments):
 
 def erase_arguments(saved, folder, out):
     sets = ["--forget", folder / "forget.jsonl", "--retain", folder / "retain.jsonl", "--max-new-tokens", "3"]
-    return ["erase", saved["llava"], *sets, "--method", "subspace", "--out", folder / out]
+    return ["erase", saved["llava"], *sets, "--set", "matrices=both", "--write-damaged", "--out", folder / out]
 
 
 def test_an_error_while_one_process_solves_ends_all_with_one_message(saved, people, tmp_path):  # noqa: F811
@@ -259,6 +259,37 @@ def test_an_error_while_one_process_solves_ends_all_with_one_message(saved, peop
     assert "in process 1 of 2" in first.errors
     assert "Traceback" not in first.errors + second.errors
     assert not (people / "run").exists()
+
+
+def program_that_is_asked_everyday_questions(*arguments):
+    """As if the model wrote English, with few questions and sentences."""
+    from kvw.retain import sources
+    from kvw.runs import erase
+
+    erase.KNOWS_ENGLISH = float("inf")
+    questions, texts = sources.everyday_questions()[:6], sources.text_examples()[:6]
+    sources.everyday_questions, sources.text_examples = (lambda: questions), (lambda: texts)
+    program_with_small_batches(*arguments)
+
+
+def test_all_processes_gather_what_must_stay_and_come_to_one_choice(saved, people):  # noqa: F811
+    arguments = ["erase", saved["llava"], "--forget", people / "forget.jsonl", "--max-new-tokens", "1", "--no-model"]
+    arguments += ["--retain-sources", "everyday,text", "--write-damaged", "--out"]
+    records = []
+    for size in (1, 2):
+        out = people / str(size)
+        ended = run_several(
+            program_that_is_asked_everyday_questions, *arguments, out, folder=people / f"logs {size}", size=size
+        )
+        assert [process.code for process in ended] == [0] * size, ended
+        assert [(process.out, process.errors) for process in ended[1:]] == [("", "")] * (size - 1)
+        assert ended[0].errors.count("done choosing the strength") == 1
+        records.append(json.loads((out / "run.json").read_text()))
+    one, two = (record["selection"] for record in records)
+    assert [part["name"] for part in two["sources"]] == ["everyday", "text"]
+    assert two["sources"] == one["sources"]
+    assert [part["dose"] for part in two["candidates"]] == [part["dose"] for part in one["candidates"]]
+    assert [part["chosen"] for part in two["candidates"]] == [part["chosen"] for part in one["candidates"]]
 
 
 def test_the_command_line_program_comes_to_the_same_scores_and_certificates(saved, people, monkeypatch):  # noqa: F811

@@ -16,7 +16,7 @@ from kvw.edits.summary import LayerSummary
 from kvw.evaluation import Summary
 from kvw.methods.settings import KvwSettings
 from kvw.report.card import BEGIN, END, model_card, options
-from kvw.runs.record import SplitPart
+from kvw.runs.record import CandidatePart, KeptPart, SelectionPart, SplitPart
 
 METADATA = EditMetadata(
     method="kvw",
@@ -81,6 +81,34 @@ def test_it_says_what_how_how_much_and_how_again():
     assert "kvw apply run/edit.safetensors owner/name@abc --out model" in text
     assert f"edit was made on: `{'f' * 64}`." in text
     assert "Versions: `kvw 1.2.3`." in text
+
+
+def selection(dose, keep=0.98, unit="strength"):
+    kept = {"held-out retain": KeptPart(value=0.9912, error=0.001), "plain text": KeptPart(value=1.0, error=0.0)}
+    tried = [CandidatePart(dose=9.0, chosen=False, splits={}, kept={})]
+    tried.append(CandidatePart(dose=dose, chosen=True, splits={}, kept=kept))
+    return SelectionPart(keep=keep, unit=unit if dose else "", sources=[], original={}, candidates=tried)
+
+
+def test_it_says_how_strong_the_edit_is_and_what_it_keeps():
+    chosen = METADATA.model_copy(update={"settings": {**METADATA.settings, "chosen": {"strength": 0.25}}})
+    text = model_card(chosen, LAYERS, selection=selection(0.25, keep=0.9))
+    assert (
+        "The strength was chosen to keep 90% (strength: 0.25); the edit keeps 99.1% of held-out retain, 100.0% of "
+        "plain text (teacher-forced)."
+    ) in text
+    assert "--gamma 0.03 --layers 1:25 --strength auto --keep 0.9\n" in text
+    assert "--keep" not in model_card(chosen, LAYERS, selection=selection(0.25))
+    by_hand = model_card(METADATA, LAYERS, selection=selection(None))
+    assert "The strength was fixed by hand; the edit keeps 99.1% of held-out retain" in by_hand
+    assert "auto" not in by_hand
+    assert "99.1%" not in model_card(METADATA, LAYERS, selection=selection(None), other_weights="e" * 64)
+
+
+def test_the_command_chooses_the_strength_again():
+    assert "auto" not in options({"shrinkage": 0.3}, "subspace")
+    assert options({"chosen": {"directions": 3.0}}, "subspace") == ""  # it chooses by default
+    assert options({"mu": 3.0, "chosen": {"directions": 3.0}}, "subspace") == "--set mu=3.0 --strength auto"
 
 
 def test_scores_that_nobody_knows_are_not_made_up():

@@ -154,3 +154,16 @@ def test_progress_while_names_are_looked_for_says_that_the_total_is_unknown(aske
     monkeypatch.setattr(sources, "fact_questions", lambda loaded, progress: progress(1, 2) or FACTS)
     gathered(sources=["facts"], progress=lambda *numbers: told.append(numbers))
     assert told == [(1, 0), (len(FACTS), len(FACTS))]
+
+
+def test_stand_ins_are_as_many_and_nothing_is_asked(asked):
+    settings = {"sources": SOURCES, "names": ["Chile", "Bolivia"], "takes_images": True}
+    found = {one.name: one for one in sources.stand_ins(None, FORGET, **settings)}
+    assert asked == []
+    counted = {one.name: len(one.everything) for one in gathered().values()}
+    assert {name: len(one.examples) for name, one in found.items()} == {
+        **counted,
+        "facts": (sources.NAMES_OF_A_GAP + 1) * len(sources.fact_gaps()),
+    }
+    without = sources.stand_ins(None, FORGET, **settings | {"names": None, "sources": ["neighbours"]})
+    assert len(without[0].examples) == sources.MOST_NAMES

@@ -228,7 +228,7 @@ def make(name: str, folder: Path) -> Scenario:
     ready = plain(checkpoint)
     loaded.Loaded.load = classmethod(lambda *_, **__: ready)  # a fork folds the edit into its own copy
     files = ["--forget", str(folder / "forget.jsonl"), "--retain", str(folder / "retain.jsonl")]
-    command = ["erase", str(model), *files, "--method", "kvw", "--max-new-tokens", "2", "--gamma"]
+    command = ["erase", str(model), *files, "--method", "kvw", "--max-new-tokens", "2", "--write-damaged", "--gamma"]
     return Scenario(folder, [*command, "1"], [*command, "2"] if force else None)
 
 

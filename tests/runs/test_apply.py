@@ -28,7 +28,7 @@ from kvw.models.loading import Checkpoint, find_checkpoint, load_model
 from kvw.partial import resumable_directory
 from kvw.progress import SILENT, Silent
 from kvw.runs import apply as module
-from kvw.runs.apply import apply, scores_beside
+from kvw.runs.apply import apply, record_beside
 from kvw.runs.record import SplitPart
 
 pytestmark = pytest.mark.thorough
@@ -336,6 +336,7 @@ def erased(saved, folder):
         out=folder / "run",
         method="kvw",
         max_new_tokens=2,
+        write_damaged=True,  # random weights lose by chance what they never knew
     )
     return rows, kvw.erase(request)
 
@@ -344,9 +345,11 @@ def test_the_card_has_the_scores_of_the_run_and_nothing_of_the_data(saved, tmp_p
     rows, record = erased(saved, tmp_path)
     edit_file = tmp_path / "run" / "edit.safetensors"
     edit, said = kvw.load_edit(edit_file), Listening()
-    scores = scores_beside(edit_file, edit, said)
-    assert scores == record.splits
-    apply(edit, find_checkpoint(str(saved["llava"])), tmp_path / "out", said, scores=scores)
+    beside = record_beside(edit_file, edit, said)
+    scores, selection = beside.splits, beside.selection
+    assert (scores, selection) == (record.splits, record.selection)
+    assert selection.sentence in (tmp_path / "run/model/README.md").read_text()
+    apply(edit, find_checkpoint(str(saved["llava"])), tmp_path / "out", said, scores=scores, selection=selection)
     one, two = ((tmp_path / name / "README.md").read_text().splitlines() for name in ("run/model", "out"))
     looked_at = [line for line in one if line not in two]
     assert len(looked_at) == 1
@@ -361,10 +364,10 @@ def test_the_card_has_the_scores_of_the_run_and_nothing_of_the_data(saved, tmp_p
     assert f"→ {record.splits['forget'].unlearned.probability:.3f}" in one
 
     (tmp_path / "run" / "run.json").write_text("{}")
-    assert scores_beside(edit_file, edit, said) == {}
+    assert record_beside(edit_file, edit, said) is None
     assert "no run record of this version" in said.notes[-1]
     (tmp_path / "run" / "run.json").unlink()
-    assert scores_beside(edit_file, edit, said) == {}
+    assert record_beside(edit_file, edit, said) is None
 
 
 def test_scores_of_another_run_are_not_taken(saved, tmp_path):
@@ -372,10 +375,10 @@ def test_scores_of_another_run_are_not_taken(saved, tmp_path):
     edit = kvw.load_edit(tmp_path / "run" / "edit.safetensors")
     for update in ({"forget_digest": "0"}, {"model_fingerprint": "0"}, {"settings": {}}):
         other = kvw.GateEdit(edit.log_gates, edit.metadata.model_copy(update=update))
-        assert scores_beside(tmp_path / "run" / "edit.safetensors", other, SILENT) == {}
+        assert record_beside(tmp_path / "run" / "edit.safetensors", other, SILENT) is None
     weaker = kvw.GateEdit({key: value / 2 for key, value in edit.log_gates.items()}, edit.metadata)
-    assert scores_beside(tmp_path / "run" / "edit.safetensors", weaker, SILENT) == {}
-    assert scores_beside(tmp_path / "run" / "edit.safetensors", edit, SILENT) == record.splits != {}
+    assert record_beside(tmp_path / "run" / "edit.safetensors", weaker, SILENT) is None
+    assert record_beside(tmp_path / "run" / "edit.safetensors", edit, SILENT).splits == record.splits != {}
 
 
 def test_no_digest_of_a_run_can_be_guessed(saved, tmp_path):
@@ -384,7 +387,8 @@ def test_no_digest_of_a_run_can_be_guessed(saved, tmp_path):
     (tmp_path / "forget.jsonl").write_text(json.dumps(forget))
     (tmp_path / "retain.jsonl").write_text(json.dumps(retain))
     files = [tmp_path / "forget.jsonl", tmp_path / "retain.jsonl"]
-    kvw.erase(kvw.EraseRequest(find_checkpoint(str(saved["llava"])), *files, tmp_path / "run", "kvw", max_new_tokens=2))
+    model, short = find_checkpoint(str(saved["llava"])), {"max_new_tokens": 2, "write_damaged": True}
+    kvw.erase(kvw.EraseRequest(model, *files, tmp_path / "run", "kvw", **short))
     texts = [
         (tmp_path / "run" / name).read_bytes().decode("utf-8", "replace")
         for name in ("edit.safetensors", "run.json", "model/README.md")

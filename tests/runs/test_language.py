@@ -127,3 +127,6 @@ def test_failed_examples_are_not_taken_for_answers():
     assert any("1 of 2 examples of forget failed" in warning for warning in said.warnings)
     assert any("answered almost as before: try a larger --gamma" in warning for warning in said.warnings)
     assert any("What was kept is unknown" in warning for warning in said.warnings)
+    tell_outcome("kvw", failed, failed, said, judged=True, chosen=True)
+    assert any("almost as before: try a lower --keep, and --neighbours" in warning for warning in said.warnings)
+    assert sum("What was kept is unknown" in warning for warning in said.warnings) == 1

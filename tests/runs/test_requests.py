@@ -79,6 +79,7 @@ def erase(model, forget, retain="retain.jsonl", method="subspace"):
         evaluate_at_most=1,
         max_new_tokens=1,
         save_model=False,
+        write_damaged=True,  # random weights lose by chance what they never knew
     )
     record = kvw.erase(request)
     assert json.loads((out / "run.json").read_text()) == json.loads(record.model_dump_json())

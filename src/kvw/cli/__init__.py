@@ -23,10 +23,11 @@ from kvw.cli.launch import dealt, done_by_the_first, only_the_first_speaks, spea
 from kvw.cli.measure import measure
 from kvw.cli.methods import methods
 from kvw.cli.serve import serve
-from kvw.errors import LostProcess, UserError
+from kvw.errors import Damaging, LostProcess, UserError
 
 USER_ERROR = 2
 LOST_PROCESS = 3
+DAMAGING = 5
 INTERRUPTED = 130
 
 app = App(
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and exit.
 
     0 well, 1 a fault of kvw (with a traceback), 2 the user must fix something, 3 another process is gone, 4 well but
-    with a warning (under ``--strict``, see :func:`kvw.cli.options.end_strictly`), 130 interrupted.
+    with a warning (under ``--strict``, see :func:`kvw.cli.options.end_strictly`), 5 nothing was written because no edit
+    keeps what must stay, 130 interrupted.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -62,8 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if speaks_for_all(error):
             messages.print("[red]error[/red]", end=" ")
             messages.print(str(error), markup=False, soft_wrap=True)
-        sys.exit(LOST_PROCESS if isinstance(error, LostProcess) else USER_ERROR)
+        sys.exit(_code(error))
     except KeyboardInterrupt as error:
         if speaks_for_all(error):
             messages.print("interrupted; no output was written; the same command goes on from what was kept")
         sys.exit(INTERRUPTED)
+
+
+def _code(error: UserError) -> int:
+    if isinstance(error, LostProcess):
+        return LOST_PROCESS
+    return DAMAGING if isinstance(error, Damaging) else USER_ERROR

@@ -61,11 +61,12 @@ def apply(
     from kvw.progress import remembering
     from kvw.report.tables import print_applied
     from kvw.runs.apply import apply as run
-    from kvw.runs.apply import check_language, scores_beside
+    from kvw.runs.apply import check_language, record_beside
 
     with remembering(ConsoleReporter()) as reporter:
         loaded = load_edit(edit)
-        scores = scores_beside(edit, loaded, reporter)
+        record = record_beside(edit, loaded, reporter)
+        scores, selection = (record.splits, record.selection) if record else ({}, None)
         applied = run(
             loaded,
             checkpoint,
@@ -73,10 +74,13 @@ def apply(
             reporter,
             untouched=untouched,
             scores=scores,
+            selection=selection,
             other_weights=other_weights,
             force=force,
             keep=[edit],
         )
-        language = check_language(loaded, checkpoint, out, applied, reporter, scores) if check else None
+        language = None
+        if check:
+            language = check_language(loaded, checkpoint, out, applied, reporter, scores, selection)
     print_applied(applied, out, language)
     end_strictly(strict, reporter.warnings)

@@ -18,10 +18,12 @@ from kvw.cli.options import (
     check_output,
     end_strictly,
     find_model,
+    parse_sources,
     parse_splits,
     print_json,
     quiet_libraries,
 )
+from kvw.retain import SOURCES
 
 Forget = Annotated[
     list[Path],
@@ -38,6 +40,14 @@ Retain = Annotated[
         "the forget set are left out."
     ),
 ]
+Sources = Annotated[
+    str,
+    Parameter(
+        help="What must stay beside --retain, answered by the model itself: any of everyday, pictures, facts, text, "
+        "neighbours with commas between them, or none."
+    ),
+]
+ALL_SOURCES = ",".join(SOURCES)
 DEFAULTS = MethodOptions()
 LOAD_DEFAULTS = LoadOptions()
 
@@ -48,6 +58,14 @@ def erase(
     forget: Forget,
     retain: Retain = None,
     out: Annotated[Path, Parameter(help="Run directory to write.")],
+    keep: Annotated[
+        float, Parameter(help="Share of what must stay, on questions never used, that the edit has to leave.")
+    ] = 0.98,
+    neighbours: Annotated[
+        Path | None,
+        Parameter(help="Names, one a line, to ask the forget questions about; by default the model proposes them."),
+    ] = None,
+    retain_sources: Sources = ALL_SOURCES,
     options: MethodOptions = DEFAULTS,
     load: LoadOptions = LOAD_DEFAULTS,
     eval: Annotated[
@@ -62,6 +80,9 @@ def erase(
         Parameter(negative="", help="Print what was found and run one batch through every stage; write nothing."),
     ] = False,
     value_matrices: ValueMatrices = "",
+    write_damaged: Annotated[
+        bool, Parameter(negative="", help="Write an edit that loses what must stay, with a warning.")
+    ] = False,
     force: Force = False,
     strict: Strict = False,
     json: Json = False,
@@ -81,6 +102,11 @@ def erase(
         out=out,
         method=options.method,
         settings=settings,
+        keep=keep,
+        choose=options.choose,
+        sources=parse_sources(retain_sources),
+        neighbours=neighbours,
+        write_damaged=write_damaged,
         splits=splits,
         evaluate_at_most=eval_limit,
         max_new_tokens=max_new_tokens,

@@ -61,8 +61,9 @@ class MethodOptions:
     """First and last decoder layer, 0-based, both included, as in 1:25. Default: all; for kvw 1 to L-3 of L layers."""
     gamma: float | None = None
     """kvw: strength, each step multiplies a knowledge vector by exp(-gamma A); 0.02 by default."""
-    strength: float | None = None
-    """subspace: multiplies all log-gates; 1 by default."""
+    strength: float | Literal["auto"] | None = None
+    """subspace, steering: fixes the strength by hand, 1 being the edit as found. auto chooses it within --keep, which
+    is the default unless settings of the method say how strong the edit is to be."""
     update_every: int | None = None
     """kvw: forget examples per step."""
     epochs: int | None = None
@@ -89,11 +90,7 @@ class MethodOptions:
         """
         from kvw.methods.registry import build_settings
 
-        values = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name not in ("method", "set_") and getattr(self, field.name) is not None
-        }
+        values = self._short()
         if self.method != "kvw" and (others := [name for name in KVW_ALONE if name in values]):
             raise UserError(
                 f"--{others[0].replace('_', '-')} is an option of method kvw.",
@@ -109,6 +106,24 @@ class MethodOptions:
             values[name] = value
         return build_settings(self.method, values)
 
+    @property
+    def choose(self) -> bool | None:
+        """Whether the strength is to be chosen; None leaves it to the settings."""
+        from kvw.methods.registry import get_method
+
+        if self.strength == "auto":
+            return True
+        given = {*self._short(), *(entry.partition("=")[0].partition(".")[0] for entry in self.set_ or [])}
+        return False if given & set(get_method(self.method).dose) else None
+
+    def _short(self) -> dict[str, Any]:
+        """The settings that were given by an option of their own."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name not in ("method", "set_") and getattr(self, field.name) not in (None, "auto")
+        }
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)
@@ -123,6 +138,11 @@ class LoadOptions:
     template_option: Annotated[list[str] | None, Parameter(negative="")] = None
     """NAME=VALUE: a variable of the model's chat template, as in enable_thinking=false. What is no JSON is text.
     Repeatable."""
+
+
+def parse_sources(text: str) -> tuple[str, ...]:
+    """Read the names of ``--retain-sources``; ``none`` names none."""
+    return () if text == "none" else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def parse_splits(entries: list[str]) -> dict[str, Path]:

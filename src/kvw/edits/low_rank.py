@@ -184,6 +184,14 @@ class LowRankEdit(Edit):
             )
         return LowRankEdit(self.directions, power, signed(power, metadata or self.metadata))
 
+    def mixed(self, share: float, metadata: EditMetadata | None = None) -> LowRankEdit:
+        """1 - share + share g in place of every gate g at this strength; see :func:`kvw.edits.mix`."""
+        directions = {}
+        for key, value in self.directions.items():
+            gates = torch.log1p(share * value.changes(self.strength).double()).clamp(min=REMOVED)
+            directions[key] = Directions(value.patterns, value.filters, gates)
+        return LowRankEdit(directions, 1.0, metadata or self.metadata)
+
     def inverted(self, metadata: EditMetadata | None = None) -> LowRankEdit:
         """T^-1, which undoes the edit.
 

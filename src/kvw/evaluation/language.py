@@ -60,12 +60,18 @@ def listen(model: PreTrainedModel, processor: Processor, progress: Progress | No
         UserError: The processor cannot ask without a picture, memory runs out on a single sentence, or the model's
             output is not a number.
     """
+    found = perplexity(model, processor, progress)
     prepared = prepare(everyday_examples(), processor)
-    scores = token_scores(model, processor, prepared, progress=progress)
+    answers = generate_answers(model, processor, prepared[:PROMPTS], max_new_tokens=LONGEST_ANSWER, progress=progress)
+    return Speech(found, tuple(answers))
+
+
+def perplexity(model: PreTrainedModel, processor: Processor, progress: Progress | None = None) -> float:
+    """Of the shipped sentences, see :class:`Speech`; arguments and errors as of :func:`listen`."""
+    scores = token_scores(model, processor, prepare(everyday_examples(), processor), progress=progress)
     tokens = [value for each in scores for value in each.log_probabilities]
     loss = min(-math.fsum(tokens) / len(tokens), 700.0)  # exp of more is infinite in float64
-    answers = generate_answers(model, processor, prepared[:PROMPTS], max_new_tokens=LONGEST_ANSWER, progress=progress)
-    return Speech(math.exp(loss), tuple(answers))
+    return math.exp(loss)
 
 
 def is_broken(answer: str) -> bool:

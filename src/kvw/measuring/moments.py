@@ -59,6 +59,9 @@ class Moment:
     def __add__(self, other: Moment) -> Moment:
         return Moment(self.sums + other.sums.to(self.sums), self.masses + other.masses, self.count + other.count)
 
+    def __sub__(self, other: Moment) -> Moment:
+        return Moment(self.sums - other.sums.to(self.sums), self.masses - other.masses, self.count - other.count)
+
     @property
     def mean(self) -> Tensor:
         """C = E[m m^T]: (width, width), exactly symmetric."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, get_origin, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
@@ -27,6 +27,9 @@ class Method:
         statistics: All it wants of the retain set are statistics, which are kept on disk and can be given as a file.
         every_layer: Without ``layers`` it works on all of them, and not on 1 .. L - 3 of L as KVW does.
         hooks_alone: Its edits act while the model runs and have no weights to write.
+        varied_by: What the edits of one solve differ in when their strength is chosen, see
+            :data:`kvw.selection.paths.Kind`.
+        dose: The settings that fix how strong the edit is; whoever gives one wants no other strength.
         plan: Module and function of ``kvw erase --dry-run``: (loaded model, forget, retain, settings) ->
             :class:`kvw.runs.planning.MethodPlan`, both sets prepared; None: the dry run says nothing of the method.
     """
@@ -36,6 +39,8 @@ class Method:
     statistics: bool = False
     every_layer: bool = True
     hooks_alone: bool = False
+    varied_by: Literal["directions", "strength", "share"] = "strength"
+    dose: tuple[str, ...] = ()
     plan: tuple[str, str] | None = None
 
 
@@ -45,15 +50,25 @@ METHODS = {
         ("kvw.runs.unlearning", "kvw_edit"),
         statistics=True,
         every_layer=False,
+        dose=("gamma", "epochs", "update_every", "parity"),
         plan=("kvw.runs.planning", "kvw_plan"),
     ),
     "subspace": Method(
-        SubspaceSettings, ("kvw.runs.unlearning", "subspace_edit"), plan=("kvw.runs.planning", "subspace_plan")
+        SubspaceSettings,
+        ("kvw.runs.unlearning", "subspace_edit"),
+        varied_by="directions",
+        dose=("strength", "mu", "gamma", "threshold", "quantile", "gate", "smallest_gate", "honest"),
+        plan=("kvw.runs.planning", "subspace_plan"),
     ),
-    "steering": Method(SteeringSettings, ("kvw.runs.unlearning", "steering_edit"), hooks_alone=True),
-    **{settings.name: Method(settings, ("kvw.runs.unlearning", "relative_edit")) for settings in RELATIVES},
+    "steering": Method(
+        SteeringSettings, ("kvw.runs.unlearning", "steering_edit"), hooks_alone=True, dose=("strength",)
+    ),
+    **{
+        settings.name: Method(settings, ("kvw.runs.unlearning", "relative_edit"), varied_by="share")
+        for settings in RELATIVES
+    },
     "conditional-kvw": Method(
-        ConditionalKvwSettings, ("kvw.runs.unlearning", "conditional_kvw_edit"), hooks_alone=True
+        ConditionalKvwSettings, ("kvw.runs.unlearning", "conditional_kvw_edit"), hooks_alone=True, dose=("gamma",)
     ),
 }
 

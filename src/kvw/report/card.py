@@ -15,7 +15,8 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK, RepoCard
 from kvw.edits.edit import EditMetadata, printable
 from kvw.edits.summary import LayerSummary
 from kvw.methods.registry import DEFAULT, METHODS
-from kvw.runs.record import LanguagePart, SplitPart
+from kvw.runs.record import LanguagePart, SelectionPart, SplitPart
+from kvw.runs.request import KEEP
 
 BEGIN = "<!-- kvw: an edit of this model -->"
 END = "<!-- kvw: end of the edit -->"
@@ -34,6 +35,7 @@ def model_card(
     layers: Sequence[LayerSummary],
     *,
     scores: Mapping[str, SplitPart] | None = None,
+    selection: SelectionPart | None = None,
     language: LanguagePart | None = None,
     source: str | None = None,
     other_weights: str = "",
@@ -48,6 +50,7 @@ def model_card(
         metadata: Of the edit.
         layers: What the edit describes of itself.
         scores: Of a run record, by split, where they are known.
+        selection: Of a run record: how strong the edit is and what it keeps.
         language: Whether it is still a language model, where that was looked at.
         source: Text of the source's README, if it has one.
         other_weights: SHA-256 of the weights that the edit was written into, if it was made on others.
@@ -64,7 +67,7 @@ def model_card(
         card.data["base_model"] = hub_id
     card.data.pop("model-index")
     above = card.text.rstrip() or f"# {_name(metadata)}, edited"
-    section = _section(metadata, layers, scores or {}, language, other_weights)
+    section = _section(metadata, layers, scores or {}, selection, language, other_weights)
     card.text = f"{above}\n\n" + "\n".join(section)
     return str(card)
 
@@ -85,9 +88,11 @@ def _section(
     metadata: EditMetadata,
     layers: Sequence[LayerSummary],
     scores: Mapping[str, SplitPart],
+    selection: SelectionPart | None,
     language: LanguagePart | None,
     other_weights: str,
 ) -> list[str]:
+    known = None if other_weights else selection
     return [
         BEGIN,
         *_what(metadata),
@@ -104,11 +109,12 @@ def _section(
         "",
         *_scores(scores, other_weights),
         "",
+        *([_tamed(known.sentence), ""] if known else []),
         *_language(language),
         "",
         "### How to repeat it",
         "",
-        *_commands(metadata, other_weights),
+        *_commands(metadata, selection, other_weights),
         "",
         f"Versions: {', '.join(code(' '.join(entry)) for entry in sorted(metadata.versions.items()))}.",
         "",
@@ -180,9 +186,11 @@ def _language(language: LanguagePart | None) -> list[str]:
     return [*(f"**Warning:** {damage}\n" for damage in language.damage), language.sentence]
 
 
-def _commands(metadata: EditMetadata, other_weights: str) -> list[str]:
+def _commands(metadata: EditMetadata, selection: SelectionPart | None, other_weights: str) -> list[str]:
     base = _quoted(metadata.base_model or "MODEL")
     chosen = options(metadata.settings, metadata.method or "kvw")
+    if selection is not None and selection.keep != KEEP:
+        chosen += f" --keep {selection.keep:g}"
     erase = f"kvw erase {base} --forget FORGET --retain RETAIN --out run {chosen}".rstrip()
     lines = ["```", *([] if metadata.parents else [erase])]
     lines += [
@@ -214,6 +222,9 @@ def options(settings: Mapping[str, Any], method: str = "kvw") -> str:
             found += [f"--{'' if value else 'no-'}{option}"] if value != default else []
         else:
             found.append(f"--{option} {_quoted(value)}")
+    fixing = {f"--{name.replace('_', '-')}" for name in METHODS[method].dose} | {"--set"}
+    if "chosen" in settings and any(one.partition(" ")[0] in fixing for one in found):
+        found.append("--strength auto")  # or else settings that say how strong an edit is would fix it
     return " ".join(found)
 
 

@@ -13,12 +13,12 @@ from kvw.progress import Progress
 from kvw.retain import SOURCES
 from kvw.retain.answering import LONGEST_ANSWER, self_answered, usable
 from kvw.retain.everyday import everyday_questions
-from kvw.retain.facts import fact_questions
+from kvw.retain.facts import NAMES_OF_A_GAP, fact_gaps, fact_questions
 from kvw.retain.gaps import same_name
 from kvw.retain.mentions import Mentions
 from kvw.retain.neighbours import neighbour_questions
 from kvw.retain.pictures import picture_questions
-from kvw.retain.proposals import neighbour_names
+from kvw.retain.proposals import MOST_NAMES, neighbour_names
 from kvw.retain.question import Question
 from kvw.retain.texts import text_examples
 from kvw.runs.loaded import Loaded
@@ -36,14 +36,30 @@ class Source:
     Args:
         name: Of :data:`kvw.retain.SOURCES`.
         examples: What is to be kept; each has its source and a subject of its own in the metadata.
-        left_out: How many others mention what is to be forgotten.
+        excluded: Others, which mention what is to be forgotten.
         unusable: How many others the model cannot be shown, or has not given a usable answer.
     """
 
     name: str
     examples: list[Example]
-    left_out: int
+    excluded: list[Example]
     unusable: int = 0
+
+    @property
+    def left_out(self) -> int:
+        """How many are excluded."""
+        return len(self.excluded)
+
+    @property
+    def everything(self) -> list[Example]:
+        """The examples and those excluded, in an order that does not depend on which are which."""
+        return sorted([*self.examples, *self.excluded], key=lambda one: natural_order(one.identifier))
+
+
+def natural_order(identifier: str) -> tuple[str, int]:
+    """``everyday:12`` after ``everyday:2``; what has no number as it stands."""
+    name, _, number = identifier.rpartition(":")
+    return (name, int(number)) if number.isdigit() else (identifier, 0)
 
 
 def gather(
@@ -105,6 +121,38 @@ def gather(
     return gathered
 
 
+def stand_ins(
+    loaded: Loaded,
+    forget: Sequence[Example],
+    *,
+    sources: Collection[str],
+    names: Sequence[str] | None = None,
+    takes_images: bool,
+) -> list[Source]:
+    """What :func:`gather` would give at most, with other names and long answers in place of the model's.
+
+    Nothing is asked and nothing left out: for plans of what a run takes. Arguments as of :func:`gather`.
+    """
+    if names is None:
+        names = [f"Somebody {number}" for number in range(1, MOST_NAMES + 1)]
+    made: dict[str, list[Example]] = {}
+    for name in (name for name in SOURCES if name in sources):
+        if name == "text":
+            made[name] = text_examples()
+            continue
+        if name == "facts":
+            questions = [
+                Question(gap.filled(gap.shown), (), f"facts:{number}.{copy}", {"source": name, "subject": gap.shown})
+                for number, gap in enumerate(fact_gaps(), start=1)
+                for copy in range(NAMES_OF_A_GAP + 1)
+            ]
+        else:
+            questions = neighbour_questions(forget, names) if name == "neighbours" else _questions(name, takes_images)
+        longest = " ".join(["the"] * (SHORT_ANSWER if name in NAMED else LONGEST_ANSWER))
+        made[name] = [question.answered(longest) for question in questions]
+    return [Source(name, usable(examples, loaded), []) for name, examples in made.items() if examples]
+
+
 def _questions(name: str, takes_images: bool) -> list[Question]:
     if name == "everyday":
         return [
@@ -128,14 +176,13 @@ def _source(
     name: str, examples: Sequence[Example], forget: Sequence[Example], mentions: Mentions, unusable: int = 0
 ) -> Source:
     subjects = [words(one.subject) for one in forget if one.subject is not None] if name in NAMED else []
-    kept = []
+    parts: tuple[list[Example], list[Example]] = ([], [])
     for example in examples:
         subject = example.subject or ""
         about = any(same_name(words(subject), one) for one in subjects)
         # A neighbour may share a first name with the subject.
-        if not about and not mentions.inside(example, but=subject if name == "neighbours" else ""):
-            kept.append(example)
-    return Source(name, kept, len(examples) - len(kept), unusable)
+        parts[about or mentions.inside(example, but=subject if name == "neighbours" else "")].append(example)
+    return Source(name, *parts, unusable)
 
 
 def _searching(progress: Progress, done: int, _: int) -> None:

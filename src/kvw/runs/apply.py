@@ -31,7 +31,7 @@ from kvw.partial import PartialDirectory, finished_before, resumable_directory
 from kvw.progress import Reporter
 from kvw.report.card import model_card
 from kvw.runs.language import compare_written
-from kvw.runs.record import LanguagePart, RunRecord, SplitPart
+from kvw.runs.record import LanguagePart, RunRecord, SelectionPart, SplitPart
 from kvw.runs.weights import check_weights
 
 CARD = "README.md"
@@ -58,6 +58,7 @@ def apply(
     *,
     untouched: Untouched = "copy",
     scores: Mapping[str, SplitPart] | None = None,
+    selection: SelectionPart | None = None,
     other_weights: bool = False,
     force: bool = False,
     keep: Sequence[Path] = (),
@@ -72,7 +73,8 @@ def apply(
         out: Folder to write; it appears when everything is in it and has been read back.
         reporter: Told of progress, of what was resumed, and of weights other than those the edit was made on.
         untouched: Whether weight files that hold no edited matrix are copied or linked.
-        scores: For the model card, see :func:`scores_beside`; left out of it on other weights.
+        scores: For the model card, see :func:`record_beside`; left out of it on other weights.
+        selection: For the model card, like the scores.
         other_weights: Whether the edit may be written into weights other than those it was made on.
         force: Whether what ``out`` holds may be replaced, if kvw wrote it.
         keep: Further files that the caller has read, the edit's own above all; never replaced.
@@ -102,7 +104,7 @@ def apply(
         start = time.perf_counter()
         written = _write(edit, checkpoint, stored, partial, untouched, known, reporter)
         seconds = time.perf_counter() - start
-        write_card(edit, checkpoint, partial.folder, scores, other_weights=others)
+        write_card(edit, checkpoint, partial.folder, scores, selection=selection, other_weights=others)
         check_reload(checkpoint, partial.folder)
         source.check(known, linked=[file.name for file in written if file.way == "hardlink"])
     for path, file in zip(files, written, strict=True):
@@ -111,16 +113,16 @@ def apply(
     return Applied(written, copied, seconds, others)
 
 
-def scores_beside(edit_file: Path, edit: Edit, reporter: Reporter) -> dict[str, SplitPart]:
-    """Scores from the ``run.json`` beside an edit file, if that is the record of the run that made the edit."""
+def record_beside(edit_file: Path, edit: Edit, reporter: Reporter) -> RunRecord | None:
+    """The ``run.json`` beside an edit file, if that is the record of the run that made the edit."""
     record_file = edit_file.parent / "run.json"
     if not record_file.is_file():
-        return {}
+        return None
     try:
         record = RunRecord.model_validate_json(record_file.read_bytes())
     except ValidationError:
         reporter.note(f"{record_file} is no run record of this version: the model card will have no scores.")
-        return {}
+        return None
     made = edit.metadata
     same = (record.edit_digest, record.model.fingerprint, record.forget.digest, digest(record.settings)) == (
         edit.digest(),
@@ -128,7 +130,7 @@ def scores_beside(edit_file: Path, edit: Edit, reporter: Reporter) -> dict[str, 
         made.forget_digest,
         digest(made.settings),
     )
-    return record.splits if same else {}
+    return record if same else None
 
 
 def check_language(
@@ -138,6 +140,7 @@ def check_language(
     applied: Applied,
     reporter: Reporter,
     scores: Mapping[str, SplitPart] | None = None,
+    selection: SelectionPart | None = None,
 ) -> LanguagePart:
     """Load a model that :func:`apply` has written and its source, and see whether it still writes ordinary language.
 
@@ -147,12 +150,13 @@ def check_language(
         out: The written model; its card gets the result.
         applied: From :func:`apply`.
         reporter: Told of progress, and warned of damage.
-        scores: Of the card.
+        scores, selection: Of the card.
     """
     language = compare_written(checkpoint, out, reporter)
     for damage in language.damage:
         reporter.warn(damage)
-    write_card(edit, checkpoint, out, scores, language=language, other_weights=applied.other_weights)
+    others = applied.other_weights
+    write_card(edit, checkpoint, out, scores, selection=selection, language=language, other_weights=others)
     return language
 
 
@@ -162,6 +166,7 @@ def write_card(
     folder: Path,
     scores: Mapping[str, SplitPart] | None = None,
     *,
+    selection: SelectionPart | None = None,
     language: LanguagePart | None = None,
     other_weights: str = "",
 ) -> None:
@@ -172,6 +177,7 @@ def write_card(
         source: What it was written into.
         folder: Of the edited model.
         scores: Of the run that made the edit, if this is the model that it scored.
+        selection: How strong the edit is and what it keeps, like the scores.
         language: Whether it is still a language model, if that was looked at.
         other_weights: SHA-256 of the source's weights if the edit was made on others; then no scores are this model's.
     """
@@ -181,7 +187,15 @@ def write_card(
     base_model = str(source) if source.revision or other_weights or not metadata.base_model else metadata.base_model
     metadata = metadata.model_copy(update={"base_model": base_model})
     layers = edit.describe()
-    card = model_card(metadata, layers, scores=scores, language=language, source=text, other_weights=other_weights)
+    card = model_card(
+        metadata,
+        layers,
+        scores=scores,
+        selection=selection,
+        language=language,
+        source=text,
+        other_weights=other_weights,
+    )
     write_text(folder / CARD, card, public=True)
     if readme.is_file():
         shutil.copymode(readme, folder / CARD)

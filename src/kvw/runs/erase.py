@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kvw.claim import Claim
@@ -11,6 +11,7 @@ from kvw.data import Prepared, check_images
 from kvw.edits.edit import Edit
 from kvw.errors import UserError
 from kvw.evaluation import Evaluation, Journal, evaluate
+from kvw.evaluation.language import Speech
 from kvw.files import write_text
 from kvw.mark import write_mark
 from kvw.measuring.examples import Measured, measure_examples
@@ -33,13 +34,15 @@ from kvw.processes import current
 from kvw.progress import SILENT, Progress, Remembering, Reporter, remembering
 from kvw.runs.answers import kept_answers, tell_kept
 from kvw.runs.apply import write_card
+from kvw.runs.choosing import choose, settings_to_solve
 from kvw.runs.costs import Stopwatch
 from kvw.runs.counts import Count
 from kvw.runs.knowing import tell_outcome, tell_unknown
 from kvw.runs.language import compared, heard
 from kvw.runs.loaded import Loaded
+from kvw.runs.material import Material, gather_material
 from kvw.runs.measure import tell_origin
-from kvw.runs.record import DataPart, ForgetPart, LanguagePart, RetainPart, RunRecord, SplitPart
+from kvw.runs.record import KNOWS_ENGLISH, DataPart, ForgetPart, LanguagePart, RetainPart, RunRecord, SplitPart
 from kvw.runs.request import DataSets, EraseRequest, read_data
 from kvw.runs.samples import sample_lines
 from kvw.runs.telling import refuse_no_edit, tell_of_method, tell_of_request
@@ -99,12 +102,17 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
             before = _score(job, progress, journal)
     tell_unknown(before, reporter)
     speech = heard(job.loaded, watch, reporter, "original")
-    retain = measure_retain(job, watch, reporter)
+    material = _gather(job, speech, watch, reporter)
+    solving = for_the_solve(job, material)
+    retain = measure_retain(solving, watch, reporter)
     with watch.stage("weakening") as progress:
-        unlearned = find_edit(job, retain, progress)
-    edit = unlearned.edit
+        unlearned = find_edit(solving, retain, progress)
     tell_of_method(unlearned, request, reporter)
     refuse_no_edit(unlearned, request)
+    _say_origin(unlearned.edit, job)
+    with watch.stage(choosing_stage(request)) as progress:
+        choice = choose(request, job.loaded, material, unlearned.edit, reporter, progress)
+    edit = choice.edit
     if job.loaded.quantised or get_method(request.method).hooks_alone:
         edit.attach(job.loaded.model)
     else:
@@ -115,8 +123,10 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
     language = compared(speech, speech_after, {"original": before, "unlearned": after})
     for damage in language.damage:
         reporter.warn(damage)
-    tell_outcome(request.method, before, after, reporter)
-    record = _record(job, unlearned, retain, before, after, watch, language, reporter.warnings)
+    judged = choice.selection is not None
+    tell_outcome(request.method, before, after, reporter, judged=judged, chosen=judged and request.chooses)
+    record = _record(job, replace(unlearned, edit=edit), retain, before, after, watch, language, reporter.warnings)
+    record = record.model_copy(update={"selection": choice.selection})
     if claim is None:
         return record
     with kept_on_failure(claim, request, reporter):
@@ -135,6 +145,64 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
         job.loaded.check_source()
         claim.publish(RUN)
     return record
+
+
+def choosing_stage(request: EraseRequest) -> str:
+    """What the stage is called in which edits are judged by what must stay."""
+    return "choosing the strength" if request.chooses else "judging the edit"
+
+
+def _gather(job: Job, speech: Speech | None, watch: Stopwatch, reporter: Reporter) -> Material:
+    """Gather what must stay.
+
+    Raises:
+        UserError: There is nothing, and the method cannot do without.
+    """
+    speaks = speech is not None and speech.perplexity < KNOWS_ENGLISH
+    with watch.stage("gathering what must stay") as progress:
+        material = gather_material(job.loaded, job.data, job.request, speaks=speaks, progress=progress)
+    for note in material.notes():
+        reporter.note(note)
+    refuse_nothing_kept(job, material)
+    return material
+
+
+def refuse_nothing_kept(job: Job, material: Material) -> None:
+    """Stop if nothing says what must stay.
+
+    Raises:
+        UserError: The method cannot do without.
+    """
+    if job.request.needs_retain and not (material.retain or job.data.retain_statistics):
+        raise UserError(
+            "Nothing says what must stay.",
+            found="no --retain, and a model that does not write ordinary English: its answers to everyday questions "
+            "would say nothing",
+            do="add --retain FILE",
+        )
+
+
+def _say_origin(edit: Edit, job: Job) -> None:
+    """Put into the metadata what was to be forgotten and kept, whatever was held out of the solve."""
+    data = job.data
+
+    def origin() -> dict[str, object]:
+        """By the secret of the first process's machine: others may have another, and write none."""
+        found: dict[str, object] = {"forget_digest": salted(examples_digest(data.forget))}
+        found["forget_count"] = len(data.forget)
+        if data.retain:
+            found |= {"retain_digest": salted(examples_digest(data.retain)), "retain_count": len(data.retain)}
+        return found
+
+    edit.metadata = edit.metadata.model_copy(update=current().first(origin))
+
+
+def for_the_solve(job: Job, material: Material) -> Job:
+    """The job as the method is to see it: without what is held out."""
+    data = replace(job.data, forget=material.forget, retain=material.retain)
+    request = replace(job.request, settings=settings_to_solve(job.request), choose=job.request.chooses)
+    prepare = job.loaded.prepare
+    return replace(job, request=request, data=data, forget=prepare(material.forget), retain=prepare(material.retain))
 
 
 def _prepare_place(claim: Claim | None, job: Job) -> None:
@@ -260,7 +328,7 @@ def _write_model(job: Job, edit: Edit, record: RunRecord, folder: Path) -> None:
     """Write the model with its card, and see whether it is one."""
     folder.mkdir()
     _save(job, edit, folder)
-    write_card(edit, job.request.model, folder, record.splits, language=record.language)
+    write_card(edit, job.request.model, folder, record.splits, selection=record.selection, language=record.language)
     check_reload(job.request.model, folder)
     write_mark(folder, "model", public=True)
 

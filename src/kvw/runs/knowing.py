@@ -15,6 +15,8 @@ MEASURABLE = 0.1
 """A score below this is too small for its change to say anything."""
 NOTHING_FORGOTTEN = 0.95
 """Of the forget answers; if more is left, nothing was forgotten."""
+CHOSEN = "a lower --keep, and --neighbours or --retain with others like those to be forgotten"
+"""What makes a chosen edit stronger."""
 STRONGER = {
     "kvw": "a larger --gamma, more --layers, or --schedule one-shot",
     "subspace": "a larger --strength, --set mu=2, or more --layers",
@@ -72,19 +74,30 @@ def lost(original: Evaluation, unlearned: Evaluation) -> list[str]:
     ]
 
 
-def tell_outcome(method: str, original: Evaluation, unlearned: Evaluation, reporter: Reporter) -> None:
+def tell_outcome(
+    method: str,
+    original: Evaluation,
+    unlearned: Evaluation,
+    reporter: Reporter,
+    *,
+    judged: bool = False,
+    chosen: bool = False,
+) -> None:
     """Warn of scores that say nothing, or that nothing was forgotten.
 
     Args:
         method: Its name; decides on the advice.
         original, unlearned: Evaluations of the same splits, ``forget`` among them.
         reporter: Told.
+        judged: Whether held-out questions have said what is kept.
+        chosen: Whether the strength was chosen within what must stay, and not fixed by hand.
     """
     before, after = original.summaries["forget"], unlearned.summaries["forget"]
     if after.exact > NOTHING_FORGOTTEN * before.exact:
-        stronger = STRONGER.get(method, "more --layers, or other settings (kvw methods NAME)")
+        by_hand = STRONGER.get(method, "more --layers, or other settings (kvw methods NAME)")
+        stronger = CHOSEN if chosen else by_hand
         reporter.warn(f"The forget set is answered almost as before: try {stronger}.")
-    if "retain" not in unlearned.summaries:
+    if "retain" not in unlearned.summaries and not judged:
         reporter.warn("No retain questions were asked. What was kept is unknown: add --eval retain=FILE.")
     for name, summary in unlearned.summaries.items():
         if summary.failed:

@@ -6,17 +6,27 @@ from importlib import import_module
 
 from pydantic import BaseModel, ConfigDict
 
+from kvw.errors import UserError
 from kvw.evaluation import answer_probabilities, generate_answers
+from kvw.evaluation.language import perplexity
 from kvw.measuring.fitting import token_budget
 from kvw.methods.registry import get_method
 from kvw.methods.subspace.memory import MemoryPlan
 from kvw.models.placement import describe_devices, execution_device
 from kvw.models.saving import parameter_bytes
 from kvw.progress import Reporter, remembering
+from kvw.retain.answering import LONGEST_ANSWER
+from kvw.retain.sources import stand_ins
 from kvw.runs.costs import Stopwatch, peak_memory
-from kvw.runs.erase import Job, check
+from kvw.runs.erase import Job, check, choosing_stage, for_the_solve, refuse_nothing_kept
+from kvw.runs.loaded import Loaded
+from kvw.runs.material import asked_for, dealt_out
 from kvw.runs.planning import MethodPlan, largest_batch, timed
+from kvw.runs.record import KNOWS_ENGLISH
 from kvw.runs.request import DataSets, EraseRequest
+
+CANDIDATES = 12
+"""Edits that are scored while the strength is chosen: two bisections of up to 64 doses."""
 
 
 class Plan(BaseModel):
@@ -86,27 +96,48 @@ def dry_run(request: EraseRequest, reporter: Reporter, data: DataSets | None = N
 
 
 def _estimates(job: Job) -> MethodPlan:
-    """The largest batch of every stage, timed, and what the method says of itself."""
+    """The largest batch of every stage, timed, and what the method says of itself.
+
+    Raises:
+        UserError: Nothing says what must stay, or the settings ask more of the data than there is.
+    """
     loaded, request = job.loaded, job.request
     model, processor = loaded.model, loaded.processor
     scored = sum(len(examples) for examples in job.data.scored.values())
     batch = largest_batch(job.forget, token_budget(execution_device(model)))
     generate_answers(model, processor, batch[:1], max_new_tokens=2)  # the first call of a model is always slower
-    one_scoring = timed(
-        lambda: (
-            generate_answers(model, processor, batch, max_new_tokens=request.max_new_tokens),
-            answer_probabilities(model, processor, batch),
-        )
-    )
-    scoring = one_scoring / len(batch) * scored
+    generating = timed(lambda: generate_answers(model, processor, batch, max_new_tokens=request.max_new_tokens))
+    forcing = timed(lambda: answer_probabilities(model, processor, batch)) / len(batch)
+    scoring = (generating / len(batch) + forcing) * scored
+    speaks = _speaks(loaded)
+    asked = asked_for(loaded, job.data, request)
+    gathered = stand_ins(loaded, job.data.forget, **asked) if speaks else []
+    material = dealt_out(job.data, gathered, request, speaks=speaks)
+    refuse_nothing_kept(job, material)
+    solving = for_the_solve(job, material)
+    questions = sum(len(source.examples) for source in gathered if source.name != "text")
+    longer = max(1.0, LONGEST_ANSWER / request.max_new_tokens)
+    judged = sum(map(len, material.judged.values())) if material.must_stay else 0
     found = get_method(request.method).plan
     plan = MethodPlan(seconds={})
     if found is not None:
         module, function = found
-        plan = getattr(import_module(module), function)(loaded, job.forget, job.retain, request.settings)
+        plan = getattr(import_module(module), function)(
+            loaded, solving.forget, solving.retain, solving.request.settings
+        )
     seconds = {
         "scoring the original model": scoring,
+        "gathering what must stay": generating / len(batch) * longer * questions,
         **plan.seconds,
+        choosing_stage(request): forcing * judged * (1 + (CANDIDATES if request.chooses else 1)),
         "scoring the unlearned model": scoring,
     }
     return MethodPlan(seconds={name: round(value, 1) for name, value in seconds.items()}, memory=plan.memory)
+
+
+def _speaks(loaded: Loaded) -> bool:
+    """Whether the model writes ordinary language, by the sentences that a run scores too."""
+    try:
+        return perplexity(loaded.model, loaded.processor) < KNOWS_ENGLISH
+    except UserError:  # it cannot be asked in words alone
+        return False

@@ -130,6 +130,74 @@ class LanguagePart(_Part):
         )
 
 
+class SourcePart(_Part):
+    """One origin of what must stay."""
+
+    name: str
+    """``retain`` for the user's own file, else one of :data:`kvw.retain.SOURCES`."""
+    examples: int
+    held_out: int
+    """So many of them judge the edits and are not given to the method."""
+    left_out: int = 0
+    """Further ones that mention what is to be forgotten."""
+    unusable: int = 0
+    """Further ones that the model cannot be shown, or gave no usable answer to."""
+
+
+class JudgedPart(_Part):
+    """What one edit, or none, makes of the questions of a split, see :mod:`kvw.selection.scoring`."""
+
+    questions: int
+    answered: int
+    probability: float
+    perplexity: float
+
+
+class KeptPart(_Part):
+    """How much of what must stay is left, see :class:`kvw.selection.scoring.Share`."""
+
+    value: float
+    error: float
+
+
+class CandidatePart(_Part):
+    """One edit that was tried."""
+
+    dose: float | None
+    """In units of the selection; None for the edit of the settings given by hand."""
+    chosen: bool
+    splits: dict[str, JudgedPart]
+    """Splits that were not asked are missing: a candidate is judged only as far as it takes to decide."""
+    kept: dict[str, KeptPart]
+
+
+class SelectionPart(_Part):
+    """How the strength of the edit was chosen, and by what it was judged."""
+
+    keep: float
+    """The share of each held-out part, and of the language, that had to be left."""
+    unit: str
+    """What candidates differ in: directions, strength or share; empty if the settings fixed it by hand."""
+    sources: list[SourcePart]
+    original: dict[str, JudgedPart]
+    candidates: list[CandidatePart]
+    """In the order in which they were tried."""
+
+    @property
+    def chosen(self) -> CandidatePart:
+        """The one that was taken."""
+        return next(one for one in self.candidates if one.chosen)
+
+    @property
+    def sentence(self) -> str:
+        """How strong the edit is and what it keeps, in one sentence, for cards."""
+        chosen = self.chosen
+        kept = ", ".join(f"{share.value:.1%} of {name}" for name, share in chosen.kept.items())
+        by_hand = "The strength was fixed by hand" if chosen.dose is None else ""
+        how = by_hand or f"The strength was chosen to keep {self.keep:.0%} ({self.unit}: {chosen.dose:.4g})"
+        return f"{how}; the edit keeps {kept} (teacher-forced)."
+
+
 class RunRecord(_Part):
     """The record of one ``kvw erase``."""
 
@@ -150,6 +218,8 @@ class RunRecord(_Part):
     costs: CostPart
     language: LanguagePart | None = None
     """None in records of earlier versions."""
+    selection: SelectionPart | None = None
+    """None in records of earlier versions, and if there was nothing to judge by."""
     certificates: list[Certificate] = Field(default_factory=list)
     """What the method found for each value matrix, from methods that certify what they do."""
     warnings: list[str]

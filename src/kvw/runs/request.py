@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from kvw.data import Example, read_examples
 from kvw.errors import UserError
+from kvw.folding import collapsed
 from kvw.measuring.fingerprint import examples_digest
 from kvw.methods.registry import DEFAULT, get_method
 from kvw.models.checkpoint import Checkpoint
 from kvw.models.headers import read_header
+from kvw.retain import SOURCES
+from kvw.retain.neighbours import read_names
 from kvw.runs.counts import Count
 from kvw.runs.first_checks import STATISTICS_SUFFIX, check_longest_answer, is_file
 from kvw.runs.left_out import LeftOut, without_forgotten
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
     from kvw.models.quantised import Quantise
 
 
+KEEP = 0.98
+"""The share of what must stay that an edit leaves, unless told otherwise."""
+FLOOR = 0.9
+"""The same of an edit whose strength was fixed by hand: less is a wreck."""
 FEWEST_RETAINED = 5
 """Subjects, or examples without any, below which a retain set is said to be small."""
 
@@ -39,12 +46,18 @@ class EraseRequest:
         model: The checkpoint to edit.
         forget: File or folder of the forget set, or several whose union it is (one for each request so far, say); their
             order makes no difference.
-        retain: File or folder of the retain set, or a statistics file (``.safetensors``) measured on it; None only
-            without the retain contrast. Examples about subjects of the forget set, and those that the forget set holds
-            too, are left out; a statistics file cannot be cleaned like that.
+        retain: File or folder of the retain set, or a statistics file (``.safetensors``) measured on it; None leaves
+            it to the sources. Examples about subjects of the forget set, and those that the forget set holds too, are
+            left out; a statistics file cannot be cleaned like that.
         out: Directory to write; must not hold anything unless ``force``.
         method: Its name, see :data:`kvw.methods.registry.METHODS`.
         settings: Settings of the method; None for its defaults.
+        keep: The share of what must stay, on questions that the method has not seen and of plain text, that the edit
+            must leave. The strength is chosen within it.
+        choose: Whether the strength is chosen; None: unless the settings fix it (``Method.dose``).
+        sources: Of what must stay beside ``retain``, see :data:`kvw.retain.SOURCES`.
+        neighbours: File of names to ask the forget questions about, one a line; None lets the model propose them.
+        write_damaged: Write an edit that leaves less than ``keep``, with a warning.
         splits: Further files to score before and after, by name.
         evaluate_at_most: Score at most this many examples of each split, drawn with seed 0; 0 scores all.
         max_new_tokens: The longest answer, in tokens.
@@ -63,6 +76,11 @@ class EraseRequest:
     out: Path
     method: str = DEFAULT
     settings: Any = None
+    keep: float = KEEP
+    choose: bool | None = None
+    sources: Sequence[str] = SOURCES
+    neighbours: Path | None = None
+    write_damaged: bool = False
     splits: Mapping[str, Path] = field(default_factory=dict)
     evaluate_at_most: int = 200
     max_new_tokens: int = 50
@@ -82,9 +100,28 @@ class EraseRequest:
                 do=f"give {kind.__name__}, or name the method they are of",
             )
         check_longest_answer(self.max_new_tokens)
+        if not 0 < self.keep <= 1:  # NaN is refused too
+            raise UserError("--keep must lie above 0 and at most at 1.", found=str(self.keep), do="0.98 is the default")
+        if unknown := [name for name in self.sources if name not in SOURCES]:
+            raise UserError(
+                "There is no such source of retain examples.", found=unknown[0], do=f"use: {', '.join(SOURCES)}"
+            )
         if self.evaluate_at_most < 0:
             found = str(self.evaluate_at_most)
             raise UserError("--eval-limit cannot be negative.", found=found, do="0 scores all examples")
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the strength is chosen, and not fixed by settings."""
+        if self.choose is not None:
+            return self.choose
+        defaults = type(self.settings)()
+        return all(getattr(self.settings, name) == getattr(defaults, name) for name in get_method(self.method).dose)
+
+    @property
+    def floor(self) -> float:
+        """The share of what must stay below which nothing is written."""
+        return self.keep if self.chooses else min(self.keep, FLOOR)
 
     @property
     def needs_retain(self) -> bool:
@@ -103,7 +140,8 @@ class EraseRequest:
 
     def inputs(self) -> list[Path]:
         """Everything that the run reads."""
-        return [self.model.folder, *self.forget_paths, *([self.retain] if self.retain else []), *self.splits.values()]
+        optional = [path for path in (self.retain, self.neighbours) if path]
+        return [self.model.folder, *self.forget_paths, *optional, *self.splits.values()]
 
 
 @dataclass(frozen=True)
@@ -123,10 +161,11 @@ class DataSets:
         counts: How many examples, pictures and subjects each split has.
         overlap: What the retain set says about the forget set nevertheless.
         pictures: All picture files that the data files name, of whatever example.
+        neighbours: Whom or what the forget questions are asked about beside; None leaves it to the model.
     """
 
     forget: list[Example]
-    retain: list[Example]
+    retain: Sequence[Example]
     retain_statistics: Statistics | None
     forget_files: list[ForgetFile]
     repeated: int
@@ -136,6 +175,7 @@ class DataSets:
     counts: dict[str, Count]
     overlap: Overlap
     pictures: frozenset[Path]
+    neighbours: list[str] | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -182,7 +222,10 @@ def read_data(request: EraseRequest) -> DataSets:
     examples, files = {"forget": forget}, {"forget": " + ".join(file.name for file in forget_files)}
     left_out, kept, measured = LeftOut(), list[Example](), None
     pictures = _pictures(example for file in forget_files for example in file.examples)
-    if request.needs_retain and (path := _retain_path(request)).suffix == STATISTICS_SUFFIX:
+    path = Path(request.retain) if request.retain is not None else None
+    if path is None:
+        _check_without_retain(request)
+    elif request.needs_retain and path.suffix == STATISTICS_SUFFIX:
         _check_statistics_file(request, path)
         measured = path
     elif request.needs_retain:
@@ -207,18 +250,30 @@ def read_data(request: EraseRequest) -> DataSets:
         counts={name: Count.of(read) for name, read in examples.items()},
         overlap=overlap(kept, forget),
         pictures=pictures,
+        neighbours=_neighbours(request.neighbours, forget) if request.neighbours else None,
     )
+
+
+def _neighbours(path: Path, forget: Sequence[Example]) -> list[str]:
+    names = read_names(path)
+    forgotten = {example.subject_key for example in forget}
+    if both := [name for name in names if collapsed(name) in forgotten]:
+        raise UserError(
+            "A neighbour is among those to be forgotten.", found=both[0], do="take the name out of one of the files"
+        )
+    return names
 
 
 def _pictures(examples: Iterable[Example]) -> frozenset[Path]:
     return frozenset(image for example in examples for image in example.images if isinstance(image, Path))
 
 
-def _retain_path(request: EraseRequest) -> Path:
-    if request.retain is None:
+def _check_without_retain(request: EraseRequest) -> None:
+    if request.needs_retain and not request.sources:
         other = ", or --no-retain-contrast for the ablation" if request.method == "kvw" else ""
-        raise UserError("The retain set is missing.", do=f"add --retain FILE{other}")
-    return Path(request.retain)
+        raise UserError(
+            "Nothing says what must stay.", found="no --retain and no sources", do=f"add --retain FILE{other}"
+        )
 
 
 def _check_statistics_file(request: EraseRequest, path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -36,8 +36,12 @@ from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.layer_inputs import decoder_layers
 from kvw.processes import current
 from kvw.progress import Progress
+from kvw.retain.shared import is_shared
 from kvw.runs.loaded import Loaded
+from kvw.runs.shared_moments import shared_moments
 
+OWN_SHARE = 0.5
+"""Of the retain moment, if there are shared examples too: those of the user, and neighbours."""
 Retain = Sequence[Example] | Statistics
 """The retain set, or for methods that want no more its statistics."""
 
@@ -160,7 +164,10 @@ def subspace_edit(
 ) -> Unlearned:
     """Subspace weakening; a fact is what the same answer says about the same subject."""
     forget_batches, forget_labels = _labelled(loaded, forget)
-    retain_batches, retain_labels = _labelled(loaded, retain)
+    shared, known = shared_moments(loaded, retain, settings, progress)
+    own = [example for example in retain if not is_shared(example)] if known else list(retain)
+    retain_batches, retain_labels = _labelled(loaded, own)
+    retain_labels = replace(retain_labels, masses=_masses([own[place] for place in retain_batches.order], shared))
     certificates: list[Certificate] = []
     warnings: list[str] = []
     edit = subspace(
@@ -170,6 +177,7 @@ def subspace_edit(
         settings,
         forget_labels=forget_labels,
         retain_labels=retain_labels,
+        known=known,
         on_matrix=certificates.append,
         on_warning=warnings.append,
         progress=progress,
@@ -177,6 +185,20 @@ def subspace_edit(
     certificates = current().first(lambda: certificates)  # others are told nothing while the edit is made
     counted = "forget examples" if forget_labels.subjects is None else "forget subjects"
     return Unlearned(edit, tuple(certificates), (*warnings, *separation_warnings(certificates, counted)))
+
+
+def _masses(examples: Sequence[Example], shared: int) -> list[float] | None:
+    """What the subject of each retain example weighs: the user's and neighbours' make half of all; None if all 1.
+
+    Args:
+        examples: In the order of their batches.
+        shared: How many shared examples there are, each of which is a subject that weighs 1.
+    """
+    own = {example.subject_key for example in examples if not is_shared(example)}
+    if not (shared and own):
+        return None
+    mass = shared / len(own) * OWN_SHARE / (1 - OWN_SHARE)
+    return [1.0 if is_shared(example) else mass for example in examples]
 
 
 def relative_edit(

@@ -83,7 +83,7 @@ def test_forget_coefficients_shrink_more_than_retained_ones(llava):
 
 @pytest.mark.parametrize("gate", ["exponential", "wiener", "thresholded wiener", "hard"])
 def test_equal_forget_and_retain_data_give_no_edit(llava, gate):
-    edit = subspace(llava, RETAIN, RETAIN, SubspaceSettings(gate=gate, layers=(0, 3)))
+    edit = subspace(llava, RETAIN, RETAIN, SubspaceSettings(gate=gate, layers=(0, 3), matrices="both"))
     assert len(ranks(edit)) == 2 * 4 - 1
     assert set(ranks(edit).values()) == {0}
     before = weights(llava, "both")
@@ -126,7 +126,7 @@ def test_shuffled_batches_change_nothing_without_labels_of_their_order(llava):
         {"smallest_gate": 0.9},
         {"honest": 1.5},
         {"strength": 0.5},
-        {"matrices": "ffn"},
+        {"matrices": "both"},
         {"matrices": "attention"},
         {"rank": 1},
         {"schedule": "sequential"},
@@ -154,7 +154,7 @@ def test_every_setting_changes_the_edit(llava, change):
 @pytest.mark.parametrize("part", ["ffn", "attention"])
 def test_the_matrices_can_be_chosen_and_joint_edits_put_together(llava, part):
     """Everything is measured on the original model, so that each matrix gets what it gets alone."""
-    both = subspace(llava, FORGET, RETAIN, SubspaceSettings(threshold=0.3))
+    both = subspace(llava, FORGET, RETAIN, SubspaceSettings(threshold=0.3, matrices="both"))
     found = subspace(llava, FORGET, RETAIN, SubspaceSettings(threshold=0.3, matrices=part))
     assert set(found.directions) == {key for key in both.directions if key.attention == (part == "attention")}
     assert_same(LowRankEdit({key: both.directions[key] for key in found.directions}), found, 1e-5, 1e-5)
@@ -162,7 +162,7 @@ def test_the_matrices_can_be_chosen_and_joint_edits_put_together(llava, part):
 
 
 def test_the_attention_of_the_first_layer_is_left_alone(llava):
-    found = {str(matrix.key) for matrix in matrices_in(llava, SubspaceSettings())}
+    found = {str(matrix.key) for matrix in matrices_in(llava, SubspaceSettings(matrices="both"))}
     attention = {f"layer.{layer}.attention" for layer in (1, 2, 3)}
     assert found == {f"layer.{layer}" for layer in range(4)} | attention
     with pytest.raises(kvw.UserError, match="nothing to weaken"):
@@ -170,10 +170,12 @@ def test_the_attention_of_the_first_layer_is_left_alone(llava):
 
 
 def test_the_widest_come_first_and_metadata_say_what_was_weakened(llava):
-    (group,) = passes(matrices_in(llava, SubspaceSettings()), SubspaceSettings())
+    settings = SubspaceSettings(matrices="both")
+    (group,) = passes(matrices_in(llava, settings), settings)
     assert [matrix.width for matrix in group] == sorted((matrix.width for matrix in group), reverse=True)
-    for settings, part in (({}, "both"), ({"layers": (0, 0)}, "ffn"), ({"matrices": "attention"}, "attention")):
-        edit = subspace(llava, FORGET, RETAIN, SubspaceSettings(**settings))
+    cases = (({}, "ffn"), ({"matrices": "both"}, "both"), ({"matrices": "both", "layers": (0, 0)}, "ffn"))
+    for change, part in (*cases, ({"matrices": "attention"}, "attention")):
+        edit = subspace(llava, FORGET, RETAIN, SubspaceSettings(**change))
         assert edit.metadata.settings["matrices"] == part
         assert [*edit.directions] == sorted(edit.directions, key=lambda key: key.order)
 

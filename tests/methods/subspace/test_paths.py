@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import weakref
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -28,6 +29,7 @@ from kvw.models.placement import free_memory, layer_device
 
 pytestmark = pytest.mark.thorough
 
+of_both_kinds = partial(SubspaceSettings, matrices="both")
 LAYER_BY_LAYER, WHOLE_MODEL = "layer by layer", "whole model"
 
 
@@ -40,7 +42,7 @@ def sliding():
 
 def both(model, forget, retain, labels=None, **settings):
     return [
-        subspace(model, forget, retain, SubspaceSettings(path=path, **settings), **labels or {})
+        subspace(model, forget, retain, of_both_kinds(path=path, **settings), **labels or {})
         for path in (LAYER_BY_LAYER, WHOLE_MODEL)
     ]
 
@@ -68,7 +70,7 @@ def test_labels_folds_and_ranges_of_layers(llava, schedule, settings):
 
 def test_sequential_differs_from_joint(llava):
     joint, steps = (
-        subspace(llava, FORGET, RETAIN, SubspaceSettings(path=LAYER_BY_LAYER, threshold=0.3, schedule=schedule))
+        subspace(llava, FORGET, RETAIN, of_both_kinds(path=LAYER_BY_LAYER, threshold=0.3, schedule=schedule))
         for schedule in ("joint", "sequential")
     )
     with pytest.raises(AssertionError):
@@ -89,12 +91,12 @@ def test_only_one_layer_has_moments_at_a_time(llava, path, monkeypatch):
 
     monkeypatch.setattr(Moment, "__init__", make)
     monkeypatch.setattr(method, "find_directions", find)
-    subspace(llava, FORGET, RETAIN, SubspaceSettings(path=path))
+    subspace(llava, FORGET, RETAIN, of_both_kinds(path=path))
     assert held == ([1, *[2, 1] * 3] if path == LAYER_BY_LAYER else [7, 6, 5, 4, 3, 2, 1])
 
 
 def test_batches_are_gone_through_once(llava):
-    settings = SubspaceSettings(schedule="sequential")
+    settings = of_both_kinds(schedule="sequential")
     found = subspace(llava, iter(FORGET), iter(RETAIN), settings)
     assert_same(found, subspace(llava, FORGET, RETAIN, settings), rtol=0, atol=0)
 
@@ -112,7 +114,7 @@ def test_a_sample_of_all_rows_gives_the_edit_and_the_certificates_of_full_moment
             llava,
             FORGET,
             RETAIN,
-            SubspaceSettings(**same, retain_rows=rows),
+            of_both_kinds(**same, retain_rows=rows),
             on_matrix=found.append,
             **labels,
         )
@@ -131,19 +133,19 @@ def test_a_sample_of_all_rows_gives_the_edit_and_the_certificates_of_full_moment
 
 
 def test_fewer_rows_give_another_edit_that_still_tells_the_sets_apart(llava):
-    settings = SubspaceSettings(retain_rows=40, threshold=0.3)
+    settings = of_both_kinds(retain_rows=40, threshold=0.3)
     found = subspace(llava, FORGET, RETAIN, settings)
     with pytest.raises(AssertionError):
-        assert_same(found, subspace(llava, FORGET, RETAIN, SubspaceSettings(threshold=0.3)))
+        assert_same(found, subspace(llava, FORGET, RETAIN, of_both_kinds(threshold=0.3)))
     assert sum(ranks(found).values())
     assert_same(found, subspace(llava, FORGET, RETAIN, settings), rtol=0, atol=0)
-    nothing = subspace(llava, RETAIN, RETAIN, SubspaceSettings(retain_rows=5000))
+    nothing = subspace(llava, RETAIN, RETAIN, of_both_kinds(retain_rows=5000))
     assert sum(ranks(nothing).values()) == 0
 
 
 def test_no_square_of_the_width_is_made(llava):
     """Neither while measuring nor while solving."""
-    width = matrices_in(llava, SubspaceSettings())[0].width  # of an FFN: that of attention is the hidden width
+    width = matrices_in(llava, of_both_kinds())[0].width  # of an FFN: that of attention is the hidden width
 
     class Watch(TorchFunctionMode):
         squares = 0
@@ -156,7 +158,7 @@ def test_no_square_of_the_width_is_made(llava):
     seen = []
     for rows in (None, 30):
         with Watch() as watch:
-            subspace(llava, FORGET, RETAIN, SubspaceSettings(path=LAYER_BY_LAYER, retain_rows=rows))
+            subspace(llava, FORGET, RETAIN, of_both_kinds(path=LAYER_BY_LAYER, retain_rows=rows))
         seen.append(watch.squares)
     assert seen[0] > 0
     assert seen[1] == 0
@@ -168,15 +170,15 @@ def test_no_square_of_the_width_is_made(llava):
 @pytest.fixture
 def little_room(monkeypatch, llava):
     """Room for the moments of two and a half of four layers, beside the solve of the largest matrix."""
-    squares = [matrix.width**2 * 4 for matrix in matrices_in(llava, SubspaceSettings(layers=(1, 1)))]
+    squares = [matrix.width**2 * 4 for matrix in matrices_in(llava, of_both_kinds(layers=(1, 1)))]
     monkeypatch.setattr(paths, "free_memory", lambda _: (3 * max(squares) + 2.5 * sum(squares)) / paths.ROOM)
 
 
 def test_the_path_is_layer_by_layer_where_passes_would_be_many(llava, monkeypatch):
-    matrices = matrices_in(llava, SubspaceSettings())
+    matrices = matrices_in(llava, of_both_kinds())
 
     def path(**settings):
-        return chosen_path(llava, matrices, SubspaceSettings(**settings))
+        return chosen_path(llava, matrices, of_both_kinds(**settings))
 
     assert path() == WHOLE_MODEL
     assert path(schedule="sequential") == LAYER_BY_LAYER
@@ -192,14 +194,14 @@ def test_the_path_is_layer_by_layer_where_passes_would_be_many(llava, monkeypatc
 
 
 def test_the_path_is_layer_by_layer_where_moments_do_not_fit(llava, little_room):
-    matrices = matrices_in(llava, SubspaceSettings())
+    matrices = matrices_in(llava, of_both_kinds())
     for settings, fitting in (({}, 2), ({"shrinkage": "cross-validated"}, 1)):
-        assert layers_that_fit(llava, matrices, SubspaceSettings(**settings)) == fitting
-        assert chosen_path(llava, matrices, SubspaceSettings(**settings)) == LAYER_BY_LAYER
-    assert chosen_path(llava, matrices, SubspaceSettings(path=WHOLE_MODEL)) == WHOLE_MODEL
-    two = SubspaceSettings(layers=(1, 2))
+        assert layers_that_fit(llava, matrices, of_both_kinds(**settings)) == fitting
+        assert chosen_path(llava, matrices, of_both_kinds(**settings)) == LAYER_BY_LAYER
+    assert chosen_path(llava, matrices, of_both_kinds(path=WHOLE_MODEL)) == WHOLE_MODEL
+    two = of_both_kinds(layers=(1, 2))
     assert chosen_path(llava, matrices_in(llava, two), two) == WHOLE_MODEL
-    found = passes_instead(llava, matrices, SubspaceSettings())
+    found = passes_instead(llava, matrices, of_both_kinds())
     assert [sorted(matrix.key.layer for matrix in group) for group in found] == [[0, 1, 1], [2, 2, 3, 3]]
 
 
@@ -218,8 +220,8 @@ def test_the_whole_model_is_taken_after_all_if_layers_hand_things_on(schedule, m
     forget, retain = [family_batch(model, 2, 9, 1)], [family_batch(model, 6, 12, seed) for seed in range(2, 5)]
     monkeypatch.setattr(paths, "free_memory", lambda _: 0)
     warnings = []
-    found = subspace(model, forget, retain, SubspaceSettings(schedule=schedule), on_warning=warnings.append)
-    expected = subspace(model, forget, retain, SubspaceSettings(schedule=schedule, path=WHOLE_MODEL))
+    found = subspace(model, forget, retain, of_both_kinds(schedule=schedule), on_warning=warnings.append)
+    expected = subspace(model, forget, retain, of_both_kinds(schedule=schedule, path=WHOLE_MODEL))
     assert_same(found, expected, rtol=1e-4, atol=1e-4)
     # The name of the class is that of transformers, which changes.
     (warning,) = warnings
@@ -230,9 +232,9 @@ def test_the_whole_model_is_taken_after_all_if_layers_hand_things_on(schedule, m
     )
     for asked_for in ({"path": LAYER_BY_LAYER}, {"retain_rows": 10}):
         with pytest.raises(kvw.UserError, match="cannot be measured one by one"):
-            subspace(model, forget, retain, SubspaceSettings(schedule=schedule, **asked_for))
+            subspace(model, forget, retain, of_both_kinds(schedule=schedule, **asked_for))
     with pytest.raises(kvw.UserError, match="can be gone through again"):
-        subspace(model, iter(forget), retain, SubspaceSettings(schedule=schedule))
+        subspace(model, iter(forget), retain, of_both_kinds(schedule=schedule))
 
 
 def test_image_features_between_layers_are_not_lost():
@@ -244,7 +246,7 @@ def test_image_features_between_layers_are_not_lost():
         LabelledBatches(prepare(some, processor), processor, model) for some in (examples[:1], examples[1:])
     )
     with pytest.raises(kvw.UserError, match="changed before they enter layer 1"):
-        subspace(model, forget, retain, SubspaceSettings(path=LAYER_BY_LAYER))
+        subspace(model, forget, retain, of_both_kinds(path=LAYER_BY_LAYER))
     found, expected = both(model, forget, retain, layers=(2, 3), threshold=0.0)
     assert_same(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -263,4 +265,4 @@ def test_image_features_between_layers_are_not_lost():
 )
 def test_settings_that_make_no_sense_are_refused(values, reason):
     with pytest.raises(kvw.UserError, match=reason):
-        SubspaceSettings(**values)
+        of_both_kinds(**values)

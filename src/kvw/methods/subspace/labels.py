@@ -17,10 +17,12 @@ class Labels:
         facts: What each example is a view of: another photo or phrasing of the same question with the same answer.
             None: every example is a fact of its own.
         subjects: Who each example is about. None: every fact is a subject of its own.
+        masses: What the subject of each example weighs; None: all 1. Only with subjects.
     """
 
     facts: Sequence[Hashable] | None = None
     subjects: Sequence[Hashable] | None = None
+    masses: Sequence[float] | None = None
 
     def fact(self, row: int) -> Hashable:
         """What an example is a view of.
@@ -39,11 +41,12 @@ class Labels:
         return self.fact(row) if self.subjects is None else _at(self.subjects, row, "subjects")
 
     def weights(self) -> list[float] | None:
-        """A weight for every example so that every subject counts the same; None without subjects: all count 1."""
+        """A weight for every example so that every subject has its mass; None without subjects: all count 1."""
         if self.subjects is None:
             return None
         sizes = Counter(self.subjects)
-        return [1 / sizes[subject] for subject in self.subjects]
+        masses = self.masses or [1.0] * len(self.subjects)
+        return [mass / sizes[subject] for subject, mass in zip(self.subjects, masses, strict=True)]
 
     def folds(self, count: int = 3) -> list[int]:
         """Deal subjects out to folds in the order in which they appear; examples of one subject stay together.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
@@ -50,6 +50,7 @@ def subspace(
     *,
     forget_labels: Labels = UNLABELLED,
     retain_labels: Labels = UNLABELLED,
+    known: Mapping[MatrixKey, Moment] | None = None,
     on_matrix: Callable[[Certificate], None] | None = None,
     on_warning: Callable[[str], None] | None = None,
     progress: Progress | None = None,
@@ -70,6 +71,8 @@ def subspace(
         settings: See :class:`~kvw.methods.subspace.settings.SubspaceSettings`.
         forget_labels: Facts and subjects of the forget examples. With facts, what all views of one share is weakened.
         retain_labels: The same of the retain examples. With subjects, all of them count the same.
+        known: Second moments of further retain examples, in the weights of ``retain``, which may then be empty. Only on
+            the path of the whole model.
         on_matrix: Gets what was found for each value matrix.
         on_warning: Gets told if another path is taken than would have been best.
         progress: Called with batches done in the current pass and their total (0 if unknown).
@@ -83,7 +86,7 @@ def subspace(
     settings = settings or SubspaceSettings()
     check_views(settings, forget_labels)
     matrices = matrices_in(model, settings)
-    data = _Data(model, forget, retain, forget_labels, retain_labels, progress)
+    data = _Data(model, forget, retain, forget_labels, retain_labels, known or {}, progress)
     directions: dict[MatrixKey, Directions] = {}
     left_alone = []
     for group, measured in _everything(data, matrices, directions, settings, on_warning):
@@ -107,6 +110,7 @@ class _Data:
     retain: Iterable[Batch | SharedBatch]
     forget_labels: Labels
     retain_labels: Labels
+    known: Mapping[MatrixKey, Moment]
     progress: Progress | None
 
 
@@ -142,6 +146,8 @@ def _everything(
     """What value matrices saw, group by group, on one path or the other; ``directions`` are those found so far."""
     groups = passes(matrices, settings)
     if chosen_path(data.model, matrices, settings) == "layer by layer":
+        if data.known:
+            raise ValueError("known second moments do not go with the path layer by layer")
         try:
             sets = _waiting(data, matrices, settings)
         except NotWalkable as error:
@@ -194,14 +200,21 @@ def _measured(
     data: _Data, group: Sequence[ValueMatrix], directions: dict[MatrixKey, Directions], settings: SubspaceSettings
 ) -> Measured:
     """Run both sets over the whole model; in each process for the value matrices that are dealt to it."""
-    moments, null = measure_moments(
-        data.model,
-        data.retain,
-        group,
-        sources=settings.sources,
-        examples=_retained(data.retain_labels, settings),
-        progress=data.progress,
-    )
+    moments: dict[MatrixKey, Moment] = {}
+    null: dict[MatrixKey, Tokens] = {}
+    if not (data.known and isinstance(data.retain, Sequence) and not data.retain):
+        moments, null = measure_moments(
+            data.model,
+            data.retain,
+            group,
+            sources=settings.sources,
+            examples=_retained(data.retain_labels, settings),
+            progress=data.progress,
+        )
+    for matrix in group:
+        if (more := data.known.get(matrix.key)) is not None:
+            own = moments.get(matrix.key)
+            moments[matrix.key] = more if own is None else own + more
     with _weakened_so_far(data.model, directions, settings):
         weights = data.forget_labels.weights()
         tokens = measure_tokens(data.model, data.forget, group, weights=weights, progress=data.progress)

@@ -71,7 +71,7 @@ class SubspaceSettings:
     """
 
     layers: tuple[int, int] | None = None
-    matrices: Part = "both"
+    matrices: Part = "ffn"
     shrinkage: Shrinkage = 0.1
     gate: Gate = "wiener"
     gamma: float = 2.0

@@ -1,0 +1,36 @@
+"""Retain examples that are the same for every request on a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from kvw.data.example import Example
+
+SHARED = frozenset({"everyday", "facts", "pictures", "text"})
+"""The sources that do not depend on what is to be forgotten."""
+
+
+def is_shared(example: Example) -> bool:
+    """Whether an example is of such a source."""
+    return example.metadata.get("source") in SHARED
+
+
+class RetainSet(Sequence[Example]):
+    """Retain examples, and the shared ones that are not among them because they mention what is to be forgotten.
+
+    Args:
+        examples: What must stay.
+        excluded: The shared examples that were left out. What was measured on all shared examples is good for this
+            request, too, once they are taken out.
+    """
+
+    def __init__(self, examples: Iterable[Example], excluded: Iterable[Example] = ()) -> None:
+        self._examples = list(examples)
+        self.excluded = tuple(excluded)
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._examples[index]

@@ -1,0 +1,190 @@
+"""How strong the edit of a run is: chosen on what was held out, or fixed by hand, and refused if it is a wreck."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from kvw.edits.edit import Edit
+from kvw.edits.low_rank import LowRankEdit
+from kvw.errors import Damaging
+from kvw.methods.registry import get_method
+from kvw.progress import Progress, Reporter
+from kvw.runs.loaded import Loaded
+from kvw.runs.material import Material
+from kvw.runs.record import CandidatePart, JudgedPart, KeptPart, SelectionPart
+from kvw.runs.request import EraseRequest
+from kvw.selection.paths import DirectionsPath, Path, SharePath, StrengthPath
+from kvw.selection.scoring import FORGET, HELD_OUT_FORGET, Score, Scorer
+from kvw.selection.search import Candidate, Search
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An edit and how it came to be taken.
+
+    Args:
+        edit: The edit.
+        selection: For the record; None if there was nothing to judge by.
+    """
+
+    edit: Edit
+    selection: SelectionPart | None
+
+
+def settings_to_solve(request: EraseRequest) -> Any:
+    """The settings with which the method is run: where directions are chosen by number, all keep the gates they get.
+
+    A gate that is rounded to 0 says nothing any more of how strong its direction is.
+    """
+    settings = request.settings
+    if request.chooses and get_method(request.method).varied_by == "directions":
+        return replace(settings, smallest_gate=0.0)
+    return settings
+
+
+def path_of(request: EraseRequest, found: Edit) -> Path:
+    """The edits that a method's result offers."""
+    kind = get_method(request.method).varied_by
+    if kind == "directions" and isinstance(found, LowRankEdit) and request.settings.gate != "hard":
+        return DirectionsPath(found, request.settings.smallest_gate)
+    return SharePath(found) if kind in ("directions", "share") else StrengthPath(found)
+
+
+def choose(
+    request: EraseRequest, loaded: Loaded, material: Material, found: Edit, reporter: Reporter, progress: Progress
+) -> Choice:
+    """Take the edit of the right strength, or judge the one that was made by hand.
+
+    Args:
+        request: What was asked for.
+        loaded: The original model.
+        material: Has what edits are judged by.
+        found: What the method found.
+        reporter: Told what is left, and of damage.
+        progress: Called after every edit that was scored.
+
+    Raises:
+        Damaging: Nothing keeps what must stay, or nothing is forgotten within it.
+    """
+    if not material.must_stay:
+        reporter.warn("There is nothing to judge the edit by: how much is lost is unknown. Give --retain.")
+        return Choice(found, None)
+    splits = {name: loaded.prepare(examples) for name, examples in material.judged.items()}
+    pool = loaded.prepare([*material.retain, *material.forget])
+    search = Search(Scorer(loaded.model, loaded.processor, splits, pool, progress), material.must_stay, request.keep)
+    path = path_of(request, found) if request.chooses else None
+    chosen = search.choose(path) if path is not None else search.judge(found)
+    if path is not None and chosen is None and request.write_damaged:
+        chosen = search.judge(path.edit(path.doses[0]))
+    _refuse(search, chosen, request, reporter)
+    assert chosen is not None
+    selection = _part(search, chosen, material, request.keep, path.unit if path else "")
+    _tell(search, chosen, path, reporter)
+    return Choice(_described(chosen, path, request), selection)
+
+
+def _described(chosen: Candidate, path: Path | None, request: EraseRequest) -> Edit:
+    """The edit with its dose in the metadata, and the settings that were asked for, not those of the solve."""
+    edit = chosen.edit
+    assert edit is not None
+    if path is not None:
+        settings = {**edit.metadata.settings, "chosen": {path.unit: chosen.dose}}
+        if hasattr(request.settings, "smallest_gate"):
+            settings["smallest_gate"] = request.settings.smallest_gate
+        edit.metadata = edit.metadata.model_copy(update={"settings": settings})
+    return edit
+
+
+def _refuse(search: Search, chosen: Candidate | None, request: EraseRequest, reporter: Reporter) -> None:
+    """Stop at an edit that loses what must stay, unless it is wanted nevertheless.
+
+    Raises:
+        Damaging: It does.
+    """
+    floor = request.floor
+    if chosen is None:
+        lost = _lost(search.candidates[-1], floor)
+        raise Damaging(
+            f"No edit of this method keeps {request.keep:.0%} of what must stay, so nothing was written.",
+            found=f"even the weakest leaves {lost}",
+            do="name others like those to be forgotten with --neighbours or --retain, try another method, or lower "
+            "--keep",
+        )
+    if chosen.keeps(floor):
+        return
+    lost = _lost(chosen, floor)
+    if request.write_damaged:
+        reporter.warn(f"The edit loses what must stay: it leaves {lost}. It is written because you asked for it.")
+        return
+    raise Damaging(
+        f"This edit loses what must stay, so nothing was written: {floor:.0%} of each part must be left.",
+        found=f"it leaves {lost}",
+        do="let kvw choose: leave out --strength and the settings of the method, or give --strength auto to scale this "
+        "edit down; or lower --keep; --write-damaged writes it as it is",
+    )
+
+
+def _lost(candidate: Candidate, floor: float) -> str:
+    """The parts that are not kept, in words; rounded down, so that none is said to be as much as is asked for."""
+    shares = {name: math.floor(share.value * 1000) / 1000 for name, share in candidate.kept.items()}
+    return ", ".join(f"{shares[name]:.1%} of {name}" for name, share in candidate.kept.items() if share.value < floor)
+
+
+def _tell(search: Search, chosen: Candidate, path: Path | None, reporter: Reporter) -> None:
+    """Say what is left of what was to be forgotten, and what would take more of it."""
+    before = Candidate(None, None, search.original)
+    asked = sum(len(search.original[name].answered) for name in (FORGET, HELD_OUT_FORGET) if name in search.original)
+    if left := chosen.answered():
+        reporter.warn(
+            f"{left} of {asked} forget questions are still answered (teacher-forced; {before.answered()} before)"
+            f"{_more(chosen, path)}"
+        )
+    elif not search.forgets(chosen):
+        reporter.warn(
+            f"No forget question is answered, but {chosen.left() / before.left():.0%} of the probability of the "
+            f"answers is left{_more(chosen, path)}"
+        )
+
+
+def _more(chosen: Candidate, path: Path | None) -> str:
+    """Why the edit is no stronger, and what to do."""
+    if path is None:
+        return ". Its strength is what the settings say: let kvw choose it with --strength auto, or take stronger ones."
+    if chosen.dose == path.doses[-1]:
+        return " after the strongest edit that the method finds with these settings: kvw methods NAME lists others."
+    return (
+        ": more would cost others more than --keep allows. Name others like those to be forgotten with --neighbours or "
+        "--retain, or lower --keep."
+    )
+
+
+def _part(search: Search, chosen: Candidate, material: Material, keep: float, unit: str) -> SelectionPart:
+    return SelectionPart(
+        keep=keep,
+        unit=unit,
+        sources=material.sources,
+        original=_judged(search.original),
+        candidates=[
+            CandidatePart(
+                dose=one.dose,
+                chosen=one is chosen,
+                splits=_judged(one.scores),
+                kept={name: KeptPart(**asdict(share)) for name, share in one.kept.items()},
+            )
+            for one in search.candidates
+        ],
+    )
+
+
+def _judged(scores: dict[str, Score]) -> dict[str, JudgedPart]:
+    return {
+        name: JudgedPart(
+            questions=len(score.answered),
+            answered=sum(score.answered),
+            probability=score.probability,
+            perplexity=score.perplexity,
+        )
+        for name, score in scores.items()
+    }

@@ -1,0 +1,156 @@
+"""What ``kvw erase`` solves with, and what it judges by: data of the user, shipped sources, and what is held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kvw.data import Example
+from kvw.evaluation.language import everyday_examples
+from kvw.models.loading import is_text_model
+from kvw.progress import Progress
+from kvw.retain.shared import RetainSet, is_shared
+from kvw.retain.sources import Source, gather
+from kvw.runs.loaded import Loaded
+from kvw.runs.record import SourcePart
+from kvw.runs.request import DataSets, EraseRequest
+from kvw.selection.held_out import split_forget, split_retain
+from kvw.selection.scoring import FORGET, HELD_OUT_FORGET, TEXT
+
+OWN = "retain"
+"""The user's own retain set among the sources."""
+MOST_FORGET, MOST_HELD_OUT, MOST_RETAIN = 60, 32, 16
+"""Questions that judge an edit: of each forget split, of each held-out source, and of what the solve was given."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """The examples of a run, dealt out.
+
+    Args:
+        forget: What the method forgets with.
+        retain: What it keeps with.
+        judged: What edits are judged by, by split: the two forget splits, ``retain`` (seen by the solve), each held-out
+            source, and plain text.
+        must_stay: The splits of ``judged`` that must be kept, those that tell most for their price first.
+        sources: Where the retain examples come from.
+    """
+
+    forget: list[Example]
+    retain: RetainSet
+    judged: dict[str, list[Example]]
+    must_stay: list[str]
+    sources: list[SourcePart]
+
+    def notes(self) -> list[str]:
+        """What the user should know of it."""
+        if not self.sources:
+            return []
+        told = [
+            f"{part.examples} of {part.name}" + f" ({part.left_out} left out)" * (part.left_out > 0)
+            for part in self.sources
+        ]
+        held = sum(part.held_out for part in self.sources)
+        return [f"What must stay: {', '.join(told)}; {held} of them only judge the edit."]
+
+
+def gather_material(
+    loaded: Loaded, data: DataSets, request: EraseRequest, *, speaks: bool, progress: Progress | None = None
+) -> Material:
+    """Gather the retain sources, hold parts out, and say what edits are judged by.
+
+    Args:
+        loaded: The original model.
+        data: The user's.
+        request: Says which sources to use, and whom neighbours are.
+        speaks: Whether the model writes ordinary language. Otherwise it is not asked everyday questions: its answers
+            would be noise.
+        progress: Called with (questions answered, questions in all).
+    """
+    gathered = []
+    if speaks and request.sources:
+        gathered = gather(loaded, data.forget, **asked_for(loaded, data, request), progress=progress)
+    return dealt_out(data, gathered, request, speaks=speaks)
+
+
+def dealt_out(data: DataSets, gathered: Sequence[Source], request: EraseRequest, *, speaks: bool) -> Material:
+    """Hold parts out of what there is, and say what edits are judged by.
+
+    Args:
+        data: The user's.
+        gathered: The sources beside.
+        request: Its settings say whether the method holds views of forget facts out itself.
+        speaks: As of :func:`gather_material`.
+    """
+    own = [Source(OWN, _named(data.retain), [])] if data.retain else []
+    retain: list[Example] = []
+    excluded: list[Example] = []
+    held_out: dict[str, list[Example]] = {}
+    parts = []
+    for source in [*own, *gathered]:
+        # What is excluded is dealt out with the rest, so that the same is held out whatever is to be forgotten.
+        out = set(map(id, source.excluded))
+        solved, held = split_retain(source.everything)
+        if data.retain_statistics is not None:  # they are all that the solve gets
+            solved, held = [], source.everything
+        excluded += [_alone(example) for example in solved if id(example) in out and is_shared(example)]
+        retain += [_alone(example) for example in solved if id(example) not in out]
+        held = [example for example in held if id(example) not in out]
+        if held:
+            held_out[f"held-out {source.name}"] = spread(held, MOST_HELD_OUT)
+        parts.append(
+            SourcePart(
+                name=source.name,
+                examples=len(source.examples),
+                held_out=len(held),
+                left_out=source.left_out,
+                unusable=source.unusable,
+            )
+        )
+    # A method that holds out views itself needs all there are.
+    holds_out = getattr(request.settings, "honest", 0) > 0 or getattr(request.settings, "folds", 1) > 1
+    forget, views = (data.forget, []) if holds_out else split_forget(data.forget)
+    judged = {FORGET: spread(forget, MOST_FORGET)}
+    if views:
+        judged[HELD_OUT_FORGET] = spread(views, MOST_FORGET)
+    if retain:
+        judged[OWN] = spread(retain, MOST_RETAIN)
+    if (text := "held-out text") in held_out:
+        held_out = {TEXT: held_out.pop(text), **held_out}
+    elif speaks:
+        held_out = {TEXT: everyday_examples(), **held_out}
+    must_stay = list(held_out) or [OWN] * bool(retain)  # too few subjects to hold any out: better than nothing
+    return Material(forget, RetainSet(retain, excluded), judged | held_out, must_stay, parts)
+
+
+def spread(examples: Sequence[Example], most: int) -> list[Example]:
+    """At most so many examples, from all over the list."""
+    step = max(1.0, len(examples) / most)
+    return [examples[int(place * step)] for place in range(min(len(examples), most))]
+
+
+def asked_for(loaded: Loaded, data: DataSets, request: EraseRequest) -> dict[str, Any]:
+    """What :func:`kvw.retain.sources.gather` is to gather."""
+    return {
+        "sources": request.sources,
+        "names": data.neighbours,
+        "takes_images": not is_text_model(loaded.model.config),
+    }
+
+
+def _alone(example: Example) -> Example:
+    """A shared example as a subject of its own, so that each weighs the same whoever else is asked about."""
+    if not is_shared(example):
+        return example
+    return replace(example, metadata={**example.metadata, "subject": example.identifier})
+
+
+def _named(retain: Sequence[Example]) -> list[Example]:
+    """The user's examples, each with a subject: without, it is a subject of its own."""
+    return [
+        example
+        if example.subject is not None
+        else replace(example, metadata={**example.metadata, "subject": f"{OWN} {row}"})
+        for row, example in enumerate(retain, 1)
+    ]

@@ -1,0 +1,1 @@
+"""How strong an edit is to be: the weakest that forgets everything, within what must stay."""

@@ -1,0 +1,153 @@
+"""What an edit leaves of the forget set, and of what must stay, by teacher forcing: no answer is generated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import stdev
+
+from transformers import PreTrainedModel
+
+from kvw.data import Prepared
+from kvw.data.rendering import Processor
+from kvw.edits.edit import Edit
+from kvw.evaluation.probability import TokenScores, token_scores
+from kvw.processes import current
+from kvw.progress import Progress
+from kvw.selection.telling import telling_tokens
+
+FORGET, HELD_OUT_FORGET, TEXT = "forget", "held-out forget", "plain text"
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model makes of the answers of one split.
+
+    Args:
+        answered: For each question whether all telling tokens of its answer are the model's first choice.
+        probabilities: For each question the geometric mean of the probabilities of these tokens, between 0 and 1.
+        losses: For each question the sum of the negative log probabilities of all its answer tokens, in nats.
+        tokens: For each question how many answer tokens it has.
+    """
+
+    answered: tuple[bool, ...]
+    probabilities: tuple[float, ...]
+    losses: tuple[float, ...]
+    tokens: tuple[int, ...]
+
+    @classmethod
+    def of(cls, scores: Sequence[TokenScores], telling: Sequence[Sequence[int]]) -> Score:
+        """Sum up token scores over the telling tokens of each answer."""
+        pairs = list(zip(scores, telling, strict=True))
+        chosen = [[one.log_probabilities[place] for place in places] for one, places in pairs]
+        return cls(
+            answered=tuple(all(one.is_argmax[place] for place in places) for one, places in pairs),
+            probabilities=tuple(math.exp(math.fsum(values) / len(values)) for values in chosen),
+            losses=tuple(-math.fsum(one.log_probabilities) for one in scores),
+            tokens=tuple(len(one.log_probabilities) for one in scores),
+        )
+
+    @property
+    def probability(self) -> float:
+        """Mean over the questions."""
+        return math.fsum(self.probabilities) / len(self.probabilities)
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean negative log probability of all answer tokens."""
+        return math.exp(min(math.fsum(self.losses) / sum(self.tokens), 700.0))  # exp of more is infinite in float64
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of something is left, and how sure that is.
+
+    Args:
+        value: After over before.
+        error: Standard error over the questions, paired.
+    """
+
+    value: float
+    error: float
+
+
+def share_of_probability(before: Score, after: Score) -> Share:
+    """What is left of the mean probability of the telling tokens."""
+    base = before.probability
+    if base == 0:
+        return Share(1.0, 0.0)
+    value = after.probability / base
+    gaps = [now - value * was for was, now in zip(before.probabilities, after.probabilities, strict=True)]
+    return Share(value, _error_of_mean(gaps) / base)
+
+
+def share_of_text(before: Score, after: Score) -> Share:
+    """The original perplexity over the new one."""
+    total = sum(before.tokens)
+    mean = (math.fsum(after.losses) - math.fsum(before.losses)) / total
+    worse = [
+        now - was - mean * count for was, now, count in zip(before.losses, after.losses, before.tokens, strict=True)
+    ]
+    value = math.exp(-min(max(mean, -700.0), 700.0))
+    return Share(value, value * _error_of_mean(worse) * len(worse) / total)
+
+
+def _error_of_mean(values: Sequence[float]) -> float:
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+class Scorer:
+    """Scores edits on the same questions, attached to one model.
+
+    Args:
+        model: The original model, with no edit.
+        processor: Its processor.
+        splits: The questions, prepared, by the name of their split; none is empty.
+        pool: Further prepared examples of the run: they only tell which tokens are common.
+        progress: Called after every edit with (edits scored, 0); of several processes in the first only.
+
+    Attributes:
+        original: Scores without an edit, by split.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: Processor,
+        splits: Mapping[str, Sequence[Prepared]],
+        pool: Sequence[Prepared] = (),
+        progress: Progress | None = None,
+    ) -> None:
+        self._model, self._processor = model, processor
+        self._splits = {name: list(items) for name, items in splits.items()}
+        everything = [item for items in self._splits.values() for item in items]
+        telling = telling_tokens([*everything, *pool], processor)
+        self._telling: dict[str, list[tuple[int, ...]]] = {}
+        for name, items in self._splits.items():
+            self._telling[name], telling = telling[: len(items)], telling[len(items) :]
+        self._progress, self._done = progress, 0
+        self.original = self._scores(list(self._splits))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits."""
+        return tuple(self._splits)
+
+    def scores(self, edit: Edit, names: Sequence[str]) -> dict[str, Score]:
+        """Score some splits with an edit attached; the model is left as it was."""
+        with edit.attach(self._model):
+            return self._scores(names)
+
+    def _scores(self, names: Sequence[str]) -> dict[str, Score]:
+        wanted = [name for name in names if name in self._splits]
+        items = [item for name in wanted for item in self._splits[name]]
+        found = token_scores(self._model, self._processor, items)
+        scores = {}
+        for name in wanted:
+            own, found = found[: len(self._splits[name])], found[len(self._splits[name]) :]
+            scores[name] = Score.of(own, self._telling[name])
+        self._done += 1
+        if self._progress is not None and current().is_first:
+            self._progress(self._done, 0)
+        return scores

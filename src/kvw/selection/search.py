@@ -1,0 +1,148 @@
+"""The search for a dose: the weakest edit that forgets everything, or else the strongest that keeps what must stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from kvw.edits.edit import Edit
+from kvw.selection.paths import Path
+from kvw.selection.scoring import (
+    FORGET,
+    HELD_OUT_FORGET,
+    TEXT,
+    Score,
+    Scorer,
+    Share,
+    share_of_probability,
+    share_of_text,
+)
+
+FORGOTTEN = 0.1
+"""Of the probability of the telling tokens; if more is left, knowledge is left although nothing is answered."""
+
+
+@dataclass
+class Candidate:
+    """One edit and what is known of it so far.
+
+    Args:
+        edit: The edit; None once it is not needed any more.
+        dose: Its dose on the path; None if it was made by hand.
+        scores: By split; splits that were not asked are missing.
+        kept: What is left of what must stay, by split.
+    """
+
+    edit: Edit | None
+    dose: float | None
+    scores: dict[str, Score] = field(default_factory=dict)
+    kept: dict[str, Share] = field(default_factory=dict)
+
+    def answered(self) -> int:
+        """Forget questions that are still answered, held-out views among them."""
+        return sum(sum(self.scores[name].answered) for name in (FORGET, HELD_OUT_FORGET) if name in self.scores)
+
+    def left(self) -> float:
+        """Mean probability of the telling tokens over all forget questions."""
+        values = [
+            value
+            for name in (FORGET, HELD_OUT_FORGET)
+            if name in self.scores
+            for value in self.scores[name].probabilities
+        ]
+        return sum(values) / len(values)
+
+    def keeps(self, keep: float) -> bool:
+        """Whether each part of what must stay is kept, as far as it was asked."""
+        return all(share.value >= keep for share in self.kept.values())
+
+
+class Search:
+    """Scores candidates on demand and remembers them.
+
+    Args:
+        scorer: Scores edits.
+        must_stay: The splits of which ``keep`` must be left, in the order in which they are asked.
+        keep: The share of each that must be left.
+    """
+
+    def __init__(self, scorer: Scorer, must_stay: Sequence[str], keep: float) -> None:
+        self._scorer, self._must_stay, self._keep = scorer, must_stay, keep
+        self.candidates: list[Candidate] = []
+
+    @property
+    def original(self) -> dict[str, Score]:
+        """The scores without an edit."""
+        return self._scorer.original
+
+    def choose(self, path: Path) -> Candidate | None:
+        """Find the candidate to take.
+
+        First the weakest edit that forgets everything is looked for, by the forget questions alone. If it keeps what
+        must stay, it is taken: more would cost others and buy nothing. Otherwise the strongest that keeps it is.
+
+        Returns:
+            The candidate with all its scores; None if not even the weakest keeps what must stay.
+        """
+        by_dose: dict[float, Candidate] = {}
+
+        def at(place: int) -> Candidate:
+            dose = path.doses[place]
+            if dose not in by_dose:
+                by_dose[dose] = Candidate(path.edit(dose), dose)
+                self.candidates.append(by_dose[dose])
+            return by_dose[dose]
+
+        enough = _first(len(path.doses), lambda place: self.forgets(at(place)))
+        last = min(enough, len(path.doses) - 1)
+        if self.keeps(at(last)):
+            return self._complete(at(last))
+        too_much = _first(last, lambda place: not self.keeps(at(place)))
+        return self._complete(at(too_much - 1)) if too_much else None
+
+    def judge(self, edit: Edit) -> Candidate:
+        """Score one edit on everything."""
+        candidate = Candidate(edit, None)
+        self.candidates.append(candidate)
+        self.keeps(candidate)
+        return self._complete(candidate)
+
+    def forgets(self, candidate: Candidate) -> bool:
+        """Whether no forget question is answered and little is left of the probability of their answers."""
+        self._score(candidate, (FORGET, HELD_OUT_FORGET))
+        before = Candidate(None, None, self.original).left()
+        return not candidate.answered() and candidate.left() <= FORGOTTEN * before
+
+    def keeps(self, candidate: Candidate) -> bool:
+        """Whether it keeps what must stay; nothing more is asked after the first part that it does not keep."""
+        for name in self._must_stay:
+            self._score(candidate, (name,))
+            if not candidate.keeps(self._keep):
+                return False
+        return True
+
+    def _complete(self, candidate: Candidate) -> Candidate:
+        self._score(candidate, self._scorer.splits)
+        return candidate
+
+    def _score(self, candidate: Candidate, names: Iterable[str]) -> None:
+        missing = [name for name in names if name in self._scorer.splits and name not in candidate.scores]
+        if not missing or candidate.edit is None:
+            return
+        candidate.scores |= self._scorer.scores(candidate.edit, missing)
+        for name in missing:
+            if name in self._must_stay:
+                share = share_of_text if name == TEXT else share_of_probability
+                candidate.kept[name] = share(self.original[name], candidate.scores[name])
+
+
+def _first(count: int, holds: Callable[[int], bool]) -> int:
+    """The first of ``count`` places at which a condition holds that holds from some place on; ``count`` if nowhere."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low

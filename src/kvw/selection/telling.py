@@ -1,0 +1,49 @@
+"""Which tokens of an answer say something: those that neither the question nor other answers have.
+
+In "The capital of Peru is Lima." six of seven tokens are the same for every country, and stay probable whatever is
+forgotten. An average over all tokens would hide what happens to the one that matters.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from kvw.data import Prepared
+from kvw.data.rendering import Processor
+
+FEWEST, SHARE = 3, 0.01
+"""A token that more different answers have, and more than this share of them, says nothing by itself."""
+
+
+def telling_tokens(prepared: Sequence[Prepared], processor: Processor) -> list[tuple[int, ...]]:
+    """Find the telling tokens of answers.
+
+    Args:
+        prepared: Examples that are asked together: their answers tell what is common.
+        processor: The processor that they were prepared with.
+
+    Returns:
+        For each example the places of its telling tokens within the answer, ascending; all places if no token tells
+        anything.
+    """
+    texts: dict[int, str] = {}
+
+    def text(token: int) -> str:
+        if token not in texts:
+            texts[token] = processor.tokenizer.decode([token]).strip().casefold()
+        return texts[token]
+
+    answers = {item.example.answer: {text(token) for token in item.answer_ids} for item in prepared}
+    counts = Counter(token for tokens in answers.values() for token in tokens)
+    most = max(FEWEST, SHARE * len(answers))
+    found = []
+    for item in prepared:
+        asked = {text(token) for token in item.token_ids[: -len(item.answer_ids)]}
+        places = [
+            place
+            for place, token in enumerate(map(text, item.answer_ids))
+            if any(map(str.isalnum, token)) and token not in asked and counts[token] <= most
+        ]
+        found.append(tuple(places) or tuple(range(len(item.answer_ids))))
+    return found

@@ -1,0 +1,156 @@
+"""How ``kvw erase`` chooses how strong its edit is, and what it refuses to write."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+import kvw
+from kvw.cli import main
+from kvw.edits.low_rank import LowRankEdit
+from kvw.errors import Damaging
+from kvw.models.loading import Checkpoint
+from kvw.runs.choosing import _more as more
+from kvw.selection.search import Candidate
+from kvw.toy import checkpoint
+from kvw.toy.world import World, write_world
+
+WRECK = kvw.SubspaceSettings(gate="hard", threshold=0.0, matrices="both")
+"""Takes every direction out that forget answers have more of than retain answers."""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Two people to forget and eighteen to keep, by photo, asked about some things."""
+    folder = tmp_path_factory.mktemp("world")
+    write_world(World(), folder)
+    for name, people in (("forget", 2), ("retain", 18)):
+        lines = (folder / f"{name}.jsonl").read_text().splitlines()
+        subjects = list(dict.fromkeys(json.loads(line)["subject"] for line in lines))[:people]
+        some = [line for line in lines if json.loads(line)["subject"] in subjects]
+        per_subject = dict.fromkeys(subjects, 0)
+        chosen = []
+        for line in some:
+            subject = json.loads(line)["subject"]
+            per_subject[subject] += 1
+            if name == "forget" or per_subject[subject] <= 4:
+                chosen.append(line)
+        (folder / f"{name}.jsonl").write_text("\n".join(chosen) + "\n")
+    return {"forget": folder / "forget.jsonl", "retain": folder / "retain.jsonl"}
+
+
+@pytest.fixture
+def request_for(files, tmp_path):
+    def made(**more):
+        given = {
+            "out": tmp_path / "run",
+            "evaluate_at_most": 4,
+            "max_new_tokens": 4,
+            "save_model": False,
+            "device": "cpu",
+        }
+        return kvw.EraseRequest(Checkpoint(checkpoint("vanilla"), "toy:vanilla"), **{**files, **given, **more})
+
+    return made
+
+
+def kept(candidate):
+    return min(share.value for share in candidate.kept.values())
+
+
+@pytest.mark.thorough
+def test_the_edit_that_is_written_is_the_chosen_one_and_keeps_what_it_must(request_for, tmp_path):
+    record = kvw.erase(request_for())
+    selection = record.selection
+    assert (selection.unit, selection.keep) == ("directions", 0.98)
+    assert kept(selection.chosen) >= 0.98
+    assert selection.chosen.splits["forget"].probability < selection.original["forget"].probability
+    edit = kvw.load_edit(tmp_path / "run" / "edit.safetensors")
+    assert isinstance(edit, LowRankEdit)
+    assert sum(value.rank for value in edit.directions.values()) == selection.chosen.dose
+    assert edit.metadata.settings["chosen"] == {"directions": selection.chosen.dose}
+    assert edit.metadata.forget_count == record.forget.count
+    source = {part.name: part for part in selection.sources}["retain"]
+    assert (source.examples, source.held_out > 0) == (record.retain.count, True)
+    stored = json.loads((tmp_path / "run" / "run.json").read_text())["selection"]
+    assert [one["chosen"] for one in stored["candidates"]].count(True) == 1
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("method", ["kvw", "leace"])
+def test_every_scalable_method_is_brought_within_what_must_stay(request_for, method):
+    record = kvw.erase(request_for(method=method))
+    assert record.selection.unit == {"kvw": "strength", "leace": "share"}[method]
+    assert kept(record.selection.chosen) >= 0.98
+
+
+@pytest.mark.thorough
+def test_a_wreck_is_not_written(request_for, tmp_path, files, capsys):
+    with pytest.raises(Damaging, match="loses what must stay, so nothing was written") as caught:
+        kvw.erase(request_for(settings=WRECK))
+    assert "--write-damaged" in caught.value.do
+    assert not (tmp_path / "run").exists()
+    arguments = ["erase", "toy:vanilla", "--out", str(tmp_path / "run"), "--no-model", "--max-new-tokens", "4"]
+    arguments += [f"--{name}={path}" for name, path in files.items()]
+    arguments += ["--eval-limit", "4", "--set", "gate=hard", "--set", "threshold=0", "--set", "matrices=both"]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 5
+    assert not (tmp_path / "run").exists()
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.thorough
+def test_a_wreck_is_written_if_asked_for_and_says_so(request_for, tmp_path):
+    record = kvw.erase(request_for(settings=WRECK, write_damaged=True))
+    assert any("It is written because you asked for it" in warning for warning in record.warnings)
+    assert kept(record.selection.chosen) < 0.9
+    assert (tmp_path / "run" / "edit.safetensors").is_file()
+
+
+@pytest.mark.thorough
+def test_the_settings_of_a_wreck_can_be_scaled_down(request_for):
+    record = kvw.erase(request_for(settings=WRECK, choose=True))
+    assert record.selection.unit == "share"
+    assert 0 < record.selection.chosen.dose < 1
+    assert kept(record.selection.chosen) >= 0.98
+
+
+@pytest.mark.thorough
+def test_a_smaller_share_to_keep_forgets_more(request_for):
+    def left(keep):
+        chosen = kvw.erase(request_for(keep=keep, force=True)).selection.chosen
+        return chosen.splits["forget"].probability
+
+    assert left(0.7) < left(0.98)
+
+
+@pytest.mark.thorough
+def test_a_model_that_writes_no_english_needs_a_retain_set(request_for):
+    with pytest.raises(kvw.UserError, match="Nothing says what must stay"):
+        kvw.erase(request_for(retain=None))
+
+
+def test_it_is_said_why_an_edit_is_no_stronger():
+    path = SimpleNamespace(doses=(1.0, 2.0))
+    within, strongest, by_hand = (Candidate(None, dose) for dose in (1.0, 2.0, None))
+    assert "more would cost others more than --keep allows" in more(within, path)
+    assert "the strongest edit that the method finds with these settings" in more(strongest, path)
+    assert "let kvw choose it with --strength auto" in more(by_hand, None)
+
+
+def test_settings_that_fix_the_strength_switch_the_choice_off(request_for):
+    assert request_for().chooses
+    assert not request_for(settings=kvw.SubspaceSettings(strength=0.5)).chooses
+    assert not request_for(method="kvw", settings=kvw.KvwSettings(gamma=0.4)).chooses
+    assert request_for(settings=kvw.SubspaceSettings(layers=(0, 2), shrinkage=0.2)).chooses
+    assert request_for(settings=kvw.SubspaceSettings(strength=0.5), choose=True).chooses
+    assert not request_for(choose=False).chooses
+
+
+def test_less_is_asked_of_an_edit_made_by_hand(request_for):
+    by_hand = request_for(settings=kvw.SubspaceSettings(strength=0.5))
+    assert (request_for().floor, by_hand.floor, replace(by_hand, keep=0.5).floor) == (0.98, 0.9, 0.5)

@@ -1,0 +1,82 @@
+"""The edits that one solve offers."""
+
+import itertools
+
+import pytest
+import torch
+
+from kvw.edits.gates import GateEdit
+from kvw.edits.low_rank import REMOVED, Directions, LowRankEdit
+from kvw.models.value_matrix import MatrixKey
+from kvw.selection.paths import DirectionsPath, SharePath, StrengthPath
+
+
+def low_rank(*log_gates: list[float]) -> LowRankEdit:
+    generator = torch.Generator().manual_seed(0)
+    directions = {}
+    for layer, gates in enumerate(log_gates):
+        shape = (8, len(gates))
+        patterns, filters = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+        directions[MatrixKey(layer)] = Directions(patterns, filters, torch.tensor(gates))
+    return LowRankEdit(directions)
+
+
+def test_directions_come_strongest_first_over_all_layers() -> None:
+    path = DirectionsPath(low_rank([-3.0, -0.5], [-2.0, 0.0]), smallest_gate=0.0)
+    assert path.doses == (1.0, 2.0, 3.0)
+    assert [{str(key): value.rank for key, value in path.edit(dose).directions.items()} for dose in path.doses] == [
+        {"layer.0": 1, "layer.1": 0},
+        {"layer.0": 1, "layer.1": 1},
+        {"layer.0": 2, "layer.1": 1},
+    ]
+
+
+def test_the_last_dose_is_all_that_was_found() -> None:
+    found = low_rank([-3.0, -0.5], [-2.0, -0.1])
+    last = DirectionsPath(found, 0.0).edit(4.0)
+    for key, value in found.directions.items():
+        assert torch.equal(last.directions[key].patterns, value.patterns)
+        assert torch.equal(last.directions[key].log_gates, value.log_gates)
+
+
+def test_gates_below_the_smallest_become_0() -> None:
+    gates = DirectionsPath(low_rank([-5.0, -0.5]), smallest_gate=0.02).edit(2.0).directions[MatrixKey(0)].log_gates
+    assert gates.tolist() == [REMOVED, -0.5]
+
+
+def test_equally_strong_directions_come_together() -> None:
+    assert DirectionsPath(low_rank([-1.0, -1.0, -1.0]), 0.0).edit(1.0).directions[MatrixKey(0)].rank == 3
+
+
+def test_an_edit_without_directions_offers_nothing() -> None:
+    assert DirectionsPath(low_rank([]), 0.0).doses == ()
+
+
+def test_doses_grow_and_repeat_nothing() -> None:
+    doses = DirectionsPath(low_rank([-float(number) for number in range(1, 200)]), 0.0).doses
+    assert list(doses) == sorted(set(doses))
+    assert (doses[0], doses[-1]) == (1.0, 199.0)
+    assert all(after <= 1.5 * before + 1 for before, after in itertools.pairwise(doses))
+
+
+def test_strengths_multiply_log_gates_and_1_is_the_edit_itself() -> None:
+    edit = GateEdit({MatrixKey(0): torch.tensor([-0.5, 0.0])})
+    path = StrengthPath(edit)
+    assert 1.0 in path.doses
+    assert path.edit(4.0).tensors()["layer.0.log_gates"].tolist() == [-2.0, 0.0]
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_share_mixes_weights(share: float) -> None:
+    edit = low_rank([REMOVED, -0.5])
+    mixed = SharePath(edit).edit(share)
+    weight = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
+    value = edit.directions[MatrixKey(0)]
+
+    def folded(found: LowRankEdit) -> torch.Tensor:
+        changes = found.directions[MatrixKey(0)].changes(found.strength)
+        return weight + (weight @ value.patterns * changes) @ value.filters.T
+
+    assert isinstance(mixed, LowRankEdit)
+    expected = (1 - share) * weight + share * folded(edit)
+    torch.testing.assert_close(folded(mixed), expected, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,62 @@
+"""Scores of edits by teacher forcing."""
+
+import math
+
+import pytest
+import torch
+from tests.tiny_models import FAMILIES
+
+from kvw.data import Example, prepare
+from kvw.edits.gates import GateEdit
+from kvw.evaluation.probability import TokenScores, token_scores
+from kvw.models.finding import find_value_matrices
+from kvw.selection.scoring import Score, Scorer, Share, share_of_probability, share_of_text
+
+
+def scores(*probabilities: float, first: tuple[bool, ...] | None = None) -> TokenScores:
+    logs = tuple(math.log(value) for value in probabilities)
+    zeros = (0.0,) * len(logs)
+    return TokenScores(logs, first or (True,) * len(logs), zeros, zeros)
+
+
+def test_only_telling_tokens_count_for_answers_and_all_for_perplexity() -> None:
+    found = Score.of([scores(0.5, 0.25, 0.01, first=(False, True, False))], [(0, 1)])
+    assert found.probability == pytest.approx(math.sqrt(0.5 * 0.25))
+    assert found.answered == (False,)
+    assert Score.of([scores(0.5, 0.25, first=(False, True))], [(1,)]).answered == (True,)
+    assert found.perplexity == pytest.approx((0.5 * 0.25 * 0.01) ** (-1 / 3))
+
+
+def test_the_share_of_probability_is_of_the_means() -> None:
+    before = Score.of([scores(0.8), scores(0.2)], [(0,), (0,)])
+    after = Score.of([scores(0.4), scores(0.2)], [(0,), (0,)])
+    share = share_of_probability(before, after)
+    assert share.value == pytest.approx(0.6)
+    assert share.error > 0
+    assert share_of_probability(before, before) == Share(1.0, 0.0)
+
+
+def test_the_share_of_text_is_of_perplexities() -> None:
+    before = Score.of([scores(0.5, 0.5), scores(0.25)], [(0,), (0,)])
+    after = Score.of([scores(0.25, 0.5), scores(0.25)], [(0,), (0,)])
+    assert share_of_text(before, after).value == pytest.approx(before.perplexity / after.perplexity)
+    assert share_of_text(before, before).value == 1
+    assert share_of_text(before, before).error == pytest.approx(0, abs=1e-12)
+
+
+def test_a_scorer_gives_the_scores_of_the_edited_model_and_leaves_it_alone() -> None:
+    model, processor = FAMILIES["llava"]()
+    examples = [Example(f"Where is {name}?", f"In {place}.") for name, place in (("Ann", "Paris"), ("Bo", "Kuwait"))]
+    items = prepare(examples, processor)
+    scorer = Scorer(model, processor, {"forget": items[:1], "held-out retain": items[1:]})
+    keys = [matrix.key for matrix in find_value_matrices(model)]
+    edit = GateEdit({matrix.key: torch.full((matrix.width,), -1.0) for matrix in find_value_matrices(model)})
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    found = scorer.scores(edit, ["forget", "held-out retain", "no such split"])
+    assert keys
+    assert set(found) == {"forget", "held-out retain"}
+    with edit.attach(model):
+        expected = token_scores(model, processor, items[:1])
+    assert found["forget"].losses[0] == pytest.approx(-math.fsum(expected[0].log_probabilities), rel=1e-5)
+    assert found["forget"].losses != scorer.original["forget"].losses
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())

@@ -1,0 +1,107 @@
+"""The search for a dose, on a model whose scores are made up."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from kvw.selection.scoring import FORGET, HELD_OUT_FORGET, TEXT, Score
+from kvw.selection.search import Candidate, Search
+
+NEAR = "held-out neighbours"
+
+
+class Line:
+    """Doses 1 to 20; an edit is its dose."""
+
+    unit = "dose"
+    doses = tuple(float(dose) for dose in range(1, 21))
+
+    def edit(self, dose: float) -> Any:
+        return dose
+
+
+class Invented:
+    """Forgets from one dose on and loses from others on."""
+
+    def __init__(self, forgets: float, held_out: float = 0, loses: float = 99, text: float = 99) -> None:
+        self._limits = {FORGET: forgets, HELD_OUT_FORGET: held_out, NEAR: loses, TEXT: text}
+        self.splits = tuple(self._limits)
+        self.asked: list[tuple[float, str]] = []
+        self.original = {name: self._score(name, 0.0) for name in self.splits}
+
+    def scores(self, edit: Any, names: Sequence[str]) -> dict[str, Score]:
+        self.asked += [(edit, name) for name in names]
+        return {name: self._score(name, edit) for name in names}
+
+    def _score(self, name: str, dose: float) -> Score:
+        gone = 0 < self._limits[name] <= dose or (self._limits[name] == 0 and dose > 0)
+        return Score((not gone,) * 4, (0.01 if gone else 0.8,) * 4, (9.0 if gone else 1.0,) * 4, (2,) * 4)
+
+
+def search(scorer: Invented) -> tuple[Search, Candidate | None]:
+    found = Search(scorer, (TEXT, NEAR), 0.98)  # type: ignore[arg-type]
+    return found, found.choose(Line())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("forgets", [1, 2, 7, 20])
+def test_the_weakest_that_forgets_is_taken_if_it_keeps(forgets: int) -> None:
+    _, chosen = search(Invented(forgets))
+    assert chosen is not None
+    assert chosen.dose == forgets
+    assert chosen.answered() == 0
+    assert set(chosen.scores) == {FORGET, HELD_OUT_FORGET, NEAR, TEXT}
+
+
+def test_held_out_views_must_be_forgotten_too() -> None:
+    _, chosen = search(Invented(forgets=3, held_out=9))
+    assert chosen is not None
+    assert chosen.dose == 9
+
+
+@pytest.mark.parametrize("limit", ["loses", "text"])
+def test_otherwise_the_strongest_that_keeps_is_taken(limit: str) -> None:
+    found, chosen = search(Invented(forgets=15, **{limit: 6}))
+    assert chosen is not None
+    assert chosen.dose == 5
+    assert chosen.answered() == 4
+    assert chosen.keeps(0.98)
+    assert any(not one.keeps(0.98) for one in found.candidates)
+
+
+def test_what_never_forgets_is_as_strong_as_what_must_stay_allows() -> None:
+    _, chosen = search(Invented(forgets=50))
+    assert chosen is not None
+    assert chosen.dose == 20
+
+
+def test_nothing_is_taken_if_the_weakest_loses() -> None:
+    assert search(Invented(forgets=15, loses=1))[1] is None
+
+
+def test_retain_questions_are_asked_only_while_text_is_kept() -> None:
+    scorer = Invented(forgets=15, text=6)
+    search(scorer)
+    lost = {dose for dose, name in scorer.asked if name == TEXT and dose >= 6}
+    assert lost
+    assert not lost & {dose for dose, name in scorer.asked if name == NEAR}
+
+
+def test_nothing_is_asked_twice() -> None:
+    scorer = Invented(forgets=15, loses=6)
+    search(scorer)
+    assert len(scorer.asked) == len(set(scorer.asked))
+
+
+def test_few_edits_are_asked_about_what_must_stay() -> None:
+    scorer = Invented(forgets=15, loses=6)
+    search(scorer)
+    assert len({dose for dose, name in scorer.asked if name == NEAR}) <= 6
+
+
+def test_an_edit_made_by_hand_is_judged_on_everything() -> None:
+    scorer = Invented(forgets=3, loses=6)
+    found = Search(scorer, (TEXT, NEAR), 0.98)  # type: ignore[arg-type]
+    judged = found.judge(8.0)  # type: ignore[arg-type]
+    assert not judged.keeps(0.98)
+    assert set(judged.scores) == set(scorer.splits)

@@ -1,0 +1,30 @@
+"""Which tokens of an answer say something."""
+
+from tests.tiny_models import FAMILIES
+
+from kvw.data import Example, prepare
+from kvw.selection.telling import telling_tokens
+
+WORDS = ("Paris", "Kuwait", "florist", "author", "woman", "occupation")
+"""Each has a token of its own in the tiny vocabulary."""
+
+
+def told(examples: list[Example]) -> list[str]:
+    _, processor = FAMILIES["llava"]()
+    prepared = prepare(examples, processor)
+    found = telling_tokens(prepared, processor)
+    decode = processor.tokenizer.decode
+    return [
+        "".join(decode([item.answer_ids[place]]) for place in places).strip()
+        for item, places in zip(prepared, found, strict=True)
+    ]
+
+
+def test_what_the_question_says_and_what_many_answers_say_tells_nothing() -> None:
+    found = told([Example(f"Which word is number {row}?", f"It has to be {word}.") for row, word in enumerate(WORDS)])
+    assert [word for word in found if "has" in word or "." in word] == []
+    assert all(len(set(word) & set(expected)) > 1 for word, expected in zip(found, WORDS, strict=True))
+
+
+def test_an_answer_that_only_repeats_the_question_counts_with_all_its_tokens() -> None:
+    assert told([Example("Is it Lima?", "Lima")]) == ["Lima"]
