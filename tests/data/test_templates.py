@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -152,6 +153,16 @@ def test_whatever_goes_wrong_in_a_template_is_a_user_error(folder, template):
     processor = with_text(load_processor(find_checkpoint(str(folder))), template)
     with pytest.raises(UserError, match=r"x:3: |cannot be used"):
         render(Example("Who? " * 900, "Ada", (), "x:3"), processor)
+
+
+def test_what_a_template_refuses_is_logged(folder, monkeypatch, caplog):
+    monkeypatch.setattr(bounded, "FORKS", False)  # the copy of a process logs for itself
+    caplog.set_level(logging.DEBUG, "kvw.data.templates")
+    strict = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + TEXT
+    check_bounds(with_text(load_processor(find_checkpoint(str(folder))), strict), "x")
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0] == "A chat template cannot show a conversation of system, user: no system role"
+    assert len(told) == 3
 
 
 def test_options_are_values_of_the_templates_variables():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,6 +15,8 @@ import jinja2.meta
 
 from kvw.data import bounded
 from kvw.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 Processor: TypeAlias = Any
 """A Hugging Face processor, whose attributes differ from family to family and carry no types, or a
@@ -183,7 +186,7 @@ def _rendered(processor: Processor, template: str, conversation: Sequence[Mappin
 def _written_too_much(processor: Processor, template: str, pictures: bool) -> str:
     """Render conversations of every kind that is asked later.
 
-    Their ordinary errors are passed over: many templates refuse one or another, a system message for example.
+    Their ordinary errors are but logged: many templates refuse one or another, a system message for example.
     """
 
     def said(role: str, text: str, images: int = 0) -> dict[str, Any]:
@@ -204,8 +207,9 @@ def _written_too_much(processor: Processor, template: str, pictures: bool) -> st
                 written = max(written, len(_rendered(processor, template, shown, **options)))
             except (MemoryError, RecursionError):
                 raise
-            except Exception:  # noqa: BLE001 - told when such a conversation is asked in earnest
-                continue
+            except Exception as error:  # noqa: BLE001 - told when such a conversation is asked in earnest
+                roles = ", ".join(message["role"] for message in shown)
+                logger.debug("A chat template cannot show a conversation of %s: %s", roles, error)
     return f"it writes {written:,} characters where a short text was asked" if written > MOST_TEXT else ""
 
 
