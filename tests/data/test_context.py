@@ -125,7 +125,8 @@ def test_a_placeholder_may_lie_beyond_the_vocabulary():
 def test_a_picture_that_cannot_be_decoded_is_left_to_others():
     config, processor = limited("llava", 100)
     broken = tiny_models.noise_png(1, (60, 34))[:200]
-    prepare([Example("Who?", "Ada", (broken,), "x:3")], processor, config, new_tokens=40)
+    example = Example("Who?", "Ada", (broken,), "x:3")
+    assert [item.example for item in prepare([example], processor, config, new_tokens=40)] == [example]
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])

@@ -411,5 +411,5 @@ def test_whatever_a_file_says_it_is_an_edit_or_a_message(tmp_path_factory, kind,
         edit = kvw.load_edit(path)
     except kvw.UserError:
         return
-    edit.describe()
     edit.save(path)
+    assert repr(kvw.load_edit(path).describe()) == repr(edit.describe())

@@ -161,14 +161,11 @@ def test_shards_of_two_versions_are_not_mixed(folder, tmp_path, monkeypatch):
 @pytest.mark.thorough
 @pytest.mark.parametrize("untouched", ["copy", "hardlink"])
 def test_apply_to_a_source_at_rest(folder, tmp_path, untouched):
-    apply(gate_edit(find_checkpoint(str(folder)), 0), find_checkpoint(str(folder)), tmp_path / "out", SILENT)
-    apply(
-        gate_edit(find_checkpoint(str(folder)), 0),
-        find_checkpoint(str(folder)),
-        tmp_path / untouched,
-        SILENT,
-        untouched=untouched,
-    )
+    checkpoint, before = find_checkpoint(str(folder)), {path.name: path.read_bytes() for path in shards(folder)}
+    apply(gate_edit(checkpoint, 0), checkpoint, tmp_path / untouched, SILENT, untouched=untouched)
+    written = {path.name: path.read_bytes() for path in shards(tmp_path / untouched)}
+    assert [written[name] == before[name] for name in before] == [False, True]
+    assert {path.name: path.read_bytes() for path in shards(folder)} == before
 
 
 @pytest.mark.thorough

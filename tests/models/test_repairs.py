@@ -165,11 +165,15 @@ def test_a_wrong_number_of_image_tokens_is_one_message(verb, llava, tmp_path, mo
 
 
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)
-def test_a_model_and_its_processor_pass(family, tmp_path):
+def test_a_model_and_its_processor_pass(family, tmp_path, monkeypatch):
     loaded = Loaded.load(Checkpoint(tiny_models.save(family, tmp_path / "model"), "m"), "cpu")
+    passes, plain = [], loaded.model.forward
+    monkeypatch.setattr(loaded.model, "forward", lambda **inputs: passes.append(inputs) or plain(**inputs))
     loaded.try_picture()
+    assert len(passes) == 1
     loaded.processor.chat_template = "{{ messages[0]['content'][-1]['text'] }}"
     loaded.try_picture()  # shows no pictures, and is still good for questions without
+    assert len(passes) == 1
 
 
 def test_no_padding_token_and_no_end_token(qwen3):
