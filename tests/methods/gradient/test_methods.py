@@ -70,6 +70,8 @@ def test_the_names_are_lower_case_and_settings_have_defaults():
     assert all(name == name.lower() for name in METHODS)
     assert all(method.settings() for method in METHODS.values())
     assert all((method.build is None) != (method.direct is None) for method in METHODS.values())
+    with pytest.raises(ValueError, match="does not train"):
+        METHODS["manu"].objective(None, METHODS["manu"].settings())
 
 
 @pytest.mark.parametrize(("wrong", "right"), [("NPO", "npo"), ("grad_dif", "grad-diff"), ("mmunlerner", "mmunlearner")])

@@ -136,16 +136,13 @@ class Work:
             with meter.stage("measuring and pruning"):
                 found.direct(self.model, self.processor, self.forget, self.retain, own, None)
             return
-        built = found.build
-        if built is None:
-            raise ValueError(f"the method {settings.method!r} neither trains nor acts directly")
         layers = found.layers(self.model, own) if found.layers is not None else None
         sets: Sets = {"forget": self.forget, "retain": self.retain}
         with ExitStack() as stage:
             stage.enter_context(meter.stage("references and masks"))
 
             def build(trainee: Trainee) -> Objective:
-                objective = built(trainee, own)
+                objective = found.objective(trainee, own)
                 stage.close()
                 stage.enter_context(meter.stage("training"))
                 return objective

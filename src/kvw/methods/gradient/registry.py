@@ -44,6 +44,16 @@ class Method:
     direct: Callable[..., Result] | None = None
     layers: Callable[[PreTrainedModel, Any], tuple[int, int]] | None = None
 
+    def objective(self, trainee: Trainee, settings: Any) -> Objective:
+        """Make the objective of a method that trains.
+
+        Raises:
+            ValueError: The method does not train.
+        """
+        if self.build is None:
+            raise ValueError("this method does not train")
+        return self.build(trainee, settings)
+
 
 METHODS: dict[str, Method] = {
     "dpo": Method(SETTINGS["dpo"], dpo),

@@ -66,15 +66,12 @@ def unlearn(
     if found.direct is not None:
         _check_untrained(method, training, reference, state)
         return found.direct(model, processor, sets["forget"], sets["retain"], settings, progress)
-    build = found.build
-    if build is None:
-        raise ValueError(f"the method {method!r} neither trains nor acts directly")
     return run(
         model,
         processor,
         sets,
         method,
-        lambda trainee: build(trainee, settings),
+        lambda trainee: found.objective(trainee, settings),
         training,
         settings=asdict(settings),
         layers=found.layers(model, settings) if found.layers is not None else None,
