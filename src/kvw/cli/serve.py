@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -18,7 +19,33 @@ from kvw.cli.options import (
 from kvw.serving.limits import DEFAULTS, MIB, Limits
 from kvw.serving.names import Names, check_something_served
 
-LOAD_DEFAULTS = LoadOptions()
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class LimitOptions:
+    """How much a client may ask for."""
+
+    max_new_tokens: int = 1024
+    """Longest answer in tokens that a client may ask for."""
+    max_prompt_tokens: int | None = None
+    """Longest prompt in tokens. Default: what the model reads."""
+    max_images: int = DEFAULTS.images
+    """Most images of a request."""
+    max_body: int = DEFAULTS.body // MIB
+    """Largest request in MiB, its images included."""
+    timeout: float = DEFAULTS.seconds
+    """Seconds from the beginning of a request to the end of its answer."""
+
+    def limits(self) -> Limits:
+        """The same as the server takes them, without the longest answer.
+
+        Raises:
+            UserError: One of them allows nothing.
+        """
+        return Limits(self.max_body * MIB, self.max_images, self.max_prompt_tokens, self.timeout)
+
+
+LIMIT_DEFAULTS, LOAD_DEFAULTS = LimitOptions(), LoadOptions()
 
 
 def serve(
@@ -45,15 +72,7 @@ def serve(
         "127.0.0.1"
     ),
     port: Annotated[int, Parameter(help="Port to listen at; 0 takes a free one.")] = 8000,
-    max_new_tokens: Annotated[int, Parameter(help="Longest answer in tokens that a client may ask for.")] = 1024,
-    max_prompt_tokens: Annotated[
-        int | None, Parameter(help="Longest prompt in tokens. Default: what the model reads.")
-    ] = None,
-    max_images: Annotated[int, Parameter(help="Most images of a request.")] = DEFAULTS.images,
-    max_body: Annotated[int, Parameter(help="Largest request in MiB, its images included.")] = DEFAULTS.body // MIB,
-    timeout: Annotated[
-        float, Parameter(help="Seconds from the beginning of a request to the end of its answer.")
-    ] = DEFAULTS.seconds,
+    limit: LimitOptions = LIMIT_DEFAULTS,
     other_weights: OtherWeights = False,
     value_matrices: ValueMatrices = "",
     load: LoadOptions = LOAD_DEFAULTS,
@@ -66,13 +85,13 @@ def serve(
     """
     files = parse_named_files(edit or [], "--edit", "edits")
     check_something_served(files, allow_plain)
-    limits = Limits(max_body * MIB, max_images, max_prompt_tokens, timeout)
+    limits = limit.limits()
     checkpoint = find_model(model, value_matrices, load.template_option)
-    Names(checkpoint.name, list(files), default, allow_plain)
+    names = Names(checkpoint.name, list(files), default, allow_plain)
 
     from kvw.runs.first_checks import check_edit_files, check_longest_answer
 
-    check_longest_answer(max_new_tokens)
+    check_longest_answer(limit.max_new_tokens)
     check_edit_files(files.values())
     quiet_libraries()
 
@@ -82,14 +101,13 @@ def serve(
     run(
         checkpoint,
         files,
+        names,
         ConsoleReporter(),
         lambda url: print(url, flush=True),
         host=host,
         port=port,
-        default=default,
-        allow_plain=allow_plain,
         other_weights=other_weights,
-        longest_answer=max_new_tokens,
+        longest_answer=limit.max_new_tokens,
         limits=limits,
         device=load.device,
         quantise=load.quantise,

@@ -13,6 +13,7 @@ from kvw.models.loading import Checkpoint
 from kvw.models.quantised import Quantise
 from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
+from kvw.runs.first_checks import check_longest_answer
 from kvw.runs.loaded import Loaded
 from kvw.runs.weights import check_weights
 from kvw.serving.limits import DEFAULTS, Limits
@@ -27,13 +28,12 @@ PACKAGES = ("starlette", "uvicorn")
 def serve(
     checkpoint: Checkpoint,
     edits: Mapping[str, Path],
+    names: Names,
     reporter: Reporter,
     announce: Callable[[str], None],
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    default: str | None = None,
-    allow_plain: bool = False,
     other_weights: bool = False,
     longest_answer: int = 1024,
     limits: Limits = DEFAULTS,
@@ -45,29 +45,26 @@ def serve(
     Args:
         checkpoint: The model without edits.
         edits: Edit files by the names under which clients ask for them.
+        names: What the server answers to; of these edits.
         reporter: Told of progress and of what the operator should know.
         announce: Called with the URL as soon as the model is loaded.
         host: The name or address to listen at.
         port: 0 for any free one.
-        default: What the model's own name stands for, see :class:`kvw.serving.names.Names`.
-        allow_plain: Whether the model without any edit may be asked.
         other_weights: Whether edits may have been made on other weights.
         longest_answer: The largest number of new tokens of an answer.
         limits: How much a request may ask for otherwise.
         device, quantise: See :func:`kvw.models.loading.load_model`.
 
     Raises:
-        UserError: A package is missing, a name, an edit or the model cannot be used, an edit is of another model, or
-            the port is in use.
+        UserError: A package is missing, an edit or the model cannot be used, an edit is of another model, the longest
+            answer has no token, or the port is in use.
         KeyboardInterrupt: Ctrl-C.
     """
     _check_packages()
     from kvw.serving.app import build_app
     from kvw.serving.listening import address, listen, reachable_from_outside, run
 
-    if longest_answer < 1:
-        raise UserError("An answer needs at least one token.", found=f"--max-new-tokens {longest_answer}")
-    names = Names(checkpoint.name, list(edits), default, allow_plain)
+    check_longest_answer(longest_answer)
     with listen(host, port) as listening:
         engine = load_engine(
             checkpoint,
