@@ -7,13 +7,16 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import kvw
 from kvw.cli import main
-from kvw.edits.low_rank import LowRankEdit
+from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.errors import Damaging
 from kvw.models.loading import Checkpoint
+from kvw.models.value_matrix import MatrixKey
 from kvw.runs.choosing import _more as more
+from kvw.runs.choosing import paths_of
 from kvw.selection.search import Candidate
 from kvw.toy import checkpoint
 from kvw.toy.world import World, write_world
@@ -136,10 +139,19 @@ def test_a_model_that_writes_no_english_needs_a_retain_set(request_for):
 
 def test_it_is_said_why_an_edit_is_no_stronger():
     path = SimpleNamespace(doses=(1.0, 2.0))
-    within, strongest, by_hand = (Candidate(None, dose) for dose in (1.0, 2.0, None))
-    assert "more would cost others more than --keep allows" in more(within, path)
-    assert "the strongest edit that the method finds with these settings" in more(strongest, path)
-    assert "let kvw choose it with --strength auto" in more(by_hand, None)
+    within, strongest = (Candidate(None, dose, path) for dose in (1.0, 2.0))
+    assert "more would cost others more than --keep allows" in more(within)
+    assert "the strongest edit that the method finds with these settings" in more(strongest)
+    assert "let kvw choose it with --strength auto" in more(Candidate(None, None))
+
+
+@pytest.mark.parametrize(("layers", "expected"), [(12, ["layers 0:5", ""]), (30, ["layers 0:14", ""]), (11, [""])])
+def test_the_first_half_of_a_deep_decoder_is_tried_first(request_for, layers, expected):
+    one = Directions(torch.ones(4, 1), torch.ones(4, 1), -torch.ones(1))
+    paths = paths_of(request_for(), LowRankEdit({MatrixKey(layer): one for layer in range(layers)}))
+    assert [path.where for path in paths] == expected
+    edit = paths[0].edit(paths[0].doses[-1])
+    assert len(edit.directions) == (layers // 2 if layers >= 12 else layers)
 
 
 def test_settings_that_fix_the_strength_switch_the_choice_off(request_for):

@@ -15,6 +15,7 @@ class Line:
     """Doses 1 to 20; an edit is its dose."""
 
     unit = "dose"
+    where = ""
     doses = tuple(float(dose) for dose in range(1, 21))
 
     def edit(self, dose: float) -> Any:
@@ -41,7 +42,7 @@ class Invented:
 
 def search(scorer: Invented) -> tuple[Search, Candidate | None]:
     found = Search(scorer, (TEXT, NEAR), 0.98)  # type: ignore[arg-type]
-    return found, found.choose(Line())  # type: ignore[arg-type]
+    return found, found.choose([Line()])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("forgets", [1, 2, 7, 20])
@@ -73,6 +74,57 @@ def test_what_never_forgets_is_as_strong_as_what_must_stay_allows() -> None:
     _, chosen = search(Invented(forgets=50))
     assert chosen is not None
     assert chosen.dose == 20
+
+
+class Shifted(Line):
+    """As strong at every dose as the other line is at a later one."""
+
+    where = "elsewhere"
+
+    def __init__(self, by: float) -> None:
+        self._by = by
+
+    def edit(self, dose: float) -> Any:
+        return dose + self._by
+
+
+def test_the_first_path_that_forgets_within_what_must_stay_is_taken() -> None:
+    chosen = Search(Invented(forgets=3), (TEXT, NEAR), 0.98).choose([Line(), Shifted(1)])  # type: ignore[arg-type, list-item]
+    assert chosen is not None
+    assert (chosen.path.where, chosen.dose) == ("", 3)  # type: ignore[union-attr]
+
+
+def test_a_path_that_only_forgets_beyond_the_bound_gives_way_to_one_that_need_not() -> None:
+    class Rough(Line):
+        """Loses what must stay before it forgets."""
+
+        where = "rough"
+        doses = (1.0, 4.0, 30.0)
+
+    chosen = Search(Invented(forgets=8, loses=20), (TEXT, NEAR), 0.98).choose([Rough(), Line()])  # type: ignore[arg-type, list-item]
+    assert chosen is not None
+    assert (chosen.path.where, chosen.dose) == ("", 8)  # type: ignore[union-attr]
+
+
+def test_if_no_path_forgets_the_one_that_leaves_least_is_taken() -> None:
+    class Half(Invented):
+        """The more, the less is left."""
+
+        def _score(self, name: str, dose: float) -> Score:
+            if name not in (FORGET, HELD_OUT_FORGET):
+                return super()._score(name, dose)
+            return Score((True,) * 4, (0.8 - 0.01 * dose,) * 4, (1.0,) * 4, (2,) * 4)
+
+    chosen = Search(Half(forgets=99, loses=10), (TEXT, NEAR), 0.98).choose([Line(), Shifted(0.5)])  # type: ignore[arg-type, list-item]
+    assert chosen is not None
+    assert (chosen.path.where, chosen.dose) == ("elsewhere", 9)  # type: ignore[union-attr]
+
+
+def test_a_path_without_edits_is_passed_over() -> None:
+    class Empty(Line):
+        doses = ()
+
+    assert Search(Invented(forgets=3), (TEXT, NEAR), 0.98).choose([Empty()]) is None  # type: ignore[arg-type, list-item]
 
 
 def test_nothing_is_taken_if_the_weakest_loses() -> None:

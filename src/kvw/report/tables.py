@@ -68,10 +68,10 @@ def print_selection(console: Console, selection: SelectionPart) -> None:
     for name in [*asked, *kept]:
         table.add_column(name, justify="right")
     table.add_row("none", *(_judged(selection.original[name]) for name in asked), *("100%" for _ in kept))
-    for one in sorted(selection.candidates, key=lambda one: one.dose or 0):
+    for one in sorted(selection.candidates, key=lambda one: (one.where == "", one.where, one.dose or 0)):
         cells = [_judged(one.splits[name]) if name in one.splits else "-" for name in asked]
         shares = [f"{one.kept[name].value:.1%}" if name in one.kept else "-" for name in kept]
-        dose = "as made" if one.dose is None else f"{one.dose:.4g}"
+        dose = "as made" if one.dose is None else f"{one.dose:.4g} {one.where.replace('layers ', 'in ')}".strip()
         table.add_row(f"{'> ' if one.chosen else ''}{dose}", *cells, *shares, style="bold" if one.chosen else None)
     console.print(table)
     console.print(

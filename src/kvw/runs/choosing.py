@@ -19,6 +19,9 @@ from kvw.selection.paths import DirectionsPath, Path, SharePath, StrengthPath
 from kvw.selection.scoring import FORGET, HELD_OUT_FORGET, Score, Scorer
 from kvw.selection.search import Candidate, Search
 
+DEEP = 12
+"""Layers with directions; in fewer there is no half to speak of."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -44,12 +47,19 @@ def settings_to_solve(request: EraseRequest) -> Any:
     return settings
 
 
-def path_of(request: EraseRequest, found: Edit) -> Path:
-    """The edits that a method's result offers."""
+def paths_of(request: EraseRequest, found: Edit) -> list[Path]:
+    """The edits that a method's result offers.
+
+    Of directions in a deep decoder, those of its first half are tried by themselves first: that is where facts are
+    looked up, and what is taken away there costs others less. But some facts are only forgotten with the other half.
+    """
     kind = get_method(request.method).varied_by
     if kind == "directions" and isinstance(found, LowRankEdit) and request.settings.gate != "hard":
-        return DirectionsPath(found, request.settings.smallest_gate)
-    return SharePath(found) if kind in ("directions", "share") else StrengthPath(found)
+        smallest = request.settings.smallest_gate
+        layers = sorted({key.layer for key in found.directions})
+        first_half = [DirectionsPath(found, smallest, (layers[0], layers[len(layers) // 2 - 1]))]
+        return [*(first_half if len(layers) >= DEEP else []), DirectionsPath(found, smallest)]
+    return [SharePath(found) if kind in ("directions", "share") else StrengthPath(found)]
 
 
 def choose(
@@ -74,23 +84,23 @@ def choose(
     splits = {name: loaded.prepare(examples) for name, examples in material.judged.items()}
     pool = loaded.prepare([*material.retain, *material.forget])
     search = Search(Scorer(loaded.model, loaded.processor, splits, pool, progress), material.must_stay, request.keep)
-    path = path_of(request, found) if request.chooses else None
-    chosen = search.choose(path) if path is not None else search.judge(found)
-    if path is not None and chosen is None and request.write_damaged:
-        chosen = search.judge(path.edit(path.doses[0]))
+    paths = paths_of(request, found) if request.chooses else []
+    chosen = search.choose(paths) if paths else search.judge(found)
+    if chosen is None and request.write_damaged:
+        chosen = search.judge(paths[-1].edit(paths[-1].doses[0]))
     _refuse(search, chosen, request, reporter)
     assert chosen is not None
-    selection = _part(search, chosen, material, request.keep, path.unit if path else "")
-    _tell(search, chosen, path, reporter)
-    return Choice(_described(chosen, path, request), selection)
+    selection = _part(search, chosen, material, request.keep, paths[0].unit if paths else "")
+    _tell(search, chosen, reporter)
+    return Choice(_described(chosen, request), selection)
 
 
-def _described(chosen: Candidate, path: Path | None, request: EraseRequest) -> Edit:
+def _described(chosen: Candidate, request: EraseRequest) -> Edit:
     """The edit with its dose in the metadata, and the settings that were asked for, not those of the solve."""
     edit = chosen.edit
     assert edit is not None
-    if path is not None:
-        settings = {**edit.metadata.settings, "chosen": {path.unit: chosen.dose}}
+    if chosen.path is not None:
+        settings = {**edit.metadata.settings, "chosen": {chosen.path.unit: chosen.dose}}
         if hasattr(request.settings, "smallest_gate"):
             settings["smallest_gate"] = request.settings.smallest_gate
         edit.metadata = edit.metadata.model_copy(update={"settings": settings})
@@ -132,27 +142,27 @@ def _lost(candidate: Candidate, floor: float) -> str:
     return ", ".join(f"{shares[name]:.1%} of {name}" for name, share in candidate.kept.items() if share.value < floor)
 
 
-def _tell(search: Search, chosen: Candidate, path: Path | None, reporter: Reporter) -> None:
+def _tell(search: Search, chosen: Candidate, reporter: Reporter) -> None:
     """Say what is left of what was to be forgotten, and what would take more of it."""
-    before = Candidate(None, None, search.original)
+    before = Candidate(None, None, None, search.original)
     asked = sum(len(search.original[name].answered) for name in (FORGET, HELD_OUT_FORGET) if name in search.original)
     if left := chosen.answered():
         reporter.warn(
             f"{left} of {asked} forget questions are still answered (teacher-forced; {before.answered()} before)"
-            f"{_more(chosen, path)}"
+            f"{_more(chosen)}"
         )
     elif not search.forgets(chosen):
         reporter.warn(
             f"No forget question is answered, but {chosen.left() / before.left():.0%} of the probability of the "
-            f"answers is left{_more(chosen, path)}"
+            f"answers is left{_more(chosen)}"
         )
 
 
-def _more(chosen: Candidate, path: Path | None) -> str:
+def _more(chosen: Candidate) -> str:
     """Why the edit is no stronger, and what to do."""
-    if path is None:
+    if chosen.path is None:
         return ". Its strength is what the settings say: let kvw choose it with --strength auto, or take stronger ones."
-    if chosen.dose == path.doses[-1]:
+    if chosen.dose == chosen.path.doses[-1]:
         return " after the strongest edit that the method finds with these settings: kvw methods NAME lists others."
     return (
         ": more would cost others more than --keep allows. Name others like those to be forgotten with --neighbours or "
@@ -169,6 +179,7 @@ def _part(search: Search, chosen: Candidate, material: Material, keep: float, un
         candidates=[
             CandidatePart(
                 dose=one.dose,
+                where=one.path.where if one.path else "",
                 chosen=one is chosen,
                 splits=_judged(one.scores),
                 kept={name: KeptPart(**asdict(share)) for name, share in one.kept.items()},

@@ -165,6 +165,8 @@ class CandidatePart(_Part):
 
     dose: float | None
     """In units of the selection; None for the edit of the settings given by hand."""
+    where: str = ""
+    """In which part of the model; empty for all that was solved."""
     chosen: bool
     splits: dict[str, JudgedPart]
     """Splits that were not asked are missing: a candidate is judged only as far as it takes to decide."""
@@ -194,7 +196,8 @@ class SelectionPart(_Part):
         chosen = self.chosen
         kept = ", ".join(f"{share.value:.1%} of {name}" for name, share in chosen.kept.items())
         by_hand = "The strength was fixed by hand" if chosen.dose is None else ""
-        how = by_hand or f"The strength was chosen to keep {self.keep:.0%} ({self.unit}: {chosen.dose:.4g})"
+        place = f", {chosen.where}" if chosen.where else ""
+        how = by_hand or f"The strength was chosen to keep {self.keep:.0%} ({self.unit}: {chosen.dose:.4g}{place})"
         return f"{how}; the edit keeps {kept} (teacher-forced)."
 
 

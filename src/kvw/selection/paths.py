@@ -25,12 +25,14 @@ class Path(ABC):
     """Edits of one solve, by dose.
 
     Attributes:
-        doses: Ascending, at least one.
+        doses: Ascending.
         unit: What the dose is, for tables.
+        where: In which part of the model, for tables; empty for all that was solved.
     """
 
     unit: str
     doses: tuple[float, ...]
+    where: str = ""
 
     @abstractmethod
     def edit(self, dose: float) -> Edit:
@@ -38,16 +40,21 @@ class Path(ABC):
 
 
 class DirectionsPath(Path):
-    """The n strongest directions of the whole model, for growing n.
+    """The n strongest directions, for growing n.
 
     Args:
         found: All directions that were found, with log-gates that order them.
         smallest_gate: Gates below it become 0.
+        layers: Of these layers alone, first and last, both included; None for all.
     """
 
     unit = "directions"
 
-    def __init__(self, found: LowRankEdit, smallest_gate: float) -> None:
+    def __init__(self, found: LowRankEdit, smallest_gate: float, layers: tuple[int, int] | None = None) -> None:
+        if layers is not None:
+            self.where = f"layers {layers[0]}:{layers[1]}"
+            inside = {key: value for key, value in found.directions.items() if layers[0] <= key.layer <= layers[1]}
+            found = LowRankEdit(inside, found.strength, found.metadata)
         self._found, self._smallest = found, smallest_gate
         gates = [value.log_gates for value in found.directions.values()]
         self._sorted = torch.cat(gates).sort().values if gates else torch.empty(0)

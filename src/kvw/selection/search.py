@@ -29,12 +29,14 @@ class Candidate:
     Args:
         edit: The edit; None once it is not needed any more.
         dose: Its dose on the path; None if it was made by hand.
+        path: The path that it lies on; None if it was made by hand.
         scores: By split; splits that were not asked are missing.
         kept: What is left of what must stay, by split.
     """
 
     edit: Edit | None
     dose: float | None
+    path: Path | None = None
     scores: dict[str, Score] = field(default_factory=dict)
     kept: dict[str, Share] = field(default_factory=dict)
 
@@ -75,30 +77,52 @@ class Search:
         """The scores without an edit."""
         return self._scorer.original
 
-    def choose(self, path: Path) -> Candidate | None:
+    def choose(self, paths: Sequence[Path]) -> Candidate | None:
         """Find the candidate to take.
+
+        The first path is taken that has an edit that forgets everything and keeps what must stay. If none has, the
+        candidates of all paths are compared by how many questions they leave answered, then by what they leave of the
+        answers.
+
+        Returns:
+            The candidate with all its scores; None if no path has one that keeps what must stay.
+        """
+        best: Candidate | None = None
+        for path in paths:
+            found = self._chosen_of(path)
+            if found is not None and self.forgets(found):
+                return self._complete(found)
+            if found is not None and (best is None or self._left(found) < self._left(best)):
+                best = found
+        return self._complete(best) if best is not None else None
+
+    def _left(self, candidate: Candidate) -> tuple[int, float]:
+        self._score(candidate, (FORGET, HELD_OUT_FORGET))
+        return candidate.answered(), candidate.left()
+
+    def _chosen_of(self, path: Path) -> Candidate | None:
+        """The candidate of one path.
 
         First the weakest edit that forgets everything is looked for, by the forget questions alone. If it keeps what
         must stay, it is taken: more would cost others and buy nothing. Otherwise the strongest that keeps it is.
-
-        Returns:
-            The candidate with all its scores; None if not even the weakest keeps what must stay.
         """
+        if not path.doses:
+            return None
         by_dose: dict[float, Candidate] = {}
 
         def at(place: int) -> Candidate:
             dose = path.doses[place]
             if dose not in by_dose:
-                by_dose[dose] = Candidate(path.edit(dose), dose)
+                by_dose[dose] = Candidate(path.edit(dose), dose, path)
                 self.candidates.append(by_dose[dose])
             return by_dose[dose]
 
         enough = _first(len(path.doses), lambda place: self.forgets(at(place)))
         last = min(enough, len(path.doses) - 1)
         if self.keeps(at(last)):
-            return self._complete(at(last))
+            return at(last)
         too_much = _first(last, lambda place: not self.keeps(at(place)))
-        return self._complete(at(too_much - 1)) if too_much else None
+        return at(too_much - 1) if too_much else None
 
     def judge(self, edit: Edit) -> Candidate:
         """Score one edit on everything."""
@@ -110,7 +134,7 @@ class Search:
     def forgets(self, candidate: Candidate) -> bool:
         """Whether no forget question is answered and little is left of the probability of their answers."""
         self._score(candidate, (FORGET, HELD_OUT_FORGET))
-        before = Candidate(None, None, self.original).left()
+        before = Candidate(None, None, None, self.original).left()
         return not candidate.answered() and candidate.left() <= FORGOTTEN * before
 
     def keeps(self, candidate: Candidate) -> bool:
