@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,13 @@ from tests import text_models
 
 from kvw.data import Example, prepare, read_examples
 from kvw.data.text import TextProcessor
-from kvw.errors import UserError
+from kvw.errors import Damaging, UserError
 from kvw.evaluation.generation import generate_answers
 from kvw.models.checkpoint import find_checkpoint
 from kvw.proving import plain_text, run, scoring
 from kvw.proving.facts import is_given
 from kvw.proving.known import fact_tokens
+from kvw.proving.named import Named
 from kvw.proving.record import read_record
 from kvw.proving.requests import Request
 from kvw.proving.run import ProvingGround
@@ -66,8 +66,11 @@ def ground(folder: Path, out: Path, options: Mapping[str, object] = OPTIONS) -> 
     return ProvingGround(find_checkpoint(str(folder)), out, options)
 
 
-def test_a_request_is_recorded_with_answers_before_and_after(folder, request_, tmp_path):
-    (record,) = ground(folder, tmp_path / "out").run([request_])
+def test_a_request_is_recorded_with_answers_before_and_after(folder, request_, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "named_by", lambda *arguments: Named(["Kim"]))
+    record, other = ground(folder, tmp_path / "out").run([request_, Request("choosing", 4, ("Mira",), request_.splits)])
+    # For the second request the model is the original again.
+    assert (other.splits, other.perplexity, other.edit_digest) == (record.splits, record.perplexity, record.edit_digest)
     place = tmp_path / "out" / "choosing" / "03"
     assert read_record(place) == record
     assert read_examples(place / "retain.jsonl")[0].question == request_.splits["retain"][0].question
@@ -82,6 +85,7 @@ def test_a_request_is_recorded_with_answers_before_and_after(folder, request_, t
         assert [item.question for item in items] == [example.question for example in request_.splits[split]]
         for item in items:
             assert item.before.exact
+            assert item.named == (item.subject == "Kim")
             assert item.before.given == is_given(item.fact, item.before.text)
             assert (item.after is None) == (split == "floor")
     scores = written.splits["forget"]
@@ -112,16 +116,9 @@ def test_a_fact_is_chosen_if_every_token_of_it_is(folder, monkeypatch):
     assert [answer.chosen for answer in found["b"]] == [False, False]
 
 
-def test_the_model_is_the_original_again_for_the_next_request(folder, request_, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "kept_answers", lambda *arguments: scoring.Journal(None))
-    first = ground(folder, tmp_path / "first")
-    other = Request("choosing", 4, ("Mira",), request_.splits)
-    one, two = first.run([request_, other])
-    assert one.splits == two.splits
-    assert one.edit_digest == two.edit_digest
-
-
-def test_a_finished_request_is_not_carried_out_again_and_a_broken_one_is(folder, request_, tmp_path, monkeypatch):
+def test_a_finished_request_is_not_carried_out_again_and_nothing_else_is_taken_for_it(
+    folder, request_, tmp_path, monkeypatch
+):
     real = run.erase
     monkeypatch.setattr(run, "erase", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -131,10 +128,6 @@ def test_a_finished_request_is_not_carried_out_again_and_a_broken_one_is(folder,
     monkeypatch.setattr(run, "erase", lambda *arguments: pytest.fail("done again"))
     monkeypatch.setattr(run.Loaded, "load", lambda *arguments: pytest.fail("loaded again"))
     assert ground(folder, tmp_path / "out").run([request_]) == [record]
-
-
-def test_a_record_of_something_else_is_not_taken(folder, request_, tmp_path, monkeypatch):
-    ground(folder, tmp_path / "out").run([request_])
     refused = pytest.raises(UserError, match="holds the record of something else")
     with refused:
         ground(folder, tmp_path / "out", {**OPTIONS, "max_new_tokens": 9}).run([request_])
@@ -148,15 +141,27 @@ def test_a_record_of_something_else_is_not_taken(folder, request_, tmp_path, mon
         ground(folder, tmp_path / "out").run([request_])
 
 
-def test_what_a_run_refuses_is_recorded_with_its_message(folder, request_, tmp_path):
-    retain = tmp_path / "retain.jsonl"
-    retain.write_text("".join(json.dumps({"question": "?", "answer": "!", "subject": "Mira"}) + "\n" for _ in range(2)))
-    (record,) = ground(folder, tmp_path / "out", {**OPTIONS, "retain": str(retain)}).run([request_])
-    assert record.state == "refused"
-    assert "No retain example is left." in record.message
+@pytest.mark.parametrize("error", [Damaging, UserError])
+def test_a_run_that_writes_nothing_is_recorded_with_its_message(folder, request_, tmp_path, monkeypatch, error):
+    def erase(request, reporter):
+        reporter.warn("Something is odd.")
+        raise error("It loses much.", do="less")
+
+    monkeypatch.setattr(run, "erase", erase)
+    (record,) = ground(folder, tmp_path / "out").run([request_])
+    assert record.state == ("refused" if error is Damaging else "failed")
+    assert record.message == "It loses much.\ndo: less"
+    assert record.warnings == ["Something is odd."]
     assert record.perplexity.after is None
     assert all(item.after is None for items in record.splits.values() for item in items)
     assert all(item.before.exact for item in record.splits["forget"])
+    # What failed is tried again; what was refused would be refused again.
+    monkeypatch.setattr(run, "erase", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    if error is Damaging:
+        assert ground(folder, tmp_path / "out").run([request_]) == [record]
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            ground(folder, tmp_path / "out").run([request_])
 
 
 def test_the_original_is_asked_once(folder, request_, tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
 from kvw.data import Example
@@ -12,6 +14,7 @@ from kvw.progress import SILENT, remembering
 from kvw.proving.record import Answer, Item, Perplexity, ProvingRecord
 from kvw.proving.table import markdown, read_records
 from kvw.proving.verdict import ANNOUNCED, judge, kept
+from kvw.runs import choosing
 from kvw.runs.knowing import lost, tell_outcome
 from kvw.runs.language import compared
 
@@ -87,6 +90,18 @@ def test_each_criterion_is_judged(missed, change):
     assert judge(record(**change)).missed == missed
 
 
+def test_subjects_that_the_run_named_itself_are_not_unused():
+    lost = record(unused=[(True, 0.8), (False, 0.0), (False, 0.2)])
+    assert judge(lost).missed == ("unused",)
+    named = [item.model_copy(update={"named": place == 1}) for place, item in enumerate(lost.splits["unused"])]
+    found = lost.model_copy(update={"splits": {**lost.splits, "unused": named}})
+    assert judge(found).missed == ()
+    table = markdown([found])
+    assert "| unused | 2 | 0.500 | 0.500 | 1.000 |" in table
+    assert "| named by the run | 1 | 1.000 | 0.000 | 0.000 |" in table
+    assert "named by the run" not in markdown([lost])
+
+
 def test_a_miss_is_announced_only_by_a_warning_of_it():
     lost = {"retain": [(False, 0.0)] * 3}
     assert judge(record(**lost)).announced == ()
@@ -108,16 +123,19 @@ def test_the_warnings_that_a_run_gives_are_known():
         (warning,) = compared(Speech(*before), Speech(*after)).damage
         assert ANNOUNCED["plain text"].search(warning)
         assert ANNOUNCED["unused"].search(warning)
+    said = " ".join(inspect.getsource(choosing).replace('"', "").split())  # the warnings of a chosen edit
+    assert all(pattern.search(said) for pattern in ANNOUNCED.values())
 
 
-def test_a_refused_request_forgets_nothing_and_says_so():
-    verdict = judge(refused())
+@pytest.mark.parametrize("state", ["refused", "failed"])
+def test_a_run_that_wrote_nothing_forgets_nothing_and_says_so(state):
+    verdict = judge(refused().model_copy(update={"state": state}))
     assert (verdict.missed, verdict.announced) == (("forget",), ("forget",))
 
 
 def test_the_tables_hold_means_and_counts():
     found = markdown([record(0), record(1, forget=[(True, 0.2), (False, 0.0), (False, 0.1)]), refused(2)])
-    assert "3 requests of the reporting half, 2 edits written, 1 refused" in found
+    assert "3 requests of the reporting half, 2 written, 1 refused, 0 failed" in found
     assert "| forget | 6 | 0.667 | 0.167 [0.000, 0.333] | 0.250 [0.000, 0.500] | 0.667 | 0.167 [0.000" in found
     assert "| 0.533 | 0.533 [0.533, 0.533] | 1.000 [1.000, 1.000] |\n| unused" in found
     assert "| floor | 2 | 0.000 |  |  | 0.000 |  |  | 0.100 |  |  |" in found

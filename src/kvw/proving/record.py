@@ -12,6 +12,9 @@ from kvw.files import write_text
 from kvw.proving.requests import Half
 
 RECORD = "record.json"
+State = Literal["written", "refused", "failed"]
+"""``refused``: no edit was written because it would have lost what must stay (:class:`kvw.errors.Damaging`);
+``failed``: the run ended in another message."""
 
 
 class _Part(BaseModel):
@@ -38,6 +41,8 @@ class Item(_Part):
     question: str
     subject: str
     fact: str
+    named: bool = False
+    """Whether a retain source of the run itself asks about the subject, whom no file of the user names."""
     before: Answer
     after: Answer | None
     """None if there is no unlearned model, and for the floor, which is asked of the original alone."""
@@ -60,13 +65,12 @@ class ProvingRecord(_Part):
     number: int
     subjects: list[str]
     model: str
-    state: Literal["written", "refused"]
-    """``refused``: the run ended in a message and wrote nothing."""
+    state: State
     message: str = ""
-    """The message of a run that was refused."""
+    """The message of a run that wrote nothing."""
     method: str
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Of the method, as the run recorded them; empty if it was refused, like the digest."""
+    """Of the method, as the run recorded them; empty if it wrote nothing, like the digest."""
     edit_digest: str = ""
     warnings: list[str]
     """What the run warned of."""

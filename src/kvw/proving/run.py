@@ -9,15 +9,16 @@ from typing import Any
 
 from kvw.data import Example
 from kvw.edits.edit import Edit, load_edit, package_versions
-from kvw.errors import UserError
+from kvw.errors import Damaging, UserError
 from kvw.evaluation import Journal
 from kvw.measuring.fingerprint import digest, examples_digest, weights_digest
 from kvw.models.loading import Checkpoint
 from kvw.output import growing_directory
 from kvw.progress import SILENT, Reporter, remembering
+from kvw.proving.named import Named, named_by
 from kvw.proving.options import erase_request, options_digest
 from kvw.proving.plain_text import perplexity, plain_text
-from kvw.proving.record import RECORD, Answer, Item, Perplexity, ProvingRecord, read_record
+from kvw.proving.record import RECORD, Answer, Item, Perplexity, ProvingRecord, State, read_record
 from kvw.proving.requests import Request
 from kvw.proving.scoring import ask, asked_of
 from kvw.runs.costs import Stopwatch
@@ -58,10 +59,9 @@ class ProvingGround:
             return Loaded.load(self.checkpoint, self.options.get("device"))
 
     def run(self, requests: Sequence[Request]) -> list[ProvingRecord]:
-        """Carry out requests; those that have a record are not carried out again.
+        """Carry out requests; those that have a record are not carried out again, unless they failed.
 
-        A request that ends in a message of ``kvw erase`` is recorded with it. If it was the machine's fault, remove
-        the record.
+        A request that ends in a message of ``kvw erase`` is recorded with it.
 
         Returns:
             The records, in order.
@@ -79,7 +79,7 @@ class ProvingGround:
         wanted = erase_request(self.checkpoint, files, place / RUN, self.options)
         job = self._job(request, wanted)
         record = read_record(place)
-        if record is None:
+        if record is None or record.state == "failed":
             self.reporter.note(f"Request {request.half} {request.name}: {', '.join(request.subjects)}.")
             record = self._carry_out(request, wanted, job)
             record.write(place)
@@ -101,21 +101,26 @@ class ProvingGround:
         watch = Stopwatch(self.reporter)
         edit: Edit | None = None
         run: RunRecord | None = None
+        state: State = "written"
         message = ""
         with watch.stage("unlearning"), remembering(self.reporter) as told:
             try:
                 run = erase(wanted, told)
                 edit = load_edit(wanted.out / EDIT)
             except UserError as error:
-                message = str(error)
-        splits, heard = self._ask(request, edit, watch)
+                state, message = "refused" if isinstance(error, Damaging) else "failed", str(error)
+        named = Named([])
+        if run is not None:
+            with watch.stage("asking whom the run has named") as progress:
+                named = named_by(run, wanted, self.loaded, request.splits["forget"], progress)
+        splits, heard = self._ask(request, edit, named, watch)
         return ProvingRecord(
             job=job,
             half=request.half,
             number=request.number,
             subjects=list(request.subjects),
             model=str(self.checkpoint),
-            state="written" if edit else "refused",
+            state=state,
             message=message,
             method=wanted.method,
             settings=run.model_dump(mode="json")["settings"] if run else {},
@@ -126,7 +131,9 @@ class ProvingGround:
             perplexity=heard,
         )
 
-    def _ask(self, request: Request, edit: Edit | None, watch: Stopwatch) -> tuple[dict[str, list[Item]], Perplexity]:
+    def _ask(
+        self, request: Request, edit: Edit | None, named: Named, watch: Stopwatch
+    ) -> tuple[dict[str, list[Item]], Perplexity]:
         asked = {split: asked_of(split, examples) for split, examples in request.splits.items()}
         with watch.stage("asking the original model") as progress:
             before = ask(self.loaded, asked, progress, keep=True)
@@ -138,7 +145,7 @@ class ProvingGround:
             with watch.stage("asking the unlearned model") as progress, edit.attach(self.loaded.model):
                 after = ask(self.loaded, edited, progress, keep=False)
                 heard_after = self._perplexity(keep=False)
-        items = {split: _items(examples, before[split], after.get(split)) for split, examples in asked.items()}
+        items = {split: _items(examples, before[split], after.get(split), named) for split, examples in asked.items()}
         return items, Perplexity(before=heard, after=heard_after)
 
     def _perplexity(self, *, keep: bool) -> float:
@@ -148,12 +155,15 @@ class ProvingGround:
             return perplexity(self.loaded.model, self.loaded.processor, journal)
 
 
-def _items(examples: Sequence[Example], before: Sequence[Answer], after: Sequence[Answer] | None) -> list[Item]:
+def _items(
+    examples: Sequence[Example], before: Sequence[Answer], after: Sequence[Answer] | None, named: Named
+) -> list[Item]:
     return [
         Item(
             question=example.question,
             subject=str(example.subject),
             fact=str(example.metadata["fact"]),
+            named=str(example.subject) in named,
             before=one,
             after=after[place] if after else None,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -9,11 +10,12 @@ from typing import get_args
 
 from kvw.errors import UserError
 from kvw.evaluation.metrics.intervals import Interval, mean_interval
-from kvw.proving.record import RECORD, ProvingRecord, read_record
+from kvw.proving.record import RECORD, Item, ProvingRecord, State, read_record
 from kvw.proving.requests import Half
 from kvw.proving.verdict import KEPT, LARGEST_PERPLEXITY, Score, judge, kept, mean, perplexity_ratio
 
-ASKED_AFTER = ("forget", "held_out", "retain", "unused")
+NAMED = "named by the run"
+"""Title of the unused subjects that a retain source of the run asks about."""
 CRITERIA = {
     "forget": "no forget question brings the fact",
     "retain": f"retain keeps at least {KEPT['retain']}",
@@ -44,20 +46,23 @@ def markdown(records: Sequence[ProvingRecord]) -> str:
     more.
     """
     written = [record for record in records if record.state == "written"]
-    parts = [_heading(records, written)]
+    parts = [_heading(records)]
     if written:
         parts.append(_splits(written))
     parts.append(_verdicts(records))
-    parts += [f"Refused: {one.number:02d}, {one.message.splitlines()[0]}" for one in records if one.state == "refused"]
+    others = [record for record in records if record.state != "written"]
+    parts += [f"{one.state.capitalize()}: {one.number:02d}, {one.message.splitlines()[0]}" for one in others]
     return "\n\n".join(parts) + "\n"
 
 
-def _heading(records: Sequence[ProvingRecord], written: Sequence[ProvingRecord]) -> str:
+def _heading(records: Sequence[ProvingRecord]) -> str:
     methods = ", ".join(sorted({record.method for record in records}))
     models = ", ".join(sorted({record.model for record in records}))
+    states = Counter(record.state for record in records)
+    counts = ", ".join(f"{states[state]} {state}" for state in get_args(State))
     return (
-        f"{models}, {methods}: {len(records)} requests of the {records[0].half} half, {len(written)} edits written, "
-        f"{len(records) - len(written)} refused. The scores are of those that were written."
+        f"{models}, {methods}: {len(records)} requests of the {records[0].half} half, {counts}. "
+        "The scores are of the edits that were written."
     )
 
 
@@ -65,9 +70,8 @@ def _splits(records: Sequence[ProvingRecord]) -> str:
     titles = ["split", "questions"]
     titles += [f"{score}{when}" for score in get_args(Score) for when in (" before", ", after", ", kept")]
     rows = [_row(titles), _row(["---", *["---:"] * (len(titles) - 1)])]
-    for split in (*ASKED_AFTER, "floor"):
-        sets = [record.splits[split] for record in records]
-        cells = [split.replace("_", " "), str(sum(map(len, sets)))]
+    for split, sets in _rows(records).items():
+        cells = [split, str(sum(map(len, sets)))]
         for score in get_args(Score):
             cells.append(f"{fmean(mean(items, score, 'before') for items in sets):.3f}")
             if split == "floor":
@@ -79,6 +83,21 @@ def _splits(records: Sequence[ProvingRecord]) -> str:
     before = fmean(record.perplexity.before for record in records)
     ratios = _cell([perplexity_ratio(record) for record in records])
     return "\n".join([*rows, "", f"Perplexity of plain text: {before:.2f} before, {ratios} times that after."])
+
+
+def _rows(records: Sequence[ProvingRecord]) -> dict[str, list[list[Item]]]:
+    """What was asked by row of the table, and in each row by record; records and rows without any are left out."""
+    unused = [record.splits["unused"] for record in records]
+    rows = {
+        "forget": [record.splits["forget"] for record in records],
+        "held out": [record.splits["held_out"] for record in records],
+        "retain": [record.splits["retain"] for record in records],
+        "unused": [[item for item in items if not item.named] for items in unused],
+        NAMED: [[item for item in items if item.named] for items in unused],
+        "floor": [record.splits["floor"] for record in records],
+    }
+    asked = {title: [items for items in sets if items] for title, sets in rows.items()}
+    return {title: sets for title, sets in asked.items() if sets}
 
 
 def _row(cells: Sequence[str]) -> str:

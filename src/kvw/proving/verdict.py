@@ -44,15 +44,16 @@ def judge(record: ProvingRecord) -> Verdict:
     """Judge one request.
 
     Met are: ``forget``, if no question of it brings the fact, neither in the greedy answer nor teacher-forced;
-    ``retain`` and ``unused``, if :data:`KEPT` is left; ``plain text``, if its perplexity grew by no more than
-    :data:`LARGEST_PERPLEXITY`. A refused request has forgotten nothing and lost nothing, and its message tells of it.
+    ``retain`` and ``unused``, if :data:`KEPT` is left, where those that the run has named itself are not unused;
+    ``plain text``, if its perplexity grew by no more than :data:`LARGEST_PERPLEXITY`. A run that wrote nothing has
+    forgotten nothing and lost nothing, and its message tells of it.
     """
-    if record.state == "refused":
+    if record.state != "written":
         return Verdict(("forget",), ("forget",))
     after = [item.after for item in record.splits["forget"] if item.after]
     missed = ["forget"] if any(answer.given or answer.chosen for answer in after) else []
     for split, least in KEPT.items():
-        items = record.splits[split]
+        items = [item for item in record.splits[split] if split != "unused" or not item.named]
         if min(kept(items, "chosen"), kept(items, "probability")) < least:
             missed.append(split)
     if perplexity_ratio(record) > LARGEST_PERPLEXITY:
