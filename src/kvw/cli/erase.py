@@ -65,8 +65,8 @@ def erase(
         Path | None,
         Parameter(help="Names, one a line, to ask the forget questions about; by default the model proposes them."),
     ] = None,
-    retain_sources: Sources = ALL_SOURCES,
     options: MethodOptions = DEFAULTS,
+    retain_sources: Sources = ALL_SOURCES,
     load: LoadOptions = LOAD_DEFAULTS,
     eval: Annotated[
         list[str] | None,
@@ -89,6 +89,7 @@ def erase(
 ) -> None:
     """Weaken what a model knows of the forget set and write an ordinary checkpoint, the edit and the numbers.
 
+    Subspace weakening runs unless --method names another. Three dials matter: --keep, --neighbours and --strength.
     OUT gets edit.safetensors (small, reversible), run.json, samples.jsonl and model/.
     """
     settings, splits = options.settings(), parse_splits(eval or [])

@@ -8,6 +8,12 @@ from cyclopts import Parameter
 
 from kvw.cli.options import Json, print_json
 
+DIALS = """{default} runs unless --method names another. Three dials of kvw erase matter:
+  --keep 0.98         share of what must stay that is left; decides the strength
+  --neighbours FILE   names like those to be forgotten; else the model names them
+  --strength NUMBER   fixes the strength by hand, 1 being the edit as found
+"""
+
 
 def methods(
     name: Annotated[str, Parameter(help="Show the settings of this method; leave out to list all methods.")] = "",
@@ -24,12 +30,13 @@ def methods(
     from rich.text import Text
 
     from kvw.methods.describing import settings_of, summary
-    from kvw.methods.registry import METHODS
+    from kvw.methods.registry import DEFAULT, METHODS
 
     if name:
         rows = [asdict(setting) for setting in settings_of(name)]
     else:
-        rows = [{"name": method, "text": summary(method)} for method in METHODS]
+        names = [DEFAULT, *(method for method in METHODS if method != DEFAULT)]
+        rows = [{"name": method, "text": summary(method)} for method in names]
     if json:
         print_json(json_module.dumps(rows, indent=2))
         return
@@ -38,6 +45,8 @@ def methods(
         default = f" = {row['default']}" if name else ""
         table.add_row(Text(f"{row['name']}{default}"), Text(f"{row['text']} [{row['kind']}]" if name else row["text"]))
     console = Console(highlight=False, emoji=False, markup=False)
+    if not name:
+        console.print(DIALS.format(default=DEFAULT))
     console.print(table)
     more = f"kvw erase ... --method {name} --set NAME=VALUE" if name else "Settings: kvw methods NAME"
     console.print(more)

@@ -53,6 +53,9 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the res
 class MethodOptions:
     """Settings of the method."""
 
+    strength: float | Literal["auto"] | None = None
+    """subspace, steering: fixes the strength by hand, 1 being the edit as found. auto chooses it within --keep, which
+    is the default unless settings of the method say how strong the edit is to be."""
     method: str = "subspace"  # kvw.methods.registry.DEFAULT, whose module takes too long to import for --help
     """Unlearning method. `kvw methods` lists them, `kvw methods NAME` lists the settings of one with its defaults."""
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None
@@ -61,9 +64,6 @@ class MethodOptions:
     """First and last decoder layer, 0-based, both included, as in 1:25. Default: all; for kvw 1 to L-3 of L layers."""
     gamma: float | None = None
     """kvw: strength, each step multiplies a knowledge vector by exp(-gamma A); 0.02 by default."""
-    strength: float | Literal["auto"] | None = None
-    """subspace, steering: fixes the strength by hand, 1 being the edit as found. auto chooses it within --keep, which
-    is the default unless settings of the method say how strong the edit is to be."""
     update_every: int | None = None
     """kvw: forget examples per step."""
     epochs: int | None = None
