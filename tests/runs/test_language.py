@@ -8,8 +8,12 @@ from kvw.data import Example
 from kvw.evaluation import Reply
 from kvw.evaluation.language import Speech
 from kvw.evaluation.records import collect
+from kvw.models.loading import find_checkpoint
+from kvw.progress import SILENT
+from kvw.runs.costs import Stopwatch
 from kvw.runs.knowing import given_share, lost, tell_outcome, tell_unknown
-from kvw.runs.language import compared
+from kvw.runs.language import compared, heard
+from kvw.runs.loaded import Loaded
 from kvw.runs.record import KNOWS_ENGLISH, LanguagePart
 
 GOOD = ("A dog ran home.", "Rain fell.", "We ate bread.", "It is late.", "Go on.", "He sings.") * 2
@@ -130,3 +134,17 @@ def test_failed_examples_are_not_taken_for_answers():
     tell_outcome("kvw", failed, failed, said, judged=True, chosen=True)
     assert any("almost as before: try a lower --keep, and --neighbours" in warning for warning in said.warnings)
     assert sum("What was kept is unknown" in warning for warning in said.warnings) == 1
+
+
+def test_what_the_original_says_is_kept_and_what_the_unlearned_says_is_not(saved, monkeypatch, tmp_path):
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path / "cache"))
+    loaded = Loaded.load(find_checkpoint(str(saved["llava"])), "cpu")
+    watch = Stopwatch(SILENT)
+    first = heard(loaded, watch, SILENT, "original")
+    calls = []
+    generate = loaded.model.generate
+    monkeypatch.setattr(loaded.model, "generate", lambda *a, **k: calls.append(1) or generate(*a, **k))
+    assert heard(loaded, watch, SILENT, "original") == first
+    assert not calls
+    assert heard(loaded, watch, SILENT, "unlearned") == first
+    assert calls

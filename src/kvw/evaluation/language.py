@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from kvw.data import Example, prepare, read_examples
 from kvw.data.rendering import Processor
 from kvw.evaluation.generation import generate_answers
+from kvw.evaluation.journal import Journal
 from kvw.evaluation.probability import token_scores
 from kvw.progress import Progress
 
@@ -46,7 +47,9 @@ def everyday_examples() -> list[Example]:
     return read_examples(EVERYDAY)
 
 
-def listen(model: PreTrainedModel, processor: Processor, progress: Progress | None = None) -> Speech:
+def listen(
+    model: PreTrainedModel, processor: Processor, progress: Progress | None = None, journal: Journal | None = None
+) -> Speech:
     """Score the shipped sentences and let the model answer the shipped requests, in words alone.
 
     Several processes (:func:`kvw.processes.together`) deal the batches among them.
@@ -55,6 +58,7 @@ def listen(model: PreTrainedModel, processor: Processor, progress: Progress | No
         model: A model that generates text, of images and text or of text alone; its mode and settings are restored.
         processor: Its processor.
         progress: Called with (done, total).
+        journal: Keeps scores and answers as they come, and gives those that an earlier run has left.
 
     Raises:
         UserError: The processor cannot ask without a picture, memory runs out on a single sentence, or the model's
@@ -62,7 +66,9 @@ def listen(model: PreTrainedModel, processor: Processor, progress: Progress | No
     """
     found = perplexity(model, processor, progress)
     prepared = prepare(everyday_examples(), processor)
-    answers = generate_answers(model, processor, prepared[:PROMPTS], max_new_tokens=LONGEST_ANSWER, progress=progress)
+    answers = generate_answers(
+        model, processor, prepared[:PROMPTS], max_new_tokens=LONGEST_ANSWER, journal=journal, progress=progress
+    )
     return Speech(found, tuple(answers))
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from kvw.errors import UserError
-from kvw.evaluation import Evaluation
-from kvw.evaluation.language import PROMPTS, Speech, broken_share, listen
+from kvw.evaluation import Evaluation, Journal
+from kvw.evaluation.language import LONGEST_ANSWER, PROMPTS, Speech, broken_share, everyday_examples, listen
 from kvw.models.loading import Checkpoint, load_model, load_processor
 from kvw.progress import Reporter
+from kvw.runs.answers import kept_answers
 from kvw.runs.costs import Stopwatch
 from kvw.runs.knowing import lost
 from kvw.runs.loaded import Loaded
@@ -31,18 +32,20 @@ FEWEST = 3
 
 
 def heard(loaded: Loaded, watch: Stopwatch, reporter: Reporter, which: str) -> Speech | None:
-    """Listen to a model that is loaded.
+    """Listen to a model that is loaded; what the original says is kept for the next run.
 
     Args:
         loaded: The model, as it is or with an edit in force.
         watch: Times it.
         reporter: Told if the model cannot be listened to.
-        which: What to call it.
+        which: What to call it: ``original``, or ``unlearned`` with an edit in force.
 
     Returns:
         None if it cannot be asked in words alone.
     """
-    return _heard(lambda: (loaded.model, loaded.processor), watch, reporter, which)
+    original = which == "original"
+    with kept_answers(loaded, everyday_examples(), LONGEST_ANSWER) if original else Journal(None) as journal:
+        return _heard(lambda: (loaded.model, loaded.processor), watch, reporter, which, journal)
 
 
 def compare_written(source: Checkpoint, folder: Path, reporter: Reporter) -> LanguagePart:
@@ -64,10 +67,16 @@ def _load(checkpoint: Checkpoint) -> tuple[Any, Any]:
     return load_model(checkpoint, "auto"), load_processor(checkpoint)
 
 
-def _heard(load: Callable[[], tuple[Any, Any]], watch: Stopwatch, reporter: Reporter, which: str) -> Speech | None:
+def _heard(
+    load: Callable[[], tuple[Any, Any]],
+    watch: Stopwatch,
+    reporter: Reporter,
+    which: str,
+    journal: Journal | None = None,
+) -> Speech | None:
     try:
         with watch.stage(f"looking at the language of the {which} model") as progress:
-            return listen(*load(), progress)
+            return listen(*load(), progress, journal)
     except UserError as error:
         reporter.warn(f"The language of the {which} model could not be looked at: {error.what} {error.found}".strip())
         return None
