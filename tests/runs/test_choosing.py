@@ -82,7 +82,7 @@ def test_the_edit_that_is_written_is_the_chosen_one_and_keeps_what_it_must(reque
     assert [one["chosen"] for one in stored["candidates"]].count(True) == 1
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["kvw", "leace"])
 def test_every_scalable_method_is_brought_within_what_must_stay(request_for, method):
     record = kvw.erase(request_for(method=method))
@@ -122,7 +122,7 @@ def test_the_settings_of_a_wreck_can_be_scaled_down(request_for):
     assert kept(record.selection.chosen) >= 0.98
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_smaller_share_to_keep_forgets_more(request_for):
     def left(keep):
         chosen = kvw.erase(request_for(keep=keep, force=True)).selection.chosen

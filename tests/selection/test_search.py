@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kvw.selection.scoring import FORGET, HELD_OUT_FORGET, TEXT, Score
+from kvw.selection.scoring import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET, TEXT, Score
 from kvw.selection.search import Candidate, Search
 
 NEAR = "held-out neighbours"
@@ -129,6 +129,31 @@ def test_a_path_without_edits_is_passed_over() -> None:
 
 def test_nothing_is_taken_if_the_weakest_loses() -> None:
     assert search(Invented(forgets=15, loses=1))[1] is None
+
+
+def test_all_held_out_questions_count_together_and_a_single_source_must_be_no_wreck() -> None:
+    class Sources(Invented):
+        """Of two sources one loses a little and then much."""
+
+        splits = ()
+
+        def _score(self, name: str, dose: float) -> Score:
+            if name == NEAR:
+                left = 0.95 if dose < 6 else 0.85
+                return Score((True,) * 2, (0.5 * (left if dose else 1),) * 2, (1.0,) * 2, (2,) * 2)
+            if name == "held-out facts":
+                return Score((True,) * 18, (0.5,) * 18, (1.0,) * 18, (2,) * 18)
+            return super()._score(name, dose)
+
+    scorer = Sources(forgets=15)
+    scorer.splits = (FORGET, NEAR, "held-out facts")
+    scorer.original = {name: scorer._score(name, 0.0) for name in scorer.splits}
+    found = Search(scorer, (NEAR, "held-out facts"), 0.98)  # type: ignore[arg-type]
+    chosen = found.choose([Line()])  # type: ignore[list-item]
+    assert chosen is not None
+    assert chosen.dose == 5
+    assert chosen.kept[NEAR].value == pytest.approx(0.95)
+    assert chosen.kept[ALL_HELD_OUT].value == pytest.approx(0.995)
 
 
 def test_retain_questions_are_asked_only_while_text_is_kept() -> None:

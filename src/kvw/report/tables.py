@@ -58,7 +58,7 @@ def print_record(record: RunRecord, out: Path) -> None:
 def print_selection(console: Console, selection: SelectionPart) -> None:
     """The edits that were tried, by what they leave; the one that was taken is marked."""
     names = list(selection.original)
-    kept = [name for name in names if any(name in one.kept for one in selection.candidates)]
+    kept = list(dict.fromkeys(name for one in selection.candidates for name in one.kept))
     asked = [name for name in names if name not in kept]
     found = "the settings given" if not selection.unit else f"the number of {selection.unit}"
     if selection.unit in ("strength", "share"):
@@ -162,7 +162,7 @@ def print_demo(record: DemoRecord, out: Path) -> None:
     print_sweep(record.sweep)
     for sentence in record.verdict:
         console.print(sentence)
-    console.print(f"Pictures, data and the run are in {out}: tradeoff.png, data/, run/")
+    console.print(f"Pictures, data and the runs are in {out}: tradeoff.png, data/, run/, kvw/")
 
 
 def print_sweep(points: list[SweepPoint], gold: Mapping[str, float] | None = None) -> None:

@@ -129,7 +129,7 @@ def _refuse(search: Search, chosen: Candidate | None, request: EraseRequest, rep
         reporter.warn(f"The edit loses what must stay: it leaves {lost}. It is written because you asked for it.")
         return
     raise Damaging(
-        f"This edit loses what must stay, so nothing was written: {floor:.0%} of each part must be left.",
+        f"This edit loses what must stay, so nothing was written: {floor:.0%} of it must be left.",
         found=f"it leaves {lost}",
         do="let kvw choose: leave out --strength and the settings of the method, or give --strength auto to scale this "
         "edit down; or lower --keep; --write-damaged writes it as it is",

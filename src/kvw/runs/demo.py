@@ -17,11 +17,11 @@ from kvw.models.loading import Checkpoint
 from kvw.output import check_output_directory
 from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
-from kvw.runs.erase import Job, check, erase, find_edit, measure_retain
+from kvw.runs.erase import Job, check, erase, measure_retain
 from kvw.runs.loaded import Loaded
 from kvw.runs.record import RunRecord
 from kvw.runs.request import EraseRequest, read_data
-from kvw.runs.sweep import SweepPoint, best_gamma, sweep
+from kvw.runs.sweep import SweepPoint, sweep
 from kvw.toy import SPLITS, World, checkpoint, write_world
 from kvw.toy.world import LONGEST_ANSWER
 
@@ -63,18 +63,20 @@ class DemoRecord(BaseModel):
     def verdict(self) -> list[str]:
         """What was and what was not forgotten, in plain words and the numbers of the table."""
         return [
-            f"KVW: gamma = {self.gamma:g} has the best balance on the forget and retain files themselves. Subspace "
-            "weakening: its defaults.",
+            f"Both methods are as strong as leaves {self.run.selection.keep:.0%} of what held-out people in the retain "
+            f"set are asked (KVW: gamma = {self.gamma:.3g})."
+            if self.run.selection
+            else "",
             _forget_sentence(self),
             _keep_sentence(self),
         ]
 
 
 def demo(out: Path, reporter: Reporter, *, force: bool = False) -> DemoRecord:
-    """Run the demo and write its directory: ``data/``, ``run/`` (``kvw erase --method subspace``) and ``demo.json``.
+    """Run the demo and write its directory: ``data/``, ``run/`` (``kvw erase``), ``kvw/`` (with KVW) and ``demo.json``.
 
-    Subspace weakening runs with its defaults, KVW beside it with a strength that :func:`kvw.runs.sweep.best_gamma`
-    chooses on the data given to unlearning, not on what the table reports beside it.
+    Subspace weakening runs with its defaults and KVW beside it; the strength of both is chosen by ``kvw erase`` on
+    people of the retain set that the methods do not see, not on what the table reports.
 
     Raises:
         UserError: ``out`` holds something and ``force`` is off.
@@ -128,21 +130,17 @@ class _Kvw:
 
 
 def _kvw(request: EraseRequest, watch: Stopwatch, reporter: Reporter) -> _Kvw:
-    """KVW at the strength with the best balance."""
+    """KVW at the strength that ``kvw erase`` chooses, and over gamma."""
     swept = {name: request.splits[name] for name in SPLITS_SWEPT}
     job = check(replace(request, splits=swept, save_model=False), watch, reporter)
     retain = measure_retain(job, watch, reporter)
     with watch.stage("sweeping gamma") as progress:
         points = sweep(job, retain, GAMMAS, progress)
-    gamma, loaded = best_gamma(points), job.loaded
-    chosen = replace(job, request=replace(request, settings=replace(SETTINGS, gamma=gamma)))
-    with watch.stage("scoring KVW") as progress:
-        edit, scored = find_edit(chosen, retain, lambda *_: None).edit, read_data(request).scored
-        with edit.attach(loaded.model):
-            found = evaluate(
-                loaded.model, loaded.processor, scored, max_new_tokens=LONGEST_ANSWER, progress=progress
-            ).summaries
-    return _Kvw(gamma, found, points, _accessors(job, retain))
+    chosen = replace(request, out=request.out.with_name("kvw"), save_model=False, choose=True)
+    run = erase(chosen, reporter)
+    dose = run.selection.chosen.dose if run.selection else None
+    scores = {name: split.unlearned for name, split in run.splits.items()}
+    return _Kvw(SETTINGS.gamma * (dose or 1.0), scores, points, _accessors(job, retain))
 
 
 def _score_gold(request: EraseRequest, watch: Stopwatch) -> dict[str, Summary]:

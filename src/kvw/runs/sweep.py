@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import harmonic_mean
 
 from pydantic import BaseModel, ConfigDict
 
@@ -40,25 +39,6 @@ def sweep(job: Job, retain: Measured | None, gammas: Sequence[float], progress: 
             points.append(SweepPoint(gamma=gamma, exact=_exact(job)))
         progress(done, len(gammas))
     return points
-
-
-def best_gamma(points: Sequence[SweepPoint]) -> float:
-    """The strength with the best balance on the data that unlearning was given.
-
-    Balance is the harmonic mean of the share of forget answers that are gone and the share of retain answers that
-    stay, both relative to the original model. Held-out splits take no part, so they can be reported.
-
-    Args:
-        points: From :func:`sweep`, the original model first.
-    """
-    original = points[0].exact
-
-    def balance(point: SweepPoint) -> float:
-        gone = 1 - point.exact["forget"] / max(original["forget"], 1e-9)
-        kept = point.exact["retain"] / max(original["retain"], 1e-9)
-        return harmonic_mean([max(gone, 0.0), kept])
-
-    return max(points[1:], key=balance).gamma
 
 
 def _exact(job: Job) -> dict[str, float]:

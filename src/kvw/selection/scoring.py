@@ -18,6 +18,8 @@ from kvw.progress import Progress
 from kvw.selection.telling import telling_tokens
 
 FORGET, HELD_OUT_FORGET, TEXT = "forget", "held-out forget", "plain text"
+ALL_HELD_OUT = "all held out"
+"""The questions of all held-out sources together."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,16 @@ class Score:
             probabilities=tuple(math.exp(math.fsum(values) / len(values)) for values in chosen),
             losses=tuple(-math.fsum(one.log_probabilities) for one in scores),
             tokens=tuple(len(one.log_probabilities) for one in scores),
+        )
+
+    @classmethod
+    def joined(cls, scores: Sequence[Score]) -> Score:
+        """The questions of several splits as one."""
+        return cls(
+            tuple(value for score in scores for value in score.answered),
+            tuple(value for score in scores for value in score.probabilities),
+            tuple(value for score in scores for value in score.losses),
+            tuple(value for score in scores for value in score.tokens),
         )
 
     @property

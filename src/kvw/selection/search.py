@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from kvw.edits.edit import Edit
 from kvw.selection.paths import Path
 from kvw.selection.scoring import (
+    ALL_HELD_OUT,
     FORGET,
     HELD_OUT_FORGET,
     TEXT,
@@ -18,6 +19,8 @@ from kvw.selection.scoring import (
     share_of_text,
 )
 
+LEAST = 0.9
+"""Of a single source of what must stay: less is a wreck."""
 FORGOTTEN = 0.1
 """Of the probability of the telling tokens; if more is left, knowledge is left although nothing is answered."""
 
@@ -55,8 +58,14 @@ class Candidate:
         return sum(values) / len(values)
 
     def keeps(self, keep: float) -> bool:
-        """Whether each part of what must stay is kept, as far as it was asked."""
-        return all(share.value >= keep for share in self.kept.values())
+        """Whether what must stay is kept, as far as it was asked: text and all held-out questions together, by so much.
+
+        A single source has few questions, so its share says less. It is enough if it is no wreck.
+        """
+        return all(
+            share.value >= (keep if name in (TEXT, ALL_HELD_OUT) else min(keep, LEAST))
+            for name, share in self.kept.items()
+        )
 
 
 class Search:
@@ -64,8 +73,8 @@ class Search:
 
     Args:
         scorer: Scores edits.
-        must_stay: The splits of which ``keep`` must be left, in the order in which they are asked.
-        keep: The share of each that must be left.
+        must_stay: The splits that say what is kept: plain text, and questions.
+        keep: The share of plain text, and of all these questions together, that must be left.
     """
 
     def __init__(self, scorer: Scorer, must_stay: Sequence[str], keep: float) -> None:
@@ -128,7 +137,6 @@ class Search:
         """Score one edit on everything."""
         candidate = Candidate(edit, None)
         self.candidates.append(candidate)
-        self.keeps(candidate)
         return self._complete(candidate)
 
     def forgets(self, candidate: Candidate) -> bool:
@@ -138,15 +146,32 @@ class Search:
         return not candidate.answered() and candidate.left() <= FORGOTTEN * before
 
     def keeps(self, candidate: Candidate) -> bool:
-        """Whether it keeps what must stay; nothing more is asked after the first part that it does not keep."""
-        for name in self._must_stay:
-            self._score(candidate, (name,))
-            if not candidate.keeps(self._keep):
-                return False
-        return True
+        """Whether it keeps what must stay; retain questions are asked only if it keeps plain text."""
+        return self._keeps_text(candidate) and self._keeps_questions(candidate)
+
+    def _keeps_text(self, candidate: Candidate) -> bool:
+        if TEXT in self._must_stay:
+            self._score(candidate, (TEXT,))
+            candidate.kept[TEXT] = share_of_text(self.original[TEXT], candidate.scores[TEXT])
+        return candidate.keeps(self._keep)
+
+    def _keeps_questions(self, candidate: Candidate) -> bool:
+        questions = [name for name in self._must_stay if name != TEXT]
+        self._score(candidate, questions)
+        for name in questions:
+            candidate.kept[name] = share_of_probability(self.original[name], candidate.scores[name])
+        if questions:
+            before, after = (
+                Score.joined([scores[name] for name in questions]) for scores in (self.original, candidate.scores)
+            )
+            candidate.kept[ALL_HELD_OUT] = share_of_probability(before, after)
+        return candidate.keeps(self._keep)
 
     def _complete(self, candidate: Candidate) -> Candidate:
+        """With all its scores, whatever it keeps."""
         self._score(candidate, self._scorer.splits)
+        self._keeps_text(candidate)
+        self._keeps_questions(candidate)
         return candidate
 
     def _score(self, candidate: Candidate, names: Iterable[str]) -> None:
@@ -154,10 +179,6 @@ class Search:
         if not missing or candidate.edit is None:
             return
         candidate.scores |= self._scorer.scores(candidate.edit, missing)
-        for name in missing:
-            if name in self._must_stay:
-                share = share_of_text if name == TEXT else share_of_probability
-                candidate.kept[name] = share(self.original[name], candidate.scores[name])
 
 
 def _first(count: int, holds: Callable[[int], bool]) -> int:
