@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -62,24 +63,45 @@ def bench(recipe, out):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """How many prompts were generated."""
+    """The prompts that were generated for."""
+    return counting(monkeypatch)
+
+
+def counting(monkeypatch):
     counted = []
     original = generation._generate
 
-    def counting(model, processor, batch):
+    def generate(model, processor, batch):
         counted.extend(batch)
         return original(model, processor, batch)
 
-    monkeypatch.setattr(generation, "_generate", counting)
+    monkeypatch.setattr(generation, "_generate", generate)
     return counted
 
 
-def test_killed_half_way_and_continued_gives_the_same_tables(tmp_path, monkeypatch, asked, capsys):
-    recipe = tmp_path / "recipe.toml"
+@dataclass(frozen=True)
+class Whole:
+    """A run of the toy recipe from its beginning to its end; read only."""
+
+    recipe: Path
+    out: Path
+    asked: int
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    recipe, out = folder / "recipe.toml", folder / "out"
     recipe.write_text(TOY)
-    assert bench(recipe, tmp_path / "whole") == 0
-    expected, all_asked = read_results(tmp_path / "whole"), len(asked)
-    asked.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KVW_CACHE", str(folder / "cache"))
+        counted = counting(patch)
+        assert bench(recipe, out) == 0
+    return Whole(recipe, out, len(counted))
+
+
+def test_killed_half_way_and_continued_gives_the_same_tables(whole, tmp_path, monkeypatch, asked, capsys):
+    recipe = whole.recipe
     append, appended = Journal._append, []
 
     def stop_in_the_third_model(self, path, lines):
@@ -95,11 +117,11 @@ def test_killed_half_way_and_continued_gives_the_same_tables(tmp_path, monkeypat
     with next((tmp_path / "parts" / "answers").glob("kvw*")).open("ab") as torn:
         torn.write(b'{"kind": "ans')
     assert bench(recipe, tmp_path / "parts") == 0
-    assert read_results(tmp_path / "parts").rows == expected.rows
-    assert len(asked) == all_asked
+    assert read_results(tmp_path / "parts").rows == read_results(whole.out).rows
+    assert len(asked) == whole.asked
     assert list((tmp_path / "parts" / "answers").iterdir()) == []
     for name in ("table.md", "table.tex", "table.csv"):
-        assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
+        assert (tmp_path / "parts" / name).read_text() == (whole.out / name).read_text()
     asked.clear()
     assert bench(recipe, tmp_path / "parts") == 0
     assert asked == []
@@ -109,15 +131,11 @@ def test_killed_half_way_and_continued_gives_the_same_tables(tmp_path, monkeypat
     assert capsys.readouterr().out == (tmp_path / "parts" / "table.csv").read_text()
 
 
-def test_settings_that_are_not_chosen_are_asked_the_tasks_of_the_choice_alone(tmp_path, asked):
+def test_settings_that_are_not_chosen_are_asked_the_tasks_of_the_choice_alone(whole, tmp_path, asked):
     recipe, out = tmp_path / "recipe.toml", tmp_path / "out"
-    recipe.write_text(TOY)
-    assert bench(recipe, tmp_path / "whole") == 0
-    whole, all_asked = {path.name: path.read_text() for path in (tmp_path / "whole/items").iterdir()}, len(asked)
-    asked.clear()
     recipe.write_text(TOY + '[choice]\ntasks = ["seen"]\nfolds = "first"\n')
     assert bench(recipe, out) == 0
-    assert len(asked) < all_asked
+    assert len(asked) < whole.asked
     (chosen,) = (one for one in read_results(out).choices if one.method == "kvw")
     seconds = RunFiles(out).record(chosen.identifier).seconds
     assert [title.split()[0] for title in seconds] == ["unlearning", "asking", "asking"]
@@ -126,28 +144,26 @@ def test_settings_that_are_not_chosen_are_asked_the_tasks_of_the_choice_alone(tm
         if path.name.startswith("kvw") and path.stem != chosen.identifier:
             assert {json.loads(line)["task"] for line in path.read_text().splitlines()} == {"seen"}
         else:
-            assert path.read_text() == whole[path.name]
+            assert path.read_text() == (whole.out / "items" / path.name).read_text()
     asked.clear()
     assert bench(recipe, out) == 0
     assert asked == []
 
 
-def test_the_numbers_are_those_of_the_models(tmp_path):
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(TOY)
-    assert bench(recipe, tmp_path / "out") == 0
-    rows = {(row.split, row.task): row.cells for row in read_results(tmp_path / "out").rows}
+def test_the_numbers_are_those_of_the_models(whole):
+    rows = {(row.split, row.task): row.cells for row in read_results(whole.out).rows}
     assert rows["forget", "seen"]["vanilla"].mean > 0.9
     assert rows["forget", "seen"]["gold"].mean < 0.2
     assert rows["retain", "seen"]["gold"].mean > 0.9
     assert rows["forget", "seen"]["subspace"].mean < rows["forget", "seen"]["vanilla"].mean
-    record = json.loads(next((tmp_path / "out" / "records").glob("kvw*")).read_text())
+    record = json.loads(next((whole.out / "records").glob("kvw*")).read_text())
     assert sum(record["outcomes"]["forget/text"].values()) == 4
 
 
 def test_a_method_stands_beside_a_variant_of_itself(tmp_path):
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(TOY + '[[method]]\nname = "subspace"\nlabel = "subspace-both"\nmatrices = "both"\n')
+    recipe, method = tmp_path / "recipe.toml", '[[method]]\nname = "subspace"\nlayers = "2:3"\n'
+    text = TOY.split("[[method]]")[0].replace("at_most = 4", "at_most = 1")
+    recipe.write_text(f'{text}{method}{method}label = "subspace-both"\nmatrices = "both"\n')
     assert bench(recipe, tmp_path / "out") == 0
     assert {"subspace", "subspace-both"} < set(read_results(tmp_path / "out").rows[0].cells)
     edits = {path.name.rpartition("-")[0]: load_edit(path) for path in (tmp_path / "out" / "edits").glob("subspace*")}
@@ -235,19 +251,16 @@ def test_other_weights_behind_the_same_name_are_refused(tmp_path, saved, asked, 
     assert asked == []
 
 
-def test_another_default_is_another_setting(tmp_path, asked, monkeypatch):
+def test_another_default_is_another_setting(whole, tmp_path, asked, monkeypatch):
     """Continued with a version that has other defaults, a run must not take the earlier answers for its own."""
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(TOY)
-    assert bench(recipe, tmp_path / "out") == 0
-    whole = len(asked)
+    shutil.copytree(whole.out, tmp_path / "out")
 
     def with_another_default(name, values):
         return replace(build_settings(name, values), rank=3) if name == "subspace" else build_settings(name, values)
 
     monkeypatch.setattr(bench_run, "build_settings", with_another_default)
-    assert bench(recipe, tmp_path / "out") == 0
-    assert whole < len(asked) < 2 * whole
+    assert bench(whole.recipe, tmp_path / "out") == 0
+    assert 0 < len(asked) < whole.asked
 
 
 def test_items_must_be_told_apart():
