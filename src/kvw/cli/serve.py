@@ -45,6 +45,13 @@ class LimitOptions:
         return Limits(self.max_body * MIB, self.max_images, self.max_prompt_tokens, self.timeout)
 
 
+Default = Annotated[
+    str | None,
+    Parameter(
+        help="What the model's own name stands for: an edit, several joined by '+', or 'none'. Default: the only "
+        "edit; if there are several, nothing; if there is none, 'none'."
+    ),
+]
 LIMIT_DEFAULTS, LOAD_DEFAULTS = LimitOptions(), LoadOptions()
 
 
@@ -55,13 +62,7 @@ def serve(
         list[str] | None,
         Parameter(negative="", help="NAME=FILE: an edit file and the name to ask for it. Repeatable."),
     ] = None,
-    default: Annotated[
-        str | None,
-        Parameter(
-            help="What the model's own name stands for: an edit, several joined by '+', or 'none'. Default: the only "
-            "edit; if there are several, nothing; if there is none, 'none'."
-        ),
-    ] = None,
+    default: Default = None,
     allow_plain: Annotated[
         bool,
         Parameter(
