@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -40,14 +41,25 @@ Retain = Annotated[
         "the forget set are left out."
     ),
 ]
-Sources = Annotated[
-    str,
-    Parameter(
-        help="What must stay beside --retain, answered by the model itself: any of everyday, pictures, facts, text, "
-        "neighbours with commas between them, or none."
-    ),
-]
-ALL_SOURCES = ",".join(SOURCES)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class KeepOptions:
+    """What must stay, and how much of it."""
+
+    keep: float = 0.98
+    """Share of what must stay, on questions never used, that the edit has to leave."""
+    neighbours: Path | None = None
+    """Names, one a line, to ask the forget questions about; by default the model proposes them."""
+    retain_sources: str = ",".join(SOURCES)
+    """What must stay beside --retain, answered by the model itself: any of everyday, pictures, facts, text and
+    neighbours, with commas between them, or none."""
+    write_damaged: Annotated[bool, Parameter(negative="")] = False
+    """Write an edit that loses what must stay, with a warning."""
+
+
+KEEP_DEFAULTS = KeepOptions()
 DEFAULTS = MethodOptions()
 LOAD_DEFAULTS = LoadOptions()
 
@@ -58,15 +70,8 @@ def erase(
     forget: Forget,
     retain: Retain = None,
     out: Annotated[Path, Parameter(help="Run directory to write.")],
-    keep: Annotated[
-        float, Parameter(help="Share of what must stay, on questions never used, that the edit has to leave.")
-    ] = 0.98,
-    neighbours: Annotated[
-        Path | None,
-        Parameter(help="Names, one a line, to ask the forget questions about; by default the model proposes them."),
-    ] = None,
+    kept: KeepOptions = KEEP_DEFAULTS,
     options: MethodOptions = DEFAULTS,
-    retain_sources: Sources = ALL_SOURCES,
     load: LoadOptions = LOAD_DEFAULTS,
     eval: Annotated[
         list[str] | None,
@@ -80,9 +85,6 @@ def erase(
         Parameter(negative="", help="Print what was found and run one batch through every stage; write nothing."),
     ] = False,
     value_matrices: ValueMatrices = "",
-    write_damaged: Annotated[
-        bool, Parameter(negative="", help="Write an edit that loses what must stay, with a warning.")
-    ] = False,
     force: Force = False,
     strict: Strict = False,
     json: Json = False,
@@ -103,11 +105,11 @@ def erase(
         out=out,
         method=options.method,
         settings=settings,
-        keep=keep,
+        keep=kept.keep,
         choose=options.choose,
-        sources=parse_sources(retain_sources),
-        neighbours=neighbours,
-        write_damaged=write_damaged,
+        sources=parse_sources(kept.retain_sources),
+        neighbours=kept.neighbours,
+        write_damaged=kept.write_damaged,
         splits=splits,
         evaluate_at_most=eval_limit,
         max_new_tokens=max_new_tokens,

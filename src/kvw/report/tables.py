@@ -18,13 +18,14 @@ from kvw.evaluation import Evaluation, Summary
 from kvw.methods.describing import acting
 from kvw.methods.subspace.certificates import Certificate
 from kvw.methods.subspace.memory import MemoryPlan
+from kvw.report.selection_table import print_selection
 from kvw.runs.apply import Applied
 from kvw.runs.demo import DemoRecord
 from kvw.runs.edits import EditSummary
 from kvw.runs.inspect import MatrixGroup, Structure
 from kvw.runs.measure import StatisticsSummary
 from kvw.runs.plan import Plan
-from kvw.runs.record import JudgedPart, LanguagePart, RunRecord, SelectionPart
+from kvw.runs.record import LanguagePart, RunRecord
 from kvw.runs.sweep import SweepPoint
 
 METRICS = {"exact": "exact match", "substring": "contains", "rouge_l_f": "ROUGE-L", "probability": "P(answer)"}
@@ -53,37 +54,6 @@ def print_record(record: RunRecord, out: Path) -> None:
         _print_warning(console, warning)
     console.print(f"The run is in {out}: edit.safetensors, run.json, samples.jsonl" + _and_model(out))
     console.print("All but the model is confidential: samples.jsonl holds the forget set, and the edit points to it.")
-
-
-def print_selection(console: Console, selection: SelectionPart) -> None:
-    """The edits that were tried, by what they leave; the one that was taken is marked."""
-    names = list(selection.original)
-    kept = list(dict.fromkeys(name for one in selection.candidates for name in one.kept))
-    asked = [name for name in names if name not in kept]
-    found = "the settings given" if not selection.unit else f"the number of {selection.unit}"
-    if selection.unit in ("strength", "share"):
-        found = f"the {selection.unit}"
-    table = Table(title=Text(f"By {found}, at least {selection.keep:.0%} kept (teacher-forced)"), title_justify="left")
-    table.add_column(selection.unit or "edit", justify="right")
-    for name in [*asked, *kept]:
-        table.add_column(name, justify="right")
-    table.add_row("none", *(_judged(selection.original[name]) for name in asked), *("100%" for _ in kept))
-    for one in sorted(selection.candidates, key=lambda one: (one.where == "", one.where, one.dose or 0)):
-        cells = [_judged(one.splits[name]) if name in one.splits else "-" for name in asked]
-        shares = [f"{one.kept[name].value:.1%}" if name in one.kept else "-" for name in kept]
-        dose = "as made" if one.dose is None else f"{one.dose:.4g} {one.where.replace('layers ', 'in ')}".strip()
-        table.add_row(f"{'> ' if one.chosen else ''}{dose}", *cells, *shares, style="bold" if one.chosen else None)
-    console.print(table)
-    console.print(
-        "Of questions: how many are answered, and the probability of what their answers say. Of the rest: what"
-    )
-    console.print(
-        "is left of that probability, or of the perplexity. A dash: not asked, because it was decided without."
-    )
-
-
-def _judged(part: JudgedPart) -> str:
-    return f"{part.answered}/{part.questions} {part.probability:.2f}"
 
 
 def _print_warning(console: Console, text: str) -> None:

@@ -36,17 +36,16 @@ from kvw.runs.answers import kept_answers, tell_kept
 from kvw.runs.apply import write_card
 from kvw.runs.choosing import choose, settings_to_solve
 from kvw.runs.costs import Stopwatch
-from kvw.runs.counts import Count
+from kvw.runs.data_parts import forget_part, retain_part, split_part
 from kvw.runs.knowing import tell_outcome, tell_unknown
 from kvw.runs.language import compared, heard
 from kvw.runs.loaded import Loaded
 from kvw.runs.material import Material, gather_material
 from kvw.runs.measure import tell_origin
-from kvw.runs.record import KNOWS_ENGLISH, DataPart, ForgetPart, LanguagePart, RetainPart, RunRecord, SplitPart
+from kvw.runs.record import KNOWS_ENGLISH, LanguagePart, RunRecord
 from kvw.runs.request import DataSets, EraseRequest, read_data
 from kvw.runs.samples import sample_lines
 from kvw.runs.telling import refuse_no_edit, tell_of_method, tell_of_request
-from kvw.runs.union import ForgetFile
 from kvw.runs.unlearning import Unlearned, unlearn
 from kvw.runs.writing import EDIT, MODEL, RECORD, RUN, SAMPLES, claimed_output, kept_on_failure, most_bytes
 
@@ -367,68 +366,15 @@ def _record(
         settings=edit.metadata.settings,
         edit_digest=edit.digest(),
         model=job.loaded.part(),
-        forget=_forget_part(data),
-        retain=_retain_part(request, data),
+        forget=forget_part(data),
+        retain=retain_part(request, data),
         retain_statistics_reused=bool(retain and retain.reused),
         layers=edit.describe(),
-        splits={
-            name: SplitPart(
-                file=data.files[name],
-                of=data.counts[name].examples,
-                pictures=data.counts[name].pictures,
-                subjects=data.counts[name].subjects,
-                digest=salted(examples_digest(data.scored[name])),
-                original=before.summaries[name],
-                unlearned=after.summaries[name],
-            )
-            for name in data.scored
-        },
+        splits={name: split_part(data, name, before, after) for name in data.scored},
         protocol=f"zero-shot, greedy, {job.loaded.prompt}",
         evaluation_settings={"max_new_tokens": request.max_new_tokens, "evaluate_at_most": request.evaluate_at_most},
         costs=watch.costs(job.loaded.model),
         certificates=list(unlearned.certificates),
         language=language,
         warnings=list(warnings),
-    )
-
-
-def _forget_part(data: DataSets) -> ForgetPart:
-    several = data.forget_files if len(data.forget_files) > 1 else []
-    return ForgetPart(
-        file=data.files["forget"],
-        count=len(data.forget),
-        digest=salted(examples_digest(data.forget)),
-        pictures=data.counts["forget"].pictures,
-        subjects=data.counts["forget"].subjects,
-        files=[_data_part(one) for one in several],
-    )
-
-
-def _data_part(file: ForgetFile) -> DataPart:
-    count = Count.of(file.examples)
-    return DataPart(
-        file=file.name,
-        count=count.examples,
-        digest=salted(examples_digest(file.examples)),
-        pictures=count.pictures,
-        subjects=count.subjects,
-    )
-
-
-def _retain_part(request: EraseRequest, data: DataSets) -> RetainPart | None:
-    if data.retain_statistics is not None and request.retain is not None:
-        digest = salted(data.retain_statistics.fingerprint["data"])
-        return RetainPart(file=request.retain.name, count=None, digest=digest)
-    if "retain" not in data.files:
-        return None
-    return RetainPart(
-        file=data.files["retain"],
-        count=len(data.retain),
-        digest=salted(examples_digest(data.retain)),
-        pictures=data.counts["retain"].pictures,
-        subjects=data.counts["retain"].subjects,
-        with_forget_answers=data.overlap.answers,
-        with_forget_names=data.overlap.names,
-        left_out_about_forgotten=data.left_out.about_forgotten,
-        left_out_identical=data.left_out.identical,
     )

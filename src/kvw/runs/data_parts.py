@@ -1,0 +1,68 @@
+"""What ``run.json`` says of the data: names of files, counts and salted digests, never an example."""
+
+from __future__ import annotations
+
+from kvw.evaluation import Evaluation
+from kvw.measuring.fingerprint import examples_digest
+from kvw.measuring.salt import salted
+from kvw.runs.counts import Count
+from kvw.runs.record import DataPart, ForgetPart, RetainPart, SplitPart
+from kvw.runs.request import DataSets, EraseRequest
+from kvw.runs.union import ForgetFile
+
+
+def split_part(data: DataSets, name: str, before: Evaluation, after: Evaluation) -> SplitPart:
+    """The scores of one split by the original and by the unlearned model."""
+    return SplitPart(
+        file=data.files[name],
+        of=data.counts[name].examples,
+        pictures=data.counts[name].pictures,
+        subjects=data.counts[name].subjects,
+        digest=salted(examples_digest(data.scored[name])),
+        original=before.summaries[name],
+        unlearned=after.summaries[name],
+    )
+
+
+def forget_part(data: DataSets) -> ForgetPart:
+    """The forget set, and the files whose union it is."""
+    several = data.forget_files if len(data.forget_files) > 1 else []
+    return ForgetPart(
+        file=data.files["forget"],
+        count=len(data.forget),
+        digest=salted(examples_digest(data.forget)),
+        pictures=data.counts["forget"].pictures,
+        subjects=data.counts["forget"].subjects,
+        files=[_data_part(one) for one in several],
+    )
+
+
+def _data_part(file: ForgetFile) -> DataPart:
+    count = Count.of(file.examples)
+    return DataPart(
+        file=file.name,
+        count=count.examples,
+        digest=salted(examples_digest(file.examples)),
+        pictures=count.pictures,
+        subjects=count.subjects,
+    )
+
+
+def retain_part(request: EraseRequest, data: DataSets) -> RetainPart | None:
+    """The user's retain set without what was left out; None without one."""
+    if data.retain_statistics is not None and request.retain is not None:
+        digest = salted(data.retain_statistics.fingerprint["data"])
+        return RetainPart(file=request.retain.name, count=None, digest=digest)
+    if "retain" not in data.files:
+        return None
+    return RetainPart(
+        file=data.files["retain"],
+        count=len(data.retain),
+        digest=salted(examples_digest(data.retain)),
+        pictures=data.counts["retain"].pictures,
+        subjects=data.counts["retain"].subjects,
+        with_forget_answers=data.overlap.answers,
+        with_forget_names=data.overlap.names,
+        left_out_about_forgotten=data.left_out.about_forgotten,
+        left_out_identical=data.left_out.identical,
+    )
