@@ -48,10 +48,15 @@ def write_text(path: Path, content: str, *, public: bool = False) -> None:
 
 
 @contextmanager
-def new_file(path: Path, *, public: bool = False) -> Iterator[Path]:
+def new_file(path: Path, *, public: bool = False, once: bool = False) -> Iterator[Path]:
     """Write a temporary sibling that takes the place of ``path`` when the block ends well.
 
-    Siblings that a killed process has left are removed. A lock tells them from those of a process that still writes.
+    Siblings that a killed process has left are removed, see :func:`remove_left`.
+
+    Args:
+        path: The file.
+        public: Whether others may read it, as far as the umask allows; else its mode is 0600.
+        once: Whether a file that another process puts at ``path`` meanwhile stays.
 
     Yields:
         The file to write; if the block raises, it is removed and what was at ``path`` stays.
@@ -61,15 +66,19 @@ def new_file(path: Path, *, public: bool = False) -> Iterator[Path]:
     """
     with explained(path):
         make_folders(path.parent, private=not public)
-        prefix = hidden_name(path.name, ".", room=RANDOM + len(PARTIAL))
-        _remove_left(path.parent, prefix)
-        temporary, handle = _locked_file(path.parent, prefix)
+        remove_left(path)
+        temporary, handle = _locked_file(path.parent, _prefix(path))
         try:
             yield temporary
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.chmod(0o666 & ~umask() if public else PRIVATE_FILE)
-            temporary.replace(path)
+            if once:
+                with suppress(FileExistsError):
+                    os.link(temporary, path)
+                temporary.unlink()
+            else:
+                temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -185,9 +194,14 @@ def _locked_file(folder: Path, prefix: str) -> tuple[Path, int]:
         os.close(handle)  # another process took it for left behind, before it was locked
 
 
-def _remove_left(folder: Path, prefix: str) -> None:
-    """Remove temporary files that nobody holds a lock on."""
-    for entry in os.scandir(folder):
+def _prefix(path: Path) -> str:
+    return hidden_name(path.name, ".", room=RANDOM + len(PARTIAL))
+
+
+def remove_left(path: Path) -> None:
+    """Remove what killed processes have left of :func:`new_file`; a lock tells it from what is being written."""
+    prefix = _prefix(path)
+    for entry in os.scandir(path.parent):
         if entry.name.startswith(prefix) and entry.name.endswith(PARTIAL) and entry.is_file(follow_symlinks=False):
             with suppress(OSError):
                 handle = os.open(entry.path, os.O_RDWR | os.O_CLOEXEC)

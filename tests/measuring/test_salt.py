@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import stat
 from concurrent.futures import ThreadPoolExecutor
 
@@ -41,6 +43,20 @@ def test_the_first_of_several_processes_makes_it(cache):
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(lambda _: salted(DIGEST), range(32)))) == 1
     assert [path.name for path in cache.iterdir()] == [SALT]
+
+
+@pytest.mark.parametrize("moment", ["os.fsync", "pathlib.Path.unlink"])
+def test_a_kill_while_it_is_made_leaves_nothing_for_long(cache, moment, monkeypatch):
+    """Before the secret has its name, and between its two names."""
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(moment, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+        salted(DIGEST)
+    os.waitpid(child, 0)
+    assert [path.name for path in cache.iterdir()] != [SALT]
+    first = salted(DIGEST)
+    assert [path.name for path in cache.iterdir()] == [SALT]
+    assert salted(DIGEST) == first
 
 
 def test_a_flipped_byte_is_found(cache):

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import os
 import secrets
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from kvw.cache import cache_directory
 from kvw.errors import UserError
-from kvw.files import make_folders
+from kvw.files import new_file, remove_left
 from kvw.processes import current
 
 logger = logging.getLogger(__name__)
@@ -42,8 +39,10 @@ def _secret() -> bytes:
             if not current().is_first:
                 return secrets.token_bytes()  # of several processes the first writes, and its digests are those kept
             _make(path)
+        elif path.stat().st_nlink > 1:
+            remove_left(path)  # the process that made it was killed before it took the other name away
         secret, _, check = path.read_text("ascii").strip().partition(" ")
-    except OSError as error:
+    except (OSError, UserError) as error:
         logger.warning("the secret for digests of data cannot be kept, so nobody can check them later: %s", error)
         return secrets.token_bytes()
     except ValueError:
@@ -58,14 +57,6 @@ def _secret() -> bytes:
 
 def _make(path: Path) -> None:
     secret = secrets.token_hex()
-    make_folders(path.parent, private=True)
-    handle, name = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(f"{secret} {hashlib.sha256(secret.encode()).hexdigest()}\n")
-            file.flush()
-            os.fsync(handle)
-        with suppress(FileExistsError):
-            os.link(name, path)  # unlike renaming, it never replaces the secret of a process that was faster
-    finally:
-        Path(name).unlink()
+    # Never in the place of the secret of a process that was faster.
+    with new_file(path, once=True) as temporary:
+        temporary.write_text(f"{secret} {hashlib.sha256(secret.encode()).hexdigest()}\n", "ascii")
