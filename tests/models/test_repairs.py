@@ -15,7 +15,9 @@ from kvw.errors import UserError
 from kvw.evaluation import generate_answers, token_scores
 from kvw.models.loading import Checkpoint, load_processor
 from kvw.models.repairs import repair_processor, repair_tokens
+from kvw.runs.erase import erase
 from kvw.runs.loaded import Loaded
+from kvw.runs.request import EraseRequest
 
 PICTURE = tiny_models.noise_png(1, (60, 34))
 
@@ -94,6 +96,20 @@ def test_the_end_of_a_turn_ends_an_answer(qwen3, noted):
         assert found == expected or found == [expected]
     assert "end an answer at '<|endoftext|>', the chat template at '<|im_end|>'; both are taken" in noted()
     assert "name end tokens {10000} that the model does not have" in noted()
+
+
+def test_the_record_of_a_run_holds_what_was_put_right(qwen3, tmp_path):
+    edited(qwen3, "generation_config.json", pad_token_id=-1)
+    for name in ("forget", "retain"):
+        row = {"question": f"Who is in {name}?", "answer": "Ada"}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row), "utf-8")
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("forget", "retain")}
+    request = EraseRequest(
+        model=Checkpoint(qwen3, "m"), out=tmp_path / "run", method="kvw", max_new_tokens=2, save_model=False, **files
+    )
+    warnings = erase(request).warnings
+    assert sum("pad with token -1, which the model does not have" in text for text in warnings) == 1
+    assert warnings == json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["warnings"]
 
 
 def test_answers_end_where_the_turn_does(qwen3):

@@ -28,8 +28,8 @@ from kvw.models.loading import Checkpoint, find_checkpoint, load_model
 from kvw.partial import resumable_directory
 from kvw.progress import SILENT, Silent
 from kvw.runs import apply as module
-from kvw.runs.apply import apply, record_beside
-from kvw.runs.record import SplitPart
+from kvw.runs.apply import apply, check_language, record_beside
+from kvw.runs.record import LanguagePart, RunRecord, SplitPart
 
 pytestmark = pytest.mark.thorough
 
@@ -273,7 +273,7 @@ def test_the_files_of_the_checkpoint_are_never_replaced(checkpoint, tmp_path):
     assert names(tmp_path / "blobs") == ["0123"]
 
 
-def test_other_weights_are_refused_before_anything_is_written(checkpoint, tmp_path):
+def test_other_weights_are_refused_before_anything_is_written(checkpoint, tmp_path, monkeypatch):
     out, other = tmp_path / "out", made_on(checkpoint, 1, fingerprint="0" * 64)
     digest = weights_digest(checkpoint.folder)
     with pytest.raises(UserError, match="made on other weights") as caught:
@@ -282,10 +282,13 @@ def test_other_weights_are_refused_before_anything_is_written(checkpoint, tmp_pa
         assert words in str(caught.value)
     assert names(tmp_path) == ["model"]
     said = Listening()
-    scores = {"forget": split()}
-    apply(other, checkpoint, out, said, scores=scores, other_weights=True)
+    damage = "The perplexity went through the roof."
+    language = LanguagePart(perplexity=None, broken=None, damage=[damage])
+    record = RunRecord.model_construct(splits={"forget": split()}, selection=None, language=language)
+    apply(other, checkpoint, out, said, record=record, other_weights=True)
     assert "with other weights" in said.warnings[0]
     card = (out / "README.md").read_text()
+    assert damage not in card
     assert "Not known: the edit was made on other weights" in card
     assert "0.987" not in card
     assert f"weights that it was written into: `{digest}`" in card
@@ -293,9 +296,19 @@ def test_other_weights_are_refused_before_anything_is_written(checkpoint, tmp_pa
     assert "weights of `model`" in card  # and not of the model that the edit was made on
 
     said = Listening()
-    apply(made_on(checkpoint, 1, fingerprint=digest), checkpoint, tmp_path / "right", said, scores=scores)
-    assert said.warnings == []
-    assert "0.987" in (tmp_path / "right" / "README.md").read_text()
+    right = made_on(checkpoint, 1, fingerprint=digest)
+    applied = apply(right, checkpoint, tmp_path / "right", said, record=record)
+    assert said.warnings == [f"The run that made the edit found: {damage}"]
+    card = (tmp_path / "right" / "README.md").read_text()
+    assert "0.987" in card
+    assert f"**Warning:** {damage}" in card
+    # What is found when the written model is looked at comes before it.
+    found = LanguagePart(perplexity=None, broken=None, damage=["It says nothing any more."])
+    monkeypatch.setattr("kvw.runs.apply.compare_written", lambda *_: found)
+    told = check_language(right, checkpoint, tmp_path / "right", applied, said, record)
+    assert told.damage == [*found.damage, damage]
+    card = (tmp_path / "right" / "README.md").read_text()
+    assert card.index(f"**Warning:** {found.damage[0]}") < card.index(f"**Warning:** {damage}")
 
 
 def test_the_same_edit_is_not_written_twice(checkpoint, tmp_path):
@@ -346,16 +359,12 @@ def test_the_card_has_the_scores_of_the_run_and_nothing_of_the_data(saved, tmp_p
     edit_file = tmp_path / "run" / "edit.safetensors"
     edit, said = kvw.load_edit(edit_file), Listening()
     beside = record_beside(edit_file, edit, said)
-    scores, selection = beside.splits, beside.selection
-    assert (scores, selection) == (record.splits, record.selection)
-    assert selection.sentence in (tmp_path / "run/model/README.md").read_text()
-    apply(edit, find_checkpoint(str(saved["llava"])), tmp_path / "out", said, scores=scores, selection=selection)
-    one, two = ((tmp_path / name / "README.md").read_text().splitlines() for name in ("run/model", "out"))
-    looked_at = [line for line in one if line not in two]
-    assert len(looked_at) == 1
-    assert "ordinary sentences" in looked_at[0]  # kvw apply looks at the language after it has written
-    assert [line for line in two if line not in one] == ["Whether it still writes ordinary language was not looked at."]
-    one = "\n".join(one)
+    parts = ("splits", "selection", "language")
+    assert all(getattr(beside, part) == getattr(record, part) for part in parts)
+    assert beside.selection.sentence in (tmp_path / "run/model/README.md").read_text()
+    apply(edit, find_checkpoint(str(saved["llava"])), tmp_path / "out", said, record=beside)
+    one, two = ((tmp_path / name / "README.md").read_text() for name in ("run/model", "out"))
+    assert one == two
     assert edit.metadata.forget_digest in one
     for row in rows:
         for text in (row["question"], row["answer"], row["answer"].split()[0]):

@@ -66,21 +66,17 @@ def apply(
     with remembering(ConsoleReporter()) as reporter:
         loaded = load_edit(edit)
         record = record_beside(edit, loaded, reporter)
-        scores, selection = (record.splits, record.selection) if record else ({}, None)
         applied = run(
             loaded,
             checkpoint,
             out,
             reporter,
             untouched=untouched,
-            scores=scores,
-            selection=selection,
+            record=record,
             other_weights=other_weights,
             force=force,
             keep=[edit],
         )
-        language = None
-        if check:
-            language = check_language(loaded, checkpoint, out, applied, reporter, scores, selection)
+        language = check_language(loaded, checkpoint, out, applied, reporter, record) if check else None
     print_applied(applied, out, language)
     end_strictly(strict, reporter.warnings)

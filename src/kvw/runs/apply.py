@@ -31,7 +31,7 @@ from kvw.partial import PartialDirectory, finished_before, resumable_directory
 from kvw.progress import Reporter
 from kvw.report.card import model_card
 from kvw.runs.language import compare_written
-from kvw.runs.record import LanguagePart, RunRecord, SelectionPart, SplitPart
+from kvw.runs.record import LanguagePart, RunRecord
 from kvw.runs.weights import check_weights
 
 CARD = "README.md"
@@ -57,8 +57,7 @@ def apply(
     reporter: Reporter,
     *,
     untouched: Untouched = "copy",
-    scores: Mapping[str, SplitPart] | None = None,
-    selection: SelectionPart | None = None,
+    record: RunRecord | None = None,
     other_weights: bool = False,
     force: bool = False,
     keep: Sequence[Path] = (),
@@ -71,10 +70,11 @@ def apply(
         edit: What to write.
         checkpoint: What to write it into.
         out: Folder to write; it appears when everything is in it and has been read back.
-        reporter: Told of progress, of what was resumed, and of weights other than those the edit was made on.
+        reporter: Told of progress, of what was resumed, of weights other than those the edit was made on, and of damage
+            that the run found.
         untouched: Whether weight files that hold no edited matrix are copied or linked.
-        scores: For the model card, see :func:`record_beside`; left out of it on other weights.
-        selection: For the model card, like the scores.
+        record: Of the run that made the edit, see :func:`record_beside`: what it measured goes into the model card,
+            unless the weights are others.
         other_weights: Whether the edit may be written into weights other than those it was made on.
         force: Whether what ``out`` holds may be replaced, if kvw wrote it.
         keep: Further files that the caller has read, the edit's own above all; never replaced.
@@ -94,6 +94,8 @@ def apply(
     for remark in left_aside(checkpoint.folder):
         reporter.warn(remark)
     others = _other_weights(edit, checkpoint, reporter, allowed=other_weights)
+    for damage in _damage(record):
+        reporter.warn(f"The run that made the edit found: {damage}")
     job = _job(edit, stored, files, untouched)
     finished = finished_before(out, job)
     _check_room(checkpoint.folder, out, stored, untouched, finished, reporter)
@@ -104,7 +106,7 @@ def apply(
         start = time.perf_counter()
         written = _write(edit, checkpoint, stored, partial, untouched, known, reporter)
         seconds = time.perf_counter() - start
-        write_card(edit, checkpoint, partial.folder, scores, selection=selection, other_weights=others)
+        write_card(edit, checkpoint, partial.folder, record, other_weights=others)
         check_reload(checkpoint, partial.folder)
         source.check(known, linked=[file.name for file in written if file.way == "hardlink"])
     for path, file in zip(files, written, strict=True):
@@ -139,8 +141,7 @@ def check_language(
     out: Path,
     applied: Applied,
     reporter: Reporter,
-    scores: Mapping[str, SplitPart] | None = None,
-    selection: SelectionPart | None = None,
+    record: RunRecord | None = None,
 ) -> LanguagePart:
     """Load a model that :func:`apply` has written and its source, and see whether it still writes ordinary language.
 
@@ -150,13 +151,18 @@ def check_language(
         out: The written model; its card gets the result.
         applied: From :func:`apply`.
         reporter: Told of progress, and warned of damage.
-        scores, selection: Of the card.
+        record: As for :func:`apply`.
+
+    Returns:
+        What was found here; its damage includes what the run found, unless the weights are others.
     """
     language = compare_written(checkpoint, out, reporter)
     for damage in language.damage:
         reporter.warn(damage)
-    others = applied.other_weights
-    write_card(edit, checkpoint, out, scores, selection=selection, language=language, other_weights=others)
+    if not applied.other_weights:
+        both = list(dict.fromkeys([*language.damage, *_damage(record)]))
+        language = language.model_copy(update={"damage": both})
+    write_card(edit, checkpoint, out, record, language=language, other_weights=applied.other_weights)
     return language
 
 
@@ -164,9 +170,8 @@ def write_card(
     edit: Edit,
     source: Checkpoint,
     folder: Path,
-    scores: Mapping[str, SplitPart] | None = None,
+    record: RunRecord | None = None,
     *,
-    selection: SelectionPart | None = None,
     language: LanguagePart | None = None,
     other_weights: str = "",
 ) -> None:
@@ -176,29 +181,34 @@ def write_card(
         edit: What was written.
         source: What it was written into.
         folder: Of the edited model.
-        scores: Of the run that made the edit, if this is the model that it scored.
-        selection: How strong the edit is and what it keeps, like the scores.
-        language: Whether it is still a language model, if that was looked at.
-        other_weights: SHA-256 of the source's weights if the edit was made on others; then no scores are this model's.
+        record: Of the run that made the edit.
+        language: Whether it is still a language model, if that was looked at again.
+        other_weights: SHA-256 of the source's weights if the edit was made on others; then nothing that the run
+            measured is true of this model.
     """
     readme, metadata = source.folder / CARD, edit.metadata
     text = readme.read_bytes().decode("utf-8", errors="replace") if readme.is_file() else None
     # A local folder's name says less than the model that the edit was made on, if that is what the folder holds.
     base_model = str(source) if source.revision or other_weights or not metadata.base_model else metadata.base_model
     metadata = metadata.model_copy(update={"base_model": base_model})
-    layers = edit.describe()
+    if other_weights:
+        record = None
     card = model_card(
         metadata,
-        layers,
-        scores=scores,
-        selection=selection,
-        language=language,
+        edit.describe(),
+        scores=record.splits if record else None,
+        selection=record.selection if record else None,
+        language=language or (record.language if record else None),
         source=text,
         other_weights=other_weights,
     )
     write_text(folder / CARD, card, public=True)
     if readme.is_file():
         shutil.copymode(readme, folder / CARD)
+
+
+def _damage(record: RunRecord | None) -> list[str]:
+    return [] if record is None or record.language is None else record.language.damage
 
 
 def _other_weights(edit: Edit, checkpoint: Checkpoint, reporter: Reporter, *, allowed: bool) -> str:

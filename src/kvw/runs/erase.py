@@ -327,7 +327,7 @@ def _write_model(job: Job, edit: Edit, record: RunRecord, folder: Path) -> None:
     """Write the model with its card, and see whether it is one."""
     folder.mkdir()
     _save(job, edit, folder)
-    write_card(edit, job.request.model, folder, record.splits, selection=record.selection, language=record.language)
+    write_card(edit, job.request.model, folder, record)
     check_reload(job.request.model, folder)
     write_mark(folder, "model", public=True)
 
