@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from kvw.runs.record import JudgedPart, SelectionPart
+from kvw.selection.scoring import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET
 
 
 def print_selection(console: Console, selection: SelectionPart) -> None:
     """The edits that were tried, by what they leave; the one that was taken is marked."""
-    names = list(selection.original)
     kept = list(dict.fromkeys(name for one in selection.candidates for name in one.kept))
-    asked = [name for name in names if name not in kept]
-    found = "the settings given" if not selection.unit else f"the number of {selection.unit}"
-    if selection.unit in ("strength", "share"):
-        found = f"the {selection.unit}"
-    table = Table(title=Text(f"By {found}, at least {selection.keep:.0%} kept (teacher-forced)"), title_justify="left")
-    table.add_column(selection.unit or "edit", justify="right")
-    for name in [*asked, *kept]:
-        table.add_column(name, justify="right")
+    asked = [name for name in (FORGET, HELD_OUT_FORGET) if name in selection.original]
+    found = {"": "the settings given", "directions": "the number of directions"}
+    by = found.get(selection.unit, f"the {selection.unit}")
+    heading = f"By {by}, at least {selection.keep:.0%} kept (teacher-forced)"
+    table = Table(title=Text(heading), title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    for name in (selection.unit or "edit", *asked, *kept):
+        title = "all" if name == ALL_HELD_OUT else name.replace(" ", "\n", 1)
+        table.add_column(title, justify="right", no_wrap=True)
     table.add_row("none", *(_judged(selection.original[name]) for name in asked), *("100%" for _ in kept))
     for one in sorted(selection.candidates, key=lambda one: (one.where == "", one.where, one.dose or 0)):
         cells = [_judged(one.splits[name]) if name in one.splits else "-" for name in asked]
         shares = [f"{one.kept[name].value:.1%}" if name in one.kept else "-" for name in kept]
-        dose = "as made" if one.dose is None else f"{one.dose:.4g} {one.where.replace('layers ', 'in ')}".strip()
-        table.add_row(f"{'> ' if one.chosen else ''}{dose}", *cells, *shares, style="bold" if one.chosen else None)
+        dose = "as made" if one.dose is None else f"{one.dose:.4g}"
+        first = f"{'> ' if one.chosen else ''}{dose}" + (f"\n{one.where}" if one.where else "")
+        table.add_row(first, *cells, *shares, style="bold" if one.chosen else None)
     console.print(table)
     console.print(
-        "Of questions: how many are answered, and the probability of what their answers say. Of the rest: what"
-    )
-    console.print(
-        "is left of that probability, or of the perplexity. A dash: not asked, because it was decided without."
+        "Of forget questions: how many are answered, and below it the probability of what their answers say. Of the "
+        "rest: how much is left of that probability, or of the perplexity. A dash: not asked, because it was decided "
+        "without."
     )
 
 
 def _judged(part: JudgedPart) -> str:
-    return f"{part.answered}/{part.questions} {part.probability:.2f}"
+    return f"{part.answered}/{part.questions}\n{part.probability:.2f}"
