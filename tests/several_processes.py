@@ -1,4 +1,4 @@
-"""Runs a function in several processes at once, as a launcher would, without paying for imports each time."""
+"""Runs a function in a process of its own, or in several as a launcher would, without paying for imports each time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import pickle
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 LONGEST = 120.0
-"""Seconds after which processes count as hanging."""
+"""Seconds after which several processes count as hanging: they wait for each other."""
 
 server = multiprocessing.get_context("forkserver")
 # A clean process imports what is heavy once; the processes of all tests are forked from it.
@@ -30,6 +30,12 @@ class Ended:
     result: Any
 
 
+def run_alone(work: Callable[..., Any], *arguments: Any, folder: Path) -> Ended:
+    """Call a function of a module in a process of its own, and wait for its end."""
+    (ended,) = _run_each(work, arguments, [{**os.environ, "OMP_NUM_THREADS": "1"}], folder, None)
+    return ended
+
+
 def run_several(work: Callable[..., Any], *arguments: Any, folder: Path, size: int = 2) -> list[Ended]:
     """Call a function of a module in ``size`` processes that find each other through the environment."""
     with socket.socket() as free:
@@ -37,24 +43,37 @@ def run_several(work: Callable[..., Any], *arguments: Any, folder: Path, size: i
         port = free.getsockname()[1]
     environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
     environment |= {"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": str(size)}
+    ranks = [environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
+    return _run_each(work, arguments, ranks, folder, LONGEST)
+
+
+def _run_each(
+    work: Callable[..., Any],
+    arguments: Sequence[Any],
+    environments: Sequence[Mapping[str, str]],
+    folder: Path,
+    longest: float | None,
+) -> list[Ended]:
+    """One process for each environment; longer than ``longest`` seconds none may take."""
     folder.mkdir(parents=True, exist_ok=True)
-    processes = []
-    for rank in range(size):
-        ranked = environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        processes.append(server.Process(target=_run, args=(work, arguments, ranked, folder / str(rank))))
+    places = [folder / str(number) for number in range(len(environments))]
+    processes = [
+        server.Process(target=_run, args=(work, arguments, environment, place))
+        for environment, place in zip(environments, places, strict=True)
+    ]
     for process in processes:
         process.start()
     try:
-        for process in processes:
-            process.join(LONGEST)
-            assert process.exitcode is not None, (folder / str(processes.index(process)) / "errors").read_text()
+        for process, place in zip(processes, places, strict=True):
+            process.join(longest)
+            assert process.exitcode is not None, (place / "errors").read_text()
     finally:
         for process in processes:
             process.kill()
-    return [_ended(process.exitcode, folder / str(rank)) for rank, process in enumerate(processes)]
+    return [_ended(process.exitcode, place) for process, place in zip(processes, places, strict=True)]
 
 
-def _run(work: Callable[..., Any], arguments: tuple[Any, ...], environment: dict[str, str], folder: Path) -> None:
+def _run(work: Callable[..., Any], arguments: Sequence[Any], environment: Mapping[str, str], folder: Path) -> None:
     os.environ.clear()
     os.environ.update(environment)
     folder.mkdir(exist_ok=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import ModelCard
 from tests.checkpoints import gate_edit, sharded, tensor_bytes
+from tests.runs.applying import kill_often, watch_memory
+from tests.several_processes import run_alone
 
 import kvw
 from kvw.claim import new_directory, partial_path
@@ -35,7 +35,6 @@ pytestmark = pytest.mark.thorough
 
 SHARDS = 4
 LAYERS = 4
-ROOT = Path(__file__).parents[2]
 
 
 class Listening(Silent):
@@ -410,47 +409,6 @@ def test_no_digest_of_a_run_can_be_guessed(saved, tmp_path):
     assert all(said in text for text in texts)
 
 
-MEMORY = """
-import json, sys, threading, time
-from pathlib import Path
-import psutil
-from tests.checkpoints import gate_edit, low_rank_edit, sharded
-from kvw.progress import SILENT
-from kvw.runs.apply import apply
-
-folder, sizes = Path(sys.argv[1]), json.loads(sys.argv[2])
-small = sharded(folder / "small", shards=2, hidden=64, width=96, layers=2)
-make = {"gates": gate_edit, "low rank": low_rank_edit}[sys.argv[3]]
-apply(make(small, 0, 1), small, folder / "small out", SILENT)  # what is imported on the way does not count
-large = sharded(folder / "large", **sizes)
-edit = make(large, *range(sizes["layers"]))
-process, done = psutil.Process(), threading.Event()
-before = peak = process.memory_info().rss
-
-def watch():
-    global peak
-    while not done.is_set():
-        peak = max(peak, process.memory_info().rss)
-        time.sleep(0.001)
-
-watcher = threading.Thread(target=watch)
-watcher.start()
-apply(edit, large, folder / "large out", SILENT)
-done.set()
-watcher.join()
-weights = sum(path.stat().st_size for path in (folder / "large").glob("*.safetensors"))
-print(json.dumps({"growth": peak - before, "weights": weights}))
-"""
-
-
-def program(code, *arguments):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert found.returncode == 0, found.stderr
-    return json.loads(found.stdout.splitlines()[-1])
-
-
 @pytest.mark.parametrize(
     "sizes",
     [
@@ -463,7 +421,9 @@ def program(code, *arguments):
 )
 @pytest.mark.parametrize("kind", ["gates", "low rank"])
 def test_memory_is_a_few_copies_of_one_matrix(tmp_path, sizes, kind):
-    found = program(MEMORY, tmp_path, json.dumps(sizes), kind)
+    ended = run_alone(watch_memory, tmp_path, sizes, kind, folder=tmp_path / "logs")
+    assert ended.code == 0, ended.errors
+    found = ended.result
     matrix = 2 * sizes["hidden"] * sizes["width"]  # bytes as stored, in bfloat16
     shutil.rmtree(tmp_path)
     assert found["weights"] > 3.5 * matrix
@@ -471,78 +431,15 @@ def test_memory_is_a_few_copies_of_one_matrix(tmp_path, sizes, kind):
     assert matrix < found["growth"] < 4 * matrix + checks
 
 
-KILLS = """
-import hashlib, json, os, random, shutil, signal, sys, time, traceback
-from pathlib import Path
-import kvw.models.patching as patching
-from kvw.edits import load_edit
-from kvw.models.loading import find_checkpoint, skeleton
-from kvw.claim import partial_path
-from kvw.progress import SILENT
-from kvw.runs.apply import apply
-source, edit_file, out, kills = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
-checkpoint, edit = find_checkpoint(str(source)), load_edit(edit_file)
-skeleton(checkpoint)
-patching.WRITTEN_AT_A_TIME = 30_000
-plain = patching._Megabytes.__call__
-
-def slow(self, count):
-    time.sleep(0.002)
-    plain(self, count)
-
-patching._Megabytes.__call__ = slow
-
-def start(folder):
-    child = os.fork()
-    if child:
-        return child
-    try:
-        apply(edit, checkpoint, folder, SILENT)
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-
-def hashes(folder):
-    files = [p for p in folder.rglob("*") if p.is_file()]
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
-def state(folder):
-    return {p.name: [p.stat().st_ino, p.stat().st_mtime_ns] for p in folder.glob("*.safetensors")}
-
-began = time.monotonic()
-reference = out.parent / "reference"
-assert os.waitpid(start(reference), 0)[1] == 0
-seconds = time.monotonic() - began
-
-moments, snapshots = random.Random(0), []
-for _ in range(kills):
-    child = start(out)
-    time.sleep(moments.uniform(0, 1.05 * seconds))
-    os.kill(child, signal.SIGKILL)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    root = partial_path(out)
-    names = [p.name.removesuffix(".json") for p in (root / "finished").glob("*.json")]
-    content = state(root / "content")
-    seen = {"status": status, "finished": {name: content[name] for name in names if name in content}, "out": None}
-    if out.exists():
-        seen |= {"out": hashes(out), "state": state(out), "finished": {}}
-        shutil.rmtree(out)
-    snapshots.append(seen)
-child = start(out)
-status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-last = {"status": status, "finished": {}, "out": hashes(out), "state": state(out)}
-left = sorted(os.listdir(out.parent))
-print(json.dumps({"reference": hashes(reference), "snapshots": [*snapshots, last], "left": left}))
-"""
-
-
 @pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_killed_at_any_moment(tmp_path, kills):
     checkpoint = sharded(tmp_path / "model", shards=6, hidden=64, width=512, layers=8)
     gate_edit(checkpoint, 1, 2, 5).save(tmp_path / "edit.safetensors")
     (tmp_path / "runs").mkdir()
-    found = program(KILLS, checkpoint.folder, tmp_path / "edit.safetensors", tmp_path / "runs" / "out", kills)
+    edit, out = tmp_path / "edit.safetensors", tmp_path / "runs" / "out"
+    ended = run_alone(kill_often, checkpoint.folder, edit, out, kills, folder=tmp_path / "logs")
+    assert ended.code == 0, ended.errors
+    found = ended.result
     snapshots = found["snapshots"]
     assert len(snapshots) == kills + 1
     assert {snapshot["status"] for snapshot in snapshots} <= {0, -9}
