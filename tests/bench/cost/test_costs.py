@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
+from tests.several_processes import server
 
 import kvw
 from kvw.bench.cost import run as cost_run
@@ -266,7 +268,14 @@ def test_the_tables_divide_by_the_forward_pass_and_by_kvw():
 
 
 @pytest.mark.thorough
-def test_the_command_measures_each_method_in_a_process_of_its_own(tmp_path, capsys):
+def test_the_command_measures_each_method_in_a_process_of_its_own(tmp_path, monkeypatch, capsys):
+    kinds, plain = [], multiprocessing.get_context
+
+    def context(kind):
+        kinds.append(kind)
+        return plain(kind) if len(kinds) == 1 else server  # whose processes are fresh ones, too, but quick to start
+
+    monkeypatch.setattr(multiprocessing, "get_context", context)
     (tmp_path / "recipe.toml").write_text(
         'title = "small"\n[model]\nconfig = "toy:vanilla"\ndevice = "cpu"\n[data]\nforget = 2\nretain = 4\n'
         '[[method]]\nname = "kvw"\nlabel = "KVW"\nschedule = "one-shot"\n'
@@ -275,6 +284,7 @@ def test_the_command_measures_each_method_in_a_process_of_its_own(tmp_path, caps
     with pytest.raises(SystemExit) as stop:
         main(["bench", "cost", str(tmp_path / "recipe.toml"), "--out", str(tmp_path / "out")])
     assert not stop.value.code
+    assert kinds == ["spawn"] * 3
     shown = capsys.readouterr().out
     assert "## KVW = 1" in shown
     assert shown == (tmp_path / "out" / "costs.md").read_text()
