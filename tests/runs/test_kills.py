@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from tests.runs.kills import kill
+from tests.several_processes import run_alone
 
 
 @pytest.mark.parametrize(
@@ -17,9 +12,7 @@ ROOT = Path(__file__).parents[2]
 )
 @pytest.mark.parametrize("scenario", ["erase", "erase force", "apply", "apply force", "bench"])
 def test_the_output_is_never_wrong_half_or_missing(tmp_path, scenario, kills):
-    command = [sys.executable, "-m", "tests.runs.kills", scenario, str(kills), str(tmp_path)]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    seen = json.loads(found.stdout)
-    print(seen)
-    assert seen["killed"] > 0  # the first one comes before the first call, whatever time a run takes
+    ended = run_alone(kill, scenario, kills, tmp_path, folder=tmp_path / "logs")
+    assert ended.code == 0, ended.errors
+    print(ended.result)
+    assert ended.result["killed"] > 0  # the first one comes before the first call, whatever time a run takes
