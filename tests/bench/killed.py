@@ -1,33 +1,27 @@
-"""``kvw bench run`` that kills itself with SIGKILL at a given moment, and counts what it asks and trains.
-
-Run as: python -m tests.bench.killed RECIPE OUT COUNTS [MOMENT TIMES]
-"""
+"""``kvw bench run`` that kills itself with SIGKILL at a given moment, and counts what it asks and trains."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
-
-import torch
 
 from kvw.cli import main
 from kvw.evaluation import Journal, generation
 from kvw.training import loop
 
 
-def watched(recipe: str, out: str, counts: str, moment: str = "", times: str = "0") -> None:
-    torch.set_num_threads(1)
+def watched(recipe: Path, out: Path, counts: Path, moment: str = "", times: int = 0) -> None:
+    """Run a recipe into ``out``; die at the given number of times that ``moment`` ("planting", "asking") has passed."""
     seen = {"planting": 0, "asking": 0}
 
     def passed(name: str) -> None:
         seen[name] += 1
-        if name == moment and seen[name] == int(times):
+        if name == moment and seen[name] == times:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def note(text: str) -> None:
-        with Path(counts).open("a") as file:
+        with counts.open("a") as file:
             file.write(f"{text}\n")
 
     step, save, generate, append = loop._step, loop.save_state, generation._generate, Journal._append
@@ -51,8 +45,4 @@ def watched(recipe: str, out: str, counts: str, moment: str = "", times: str = "
         passed("asking")
 
     loop._step, loop.save_state, generation._generate, Journal._append = stepping, saving, generating, appending
-    main(["bench", "run", recipe, "--out", out])
-
-
-if __name__ == "__main__":
-    watched(*sys.argv[1:])
+    main(["bench", "run", str(recipe), "--out", str(out)])

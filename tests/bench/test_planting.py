@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
+from tests.bench.killed import watched
 from tests.data.benchmarks import copies
+from tests.several_processes import run_alone
 
 import kvw
 from kvw.bench import planting as bench_planting
@@ -145,25 +143,14 @@ def test_killed_at_any_moment_and_continued_gives_the_same_tables(clear_copy, sa
     recipe.write_text(RECIPE.format(source=clear_copy, base=saved["llava"]))
 
     def run(name, *moment):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-        command = [
-            sys.executable,
-            "-m",
-            "tests.bench.killed",
-            recipe,
-            tmp_path / name,
-            tmp_path / f"{name}.txt",
-            *moment,
-        ]
-        root = Path(__file__).parents[2]
-        return subprocess.run(command, cwd=root, env=environment, capture_output=True, check=False)
+        return run_alone(watched, recipe, tmp_path / name, tmp_path / f"{name}.txt", *moment, folder=tmp_path / "logs")
 
     whole = run("whole")
-    assert whole.returncode == 0, whole.stderr
-    for moment in (("planting", "9"), ("asking", "1"), ("asking", "6")):
-        assert run("parts", *moment).returncode == -9
+    assert whole.code == 0, whole.errors
+    for moment in (("planting", 9), ("asking", 1), ("asking", 6)):
+        assert run("parts", *moment).code == -9
     last = run("parts")
-    assert last.returncode == 0, last.stderr
+    assert last.code == 0, last.errors
     for name in ("table.md", "table.tex", "table.csv"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     counts = [Counter((tmp_path / f"{name}.txt").read_text().splitlines()) for name in ("whole", "parts")]
