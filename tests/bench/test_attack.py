@@ -219,7 +219,7 @@ def records_of(run):
 
 @pytest.mark.thorough
 def test_a_run_is_attacked_interrupted_and_gone_on_with(run, asked, monkeypatch, capsys):
-    command = ["bench", "attack", run, "--at-most", "4", "--steps", "3", "--learning-rate", "1e-3"]
+    command = ["bench", "attack", run, "--at-most", "4", "--steps", "2", "--learning-rate", "1e-3"]
     command += ["--attacks", "relearn-retain,relearn-forget,bf16,int4"]
     make, made = attack_run._Work.make, []
 
@@ -245,7 +245,7 @@ def test_a_run_is_attacked_interrupted_and_gone_on_with(run, asked, monkeypatch,
     assert all((run / f"attacks.{ending}").is_file() for ending in ("tex", "csv"))
     for one in everything:
         trains = one["attack"].startswith("relearn")
-        assert (one["steps"], len(one["losses"])) == ((3, 3) if trains else (0, 0))
+        assert (one["steps"], len(one["losses"])) == ((2, 2) if trains else (0, 0))
         assert bool(one["taught"]) == bool(one["training"]) == trains
         assert (one["taught_half"] is not None) == (one["attack"] == "relearn-forget")
         assert (one["surviving"] is not None) == (one["attack"] == "bf16" and one["label"] == "subspace")
@@ -258,7 +258,7 @@ def test_a_run_is_attacked_interrupted_and_gone_on_with(run, asked, monkeypatch,
 
 @pytest.mark.thorough
 def test_nobody_is_asked_about_who_was_trained_on(run):
-    assert program("bench", "attack", run, "--attacks", "relearn-forget", "--steps", "1") == 0
+    assert program("bench", "attack", run, "--attacks", "relearn-forget", "--steps", "1", "--at-most", "4") == 0
     folds = RunFiles(run).manifest().folds
     for one in records_of(run):
         items = AttackFiles(run).answers.items(one["identifier"])
