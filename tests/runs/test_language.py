@@ -148,3 +148,11 @@ def test_what_the_original_says_is_kept_and_what_the_unlearned_says_is_not(saved
     assert not calls
     assert heard(loaded, watch, SILENT, "unlearned") == first
     assert calls
+
+
+def test_a_model_that_says_the_same_in_other_words_knows_it():
+    said = Listener()
+    tell_unknown(evaluation(forget=[("It is Lima.", "Lima, the capital.", 0.5)]), said, chosen=0.9)
+    assert not said.warnings
+    tell_unknown(evaluation(forget=[("It is Lima.", "Lima, the capital.", 0.5)]), said, chosen=0.2)
+    assert len(said.warnings) == 1

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kvw.edits.edit import Edit
 from kvw.edits.low_rank import LowRankEdit
 from kvw.errors import Damaging
+from kvw.evaluation import Evaluation
 from kvw.methods.registry import get_method
 from kvw.progress import Progress, Reporter
+from kvw.runs.knowing import tell_unknown
 from kvw.runs.loaded import Loaded
 from kvw.runs.material import Material
 from kvw.runs.record import CandidatePart, JudgedPart, KeptPart, SelectionPart
@@ -63,7 +66,13 @@ def paths_of(request: EraseRequest, found: Edit) -> list[Path]:
 
 
 def choose(
-    request: EraseRequest, loaded: Loaded, material: Material, found: Edit, reporter: Reporter, progress: Progress
+    request: EraseRequest,
+    loaded: Loaded,
+    material: Material,
+    found: Edit,
+    before: Evaluation,
+    reporter: Reporter,
+    progress: Progress,
 ) -> Choice:
     """Take the edit of the right strength, or judge the one that was made by hand.
 
@@ -72,6 +81,7 @@ def choose(
         loaded: The original model.
         material: Has what edits are judged by.
         found: What the method found.
+        before: The original model's own answers: whether it knows what it is to forget is said here.
         reporter: Told what is left, and of damage.
         progress: Called after every edit that was scored.
 
@@ -79,11 +89,13 @@ def choose(
         Damaging: Nothing keeps what must stay, or nothing is forgotten within it.
     """
     if not material.must_stay:
+        tell_unknown(before, reporter)
         reporter.warn("There is nothing to judge the edit by: how much is lost is unknown. Give --retain.")
         return Choice(found, None)
     splits = {name: loaded.prepare(examples) for name, examples in material.judged.items()}
     pool = loaded.prepare([*material.retain, *material.forget])
     search = Search(Scorer(loaded.model, loaded.processor, splits, pool, progress), material.must_stay, request.keep)
+    tell_unknown(before, reporter, _chosen_first(search.original))
     paths = paths_of(request, found) if request.chooses else []
     chosen = search.choose(paths) if paths else search.judge(found)
     if chosen is None and request.write_damaged:
@@ -93,6 +105,12 @@ def choose(
     selection = _part(search, chosen, material, request.keep, paths[0].unit if paths else "")
     _tell(search, chosen, reporter)
     return Choice(_described(chosen, request), selection)
+
+
+def _chosen_first(scores: Mapping[str, Score]) -> float:
+    """Share of the forget answers that are the model's first choice."""
+    answered = [one for name in (FORGET, HELD_OUT_FORGET) if name in scores for one in scores[name].answered]
+    return sum(answered) / len(answered)
 
 
 def _described(chosen: Candidate, request: EraseRequest) -> Edit:

@@ -37,7 +37,7 @@ from kvw.runs.apply import write_card
 from kvw.runs.choosing import choose, settings_to_solve
 from kvw.runs.costs import Stopwatch
 from kvw.runs.data_parts import forget_part, retain_part, split_part
-from kvw.runs.knowing import tell_outcome, tell_unknown
+from kvw.runs.knowing import tell_outcome
 from kvw.runs.language import compared, heard
 from kvw.runs.loaded import Loaded
 from kvw.runs.material import Material, gather_material
@@ -99,7 +99,6 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
         tell_kept(journal, reporter)
         with watch.stage("scoring the original model") as progress:
             before = _score(job, progress, journal)
-    tell_unknown(before, reporter)
     speech = heard(job.loaded, watch, reporter, "original")
     material = _gather(job, speech, watch, reporter)
     solving = for_the_solve(job, material)
@@ -110,7 +109,7 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
     refuse_no_edit(unlearned, request)
     _say_origin(unlearned.edit, job)
     with watch.stage(choosing_stage(request)) as progress:
-        choice = choose(request, job.loaded, material, unlearned.edit, reporter, progress)
+        choice = choose(request, job.loaded, material, unlearned.edit, before, reporter, progress)
     edit = choice.edit
     if job.loaded.quantised or get_method(request.method).hooks_alone:
         edit.attach(job.loaded.model)

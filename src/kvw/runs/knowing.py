@@ -31,17 +31,19 @@ def given_share(evaluation: Evaluation, split: str) -> float | None:
     return sum(record.substring or record.exact for record in asked) / len(asked) if asked else None
 
 
-def tell_unknown(original: Evaluation, reporter: Reporter) -> None:
-    """Say before the work begins that the model does not know the forget set, and what it answers instead.
+def tell_unknown(original: Evaluation, reporter: Reporter, chosen: float | None = None) -> None:
+    """Say that the model does not know the forget set, and what it answers instead.
 
     The share is a warning and goes into the record; the answers are notes, on the terminal alone.
 
     Args:
         original: Of the model without edit, with a split ``forget``.
         reporter: Told.
+        chosen: Share of the forget answers that it chooses first, teacher-forced; None if that was not asked. A model
+            that answers in sentences of its own knows what it does not give word for word.
     """
     share = given_share(original, "forget")
-    if share is None or share >= KNOWN:
+    if share is None or max(share, chosen or 0.0) >= KNOWN:
         return
     asked = _asked(original, "forget")
     reporter.warn(
