@@ -121,7 +121,11 @@ def test_apply_looks_at_the_language_of_what_it_has_written(people, saved, capsy
     assert run("apply", "run/edit.safetensors", saved["llava"], "--out", "lenient") == 0
     assert run("apply", "run/edit.safetensors", saved["llava"], "--out", "unseen", "--strict", "--no-check") == 0
     assert len(seen) == 2
-    assert "was not looked at" in (people / "unseen/README.md").read_text()
+    assert "Perplexity of ordinary sentences" in (people / "unseen/README.md").read_text()  # as its run has seen it
+    (people / "alone.safetensors").write_bytes((people / "run/edit.safetensors").read_bytes())
+    assert run("apply", "alone.safetensors", saved["llava"], "--out", "unheard", "--no-check") == 0
+    assert len(seen) == 2
+    assert "was not looked at" in (people / "unheard/README.md").read_text()
 
 
 @pytest.mark.thorough
