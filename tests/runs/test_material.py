@@ -9,6 +9,7 @@ import pytest
 import kvw.runs.material as module
 from kvw.data import Example
 from kvw.methods.subspace.settings import SubspaceSettings
+from kvw.retain.shared import is_shared
 from kvw.retain.sources import Source
 from kvw.runs.left_out import LeftOut
 from kvw.runs.material import gather_material, spread
@@ -117,6 +118,14 @@ def test_with_a_statistics_file_all_sources_judge(monkeypatch):
     found = material(monkeypatch, Source("everyday", shared("everyday", 10), []), statistics=object())
     assert len(found.judged["held-out everyday"]) == 10
     assert not found.retain
+
+
+def test_a_column_named_source_does_not_make_examples_shipped_ones(monkeypatch):
+    own = [Example(f"Who is {row}?", "He.", metadata={"subject": f"P{row}", "source": "text"}) for row in range(5)]
+    found = material(monkeypatch, retain=own, speaks=False)
+    assert found.must_stay == ["held-out retain"]
+    assert [one.subject for one in found.retain] == ["P0", "P1", "P2", "P3"]
+    assert not any(map(is_shared, found.retain))
 
 
 def test_examples_without_a_subject_get_one_of_their_own(monkeypatch):

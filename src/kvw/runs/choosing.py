@@ -86,7 +86,7 @@ def choose(
         progress: Called after every edit that was scored.
 
     Raises:
-        Damaging: Nothing keeps what must stay, or nothing is forgotten within it.
+        Damaging: Not even the weakest edit keeps what must stay, or the one made by hand does not.
     """
     if not material.must_stay:
         tell_unknown(before, reporter)

@@ -147,10 +147,17 @@ def _alone(example: Example) -> Example:
 
 
 def _named(retain: Sequence[Example]) -> list[Example]:
-    """The user's examples, each with a subject: without, it is a subject of its own."""
+    """The user's examples, each with a subject: without, it is a subject of its own.
+
+    A column ``source`` of theirs goes: here it would say that they are shipped.
+    """
     return [
-        example
-        if example.subject is not None
-        else replace(example, metadata={**example.metadata, "subject": f"{OWN} {row}"})
+        replace(
+            example,
+            metadata={
+                **{name: value for name, value in example.metadata.items() if name != "source"},
+                "subject": example.subject or f"{OWN} {row}",
+            },
+        )
         for row, example in enumerate(retain, 1)
     ]
