@@ -163,6 +163,13 @@ def test_settings_that_fix_the_strength_switch_the_choice_off(request_for):
     assert not request_for(choose=False).chooses
 
 
+def test_requests_that_contradict_themselves_are_refused(request_for, tmp_path):
+    with pytest.raises(kvw.UserError, match="parity run cannot be chosen"):
+        request_for(method="kvw", settings=kvw.KvwSettings(parity=True), choose=True)
+    with pytest.raises(kvw.UserError, match="would not be read"):
+        request_for(neighbours=tmp_path / "names.txt", sources=("everyday",))
+
+
 def test_less_is_asked_of_an_edit_made_by_hand(request_for):
     by_hand = request_for(settings=kvw.SubspaceSettings(strength=0.5))
     assert (request_for().floor, by_hand.floor, replace(by_hand, keep=0.5).floor) == (0.98, 0.9, 0.5)

@@ -120,6 +120,18 @@ def test_with_a_statistics_file_all_sources_judge(monkeypatch):
     assert not found.retain
 
 
+def test_a_small_retain_file_judges_beside_plain_text(monkeypatch):
+    found = material(monkeypatch, Source("text", shared("text", 10), []), retain=OWN[:2])
+    assert found.must_stay == ["plain text", "retain"]
+    assert [one.subject for one in found.judged["retain"]] == ["P0", "P1"]
+
+
+def test_what_is_excluded_judges_nothing(monkeypatch):
+    every = shared("everyday", 10)
+    found = material(monkeypatch, Source("everyday", every[:4] + every[5:], every[4:5]))
+    assert [one.identifier for one in found.judged["held-out everyday"]] == ["everyday:10"]
+
+
 def test_a_column_named_source_does_not_make_examples_shipped_ones(monkeypatch):
     own = [Example(f"Who is {row}?", "He.", metadata={"subject": f"P{row}", "source": "text"}) for row in range(5)]
     found = material(monkeypatch, retain=own, speaks=False)

@@ -58,6 +58,12 @@ def test_other_settings_and_other_examples_are_measured_anew(loaded, monkeypatch
             shared_moments(loaded, retain, settings)
 
 
+def test_moments_that_are_too_large_are_not_kept(loaded, tmp_path, monkeypatch):
+    monkeypatch.setattr("kvw.measuring.kept_moments.LARGEST", 100)
+    shared_moments(loaded, SHARED, SETTINGS)
+    assert not (tmp_path / "cache" / "moments").exists()
+
+
 def test_a_damaged_file_is_measured_again(loaded, tmp_path, caplog):
     _, first = shared_moments(loaded, SHARED, SETTINGS)
     (file,) = (tmp_path / "cache" / "moments").glob("*.safetensors")

@@ -20,7 +20,7 @@ def test_every_fifth_subject_is_held_out_with_all_its_examples() -> None:
 
 def test_each_source_has_its_share_held_out() -> None:
     examples = [
-        *(example(number, f"person {number}") for number in range(5)),
+        *(example(number, f"person {number}") for number in range(7)),
         *(example(number, f"text {number}", source="text") for number in range(5)),
     ]
     _, held = split_retain(examples)

@@ -128,7 +128,13 @@ def test_a_path_without_edits_is_passed_over() -> None:
 
 
 def test_nothing_is_taken_if_the_weakest_loses() -> None:
-    assert search(Invented(forgets=15, loses=1))[1] is None
+    found, chosen = search(Invented(forgets=15, loses=1))
+    assert chosen is None
+    path = found.candidates[-1].path
+    assert path is not None
+    weakest = found.weakest(path)
+    assert (weakest.dose, weakest.path) == (1, path)
+    assert set(weakest.lost(0.98)) == {NEAR, ALL_HELD_OUT}
 
 
 def test_all_held_out_questions_count_together_and_a_single_source_must_be_no_wreck() -> None:

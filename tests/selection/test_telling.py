@@ -26,5 +26,11 @@ def test_what_the_question_says_and_what_many_answers_say_tells_nothing() -> Non
     assert all(len(set(word) & set(expected)) > 1 for word, expected in zip(found, WORDS, strict=True))
 
 
+def test_a_rare_token_of_the_question_tells_nothing() -> None:
+    (found,) = told([Example("Is Paris in Kuwait?", "Paris florist.")])
+    assert "Paris" not in found
+    assert "florist" in found
+
+
 def test_an_answer_that_only_repeats_the_question_counts_with_all_its_tokens() -> None:
     assert told([Example("Is it Lima?", "Lima")]) == ["Lima"]

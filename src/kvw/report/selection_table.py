@@ -17,7 +17,8 @@ def print_selection(console: Console, selection: SelectionPart) -> None:
     asked = [name for name in (FORGET, HELD_OUT_FORGET) if name in selection.original]
     found = {"": "the settings given", "directions": "the number of directions"}
     by = found.get(selection.unit, f"the {selection.unit}")
-    heading = f"By {by}, at least {selection.keep:.0%} kept (teacher-forced)"
+    kept_at_least = f", at least {selection.keep:g} kept" if selection.unit else ""
+    heading = f"By {by}{kept_at_least} (teacher-forced)"
     table = Table(title=Text(heading), title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     for name in (selection.unit or "edit", *asked, *kept):
         title = "all" if name == ALL_HELD_OUT else name.replace(" ", "\n", 1)

@@ -90,7 +90,9 @@ def choose(
     """
     if not material.must_stay:
         tell_unknown(before, reporter)
-        reporter.warn("There is nothing to judge the edit by: how much is lost is unknown. Give --retain.")
+        reporter.warn(
+            "There is nothing to judge the edit by: how much is lost is unknown. Give --retain a file of examples."
+        )
         return Choice(found, None)
     splits = {name: loaded.prepare(examples) for name, examples in material.judged.items()}
     pool = loaded.prepare([*material.retain, *material.forget])
@@ -99,7 +101,7 @@ def choose(
     paths = paths_of(request, found) if request.chooses else []
     chosen = search.choose(paths) if paths else search.judge(found)
     if chosen is None and request.write_damaged:
-        chosen = search.judge(paths[-1].edit(paths[-1].doses[0]))
+        chosen = search.weakest(paths[-1])
     _refuse(search, chosen, request, reporter)
     assert chosen is not None
     selection = _part(search, chosen, material, request.keep, paths[0].unit if paths else "")
@@ -156,8 +158,8 @@ def _refuse(search: Search, chosen: Candidate | None, request: EraseRequest, rep
 
 def _lost(candidate: Candidate, floor: float) -> str:
     """The parts that are not kept, in words; rounded down, so that none is said to be as much as is asked for."""
-    shares = {name: math.floor(share.value * 1000) / 1000 for name, share in candidate.kept.items()}
-    return ", ".join(f"{shares[name]:.1%} of {name}" for name, share in candidate.kept.items() if share.value < floor)
+    lost = candidate.lost(floor)
+    return ", ".join(f"{math.floor(share.value * 1000) / 1000:.1%} of {name}" for name, share in lost.items())
 
 
 def _tell(search: Search, chosen: Candidate, reporter: Reporter) -> None:

@@ -120,7 +120,10 @@ def dealt_out(data: DataSets, gathered: Sequence[Source], request: EraseRequest,
         held_out = {TEXT: held_out.pop(text), **held_out}
     elif speaks:
         held_out = {TEXT: everyday_examples(), **held_out}
-    must_stay = list(held_out) or [OWN] * bool(retain)  # too few subjects to hold any out: better than nothing
+    must_stay = list(held_out)
+    if data.retain and f"held-out {OWN}" not in held_out:  # too few subjects to hold any out: better than nothing
+        judged[OWN] = spread([example for example in retain if "source" not in example.metadata], MOST_HELD_OUT)
+        must_stay.append(OWN)
     return Material(forget, RetainSet(retain, excluded), judged | held_out, must_stay, parts)
 
 

@@ -99,6 +99,18 @@ class EraseRequest:
                 found=type(self.settings).__name__,
                 do=f"give {kind.__name__}, or name the method they are of",
             )
+        if self.choose and getattr(self.settings, "parity", False):
+            raise UserError(
+                "The strength of a parity run cannot be chosen: its steps are rounded one by one.",
+                found="--strength auto with --parity",
+                do="leave one of them out",
+            )
+        if self.neighbours is not None and "neighbours" not in self.sources:
+            raise UserError(
+                "The file of neighbours would not be read.",
+                found=f"sources {', '.join(self.sources) or 'none'}",
+                do="add neighbours to --retain-sources, or leave --neighbours out",
+            )
         check_longest_answer(self.max_new_tokens)
         if not 0 < self.keep <= 1:  # NaN is refused too
             raise UserError("--keep must lie above 0 and at most at 1.", found=str(self.keep), do="0.98 is the default")

@@ -62,10 +62,15 @@ class Candidate:
 
         A single source has few questions, so its share says less. It is enough if it is no wreck.
         """
-        return all(
-            share.value >= (keep if name in (TEXT, ALL_HELD_OUT) else min(keep, LEAST))
+        return not self.lost(keep)
+
+    def lost(self, keep: float) -> dict[str, Share]:
+        """The parts of which less is left than must be."""
+        return {
+            name: share
             for name, share in self.kept.items()
-        )
+            if share.value < (keep if name in (TEXT, ALL_HELD_OUT) else min(keep, LEAST))
+        }
 
 
 class Search:
@@ -132,6 +137,12 @@ class Search:
             return at(last)
         too_much = _first(last, lambda place: not self.keeps(at(place)))
         return at(too_much - 1) if too_much else None
+
+    def weakest(self, path: Path) -> Candidate:
+        """The weakest edit of a path, whatever it keeps."""
+        dose = path.doses[0]
+        known = (one for one in self.candidates if one.path is path and one.dose == dose)
+        return self._complete(next(known, Candidate(path.edit(dose), dose, path)))
 
     def judge(self, edit: Edit) -> Candidate:
         """Score one edit on everything."""
