@@ -17,6 +17,7 @@ from kvw.models.loading import Checkpoint
 from kvw.models.value_matrix import MatrixKey
 from kvw.runs.choosing import _more as more
 from kvw.runs.choosing import paths_of
+from kvw.runs.request import read_data
 from kvw.selection.search import Candidate
 from kvw.toy import checkpoint
 from kvw.toy.world import World, write_world
@@ -161,6 +162,20 @@ def test_settings_that_fix_the_strength_switch_the_choice_off(request_for):
     assert request_for(settings=kvw.SubspaceSettings(layers=(0, 2), shrinkage=0.2)).chooses
     assert request_for(settings=kvw.SubspaceSettings(strength=0.5), choose=True).chooses
     assert not request_for(choose=False).chooses
+
+
+@pytest.mark.thorough
+def test_neighbours_that_cannot_be_asked_about_are_told(request_for, tmp_path):
+    (tmp_path / "names.txt").write_text("Ann Lee\n")
+    record = kvw.erase(request_for(neighbours=tmp_path / "names.txt"))
+    assert any("No question could be asked about the neighbours" in warning for warning in record.warnings)
+
+
+def test_a_neighbour_who_is_to_be_forgotten_is_refused(request_for, files, tmp_path):
+    subject = json.loads(files["forget"].read_text().splitlines()[0])["subject"]
+    (tmp_path / "names.txt").write_text(f"Ann Lee\n{subject.upper()}\n")
+    with pytest.raises(kvw.UserError, match="A neighbour is among those to be forgotten"):
+        read_data(request_for(neighbours=tmp_path / "names.txt"))
 
 
 def test_requests_that_contradict_themselves_are_refused(request_for, tmp_path):

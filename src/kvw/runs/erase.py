@@ -161,6 +161,11 @@ def _gather(job: Job, speech: Speech | None, watch: Stopwatch, reporter: Reporte
         material = gather_material(job.loaded, job.data, job.request, speaks=speaks, progress=progress)
     for note in material.notes():
         reporter.note(note)
+    if job.data.neighbours and not any(part.name == "neighbours" for part in material.sources):
+        reporter.warn(
+            "No question could be asked about the neighbours: the model does not write ordinary English, or no forget "
+            "question names its subject."
+        )
     refuse_nothing_kept(job, material)
     return material
 
@@ -174,9 +179,9 @@ def refuse_nothing_kept(job: Job, material: Material) -> None:
     if job.request.needs_retain and not (material.retain or job.data.retain_statistics):
         raise UserError(
             "Nothing says what must stay.",
-            found="no --retain, and a model that does not write ordinary English: its answers to everyday questions "
-            "would say nothing",
-            do="add --retain FILE",
+            found="no --retain, and none from the sources: the model does not write ordinary English and its answers "
+            "would say nothing, or they have nothing for this model and this forget set",
+            do="add --retain FILE, or name more --retain-sources",
         )
 
 
