@@ -31,9 +31,10 @@ def test_the_retain_file_can_be_left_out_or_another():
 
 
 def test_all_fields_are_passed_on():
-    request = made(method="kvw", settings={"gamma": 0.1}, keep=0.9, sources=["text"], neighbours="names.txt")
+    sources = ["text", "neighbours"]
+    request = made(method="kvw", settings={"gamma": 0.1}, keep=0.9, sources=sources, neighbours="names.txt")
     assert (request.method, request.settings.gamma, request.keep) == ("kvw", 0.1, 0.9)
-    assert (list(request.sources), request.neighbours) == (["text"], Path("names.txt"))
+    assert (list(request.sources), request.neighbours) == (sources, Path("names.txt"))
     for name, unknown in (("retian", {"retian": None}), ("out", {"out": "x"}), ("mue", {"settings": {"mue": 1}})):
         with pytest.raises(UserError, match=name):
             made(**unknown)
