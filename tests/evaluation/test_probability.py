@@ -10,6 +10,7 @@ from kvw.data import Example, answer_batch, prepare, prompt_batch, to_model
 from kvw.errors import UserError
 from kvw.evaluation import TokenScores, answer_probabilities, score_batch, token_scores
 from kvw.evaluation.metrics import extraction_strength, min_k_plus_plus
+from kvw.evaluation.probability import try_model
 
 pytestmark = pytest.mark.thorough
 
@@ -308,3 +309,29 @@ def test_a_batch_needs_labels(change, message):
     change(batch)
     with pytest.raises(UserError, match=message):
         score_batch(Fixed(torch.zeros(1, 3, 3)), batch)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("no room"), MemoryError(), RuntimeError("MPS backend out of memory")]
+)
+def test_a_device_without_room_is_no_mismatch_of_model_and_processor(model, processor, error):
+    (item,) = prepare(EXAMPLES[:1], processor)
+
+    def fail(*_):
+        raise error
+
+    with model.register_forward_pre_hook(fail):
+        try_model(model, processor, item)
+
+
+def test_another_failure_is(model, processor):
+    (item,) = prepare(EXAMPLES[:1], processor)
+
+    def fail(*_):
+        raise RuntimeError("shapes")
+
+    with (
+        model.register_forward_pre_hook(fail),
+        pytest.raises(UserError, match="RuntimeError: shapes"),
+    ):
+        try_model(model, processor, item)

@@ -439,6 +439,7 @@ def test_a_failure_of_the_server_is_told_and_passes(toy, server, when, caplog):
     for failure, status, words in (
         (ZeroDivisionError("secret"), 500, "its log says why"),
         (torch.OutOfMemoryError(), 413, "fit into the memory"),
+        (RuntimeError("MPS backend out of memory"), 413, "fit into the memory"),
     ):
         for stream in (False, True):
             handle = server.model.register_forward_pre_hook(failing(failure, when))

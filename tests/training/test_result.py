@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText
 from kvw.errors import UserError
 from kvw.methods.gradient import finetune, unlearn
 from kvw.methods.gradient.losses import likelihood_loss
-from kvw.training.adapters import Adapter, linear_names
+from kvw.training.adapters import Adapter, linear_names, merge_adapter
 from kvw.training.loop import train
 from kvw.training.objective import Objective, Term
 from kvw.training.result import apply_result, save_model
@@ -83,6 +83,16 @@ def test_results_of_another_model_are_refused(tmp_path):
     (tmp_path / "weights.safetensors").write_text("no")
     with pytest.raises(UserError, match="cannot be read"):
         apply_result(other, tmp_path)
+
+
+def test_a_device_without_room_for_an_adapter_is_no_mismatch(tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("MPS backend out of memory")
+
+    (tmp_path / "adapter_config.json").write_text("{}")
+    monkeypatch.setattr(PeftModel, "from_pretrained", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        merge_adapter(fresh()[0], tmp_path)
 
 
 def test_adapters_that_hold_nan_are_not_merged():

@@ -18,6 +18,7 @@ from kvw.errors import UserError
 from kvw.evaluation.journal import SCORES, Journal
 from kvw.evaluation.running import budget_for, content_keys
 from kvw.measuring.engine import evaluating
+from kvw.measuring.fitting import out_of_memory
 from kvw.models.answer_logits import answer_logits
 from kvw.processes import current
 from kvw.progress import Progress
@@ -189,9 +190,9 @@ def try_model(model: PreTrainedModel, processor: Processor, item: Prepared) -> N
     try:
         with evaluating(model):
             score_batch(model, answer_batch([item], processor))
-    except torch.OutOfMemoryError:
-        pass  # told where the pass itself finds the largest batch that fits
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        if out_of_memory(error):
+            return  # told where the pass itself finds the largest batch that fits
         said = (str(error).strip() or "no message").splitlines()[0][:300]
         raise UserError(
             f"{item.example.identifier}: the model and its processor do not fit together.",

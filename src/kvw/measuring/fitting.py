@@ -155,9 +155,11 @@ class Halving(Generic[Piece]):
 
 def out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory ran out, on a device or on the CPU."""
-    # accelerate knows the message of Apple's devices from 1.15 on.
+    # Devices have an error of their own for it, but for Apple's, whose message accelerate knows from 1.15 on.
     return (
-        isinstance(error, MemoryError) or should_reduce_batch_size(error) or "MPS backend out of memory" in str(error)
+        isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        or should_reduce_batch_size(error)
+        or "MPS backend out of memory" in str(error)
     )
 
 

@@ -20,6 +20,7 @@ from kvw.data.rendering import Processor
 from kvw.edits.edit import Edit
 from kvw.evaluation.generation import decoding
 from kvw.measuring.engine import evaluating
+from kvw.measuring.fitting import out_of_memory
 from kvw.serving import limits
 from kvw.serving.answer import Answer, Ending
 from kvw.serving.answer_text import AnswerText
@@ -124,7 +125,9 @@ class Engine:
                 for name in names:
                     attached.enter_context(self._edits[name].attach(self._model))
                 return self._generated(answer, inputs, longest, how)
-        except torch.OutOfMemoryError as error:
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
             raise Refusal(
                 413, "The request does not fit into the memory of this server.", code="out_of_memory"
             ) from error

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kvw.errors import UserError
+from kvw.measuring.fitting import out_of_memory
 from kvw.models.value_matrix import linear_shape
 from kvw.training.parts import find_parts, trained_names
 from kvw.training.settings import LoraSettings, Part
@@ -136,6 +137,8 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
             wrapper = peft.PeftModel.from_pretrained(model, folder)
         wrapper.merge_and_unload(safe_merge=True)
     except (ValueError, RuntimeError, UserWarning) as error:
+        if out_of_memory(error):
+            raise
         raise UserError(
             f"The adapter {folder} does not fit this {type(model).__name__}.",
             found=str(error).splitlines()[0],

@@ -212,6 +212,7 @@ def test_rows_that_are_there_are_not_measured_again(tmp_path, here):
     ("raised", "words"),
     [
         (torch.OutOfMemoryError("no room"), "out of memory"),
+        (RuntimeError("MPS backend out of memory"), "out of memory"),
         (BrokenProcessPool("gone"), "the process was killed"),
         (kvw.UserError("The loss is not finite.", found="nan"), "The loss is not finite. (nan)"),
     ],

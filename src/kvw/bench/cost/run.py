@@ -28,6 +28,7 @@ from kvw.edits.edit import package_versions
 from kvw.errors import UserError
 from kvw.files import write_text
 from kvw.measuring.fingerprint import digest
+from kvw.measuring.fitting import out_of_memory
 from kvw.models.finding import find_layers
 from kvw.models.placement import find_device
 from kvw.models.saving import parameter_bytes
@@ -153,10 +154,12 @@ def _alone(do: Callable[..., CostRow], recipe: CostRecipe, label: str, method: s
     with ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_parent) as pool:
         try:
             return pool.submit(do, recipe, label, method, values).result()
-        except (torch.OutOfMemoryError, MemoryError):
-            error = "out of memory"
         except BrokenProcessPool:
             error = "the process was killed, most likely for want of memory"
+        except (MemoryError, RuntimeError) as failure:
+            if not out_of_memory(failure):
+                raise
+            error = "out of memory"
         except UserError as mistake:
             error = mistake.what + (f" ({mistake.found})" if mistake.found else "")
     return CostRow(
