@@ -102,6 +102,13 @@ def test_erase_leaves_a_model_an_edit_and_the_numbers(people, saved, family, cap
     assert record["settings"]["gamma"] == 2
     assert record["forget"]["count"] == 4
     assert set(record["splits"]) == {"forget", "retain", "again"}
+    assert record["asked"] == {"keep": 0.98, "retain": True, "sources": list(kvw.retain.SOURCES)} | {
+        "neighbours": False,
+        "write_damaged": True,
+        "quantise": "",
+        "template_options": {},
+    }
+    assert " --write-damaged\n" in (people / "run" / "model" / "README.md").read_text()
     assert str(people) not in (people / "run" / "run.json").read_text()
     samples = [json.loads(line) for line in (people / "run" / "samples.jsonl").read_text().splitlines()]
     assert len(samples) == 4 + 7 + 7

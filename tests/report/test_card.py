@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
@@ -14,9 +16,17 @@ from kvw.cli import app
 from kvw.edits.edit import EditMetadata
 from kvw.edits.summary import LayerSummary
 from kvw.evaluation import Summary
+from kvw.measuring.sources import Sources
 from kvw.methods.settings import KvwSettings
+from kvw.methods.steering.settings import SteeringSettings
+from kvw.methods.subspace.relatives.settings import LeaceSettings
+from kvw.methods.subspace.settings import SubspaceSettings
+from kvw.models.checkpoint import find_checkpoint
 from kvw.report.card import BEGIN, END, model_card, options
-from kvw.runs.record import CandidatePart, KeptPart, SelectionPart, SplitPart
+from kvw.retain import SOURCES
+from kvw.runs.data_parts import asked_part
+from kvw.runs.record import AskedPart, CandidatePart, KeptPart, SelectionPart, SplitPart
+from kvw.runs.request import EraseRequest
 
 METADATA = EditMetadata(
     method="kvw",
@@ -75,8 +85,8 @@ def test_it_says_what_how_how_much_and_how_again():
     assert "| `forget` | 5 of 9 | 1.000 → 0.125 |" in text
     assert "| `a\\|b` | 5 of 9 |" in text
     assert (
-        "kvw erase owner/name@abc --forget FORGET --retain RETAIN --out run --method kvw --gamma 0.03 --layers 1:25\n"
-        in text
+        "kvw erase owner/name@abc --forget FORGET --retain RETAIN --out run --method kvw --gamma 0.03 --layers 1:25 "
+        "--set seed=none\n" in text
     )
     assert "kvw apply run/edit.safetensors owner/name@abc --out model" in text
     assert f"edit was made on: `{'f' * 64}`." in text
@@ -97,8 +107,7 @@ def test_it_says_how_strong_the_edit_is_and_what_it_keeps():
         "The strength was chosen to keep 90% (strength: 0.25); the edit keeps 99.1% of held-out retain, 100.0% of "
         "plain text (teacher-forced)."
     ) in text
-    assert "--gamma 0.03 --layers 1:25 --strength auto --keep 0.9\n" in text
-    assert "--keep" not in model_card(chosen, LAYERS, selection=selection(0.25))
+    assert "--gamma 0.03 --layers 1:25 --set seed=none --strength auto\n" in text
     by_hand = model_card(METADATA, LAYERS, selection=selection(None))
     assert "The strength was fixed by hand; the edit keeps 99.1% of held-out retain" in by_hand
     assert "auto" not in by_hand
@@ -106,8 +115,8 @@ def test_it_says_how_strong_the_edit_is_and_what_it_keeps():
 
 
 def test_the_command_chooses_the_strength_again():
-    assert "auto" not in options({"shrinkage": 0.3}, "subspace")
-    assert options({"chosen": {"directions": 3.0}}, "subspace") == ""  # it chooses by default
+    assert options({"shrinkage": 0.3}, "subspace") == "--set shrinkage=0.3"
+    assert options({"chosen": {"directions": 3.0}, "strength": 1.0}, "subspace") == ""  # it chooses by default
     assert options({"mu": 3.0, "chosen": {"directions": 3.0}}, "subspace") == "--set mu=3.0 --strength auto"
 
 
@@ -179,6 +188,76 @@ def test_an_edit_of_nothing_known():
     assert "kvw erase MODEL " in text
 
 
+class Asked(Exception):
+    """What the command would have run."""
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"choose": False},
+        {"settings": SubspaceSettings(mu=3.0)},
+        {"settings": SubspaceSettings(mu=3.0), "choose": True},
+        {"settings": SubspaceSettings(sources=Sources(image=0.0), schedule="sequential", threshold=0.25)},
+        {"keep": 0.9855, "write_damaged": True, "sources": ("text", "facts"), "quantise": "8bit"},
+        {"retain": None, "sources": ("text",)},
+        {"sources": ()},
+        {"neighbours": "names.txt"},
+        {"method": "kvw"},
+        {"method": "kvw", "choose": False},
+        {"method": "kvw", "settings": KvwSettings(seed=None, parity=True, retain_contrast=False)},
+        {"method": "steering"},
+        {"method": "steering", "choose": False},
+        {"method": "steering", "settings": SteeringSettings(skipped=(2, 3), decoding=True, target="It's so:")},
+        {"method": "conditional-kvw", "choose": False},
+        {"method": "leace", "settings": LeaceSettings(rank=3, layers=(1, 2))},
+    ],
+)
+def test_the_command_pasted_asks_for_the_same_edit(tmp_path, monkeypatch, more):
+    for name in ("FORGET", "RETAIN"):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"question": "Who is {name}?", "answer": "{name} it is."}}\n')
+    (tmp_path / "names.txt").write_text("Ada\nBert\n")
+    monkeypatch.chdir(tmp_path)
+    model = find_checkpoint("toy:vanilla")
+    model = replace(model, value_matrices="mlp", template_options=(("a", False), ("b", "it's"), ("c", [1, "x"])))
+    given = {"forget": Path("FORGET.jsonl"), "retain": Path("RETAIN.jsonl"), "out": Path("run"), **more}
+    if "neighbours" in given:
+        given["neighbours"] = Path(given["neighbours"])
+    request = EraseRequest(model, **given)
+    recorded = json.loads(json.dumps(asdict(request.settings) | {"steps": 7}))
+    recorded |= {"chosen": {"share": 0.5}} if request.chooses else {}
+    metadata = EditMetadata(
+        method=request.method, settings=recorded, base_model=str(model), value_matrices=model.value_matrices
+    )
+    text = model_card(metadata, LAYERS, asked=AskedPart.model_validate_json(asked_part(request).model_dump_json()))
+    command = next(line for line in text.splitlines() if line.startswith("kvw erase"))
+    for word, file in (("FORGET", "FORGET.jsonl"), ("RETAIN", "RETAIN.jsonl"), ("NEIGHBOURS", "names.txt")):
+        command = command.replace(f" {word}", f" {file}")
+
+    def stop(request, *_):
+        raise Asked(request)
+
+    monkeypatch.setattr("kvw.runs.erase.erase", stop)
+    with pytest.raises(Asked) as found:
+        app(shlex.split(command)[1:], exit_on_error=False)
+    (again,) = found.value.args
+    assert again.chooses == request.chooses
+    same = {"choose": None, "forget": [Path("FORGET.jsonl")]}
+    if request.method == "steering":  # how many steps are its own setting
+        same["settings"] = replace(request.settings, steps=7)
+    assert replace(again, choose=None) == replace(request, **same)
+
+
+def test_what_the_command_cannot_say_is_said_beside_it():
+    left = METADATA.model_copy(update={"method": "leace", "settings": {"rank": 3}})
+    assert "asked for from Python: `EraseRequest(choose=False)`" in model_card(left, LAYERS)
+    assert "choose=False" not in model_card(METADATA, LAYERS)
+    assert "What else the run was asked is not known" in model_card(METADATA, LAYERS)
+    known = AskedPart(keep=0.98, retain=True, sources=list(SOURCES), neighbours=False, write_damaged=False)
+    assert "What else the run was asked" not in model_card(METADATA, LAYERS, asked=known)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -192,8 +271,7 @@ def test_the_command_line_reads_the_options_back(settings):
     recorded = json.loads(json.dumps(vars(settings)))
     command = f"erase MODEL --forget F --retain R --out run {options(recorded)}"
     _, bound, _ = app.parse_args(shlex.split(command), print_error=False, exit_on_error=False)
-    found = bound.arguments["options"].settings() if "options" in bound.arguments else KvwSettings(seed=0)
-    assert vars(found) == {**vars(settings), "seed": settings.seed or 0}
+    assert bound.arguments["options"].settings() == settings
 
 
 EVIL = [

@@ -15,7 +15,8 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK, RepoCard
 from kvw.edits.edit import EditMetadata, printable
 from kvw.edits.summary import LayerSummary
 from kvw.methods.registry import DEFAULT, METHODS
-from kvw.runs.record import LanguagePart, SelectionPart, SplitPart
+from kvw.retain import SOURCES
+from kvw.runs.record import AskedPart, LanguagePart, SelectionPart, SplitPart
 from kvw.runs.request import KEEP
 
 BEGIN = "<!-- kvw: an edit of this model -->"
@@ -34,6 +35,7 @@ def model_card(
     metadata: EditMetadata,
     layers: Sequence[LayerSummary],
     *,
+    asked: AskedPart | None = None,
     scores: Mapping[str, SplitPart] | None = None,
     selection: SelectionPart | None = None,
     language: LanguagePart | None = None,
@@ -49,6 +51,7 @@ def model_card(
     Args:
         metadata: Of the edit.
         layers: What the edit describes of itself.
+        asked: Of a run record: what the run was asked, for the command that repeats it.
         scores: Of a run record, by split, where they are known.
         selection: Of a run record: how strong the edit is and what it keeps.
         language: Whether it is still a language model, where that was looked at.
@@ -67,7 +70,7 @@ def model_card(
         card.data["base_model"] = hub_id
     card.data.pop("model-index")
     above = card.text.rstrip() or f"# {_name(metadata)}, edited"
-    section = _section(metadata, layers, scores or {}, selection, language, other_weights)
+    section = _section(metadata, layers, asked, scores or {}, selection, language, other_weights)
     card.text = f"{above}\n\n" + "\n".join(section)
     return str(card)
 
@@ -87,6 +90,7 @@ def _card(text: str) -> RepoCard:
 def _section(
     metadata: EditMetadata,
     layers: Sequence[LayerSummary],
+    asked: AskedPart | None,
     scores: Mapping[str, SplitPart],
     selection: SelectionPart | None,
     language: LanguagePart | None,
@@ -114,7 +118,7 @@ def _section(
         "",
         "### How to repeat it",
         "",
-        *_commands(metadata, selection, other_weights),
+        *_commands(metadata, asked, other_weights),
         "",
         f"Versions: {', '.join(code(' '.join(entry)) for entry in sorted(metadata.versions.items()))}.",
         "",
@@ -186,17 +190,17 @@ def _language(language: LanguagePart | None) -> list[str]:
     return [*(f"**Warning:** {damage}\n" for damage in language.damage), language.sentence]
 
 
-def _commands(metadata: EditMetadata, selection: SelectionPart | None, other_weights: str) -> list[str]:
+def _commands(metadata: EditMetadata, asked: AskedPart | None, other_weights: str) -> list[str]:
     base = _quoted(metadata.base_model or "MODEL")
-    chosen = options(metadata.settings, metadata.method or "kvw")
-    if selection is not None and selection.keep != KEEP:
-        chosen += f" --keep {selection.keep:g}"
-    erase = f"kvw erase {base} --forget FORGET --retain RETAIN --out run {chosen}".rstrip()
-    lines = ["```", *([] if metadata.parents else [erase])]
+    lines = ["```", *([] if metadata.parents else [_erase(base, metadata, asked)])]
     lines += [
         f"kvw apply run/edit.safetensors {base} --out model" + (" --other-weights" if other_weights else ""),
         "```",
     ]
+    if not metadata.parents and asked is None:
+        lines += ["", "What else the run was asked is not known: the edit file came without the record of its run."]
+    if not metadata.parents and _from_python_alone(metadata):
+        lines += ["", "Its strength was not chosen, which is asked for from Python: `EraseRequest(choose=False)`."]
     if metadata.model_fingerprint:
         lines += ["", f"SHA-256 over the weights that the edit was made on: {code(metadata.model_fingerprint)}."]
     if other_weights:
@@ -204,38 +208,77 @@ def _commands(metadata: EditMetadata, selection: SelectionPart | None, other_wei
     return lines
 
 
+def _erase(base: str, metadata: EditMetadata, asked: AskedPart | None) -> str:
+    """The command that makes the edit again."""
+    words = ["kvw erase", base, "--forget FORGET"]
+    words += ["--retain RETAIN"] if asked is None or asked.retain else []
+    words += ["--out run", options(metadata.settings, metadata.method or "kvw")]
+    words += [f"--value-matrices {_quoted(metadata.value_matrices)}"] if metadata.value_matrices else []
+    if asked is not None:
+        words += [f"--keep {asked.keep}"] if asked.keep != KEEP else []
+        words += ["--neighbours NEIGHBOURS"] if asked.neighbours else []
+        if tuple(asked.sources) != SOURCES:
+            words.append(f"--retain-sources {_quoted(','.join(asked.sources) or 'none')}")
+        words += ["--write-damaged"] if asked.write_damaged else []
+        words += [f"--quantise {_quoted(asked.quantise)}"] if asked.quantise else []
+        words += [
+            f"--template-option {_quoted(f'{name}={json.dumps(value)}')}"
+            for name, value in asked.template_options.items()
+        ]
+    return " ".join(word for word in words if word)
+
+
+def _from_python_alone(metadata: EditMetadata) -> bool:
+    """Whether the strength was left as it was found although no option of the method can say so."""
+    method = METHODS.get(metadata.method)
+    return method is not None and not method.dose and "chosen" not in metadata.settings
+
+
 def options(settings: Mapping[str, Any], method: str = "kvw") -> str:
-    """Settings of the method as options of ``kvw erase``; what the command has no option for is left out."""
+    """Settings of the method as options of ``kvw erase``; what the command has no option for is left out.
+
+    If the strength was not chosen, there is a setting among them that fixes it, be it at its default.
+    """
     if method not in METHODS:
         return ""
     found = [f"--method {method}"] if method != DEFAULT else []
+    chosen, dose = "chosen" in settings, METHODS[method].dose
+    fixing = () if chosen else dose[:1]
     for name, value, default in _entries(METHODS[method].settings(), settings):
         option = name.replace("_", "-")
-        if value is None:
-            continue
-        if name == "layers":
+        if name == "layers" and value is not None:
             found.append(f"--layers {_quoted(':'.join(map(str, value)) if isinstance(value, Sequence) else value)}")
-        elif method != "kvw":
-            found += [f"--set {name}={_quoted(value)}"] if value != default else []
-        elif isinstance(value, bool):
+        elif method == "kvw" and isinstance(value, bool):
             # Both switches change something at one of their two values only.
             found += [f"--{'' if value else 'no-'}{option}"] if value != default else []
-        else:
+        elif method == "kvw" and value is not None:
             found.append(f"--{option} {_quoted(value)}")
-    fixing = {f"--{name.replace('_', '-')}" for name in METHODS[method].dose} | {"--set"}
-    if "chosen" in settings and any(one.partition(" ")[0] in fixing for one in found):
+        elif value != default or name in fixing:
+            found.append(f"--set {name}={_quoted(_as_text(value))}")
+    if chosen and any(
+        one.partition(" ")[0] in {"--set", *(f"--{name.replace('_', '-')}" for name in dose)} for one in found
+    ):
         found.append("--strength auto")  # or else settings that say how strong an edit is would fix it
     return " ".join(found)
 
 
 def _entries(defaults: Any, settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Name, recorded value and default of every setting, those of groups one by one."""
+    """Name, value and default of every setting that is recorded, those of groups one by one."""
     for field in fields(defaults):
-        default, value = getattr(defaults, field.name), settings.get(field.name)
+        if field.name not in settings:
+            continue
+        default, value = getattr(defaults, field.name), settings[field.name]
         if is_dataclass(default) and isinstance(value, Mapping):
             yield from _entries(default, value, f"{above}{field.name}.")
         else:
-            yield above + field.name, value, default
+            yield above + field.name, tuple(value) if isinstance(value, list) else value, default
+
+
+def _as_text(value: Any) -> str:
+    """As ``--set`` reads it."""
+    if value is None:
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _quoted(value: Any) -> str:

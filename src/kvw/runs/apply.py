@@ -191,11 +191,13 @@ def write_card(
     # A local folder's name says less than the model that the edit was made on, if that is what the folder holds.
     base_model = str(source) if source.revision or other_weights or not metadata.base_model else metadata.base_model
     metadata = metadata.model_copy(update={"base_model": base_model})
+    asked = record.asked if record else None
     if other_weights:
         record = None
     card = model_card(
         metadata,
         edit.describe(),
+        asked=asked,
         scores=record.splits if record else None,
         selection=record.selection if record else None,
         language=language or (record.language if record else None),

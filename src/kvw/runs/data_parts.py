@@ -1,4 +1,4 @@
-"""What ``run.json`` says of the data: names of files, counts and salted digests, never an example."""
+"""What ``run.json`` says of the request and its data: names of files, counts and salted digests, never an example."""
 
 from __future__ import annotations
 
@@ -6,9 +6,22 @@ from kvw.evaluation import Evaluation
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.salt import salted
 from kvw.runs.counts import Count
-from kvw.runs.record import DataPart, ForgetPart, RetainPart, SplitPart
+from kvw.runs.record import AskedPart, DataPart, ForgetPart, RetainPart, SplitPart
 from kvw.runs.request import DataSets, EraseRequest
 from kvw.runs.union import ForgetFile
+
+
+def asked_part(request: EraseRequest) -> AskedPart:
+    """What was asked, beside the data and the settings of the method."""
+    return AskedPart(
+        keep=request.keep,
+        retain=request.retain is not None,
+        sources=list(request.sources),
+        neighbours=request.neighbours is not None,
+        write_damaged=request.write_damaged,
+        quantise=request.quantise or "",
+        template_options=dict(request.model.template_options),
+    )
 
 
 def split_part(data: DataSets, name: str, before: Evaluation, after: Evaluation) -> SplitPart:

@@ -36,7 +36,7 @@ from kvw.runs.answers import kept_answers, tell_kept
 from kvw.runs.apply import write_card
 from kvw.runs.choosing import choose, settings_to_solve
 from kvw.runs.costs import Stopwatch
-from kvw.runs.data_parts import forget_part, retain_part, split_part
+from kvw.runs.data_parts import asked_part, forget_part, retain_part, split_part
 from kvw.runs.knowing import tell_outcome
 from kvw.runs.language import compared, heard
 from kvw.runs.loaded import Loaded
@@ -369,6 +369,7 @@ def _record(
         method=request.method,
         settings=edit.metadata.settings,
         edit_digest=edit.digest(),
+        asked=asked_part(request),
         model=job.loaded.part(),
         forget=forget_part(data),
         retain=retain_part(request, data),

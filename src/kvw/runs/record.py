@@ -68,6 +68,20 @@ class RetainPart(DataPart):
     """Examples that stayed although they name a subject of the forget set, or an answer of it of several words."""
 
 
+class AskedPart(_Part):
+    """What was asked of the run and decides the edit, beside the data and the settings of the method."""
+
+    keep: float
+    retain: bool
+    """Whether a retain file was given."""
+    sources: list[str]
+    neighbours: bool
+    """Whether their names were given."""
+    write_damaged: bool
+    quantise: str = ""
+    template_options: dict[str, Any] = Field(default_factory=dict)
+
+
 class CostPart(_Part):
     """What the run cost on this machine."""
 
@@ -210,6 +224,8 @@ class RunRecord(_Part):
     settings: dict[str, Any]
     edit_digest: str = ""
     """SHA-256 over the kind and the numbers of the edit that was scored."""
+    asked: AskedPart | None = None
+    """None in records of earlier versions."""
     model: ModelPart
     forget: ForgetPart
     retain: RetainPart | None
