@@ -293,6 +293,17 @@ def test_a_dry_run_counts_what_the_model_is_asked_itself(people, saved, capsys, 
     assert plans[0]["memory"]["null_tokens"] < plans[1]["memory"]["null_tokens"]
 
 
+def test_a_dry_run_counts_every_series_of_edits(people, saved, capsys, monkeypatch):
+    monkeypatch.setattr("kvw.runs.plan.timed", lambda work: (work() and 0.0) or 60.0)
+    found = []
+    for deep in (5, 4):  # the model has 4 layers
+        monkeypatch.setattr("kvw.runs.choosing.DEEP", deep)
+        given = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--out", "run", "--dry-run", "--json")
+        assert run("erase", saved["llava"], *given) == 0
+        found.append(json.loads(capsys.readouterr().out)["seconds"]["choosing the strength"])
+    assert found[1] / found[0] == pytest.approx((1 + 24) / (1 + 12), rel=1e-3)
+
+
 def test_text_only_examples_work(people, saved):
     rows = [{"question": f"Where does {name} live?", "answer": "Paris"} for name in "abc"]
     (people / "forget.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -102,9 +102,9 @@ def selection(dose, keep=0.98, unit="strength"):
 
 def test_it_says_how_strong_the_edit_is_and_what_it_keeps():
     chosen = METADATA.model_copy(update={"settings": {**METADATA.settings, "chosen": {"strength": 0.25}}})
-    text = model_card(chosen, LAYERS, selection=selection(0.25, keep=0.9))
+    text = model_card(chosen, LAYERS, selection=selection(0.25, keep=0.985))
     assert (
-        "The strength was chosen to keep 90% (strength: 0.25); the edit keeps 99.1% of held-out retain, 100.0% of "
+        "The strength was chosen to keep 98.5% (strength: 0.25); the edit keeps 99.1% of held-out retain, 100.0% of "
         "plain text (teacher-forced)."
     ) in text
     assert "--gamma 0.03 --layers 1:25 --set seed=none --strength auto\n" in text

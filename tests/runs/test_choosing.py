@@ -15,9 +15,13 @@ from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.errors import Damaging
 from kvw.models.loading import Checkpoint
 from kvw.models.value_matrix import MatrixKey
+from kvw.percent import percent
+from kvw.progress import SILENT
 from kvw.runs.choosing import _more as more
+from kvw.runs.choosing import _refuse as refuse
 from kvw.runs.choosing import paths_of
 from kvw.runs.request import read_data
+from kvw.selection.scoring import ALL_HELD_OUT, Share
 from kvw.selection.search import Candidate
 from kvw.toy import checkpoint
 from kvw.toy.world import World, write_world
@@ -144,6 +148,17 @@ def test_it_is_said_why_an_edit_is_no_stronger():
     assert "more would cost others more than --keep allows" in more(within)
     assert "the strongest edit that the method finds with these settings" in more(strongest)
     assert "let kvw choose it with --strength auto" in more(Candidate(None, None))
+
+
+@pytest.mark.parametrize(("share", "written"), [(0.985, "98.5%"), (0.98, "98%"), (0.57, "57%"), (0.9999, "99.99%")])
+def test_what_must_be_kept_is_written_with_every_digit(request_for, share, written):
+    assert percent(share) == written
+    request = request_for(keep=share, write_damaged=False)
+    with pytest.raises(Damaging, match=f"No edit of this method keeps {written} of what must stay"):
+        refuse(SimpleNamespace(candidates=[Candidate(None, 1.0)]), None, request, SILENT)
+    lost = Candidate(None, 1.0, kept={ALL_HELD_OUT: Share(0.5, 0.0)})
+    with pytest.raises(Damaging, match=f"nothing was written: {written} of it must be left"):
+        refuse(SimpleNamespace(candidates=[]), lost, request, SILENT)
 
 
 @pytest.mark.parametrize(("layers", "expected"), [(12, ["layers 0:5", ""]), (30, ["layers 0:14", ""]), (11, [""])])

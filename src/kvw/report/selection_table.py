@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kvw.percent import percent
 from kvw.runs.record import JudgedPart, SelectionPart
 from kvw.selection.scoring import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET
 
@@ -17,7 +18,7 @@ def print_selection(console: Console, selection: SelectionPart) -> None:
     asked = [name for name in (FORGET, HELD_OUT_FORGET) if name in selection.original]
     found = {"": "the settings given", "directions": "the number of directions"}
     by = found.get(selection.unit, f"the {selection.unit}")
-    kept_at_least = f", at least {selection.keep:g} kept" if selection.unit else ""
+    kept_at_least = f", at least {percent(selection.keep)} kept" if selection.unit else ""
     heading = f"By {by}{kept_at_least} (teacher-forced)"
     table = Table(title=Text(heading), title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     for name in (selection.unit or "edit", *asked, *kept):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from kvw.edits.low_rank import LowRankEdit
 from kvw.errors import Damaging
 from kvw.evaluation import Evaluation
 from kvw.methods.registry import get_method
+from kvw.percent import percent
 from kvw.progress import Progress, Reporter
 from kvw.runs.knowing import tell_unknown
 from kvw.runs.loaded import Loaded
@@ -50,18 +51,28 @@ def settings_to_solve(request: EraseRequest) -> Any:
     return settings
 
 
-def paths_of(request: EraseRequest, found: Edit) -> list[Path]:
-    """The edits that a method's result offers.
+def parts_tried(request: EraseRequest, layers: Sequence[int]) -> list[tuple[int, int] | None]:
+    """The parts of a decoder whose edits are tried, one series after the other: first and last layer; None for all.
 
     Of directions in a deep decoder, those of its first half are tried by themselves first: that is where facts are
     looked up, and what is taken away there costs others less. But some facts are only forgotten with the other half.
+
+    Args:
+        request: What was asked for.
+        layers: Those that are weakened, ascending.
     """
+    by_number = get_method(request.method).varied_by == "directions" and request.settings.gate != "hard"
+    deep = by_number and len(layers) >= DEEP
+    return [*([(layers[0], layers[len(layers) // 2 - 1])] if deep else []), None]
+
+
+def paths_of(request: EraseRequest, found: Edit) -> list[Path]:
+    """The edits that a method's result offers."""
     kind = get_method(request.method).varied_by
     if kind == "directions" and isinstance(found, LowRankEdit) and request.settings.gate != "hard":
-        smallest = request.settings.smallest_gate
         layers = sorted({key.layer for key in found.directions})
-        first_half = [DirectionsPath(found, smallest, (layers[0], layers[len(layers) // 2 - 1]))]
-        return [*(first_half if len(layers) >= DEEP else []), DirectionsPath(found, smallest)]
+        smallest = request.settings.smallest_gate
+        return [DirectionsPath(found, smallest, part) for part in parts_tried(request, layers)]
     return [SharePath(found) if kind in ("directions", "share") else StrengthPath(found)]
 
 
@@ -137,7 +148,7 @@ def _refuse(search: Search, chosen: Candidate | None, request: EraseRequest, rep
     if chosen is None:
         lost = _lost(search.candidates[-1], floor)
         raise Damaging(
-            f"No edit of this method keeps {request.keep:.0%} of what must stay, so nothing was written.",
+            f"No edit of this method keeps {percent(request.keep)} of what must stay, so nothing was written.",
             found=f"even the weakest leaves {lost}",
             do="name others like those to be forgotten with --neighbours or --retain, try another method, or lower "
             "--keep",
@@ -149,7 +160,7 @@ def _refuse(search: Search, chosen: Candidate | None, request: EraseRequest, rep
         reporter.warn(f"The edit loses what must stay: it leaves {lost}. It is written because you asked for it.")
         return
     raise Damaging(
-        f"This edit loses what must stay, so nothing was written: {floor:.0%} of it must be left.",
+        f"This edit loses what must stay, so nothing was written: {percent(floor)} of it must be left.",
         found=f"it leaves {lost}",
         do="let kvw choose: leave out --strength and the settings of the method, or give --strength auto to scale this "
         "edit down; or lower --keep; --write-damaged writes it as it is",

@@ -15,6 +15,7 @@ from kvw.methods.kvw import accessor
 from kvw.methods.settings import KvwSettings
 from kvw.models.loading import Checkpoint
 from kvw.output import check_output_directory
+from kvw.percent import percent
 from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
 from kvw.runs.erase import Job, check, erase, measure_retain
@@ -63,8 +64,8 @@ class DemoRecord(BaseModel):
     def verdict(self) -> list[str]:
         """What was and what was not forgotten, in plain words and the numbers of the table."""
         return [
-            f"Both methods are as strong as leaves {self.run.selection.keep:.0%} of what held-out people in the retain "
-            f"set are asked (KVW: gamma = {self.gamma:.3g})."
+            f"Both methods are as strong as leaves {percent(self.run.selection.keep)} of what held-out people in the "
+            f"retain set are asked (KVW: gamma = {self.gamma:.3g})."
             if self.run.selection
             else "",
             _forget_sentence(self),

@@ -17,6 +17,7 @@ from kvw.models.saving import parameter_bytes
 from kvw.progress import Reporter, remembering
 from kvw.retain.answering import LONGEST_ANSWER
 from kvw.retain.sources import stand_ins
+from kvw.runs.choosing import parts_tried
 from kvw.runs.costs import Stopwatch, peak_memory
 from kvw.runs.erase import Job, check, choosing_stage, for_the_solve, refuse_nothing_kept
 from kvw.runs.loaded import Loaded
@@ -26,7 +27,7 @@ from kvw.runs.record import KNOWS_ENGLISH
 from kvw.runs.request import DataSets, EraseRequest
 
 CANDIDATES = 12
-"""Edits that are scored while the strength is chosen: two bisections of up to 64 doses."""
+"""Edits of one series that are scored while the strength is chosen: two bisections of up to 64 doses."""
 
 
 class Plan(BaseModel):
@@ -118,6 +119,8 @@ def _estimates(job: Job) -> MethodPlan:
     questions = sum(len(source.examples) for source in gathered if source.name != "text")
     longer = max(1.0, LONGEST_ANSWER / request.max_new_tokens)
     judged = sum(map(len, material.judged.values())) if material.must_stay else 0
+    series = len(parts_tried(request, range(job.layers[0], job.layers[1] + 1)))
+    edits = CANDIDATES * series if request.chooses else 1
     found = get_method(request.method).plan
     plan = MethodPlan(seconds={})
     if found is not None:
@@ -129,7 +132,7 @@ def _estimates(job: Job) -> MethodPlan:
         "scoring the original model": scoring,
         "gathering what must stay": generating / len(batch) * longer * questions,
         **plan.seconds,
-        choosing_stage(request): forcing * judged * (1 + (CANDIDATES if request.chooses else 1)),
+        choosing_stage(request): forcing * judged * (1 + edits),
         "scoring the unlearned model": scoring,
     }
     return MethodPlan(seconds={name: round(value, 1) for name, value in seconds.items()}, memory=plan.memory)

@@ -11,6 +11,7 @@ from kvw.edits.edit import package_versions
 from kvw.edits.summary import LayerSummary
 from kvw.evaluation import Summary
 from kvw.methods.subspace.certificates import Certificate
+from kvw.percent import percent
 
 KNOWS_ENGLISH = 1000.0
 """A model with a larger perplexity does not know ordinary sentences, and how it changes says nothing."""
@@ -211,7 +212,7 @@ class SelectionPart(_Part):
         kept = ", ".join(f"{share.value:.1%} of {name}" for name, share in chosen.kept.items())
         by_hand = "The strength was fixed by hand" if chosen.dose is None else ""
         place = f", {chosen.where}" if chosen.where else ""
-        how = by_hand or f"The strength was chosen to keep {self.keep:.0%} ({self.unit}: {chosen.dose:.4g}{place})"
+        how = by_hand or f"The strength was chosen to keep {percent(self.keep)} ({self.unit}: {chosen.dose:.4g}{place})"
         return f"{how}; the edit keeps {kept} (teacher-forced)."
 
 

@@ -113,7 +113,9 @@ class EraseRequest:
             )
         check_longest_answer(self.max_new_tokens)
         if not 0 < self.keep <= 1:  # NaN is refused too
-            raise UserError("--keep must lie above 0 and at most at 1.", found=str(self.keep), do="0.98 is the default")
+            raise UserError(
+                "--keep must lie above 0 and at most at 1.", found=str(self.keep), do=f"{KEEP} is the default"
+            )
         if unknown := [name for name in self.sources if name not in SOURCES]:
             raise UserError(
                 "There is no such source of retain examples.", found=unknown[0], do=f"use: {', '.join(SOURCES)}"
