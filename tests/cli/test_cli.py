@@ -314,7 +314,10 @@ def test_text_only_examples_work(people, saved):
 def test_the_ablation_needs_no_retain_set(people, saved):
     more = ("--forget", "forget.jsonl", "--out", "run", "--no-retain-contrast", "--max-new-tokens", 3)
     assert run("erase", saved["llava"], "--method", "kvw", *more) == 0
-    assert json.loads((people / "run" / "run.json").read_text())["retain"] is None
+    record = json.loads((people / "run" / "run.json").read_text())
+    assert (record["retain"], record["selection"]) == (None, None)
+    for words in ("There is nothing to judge the edit by", "0% of them are its first choice word by word"):
+        assert any(words in warning for warning in record["warnings"])
 
 
 @pytest.mark.thorough

@@ -108,9 +108,9 @@ def test_probability_tells_of_answers_that_are_never_exact():
 def test_a_forget_set_that_the_model_does_not_know_is_told_with_what_it_answers():
     said = Listener()
     rows = [("Anna", "Carla Secret", 0.1)] * 8 + [("Anna", "She is Anna.", 0.9)]
-    tell_unknown(evaluation(forget=rows), said)
+    tell_unknown(evaluation(forget=rows), said, chosen=0.25)
     (warning,) = said.warnings
-    assert warning.startswith("The model gives 11% of the 9 forget answers before any edit")
+    assert warning.startswith("The model gives 11% of the 9 forget answers before any edit, and 25% of them")
     assert "Carla" not in warning
     assert len(said.notes) == 3
     assert "it answers 'Carla Secret', not 'Anna'" in said.notes[0]
@@ -118,7 +118,7 @@ def test_a_forget_set_that_the_model_does_not_know_is_told_with_what_it_answers(
 
 def test_a_forget_set_that_it_knows_is_not():
     said = Listener()
-    tell_unknown(evaluation(forget=[("Anna", "Anna", 0.9), ("Berta", "x", 0.9)]), said)
+    tell_unknown(evaluation(forget=[("Anna", "Anna", 0.9), ("Berta", "x", 0.9)]), said, chosen=0.0)
     assert (said.warnings, said.notes) == ([], [])
 
 
@@ -134,6 +134,28 @@ def test_failed_examples_are_not_taken_for_answers():
     tell_outcome("kvw", failed, failed, said, judged=True, chosen=True)
     assert any("almost as before: try a lower --keep, and --neighbours" in warning for warning in said.warnings)
     assert sum("What was kept is unknown" in warning for warning in said.warnings) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("She is Anna.", "She is Anna.", True),  # never exact, and said all the same
+        ("Anna", "She is Anna.", True),
+        ("Anna", "Berta", False),
+        ("Berta", "Berta", False),  # nothing was known
+    ],
+)
+def test_the_forget_set_is_answered_as_before_in_whatever_words(before, after, told):
+    said = Listener()
+    tell_outcome("kvw", *(evaluation(forget=[("Anna", text, 0.9)] * 4) for text in (before, after)), said, judged=True)
+    assert any("almost as before" in warning for warning in said.warnings) == told
+
+
+def test_one_answer_in_twenty_says_nothing_of_forgetting():
+    said = Listener()
+    hardly = evaluation(forget=[("Anna", "Anna", 0.9)] + [("Anna", "x", 0.1)] * 19)
+    tell_outcome("kvw", hardly, hardly, said, judged=True)
+    assert not said.warnings
 
 
 def test_what_the_original_says_is_kept_and_what_the_unlearned_says_is_not(saved, monkeypatch, tmp_path):

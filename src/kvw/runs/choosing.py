@@ -99,16 +99,15 @@ def choose(
     Raises:
         Damaging: Not even the weakest edit keeps what must stay, or the one made by hand does not.
     """
-    if not material.must_stay:
-        tell_unknown(before, reporter)
-        reporter.warn(
-            "There is nothing to judge the edit by: how much is lost is unknown. Give --retain a file of examples."
-        )
-        return Choice(found, None)
     splits = {name: loaded.prepare(examples) for name, examples in material.judged.items()}
     pool = loaded.prepare([*material.retain, *material.forget])
     search = Search(Scorer(loaded.model, loaded.processor, splits, pool, progress), material.must_stay, request.keep)
     tell_unknown(before, reporter, _chosen_first(search.original))
+    if not material.must_stay:
+        reporter.warn(
+            "There is nothing to judge the edit by: how much is lost is unknown. Give --retain a file of examples."
+        )
+        return Choice(found, None)
     paths = paths_of(request, found) if request.chooses else []
     chosen = search.choose(paths) if paths else search.judge(found)
     if chosen is None and request.write_damaged:

@@ -14,7 +14,7 @@ KEPT = 0.5
 MEASURABLE = 0.1
 """A score below this is too small for its change to say anything."""
 NOTHING_FORGOTTEN = 0.95
-"""Of the forget answers; if more is left, nothing was forgotten."""
+"""Of the forget answers that the model gave; if more are left, nothing was forgotten."""
 CHOSEN = "a lower --keep, and --neighbours or --retain with others like those to be forgotten"
 """What makes a chosen edit stronger."""
 STRONGER = {
@@ -31,7 +31,7 @@ def given_share(evaluation: Evaluation, split: str) -> float | None:
     return sum(record.substring or record.exact for record in asked) / len(asked) if asked else None
 
 
-def tell_unknown(original: Evaluation, reporter: Reporter, chosen: float | None = None) -> None:
+def tell_unknown(original: Evaluation, reporter: Reporter, chosen: float) -> None:
     """Say that the model does not know the forget set, and what it answers instead.
 
     The share is a warning and goes into the record; the answers are notes, on the terminal alone.
@@ -39,17 +39,17 @@ def tell_unknown(original: Evaluation, reporter: Reporter, chosen: float | None 
     Args:
         original: Of the model without edit, with a split ``forget``.
         reporter: Told.
-        chosen: Share of the forget answers that it chooses first, teacher-forced; None if that was not asked. A model
-            that answers in sentences of its own knows what it does not give word for word.
+        chosen: Share of the forget answers that it chooses first, teacher-forced. A model that answers in sentences of
+            its own knows what it does not give word for word.
     """
     share = given_share(original, "forget")
-    if share is None or max(share, chosen or 0.0) >= KNOWN:
+    if share is None or max(share, chosen) >= KNOWN:
         return
     asked = _asked(original, "forget")
     reporter.warn(
-        f"The model gives {share:.0%} of the {len(asked)} forget answers before any edit: what it does not know it "
-        "cannot forget, and low scores afterwards say little. Write the answers as the model gives them, or take "
-        "the model that knows them."
+        f"The model gives {share:.0%} of the {len(asked)} forget answers before any edit, and {chosen:.0%} of them are "
+        "its first choice word by word (teacher-forced): what it does not know it cannot forget, and low scores "
+        "afterwards say little. Write the answers as the model gives them, or take the model that knows them."
     )
     wrong = [record for record in asked if not (record.substring or record.exact)]
     for record in wrong[:EXAMPLES_SHOWN]:
@@ -94,8 +94,8 @@ def tell_outcome(
         judged: Whether held-out questions have said what is kept.
         chosen: Whether the strength was chosen within what must stay, and not fixed by hand.
     """
-    before, after = original.summaries["forget"], unlearned.summaries["forget"]
-    if after.exact > NOTHING_FORGOTTEN * before.exact:
+    before, after = given_share(original, "forget") or 0.0, given_share(unlearned, "forget") or 0.0
+    if before >= MEASURABLE and after > NOTHING_FORGOTTEN * before:
         by_hand = STRONGER.get(method, "more --layers, or other settings (kvw methods NAME)")
         stronger = CHOSEN if chosen else by_hand
         reporter.warn(f"The forget set is answered almost as before: try {stronger}.")

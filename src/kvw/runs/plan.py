@@ -118,9 +118,9 @@ def _estimates(job: Job) -> MethodPlan:
     solving = for_the_solve(job, material)
     questions = sum(len(source.examples) for source in gathered if source.name != "text")
     longer = max(1.0, LONGEST_ANSWER / request.max_new_tokens)
-    judged = sum(map(len, material.judged.values())) if material.must_stay else 0
+    judged = sum(map(len, material.judged.values()))
     series = len(parts_tried(request, range(job.layers[0], job.layers[1] + 1)))
-    edits = CANDIDATES * series if request.chooses else 1
+    edits = (CANDIDATES * series if request.chooses else 1) if material.must_stay else 0
     found = get_method(request.method).plan
     plan = MethodPlan(seconds={})
     if found is not None:
