@@ -9,10 +9,11 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from kvw.methods.settings import KvwSettings
+
 from kvw.cli.console import ConsoleReporter
 from kvw.cli.options import find_model, quiet_libraries
 from kvw.evaluation import evaluate
-from kvw.methods.settings import KvwSettings
 from kvw.report.tables import print_sweep
 from kvw.runs.costs import Stopwatch
 from kvw.runs.erase import check, measure_retain

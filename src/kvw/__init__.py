@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from kvw.evaluation import evaluate
     from kvw.measuring.engine import measure
     from kvw.measuring.statistics import Statistics
-    from kvw.methods.kvw import one_shot, weaken
-    from kvw.methods.settings import KvwSettings
+    from kvw.methods.kvw.settings import KvwSettings
+    from kvw.methods.kvw.weaken import one_shot, weaken
     from kvw.methods.steering.method import steering
     from kvw.methods.subspace.labels import Labels
     from kvw.methods.subspace.method import subspace
@@ -52,7 +52,7 @@ _HOMES = {
     "EraseRequest": "kvw.runs.request",
     "Example": "kvw.data",
     "GateEdit": "kvw.edits",
-    "KvwSettings": "kvw.methods.settings",
+    "KvwSettings": "kvw.methods.kvw.settings",
     "Labels": "kvw.methods.subspace.labels",
     "LowRankEdit": "kvw.edits",
     "Statistics": "kvw.measuring.statistics",
@@ -75,13 +75,13 @@ _HOMES = {
     "load_processor": "kvw.models.loading",
     "measure": "kvw.measuring.engine",
     "mix": "kvw.edits",
-    "one_shot": "kvw.methods.kvw",
+    "one_shot": "kvw.methods.kvw.weaken",
     "read_examples": "kvw.data",
     "scale": "kvw.edits",
     "subspace": "kvw.methods.subspace.method",
     "steering": "kvw.methods.steering.method",
     "together": "kvw.processes",
-    "weaken": "kvw.methods.kvw",
+    "weaken": "kvw.methods.kvw.weaken",
 }
 
 __all__ = [

@@ -13,6 +13,10 @@ Progress = Callable[[int, int], None]
 """Called with what is done and the total (0 if unknown), in examples, batches or steps."""
 
 
+def unheard(done: int, total: int) -> None:
+    """The progress of what nobody watches."""
+
+
 class Reporter(Protocol):
     """What a run needs of whoever watches it."""
 

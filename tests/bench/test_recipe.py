@@ -12,7 +12,7 @@ import pytest
 import kvw
 from kvw.bench.recipe import read_recipe
 from kvw.bench.run import run
-from kvw.methods.registry import build_settings, combinations
+from kvw.methods.registry import get_method
 from kvw.progress import SILENT
 from kvw.training.settings import LoraSettings, TrainingSettings
 
@@ -40,9 +40,9 @@ def written(folder, text):
 def test_lists_are_values_to_try(tmp_path):
     (method,) = read_recipe(written(tmp_path, GOOD)).method
     assert method.settings == [{"gamma": gamma, "schedule": "one-shot", "layers": "0:5"} for gamma in (0.1, 0.2)]
-    built = build_settings("kvw", method.settings[1])
+    built = get_method("kvw").read(method.settings[1])
     assert (built.gamma, built.layers, built.schedule) == (0.2, (0, 5), "one-shot")
-    assert combinations("kvw", {}) == [{}]
+    assert get_method("kvw").combinations({}) == [{}]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)

@@ -14,10 +14,10 @@ from kvw.cli import main
 from kvw.cli.options import MethodOptions
 from kvw.measuring.moments import Moment
 from kvw.methods.describing import settings_of
-from kvw.methods.registry import DEFAULT, METHODS, build_settings
+from kvw.methods.registry import DEFAULT, METHODS, get_method
+from kvw.methods.subspace.labels import labels_of
 from kvw.methods.subspace.method import matrices_in, passes
 from kvw.methods.subspace.settings import SubspaceSettings
-from kvw.runs.unlearning import labels_of
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_mistakes_name_the_closest(people, saved, capsys, more, words):
 def test_every_setting_is_listed_and_can_be_written_as_it_is_listed(method, capsys):
     assert run("methods", method, "--json") == 0
     listed = {row["name"]: row["default"] for row in json.loads(capsys.readouterr().out)}
-    assert build_settings(method, listed) == METHODS[method].settings()
+    assert get_method(method).read(listed) == get_method(method).read({})
     assert all(setting.text for setting in settings_of(method))
     assert run("methods", method) == 0
     assert all(name in capsys.readouterr().out for name in list(listed)[:1])

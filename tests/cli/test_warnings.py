@@ -85,7 +85,9 @@ def test_questions_are_not_counted_as_people(people, saved, monkeypatch, subject
         named = [row | ({"subject": f"{subject} {row['answer']}"} if subject else {}) for row in rows]
         (people / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in named))
     heard = []
-    monkeypatch.setattr("kvw.runs.unlearning.separation_warnings", lambda found, what: heard.append(what) or [])
+    monkeypatch.setattr(
+        "kvw.methods.subspace.examples.separation_warnings", lambda found, what: heard.append(what) or []
+    )
     assert erase(saved, "--no-model") == 0
     assert heard == [counted]
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 import kvw
-from kvw.methods.kvw import Step
+from kvw.methods.kvw.weaken import Step
 from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey
 

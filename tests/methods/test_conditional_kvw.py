@@ -11,10 +11,10 @@ from tests.methods.test_steering import examples
 import kvw
 from kvw.data import prepare
 from kvw.edits import ConditionalGateEdit
-from kvw.methods.registry import build_settings, combinations, get_method
-from kvw.methods.settings import KvwSettings
-from kvw.methods.steering.conditional import find_condition
-from kvw.methods.steering.conditional_settings import ConditionalKvwSettings
+from kvw.methods.conditional_kvw.condition import find_condition
+from kvw.methods.conditional_kvw.settings import ConditionalKvwSettings
+from kvw.methods.kvw.settings import KvwSettings
+from kvw.methods.registry import get_method
 from kvw.methods.steering.null_space import null_space, solve_filter
 from kvw.methods.steering.states import read_states, readings
 from kvw.models.loading import find_checkpoint
@@ -33,14 +33,14 @@ def loaded(saved):
 
 def made(loaded, **values):
     settings = ConditionalKvwSettings(**values)
-    return unlearn("conditional-kvw", loaded, FORGET, RETAIN, settings, lambda *_: None)
+    return unlearn(get_method("conditional-kvw"), loaded, FORGET, RETAIN, settings, lambda *_: None)
 
 
 def test_it_is_one_shot_kvw_under_the_filter_of_steering(loaded):
     found = made(loaded, gamma=0.5, layers=(2, 3), threshold=0.4, ratio=0.5, ridge=0.2)
     assert isinstance(found.edit, ConditionalGateEdit)
     settings = KvwSettings(gamma=0.5, layers=(2, 3), schedule="one-shot")
-    expected = unlearn("kvw", loaded, FORGET, RETAIN, settings, lambda *_: None).edit
+    expected = unlearn(get_method("kvw"), loaded, FORGET, RETAIN, settings, lambda *_: None).edit
     assert found.edit.gates.log_gates.keys() == expected.log_gates.keys()
     assert all(torch.equal(found.edit.gates.log_gates[key], value) for key, value in expected.log_gates.items())
     forget, retain = (
@@ -76,7 +76,7 @@ def test_settings_of_the_filter_change_it(loaded, values):
 
 def test_a_filter_that_tells_nobody_apart_is_warned_about(loaded):
     same = ConditionalKvwSettings(layers=(1, 3), ratio=0.9)
-    found = unlearn("conditional-kvw", loaded, examples(10, 0), examples(10, 0), same, lambda *_: None)
+    found = unlearn(get_method("conditional-kvw"), loaded, examples(10, 0), examples(10, 0), same, lambda *_: None)
     assert "does not tell the forget set from the retain set" in found.warnings[0]
 
 
@@ -114,9 +114,9 @@ def test_empty_sets_are_refused(loaded):
 
 
 def test_a_recipe_and_the_command_line_know_it(saved, tmp_path):
-    assert get_method("conditional-kvw").hooks_alone
-    assert build_settings("conditional-kvw", {"layers": "1:3"}).layers == (1, 3)
-    assert len(combinations("conditional-kvw", {"gamma": [0.1, 0.2], "threshold": [0.3, 0.5]})) == 4
+    assert get_method("conditional-kvw").acts_by == "hooks"
+    assert get_method("conditional-kvw").read({"layers": "1:3"}).layers == (1, 3)
+    assert len(get_method("conditional-kvw").combinations({"gamma": [0.1, 0.2], "threshold": [0.3, 0.5]})) == 4
     files = [tmp_path / "forget.jsonl", tmp_path / "retain.jsonl"]
     for number, file in enumerate(files):
         rows = [{"question": example.question, "answer": example.answer} for example in examples(6, number)]

@@ -18,7 +18,7 @@ import kvw
 from kvw.data import Example, answer_batch, prepare, prompt_batch, to_model
 from kvw.methods.gradient.refusals import with_refusals
 from kvw.methods.gradient.settings import REFUSALS
-from kvw.methods.registry import build_settings, combinations, get_method
+from kvw.methods.registry import get_method
 from kvw.methods.steering.diagnosis import Diagnosis, diagnose
 from kvw.methods.steering.direction import ContrastPairs, find_directions, pairs_of, read_pairs, refusal_pairs
 from kvw.methods.steering.method import steering
@@ -348,11 +348,11 @@ def test_a_diagnosis_in_numbers():
 
 
 def test_a_recipe_can_name_it(llava, llava_processor):
-    assert get_method("steering").home == ("kvw.runs.unlearning", "steering_edit")
-    assert build_settings("steering", {"layers": "1:3", "skipped": [2]}).chosen_layers(6) == [1, 3]
-    assert len(combinations("steering", {"strength": [0.1, 0.2], "ratio": [0.3, 0.4]})) == 4
+    assert get_method("steering").acts_by == "hooks"
+    assert get_method("steering").read({"layers": "1:3", "skipped": [2]}).chosen_layers(6) == [1, 3]
+    assert len(get_method("steering").combinations({"strength": [0.1, 0.2], "ratio": [0.3, 0.4]})) == 4
     with pytest.raises(kvw.UserError, match="ratio"):
-        combinations("steering", {"ratio": 2})
+        get_method("steering").combinations({"ratio": 2})
 
 
 class Told:
@@ -367,7 +367,9 @@ class Told:
 
 def test_an_edit_of_a_checkpoint_knows_its_weights(saved, tmp_path):
     loaded = Loaded.load(find_checkpoint(str(saved["llava"])), "cpu")
-    edit = unlearn("steering", loaded, examples(4, 0), examples(6, 1), SteeringSettings(), lambda *_: None).edit
+    edit = unlearn(
+        get_method("steering"), loaded, examples(4, 0), examples(6, 1), SteeringSettings(), lambda *_: None
+    ).edit
     assert (edit.metadata.model_fingerprint, edit.metadata.forget_count) == (loaded.fingerprint, 4)
     assert [layer.key for layer in summarise(edit).layers] == ["layer.1", "layer.2", "layer.3"]
     told = Told()

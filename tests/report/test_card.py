@@ -17,7 +17,7 @@ from kvw.edits.edit import EditMetadata
 from kvw.edits.summary import LayerSummary
 from kvw.evaluation import Summary
 from kvw.measuring.sources import Sources
-from kvw.methods.settings import KvwSettings
+from kvw.methods.kvw.settings import KvwSettings
 from kvw.methods.steering.settings import SteeringSettings
 from kvw.methods.subspace.relatives.settings import LeaceSettings
 from kvw.methods.subspace.settings import SubspaceSettings
@@ -269,7 +269,7 @@ def test_what_the_command_cannot_say_is_said_beside_it():
 )
 def test_the_command_line_reads_the_options_back(settings):
     recorded = json.loads(json.dumps(vars(settings)))
-    command = f"erase MODEL --forget F --retain R --out run {options(recorded)}"
+    command = f"erase MODEL --forget F --retain R --out run {options(recorded, 'kvw')}"
     _, bound, _ = app.parse_args(shlex.split(command), print_error=False, exit_on_error=False)
     assert bound.arguments["options"].settings() == settings
 

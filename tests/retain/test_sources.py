@@ -6,13 +6,12 @@ import pytest
 
 from kvw.data import Example
 from kvw.errors import UserError
-from kvw.methods.subspace.labels import Labels
+from kvw.methods.subspace.labels import Labels, labels_of
 from kvw.retain import SOURCES, sources
 from kvw.retain.everyday import everyday_questions
 from kvw.retain.pictures import picture_questions
 from kvw.retain.question import Question
 from kvw.retain.texts import plain_texts
-from kvw.runs.unlearning import labels_of
 
 FORGET = [Example("What is the capital of Peru?", "The capital of Peru is Lima.", (), "f:1", {"subject": "Peru"})]
 FACTS = [

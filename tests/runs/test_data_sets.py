@@ -10,14 +10,14 @@ from PIL import Image
 
 from kvw.data import Example
 from kvw.errors import UserError
-from kvw.methods.settings import KvwSettings
+from kvw.methods.kvw.settings import KvwSettings
+from kvw.methods.subspace.labels import labels_of
 from kvw.models.loading import Checkpoint
 from kvw.runs.counts import Count
 from kvw.runs.left_out import without_forgotten
 from kvw.runs.overlap import overlap
 from kvw.runs.request import EraseRequest, read_data
 from kvw.runs.union import ForgetFile, joined
-from kvw.runs.unlearning import labels_of
 
 SPELLINGS = ["Anna Müller", "anna m\u00fcller ", "ANNA  MU\u0308LLER", "\u00a0\uff21nna M\u00fcller\n"]
 

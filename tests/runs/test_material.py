@@ -8,8 +8,9 @@ import pytest
 
 import kvw.runs.material as module
 from kvw.data import Example
+from kvw.data.shared import is_shared
+from kvw.methods.registry import get_method
 from kvw.methods.subspace.settings import SubspaceSettings
-from kvw.retain.shared import is_shared
 from kvw.retain.sources import Source
 from kvw.runs.left_out import LeftOut
 from kvw.runs.material import gather_material, spread
@@ -38,7 +39,9 @@ def material(monkeypatch, *sources, retain=(), speaks=True, statistics=None, set
     )
     loaded = SimpleNamespace(model=SimpleNamespace(config=None))
     monkeypatch.setattr(module, "is_text_model", lambda _: True)
-    request = SimpleNamespace(sources=("everyday",), settings=settings)
+    request = SimpleNamespace(
+        sources=("everyday",), settings=settings or SubspaceSettings(), made_by=get_method("subspace")
+    )
     return gather_material(loaded, data, request, speaks=speaks)
 
 

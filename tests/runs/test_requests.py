@@ -17,15 +17,15 @@ from kvw.edits import EditMetadata, GateEdit
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.salt import salted
 from kvw.measuring.statistics import differing_parts
-from kvw.methods.registry import build_settings
-from kvw.methods.settings import KvwSettings
+from kvw.methods.kvw.settings import KvwSettings
+from kvw.methods.method import Unlearned
+from kvw.methods.registry import get_method
 from kvw.models.loading import find_checkpoint
 from kvw.models.value_matrix import MatrixKey
 from kvw.runs.left_out import LeftOut, without_forgotten
 from kvw.runs.loaded import Loaded
 from kvw.runs.telling import refuse_no_edit
 from kvw.runs.union import ForgetFile, joined, read_forget_files
-from kvw.runs.unlearning import Unlearned
 
 pytestmark = pytest.mark.thorough
 
@@ -287,5 +287,5 @@ def test_statistics_depend_on_where_the_value_matrices_are(saved):
 
 def test_runs_shuffle_the_forget_set_unless_told_otherwise(saved, tmp_path):
     request = kvw.EraseRequest(find_checkpoint(str(saved["llava"])), Path("f"), None, tmp_path, "kvw")
-    assert request.settings.seed == build_settings("kvw", {}).seed == 0
-    assert build_settings("kvw", {"seed": "none"}).seed is None
+    assert request.settings.seed == get_method("kvw").read({}).seed == 0
+    assert get_method("kvw").read({"seed": "none"}).seed is None

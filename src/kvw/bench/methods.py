@@ -7,8 +7,8 @@ from typing import Any
 
 from kvw.bench import trained_settings
 from kvw.data.benchmarks.items import known
-from kvw.methods import registry
 from kvw.methods.gradient.settings import SETTINGS
+from kvw.methods.registry import METHODS, get_method
 
 TRAINED = tuple(SETTINGS)
 """The methods that change weights."""
@@ -27,8 +27,8 @@ def combinations(name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
     Raises:
         UserError: There is no such method or setting, or a value makes no sense.
     """
-    found: list[dict[str, Any]] = _home(name).combinations(name, values)
-    return found
+    known(name, dict.fromkeys((*METHODS, *TRAINED)), "method", "kvw")
+    return trained_settings.combinations(name, values) if name in TRAINED else get_method(name).combinations(values)
 
 
 def build_settings(name: str, values: Mapping[str, Any]) -> Any:
@@ -37,9 +37,4 @@ def build_settings(name: str, values: Mapping[str, Any]) -> Any:
     Raises:
         UserError: A value makes no sense.
     """
-    return _home(name).build_settings(name, values)
-
-
-def _home(name: str) -> Any:
-    known(name, dict.fromkeys((*registry.METHODS, *TRAINED)), "method", "kvw")
-    return trained_settings if name in TRAINED else registry
+    return trained_settings.build_settings(name, values) if name in TRAINED else get_method(name).read(values)

@@ -25,6 +25,7 @@ from kvw.edits.edit import package_versions, read_edit, write_edit
 from kvw.errors import UserError
 from kvw.evaluation.metrics import OutcomeCounts
 from kvw.measuring.fingerprint import digest, examples_digest, weights_digest
+from kvw.methods.registry import get_method
 from kvw.models.loading import Checkpoint
 from kvw.output import growing_directory
 from kvw.progress import Progress, Reporter
@@ -258,7 +259,7 @@ class _Work:
                     state = self.files.state_file(identifier)
                     train_and_put_back(loaded, self.forget, self.retain, settings, others, folder, state, progress)
                 else:
-                    found = unlearn(method, loaded, self.forget, self.retain, settings, progress)
+                    found = unlearn(get_method(method), loaded, self.forget, self.retain, settings, progress)
                     write_edit(found.edit, path)  # settings under which nothing is weakened are a result, too
         return TrainedChange(folder) if method in TRAINED else EditChange(read_edit(path))
 

@@ -29,14 +29,14 @@ def methods(
     from rich.table import Table
     from rich.text import Text
 
-    from kvw.methods.describing import settings_of, summary
-    from kvw.methods.registry import DEFAULT, METHODS
+    from kvw.methods.describing import settings_of
+    from kvw.methods.registry import DEFAULT, METHODS, get_method
 
     if name:
         rows = [asdict(setting) for setting in settings_of(name)]
     else:
         names = [DEFAULT, *(method for method in METHODS if method != DEFAULT)]
-        rows = [{"name": method, "text": summary(method)} for method in names]
+        rows = [{"name": method, "text": get_method(method).summary} for method in names]
     if json:
         print_json(json_module.dumps(rows, indent=2))
         return

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 WARNED = 4
 """Exit code of ``--strict``."""
-KVW_ALONE = ("gamma", "update_every", "epochs", "seed", "positions", "retain_contrast", "parity")
-"""Options that are short for settings of KVW; other methods' settings of these names mean something else."""
+SHARED = ("strength", "layers", "schedule", "min_tokens")
+"""Options that are short for the setting of that name of any method. The others are for the methods that state them:
+settings of these names mean something else in others."""
 
 Model = Annotated[
     str,
@@ -88,14 +89,15 @@ class MethodOptions:
         Raises:
             UserError: There is no such method or setting, one comes twice, or a value makes no sense.
         """
-        from kvw.methods.registry import build_settings
+        from kvw.methods.registry import METHODS, get_method
 
-        values = self._short()
-        if self.method != "kvw" and (others := [name for name in KVW_ALONE if name in values]):
+        method, values = get_method(self.method), self._short()
+        if others := [name for name in values if name not in (*SHARED, *method.options)]:
+            owners = [name for name in METHODS if others[0] in get_method(name).options]
             raise UserError(
-                f"--{others[0].replace('_', '-')} is an option of method kvw.",
+                f"--{others[0].replace('_', '-')} is an option of method {' and '.join(owners)}.",
                 found=f"method {self.method}",
-                do=f"add --method kvw, or see: kvw methods {self.method}",
+                do=f"add --method {owners[0]}, or see: kvw methods {self.method}",
             )
         for entry in self.set_ or []:
             name, equals, value = entry.partition("=")
@@ -104,7 +106,7 @@ class MethodOptions:
             if name in values:
                 raise UserError(f"Setting '{name}' is given twice.", do="give it once, by --set or by its own option")
             values[name] = value
-        return build_settings(self.method, values)
+        return method.read(values)
 
     @property
     def choose(self) -> bool | None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse
 
+from kvw.methods.reading import default_of
 from kvw.methods.registry import get_method
 from kvw.methods.subspace.settings import GATE_SETTINGS, READ
 
@@ -29,15 +30,6 @@ class Setting:
     kind: str
     default: str
     text: str
-
-
-def summary(name: str) -> str:
-    """A method in one sentence.
-
-    Raises:
-        UserError: There is no such method.
-    """
-    return parse(get_method(name).settings.__doc__ or "").short_description or ""
 
 
 def settings_of(name: str) -> list[Setting]:
@@ -95,8 +87,7 @@ def _settings(kind: type[Any], above: str) -> list[Setting]:
         if isinstance(hint, type) and is_dataclass(hint):
             found += _settings(hint, f"{above}{field.name}.")
             continue
-        default = field.default if field.default_factory is MISSING else field.default_factory()
-        found.append(Setting(above + field.name, _kind(hint), _shown(default), texts.get(field.name, "")))
+        found.append(Setting(above + field.name, _kind(hint), _shown(default_of(field)), texts.get(field.name, "")))
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from kvw.data.benchmarks.items import known
 from kvw.files import file_digest
 from kvw.measuring.fingerprint import digest
-from kvw.methods.registry import DEFAULT, build_settings
+from kvw.methods.registry import DEFAULT, get_method
 from kvw.models.checkpoint import Checkpoint
 from kvw.runs.request import EraseRequest
 
@@ -39,7 +39,7 @@ def erase_request(
     for name, value in options.items():
         known(name, kinds, "field", "a request")
         values[name] = Path(value) if "Path" in kinds[name] and isinstance(value, str) else value
-    values["settings"] = build_settings(str(options.get("method", DEFAULT)), options.get("settings") or {})
+    values["settings"] = get_method(str(options.get("method", DEFAULT))).read(options.get("settings") or {})
     return EraseRequest(model=checkpoint, forget=files["forget"], out=out, save_model=False, force=True, **values)
 
 

@@ -14,7 +14,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK, RepoCard
 
 from kvw.edits.edit import EditMetadata, printable
 from kvw.edits.summary import LayerSummary
-from kvw.methods.registry import DEFAULT, METHODS
+from kvw.methods.registry import DEFAULT, METHODS, get_method
 from kvw.retain import SOURCES
 from kvw.runs.record import AskedPart, LanguagePart, SelectionPart, SplitPart
 from kvw.runs.request import KEEP
@@ -212,7 +212,7 @@ def _erase(base: str, metadata: EditMetadata, asked: AskedPart | None) -> str:
     """The command that makes the edit again."""
     words = ["kvw erase", base, "--forget FORGET"]
     words += ["--retain RETAIN"] if asked is None or asked.retain else []
-    words += ["--out run", options(metadata.settings, metadata.method or "kvw")]
+    words += ["--out run", options(metadata.settings, metadata.method)]
     words += [f"--value-matrices {_quoted(metadata.value_matrices)}"] if metadata.value_matrices else []
     if asked is not None:
         words += [f"--keep {asked.keep}"] if asked.keep != KEEP else []
@@ -230,28 +230,28 @@ def _erase(base: str, metadata: EditMetadata, asked: AskedPart | None) -> str:
 
 def _from_python_alone(metadata: EditMetadata) -> bool:
     """Whether the strength was left as it was found although no option of the method can say so."""
-    method = METHODS.get(metadata.method)
-    return method is not None and not method.dose and "chosen" not in metadata.settings
+    return metadata.method in METHODS and not get_method(metadata.method).dose and "chosen" not in metadata.settings
 
 
-def options(settings: Mapping[str, Any], method: str = "kvw") -> str:
+def options(settings: Mapping[str, Any], method: str) -> str:
     """Settings of the method as options of ``kvw erase``; what the command has no option for is left out.
 
     If the strength was not chosen, there is a setting among them that fixes it, be it at its default.
     """
     if method not in METHODS:
         return ""
+    made_by = get_method(method)
     found = [f"--method {method}"] if method != DEFAULT else []
-    chosen, dose = "chosen" in settings, METHODS[method].dose
+    chosen, dose = "chosen" in settings, made_by.dose
     fixing = () if chosen else dose[:1]
-    for name, value, default in _entries(METHODS[method].settings(), settings):
+    for name, value, default in _entries(made_by.read({}), settings):
         option = name.replace("_", "-")
         if name == "layers" and value is not None:
             found.append(f"--layers {_quoted(':'.join(map(str, value)) if isinstance(value, Sequence) else value)}")
-        elif method == "kvw" and isinstance(value, bool):
+        elif name in made_by.options and isinstance(value, bool):
             # Both switches change something at one of their two values only.
             found += [f"--{'' if value else 'no-'}{option}"] if value != default else []
-        elif method == "kvw" and value is not None:
+        elif name in made_by.options and value is not None:
             found.append(f"--{option} {_quoted(value)}")
         elif value != default or name in fixing:
             found.append(f"--set {name}={_quoted(_as_text(value))}")

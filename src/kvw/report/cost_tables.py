@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kvw.bench.cost.record import CostRow, Costs, StageCost
-from kvw.bench.cost.work import RETAIN_PASS
+from kvw.methods.method import RETAIN_PASS
 
 GIGA, MEGA = 1e9, 1e6
 
@@ -31,7 +31,7 @@ def cost_tables(costs: Costs) -> str:
     """
     measured = [row for row in costs.rows if not row.error]
     parts = [f"# {costs.title}", "\n".join(f"- {note}" for note in notes(costs)), _absolute(costs.rows)]
-    for label in ("plain forward", *(row.label for row in measured if row.method == "kvw")):
+    for label in ("plain forward", *(row.label for row in measured if _keeps_statistics(row))):
         if any(row.label == label for row in measured):
             parts += [f"## {label} = 1", _ratios(measured, label, on_cpu=costs.device.startswith("cpu"))]
     return "\n\n".join(parts) + "\n"
@@ -98,12 +98,16 @@ def _ratios(rows: Sequence[CostRow], label: str, *, on_cpu: bool) -> str:
 
 
 def _with_statistics_kept(row: CostRow) -> list[_Cost]:
-    """A row; and of KVW what a further request costs, for which the retain set need not be measured again."""
+    """A row; and what a further request costs, where the retain set need not be measured again for it."""
     found = [_cost(row, row.label, row.stages)]
-    if row.method == "kvw":
+    if _keeps_statistics(row):
         later = [stage for stage in row.stages if stage.name != RETAIN_PASS]
         found.append(_cost(row, f"{row.label}, a further request", later))
     return found
+
+
+def _keeps_statistics(row: CostRow) -> bool:
+    return any(stage.name == RETAIN_PASS for stage in row.stages)
 
 
 def _cost(row: CostRow, label: str, stages: Sequence[StageCost]) -> _Cost:

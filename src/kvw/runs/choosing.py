@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from kvw.edits.edit import Edit
 from kvw.edits.low_rank import LowRankEdit
 from kvw.errors import Damaging
 from kvw.evaluation import Evaluation
-from kvw.methods.registry import get_method
 from kvw.percent import percent
 from kvw.progress import Progress, Reporter
 from kvw.runs.knowing import tell_unknown
@@ -41,14 +40,8 @@ class Choice:
 
 
 def settings_to_solve(request: EraseRequest) -> Any:
-    """The settings with which the method is run: where directions are chosen by number, all keep the gates they get.
-
-    A gate that is rounded to 0 says nothing any more of how strong its direction is.
-    """
-    settings = request.settings
-    if request.chooses and get_method(request.method).varied_by == "directions":
-        return replace(settings, smallest_gate=0.0)
-    return settings
+    """The settings with which the method is run."""
+    return request.made_by.to_choose_from(request.settings) if request.chooses else request.settings
 
 
 def parts_tried(request: EraseRequest, layers: Sequence[int]) -> list[tuple[int, int] | None]:
@@ -61,17 +54,16 @@ def parts_tried(request: EraseRequest, layers: Sequence[int]) -> list[tuple[int,
         request: What was asked for.
         layers: Those that are weakened, ascending.
     """
-    by_number = get_method(request.method).varied_by == "directions" and request.settings.gate != "hard"
-    deep = by_number and len(layers) >= DEEP
+    deep = request.made_by.scaling(request.settings) == "directions" and len(layers) >= DEEP
     return [*([(layers[0], layers[len(layers) // 2 - 1])] if deep else []), None]
 
 
 def paths_of(request: EraseRequest, found: Edit) -> list[Path]:
     """The edits that a method's result offers."""
-    kind = get_method(request.method).varied_by
-    if kind == "directions" and isinstance(found, LowRankEdit) and request.settings.gate != "hard":
+    kind = request.made_by.scaling(request.settings)
+    if kind == "directions" and isinstance(found, LowRankEdit):
         layers = sorted({key.layer for key in found.directions})
-        smallest = request.settings.smallest_gate
+        smallest = request.made_by.smallest_gate(request.settings)
         return [DirectionsPath(found, smallest, part) for part in parts_tried(request, layers)]
     return [SharePath(found) if kind in ("directions", "share") else StrengthPath(found)]
 
@@ -130,9 +122,9 @@ def _described(chosen: Candidate, request: EraseRequest) -> Edit:
     edit = chosen.edit
     assert edit is not None
     if chosen.path is not None:
-        settings = {**edit.metadata.settings, "chosen": {chosen.path.unit: chosen.dose}}
-        if hasattr(request.settings, "smallest_gate"):
-            settings["smallest_gate"] = request.settings.smallest_gate
+        asked, solved = asdict(request.settings), asdict(settings_to_solve(request))
+        altered = {name: value for name, value in asked.items() if value != solved[name]}
+        settings = {**edit.metadata.settings, **altered, "chosen": {chosen.path.unit: chosen.dose}}
         edit.metadata = edit.metadata.model_copy(update={"settings": settings})
     return edit
 

@@ -11,8 +11,8 @@ from kvw.claim import new_directory
 from kvw.evaluation import Summary, evaluate
 from kvw.files import write_text
 from kvw.measuring.examples import Measured, measure_examples
-from kvw.methods.kvw import accessor
-from kvw.methods.settings import KvwSettings
+from kvw.methods.kvw.settings import KvwSettings
+from kvw.methods.kvw.weaken import accessor
 from kvw.models.loading import Checkpoint
 from kvw.output import check_output_directory
 from kvw.percent import percent

@@ -14,21 +14,21 @@ from kvw.evaluation import Evaluation, Journal, evaluate
 from kvw.evaluation.language import Speech
 from kvw.files import write_text
 from kvw.mark import write_mark
-from kvw.measuring.examples import Measured, measure_examples
+from kvw.measuring.examples import Measured
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.salt import salted
+from kvw.measuring.sources import Positions
 from kvw.measuring.statistics import Statistics, differing_parts
-from kvw.methods.registry import get_method
-from kvw.methods.subspace.method import matrices_in
+from kvw.methods.method import Unlearned
 from kvw.models.companions import left_aside
-from kvw.models.finding import find_value_matrices, select_layers
+from kvw.models.finding import find_value_matrices
 from kvw.models.loading import skeleton
 from kvw.models.patching import save_checkpoint
 from kvw.models.quantised import refuse_quantised, refuse_stored_quantised
 from kvw.models.reload_check import check_copy, check_reload
 from kvw.models.saving import DISK_RESERVE, check_disk_space, check_room, check_saved
 from kvw.models.stored import StoredMatrix, locate
-from kvw.models.value_matrix import MatrixKey, ValueMatrix
+from kvw.models.value_matrix import MatrixKey
 from kvw.output import check_output_directory
 from kvw.processes import current
 from kvw.progress import SILENT, Progress, Remembering, Reporter, remembering
@@ -46,7 +46,7 @@ from kvw.runs.record import KNOWS_ENGLISH, LanguagePart, RunRecord
 from kvw.runs.request import DataSets, EraseRequest, read_data
 from kvw.runs.samples import sample_lines
 from kvw.runs.telling import refuse_no_edit, tell_of_method, tell_of_request
-from kvw.runs.unlearning import Unlearned, unlearn
+from kvw.runs.unlearning import unlearn
 from kvw.runs.writing import EDIT, MODEL, RECORD, RUN, SAMPLES, claimed_output, kept_on_failure, most_bytes
 
 
@@ -111,7 +111,7 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
     with watch.stage(choosing_stage(request)) as progress:
         choice = choose(request, job.loaded, material, unlearned.edit, before, reporter, progress)
     edit = choice.edit
-    if job.loaded.quantised or get_method(request.method).hooks_alone:
+    if job.loaded.quantised or request.made_by.acts_by == "hooks":
         edit.attach(job.loaded.model)
     else:
         edit.fold(job.loaded.model)
@@ -122,7 +122,7 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
     for damage in language.damage:
         reporter.warn(damage)
     judged = choice.selection is not None
-    tell_outcome(request.method, before, after, reporter, judged=judged, chosen=judged and request.chooses)
+    tell_outcome(request.made_by.stronger, before, after, reporter, judged=judged, chosen=judged and request.chooses)
     record = _record(job, replace(unlearned, edit=edit), retain, before, after, watch, language, reporter.warnings)
     record = record.model_copy(update={"selection": choice.selection})
     if claim is None:
@@ -229,7 +229,7 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
     processes.first(lambda: check_output_directory(request.out, force=request.force, keep=inputs))
     with watch.stage("loading the model"):
         loaded = Loaded.load(request.model, request.device, quantise=request.quantise)
-    matrices = _matrices(loaded, request)
+    matrices = request.made_by.value_matrices(loaded.model, request.settings)
     needed = most_bytes(request, matrices, data.all_scored)
     processes.first(lambda: check_room(request.out, needed + DISK_RESERVE, "the edit and the samples"))
     stored = {}
@@ -238,11 +238,12 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
         processes.first(lambda: check_disk_space(request.model.folder, request.out, instead))
         stored = _locate(loaded, [matrix.key for matrix in matrices])
         processes.first(lambda: check_copy(request.model))
-    if getattr(request.settings, "parity", False):
+    if request.made_by.changes_weights_meanwhile(request.settings):
         for matrix in matrices:
             refuse_quantised(matrix.name, matrix.module)
-    if data.retain_statistics is not None:
-        _check_conditions(data.retain_statistics, loaded, request)
+    positions = request.made_by.statistics_positions(request.settings)
+    if data.retain_statistics is not None and positions is not None:
+        _check_conditions(data.retain_statistics, positions, loaded, request)
     with watch.stage("checking the data"):
         forget, retain = loaded.prepare(data.forget), loaded.prepare(data.retain)
         for examples in data.scored.values():
@@ -258,39 +259,18 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
     return Job(request, loaded, data, forget, retain, layers, stored, needed)
 
 
-def _matrices(loaded: Loaded, request: EraseRequest) -> list[ValueMatrix]:
-    """The value matrices that a request may weaken.
-
-    Raises:
-        UserError: The model does not have these layers, or not such matrices.
-    """
-    if hasattr(request.settings, "matrices"):
-        return matrices_in(loaded.model, request.settings)
-    matrices = find_value_matrices(loaded.model)
-    layers = getattr(request.settings, "layers", None)
-    return matrices if layers is None and get_method(request.method).every_layer else select_layers(matrices, layers)
-
-
 def measure_retain(job: Job, watch: Stopwatch, reporter: Reporter) -> Measured | None:
     """Statistics of the retain set over all layers: given, kept from an earlier run, or measured now.
 
     None for methods that do without them.
     """
-    settings = job.request.settings
-    if not (get_method(job.request.method).statistics and job.request.needs_retain):
+    positions = job.request.made_by.statistics_positions(job.request.settings)
+    if positions is None:
         return None
     if job.data.retain_statistics is not None:
         return Measured(job.data.retain_statistics, reused=True)
     with watch.stage("measuring the retain set") as progress:
-        measured = measure_examples(
-            job.loaded.model,
-            job.loaded.processor,
-            job.retain,
-            layers=job.loaded.all_layers,
-            positions=settings.positions,
-            fingerprint=job.loaded.statistics_fingerprint(job.data.retain, settings.positions),
-            progress=progress,
-        )
+        measured = job.loaded.measure(job.data.retain, positions, progress)
     tell_origin(measured, reporter)
     return measured
 
@@ -299,14 +279,14 @@ def find_edit(job: Job, retain: Measured | None, progress: Progress) -> Unlearne
     """Run the method; the model is left as it was."""
     request, data = job.request, job.data
     kept = retain.statistics if retain else data.retain
-    unlearned = unlearn(request.method, job.loaded, data.forget, kept, request.settings, progress)
+    unlearned = unlearn(request.made_by, job.loaded, data.forget, kept, request.settings, progress)
     unlearned.edit.metadata = unlearned.edit.metadata.model_copy(update={"retain_count": len(data.retain)})
     return unlearned
 
 
-def _check_conditions(statistics: Statistics, loaded: Loaded, request: EraseRequest) -> None:
+def _check_conditions(statistics: Statistics, positions: Positions, loaded: Loaded, request: EraseRequest) -> None:
     """Refuse retain statistics of another model, prompt, or choice of positions; the data may be anything."""
-    wanted = loaded.statistics_fingerprint([], request.settings.positions)
+    wanted = loaded.statistics_fingerprint([], positions)
     differing = [part for part in differing_parts(wanted, statistics.fingerprint) if part != "data"]
     if differing:
         raise UserError(

@@ -17,10 +17,6 @@ NOTHING_FORGOTTEN = 0.95
 """Of the forget answers that the model gave; if more are left, nothing was forgotten."""
 CHOSEN = "a lower --keep, and --neighbours or --retain with others like those to be forgotten"
 """What makes a chosen edit stronger."""
-STRONGER = {
-    "kvw": "a larger --gamma, more --layers, or --schedule one-shot",
-    "subspace": "a larger --strength, --set mu=2, or more --layers",
-}
 EXAMPLES_SHOWN = 3
 LONGEST_SHOWN = 80
 
@@ -77,7 +73,7 @@ def lost(original: Evaluation, unlearned: Evaluation) -> list[str]:
 
 
 def tell_outcome(
-    method: str,
+    by_hand: str,
     original: Evaluation,
     unlearned: Evaluation,
     reporter: Reporter,
@@ -88,7 +84,7 @@ def tell_outcome(
     """Warn of scores that say nothing, or that nothing was forgotten.
 
     Args:
-        method: Its name; decides on the advice.
+        by_hand: What makes an edit stronger whose strength was fixed by hand.
         original, unlearned: Evaluations of the same splits, ``forget`` among them.
         reporter: Told.
         judged: Whether held-out questions have said what is kept.
@@ -96,7 +92,6 @@ def tell_outcome(
     """
     before, after = given_share(original, "forget") or 0.0, given_share(unlearned, "forget") or 0.0
     if before >= MEASURABLE and after > NOTHING_FORGOTTEN * before:
-        by_hand = STRONGER.get(method, "more --layers, or other settings (kvw methods NAME)")
         stronger = CHOSEN if chosen else by_hand
         reporter.warn(f"The forget set is answered almost as before: try {stronger}.")
     if "retain" not in unlearned.summaries and not judged:

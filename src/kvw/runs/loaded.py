@@ -17,7 +17,9 @@ from kvw.edits.edit import package_versions
 from kvw.errors import UserError
 from kvw.evaluation.evaluation import unreadable_images
 from kvw.evaluation.probability import try_model
+from kvw.measuring.examples import Measured, measure_examples
 from kvw.measuring.fingerprint import combined_digest, digest, examples_digest, processor_parts, weight_digests
+from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.source_state import SourceState
 from kvw.measuring.sources import Positions
 from kvw.models.finding import find_value_matrices
@@ -25,6 +27,7 @@ from kvw.models.loading import Checkpoint, is_text_model, load_config, load_mode
 from kvw.models.quantised import Quantise, quantisation
 from kvw.models.repairs import repair_tokens
 from kvw.processes import current
+from kvw.progress import Progress
 from kvw.runs.record import ModelPart
 
 
@@ -147,6 +150,24 @@ class Loaded:
                 self.tried.add(item.image_count)
                 try_model(self.model, self.processor, item)
         return prepared
+
+    def batches(self, examples: Sequence[Example]) -> LabelledBatches:
+        """Batches of examples, the longest first, made when asked for."""
+        return LabelledBatches(self.prepare(examples), self.processor, self.model)
+
+    def measure(
+        self, examples: Sequence[Example], positions: Positions = "answer", progress: Progress | None = None
+    ) -> Measured:
+        """Statistics of all layers; kept in the cache, and taken from there if nothing they depend on has changed."""
+        return measure_examples(
+            self.model,
+            self.processor,
+            self.prepare(examples),
+            layers=self.all_layers,
+            positions=positions,
+            fingerprint=self.statistics_fingerprint(examples, positions),
+            progress=progress,
+        )
 
     def try_picture(self) -> None:
         """Try the model on a picture of our own, for runs whose pictures come later.

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kvw.data import Example
+from kvw.data.shared import RetainSet, is_shared
 from kvw.evaluation.language import everyday_examples
 from kvw.models.loading import is_text_model
 from kvw.progress import Progress
-from kvw.retain.shared import RetainSet, is_shared
 from kvw.retain.sources import Source, gather
 from kvw.runs.loaded import Loaded
 from kvw.runs.record import SourcePart
@@ -109,7 +109,7 @@ def dealt_out(data: DataSets, gathered: Sequence[Source], request: EraseRequest,
             )
         )
     # A method that holds out views itself needs all there are.
-    holds_out = getattr(request.settings, "honest", 0) > 0 or getattr(request.settings, "folds", 1) > 1
+    holds_out = request.made_by.holds_out(request.settings)
     forget, views = (data.forget, []) if holds_out else split_forget(data.forget)
     judged = {FORGET: spread(forget, MOST_FORGET)}
     if views:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from pydantic import BaseModel, ConfigDict
 
 from kvw.errors import UserError
 from kvw.evaluation import answer_probabilities, generate_answers
 from kvw.evaluation.language import perplexity
 from kvw.measuring.fitting import token_budget
-from kvw.methods.registry import get_method
+from kvw.methods.plan import MethodPlan, largest_batch, timed
 from kvw.methods.subspace.memory import MemoryPlan
 from kvw.models.placement import describe_devices, execution_device
 from kvw.models.saving import parameter_bytes
@@ -22,7 +20,6 @@ from kvw.runs.costs import Stopwatch, peak_memory
 from kvw.runs.erase import Job, check, choosing_stage, for_the_solve, refuse_nothing_kept
 from kvw.runs.loaded import Loaded
 from kvw.runs.material import asked_for, dealt_out
-from kvw.runs.planning import MethodPlan, largest_batch, timed
 from kvw.runs.record import KNOWS_ENGLISH
 from kvw.runs.request import DataSets, EraseRequest
 
@@ -121,13 +118,8 @@ def _estimates(job: Job) -> MethodPlan:
     judged = sum(map(len, material.judged.values()))
     series = len(parts_tried(request, range(job.layers[0], job.layers[1] + 1)))
     edits = (CANDIDATES * series if request.chooses else 1) if material.must_stay else 0
-    found = get_method(request.method).plan
-    plan = MethodPlan(seconds={})
-    if found is not None:
-        module, function = found
-        plan = getattr(import_module(module), function)(
-            loaded, solving.forget, solving.retain, solving.request.settings
-        )
+    plan = request.made_by.plan(loaded, solving.forget, solving.retain, solving.request.settings)
+    plan = plan or MethodPlan(seconds={})
     seconds = {
         "scoring the original model": scoring,
         "gathering what must stay": generating / len(batch) * longer * questions,

@@ -12,6 +12,7 @@ from kvw.data import Example, read_examples
 from kvw.errors import UserError
 from kvw.folding import collapsed
 from kvw.measuring.fingerprint import examples_digest
+from kvw.methods.method import Method
 from kvw.methods.registry import DEFAULT, get_method
 from kvw.models.checkpoint import Checkpoint
 from kvw.models.headers import read_header
@@ -50,7 +51,7 @@ class EraseRequest:
             it to the sources. Examples about subjects of the forget set, and those that the forget set holds too, are
             left out; a statistics file cannot be cleaned like that.
         out: Directory to write; must not hold anything unless ``force``.
-        method: Its name, see :data:`kvw.methods.registry.METHODS`.
+        method: Its name, see :func:`kvw.methods.registry.get_method`.
         settings: Settings of the method; None for its defaults.
         keep: The share of what must stay, on questions that the method has not seen and of plain text, that the edit
             must leave. The strength is chosen within it.
@@ -90,20 +91,20 @@ class EraseRequest:
     quantise: Quantise | None = None
 
     def __post_init__(self) -> None:
-        kind = get_method(self.method).settings
+        kind = self.made_by.settings
         if self.settings is None:
-            object.__setattr__(self, "settings", kind())
+            object.__setattr__(self, "settings", self.made_by.read({}))
         elif not isinstance(self.settings, kind):
             raise UserError(
                 f"These are not the settings of method {self.method}.",
                 found=type(self.settings).__name__,
                 do=f"give {kind.__name__}, or name the method they are of",
             )
-        if self.choose and getattr(self.settings, "parity", False):
+        if self.choose and self.made_by.scaling(self.settings) is None:
             raise UserError(
-                "The strength of a parity run cannot be chosen: its steps are rounded one by one.",
-                found="--strength auto with --parity",
-                do="leave one of them out",
+                f"No strength can be chosen: with these settings method {self.method} offers one edit alone.",
+                found="--strength auto",
+                do="leave it out, or take other settings",
             )
         if self.neighbours is not None and "neighbours" not in self.sources:
             raise UserError(
@@ -125,12 +126,17 @@ class EraseRequest:
             raise UserError("--eval-limit cannot be negative.", found=found, do="0 scores all examples")
 
     @property
+    def made_by(self) -> Method[Any]:
+        """The method."""
+        return get_method(self.method)
+
+    @property
     def chooses(self) -> bool:
         """Whether the strength is chosen, and not fixed by settings."""
         if self.choose is not None:
             return self.choose
-        defaults = type(self.settings)()
-        return all(getattr(self.settings, name) == getattr(defaults, name) for name in get_method(self.method).dose)
+        method = self.made_by
+        return method.scaling(self.settings) is not None and not method.fixes_strength(self.settings)
 
     @property
     def floor(self) -> float:
@@ -140,12 +146,12 @@ class EraseRequest:
     @property
     def needs_retain(self) -> bool:
         """Whether the method does something with the retain set."""
-        return bool(getattr(self.settings, "retain_contrast", True))
+        return self.made_by.needs_retain(self.settings)
 
     @property
     def writes_model(self) -> bool:
         """Whether a checkpoint is written: it is asked for, and the method changes weights."""
-        return self.save_model and not get_method(self.method).hooks_alone
+        return self.save_model and self.made_by.acts_by == "weights"
 
     @property
     def forget_paths(self) -> list[Path]:
@@ -284,18 +290,18 @@ def _pictures(examples: Iterable[Example]) -> frozenset[Path]:
 
 def _check_without_retain(request: EraseRequest) -> None:
     if request.needs_retain and not request.sources:
-        other = ", or --no-retain-contrast for the ablation" if request.method == "kvw" else ""
+        other = f", or {request.made_by.instead_of_retain}" if request.made_by.instead_of_retain else ""
         raise UserError(
             "Nothing says what must stay.", found="no --retain and no sources", do=f"add --retain FILE{other}"
         )
 
 
 def _check_statistics_file(request: EraseRequest, path: Path) -> None:
-    if not get_method(request.method).statistics:
+    if request.made_by.statistics_positions(request.settings) is None:
         raise UserError(
             f"Method {request.method} reads the retain examples themselves.",
             found=path.name,
-            do="give --retain the file of the examples, or choose --method kvw",
+            do="give --retain the file of the examples, or choose a method that takes statistics (kvw methods)",
         )
     if not is_file(path):
         raise UserError(

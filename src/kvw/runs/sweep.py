@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from kvw.evaluation import evaluate
 from kvw.measuring.examples import Measured
-from kvw.progress import Progress
+from kvw.progress import Progress, unheard
 from kvw.runs.erase import Job, find_edit
 
 
@@ -34,7 +34,7 @@ def sweep(job: Job, retain: Measured | None, gammas: Sequence[float], progress: 
     points = [SweepPoint(gamma=0, exact=_exact(job))]
     for done, gamma in enumerate(gammas, 1):
         request = replace(job.request, settings=replace(job.request.settings, gamma=gamma))
-        edit = find_edit(replace(job, request=request), retain, lambda *_: None).edit
+        edit = find_edit(replace(job, request=request), retain, unheard).edit
         with edit.attach(job.loaded.model):
             points.append(SweepPoint(gamma=gamma, exact=_exact(job)))
         progress(done, len(gammas))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from kvw.errors import UserError
+from kvw.methods.method import Unlearned
 from kvw.progress import Reporter
 from kvw.runs.loaded import Loaded
 from kvw.runs.request import EraseRequest
-from kvw.runs.unlearning import Unlearned
 
 
 def tell_of_request(request: EraseRequest, loaded: Loaded, reporter: Reporter) -> None:
@@ -31,7 +33,7 @@ def tell_of_method(unlearned: Unlearned, request: EraseRequest, reporter: Report
         reporter.warn(warning)
     if left_alone := len(unlearned.edit.metadata.left_alone):
         reporter.warn(
-            f"{left_alone} experts saw fewer than {request.settings.min_tokens} answer tokens and were left alone; "
+            f"{left_alone} experts saw {_too_few(request)} answer tokens and were left alone; "
             "the edit file lists them. More examples, or a lower --min-tokens, reach them."
         )
 
@@ -43,11 +45,10 @@ def refuse_no_edit(unlearned: Unlearned, request: EraseRequest) -> None:
         UserError: It does nothing; the message says why, as far as the method knows.
     """
     edit = unlearned.edit
-    if not edit.describe():
-        alone, fewest = len(edit.metadata.left_alone), request.settings.min_tokens
+    if not edit.describe() and edit.metadata.left_alone:
         raise UserError(
             "Nothing would be weakened: no part of the model saw enough tokens.",
-            found=f"{alone} experts with fewer than {fewest} answer tokens",
+            found=f"{len(edit.metadata.left_alone)} experts with {_too_few(request)} answer tokens",
             do="give more examples, or lower --min-tokens",
         )
     if edit.does_nothing:
@@ -56,3 +57,9 @@ def refuse_no_edit(unlearned: Unlearned, request: EraseRequest) -> None:
             found=" ".join(unlearned.warnings) or "an edit with which the model stays as it is",
             do="leave out of the retain set what the forget set is about, or take stronger settings",
         )
+
+
+def _too_few(request: EraseRequest) -> str:
+    """How few answer tokens are too few; methods without a setting for that do not say."""
+    fewest = asdict(request.settings).get("min_tokens")
+    return "too few" if fewest is None else f"fewer than {fewest}"

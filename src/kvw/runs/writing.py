@@ -76,7 +76,7 @@ def most_bytes(request: EraseRequest, matrices: Sequence[ValueMatrix], scored: S
         matrices: Those that may be weakened.
         scored: The examples to ask.
     """
-    rank = getattr(request.settings, "rank", 1)
+    rank = request.made_by.most_rank(request.settings)
     edit = sum(4 * matrix.width * (2 * rank + 1) for matrix in matrices)
     texts = sum(4 * len(example.question + example.answer + example.identifier) for example in scored)
     return edit + 2 * texts + len(scored) * (BYTES_PER_SAMPLE + BYTES_PER_TOKEN * 2 * request.max_new_tokens)

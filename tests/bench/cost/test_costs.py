@@ -16,10 +16,12 @@ from kvw.bench.cost.models import random_model
 from kvw.bench.cost.recipe import CostMethod, CostRecipe, DataPart, ModelPart
 from kvw.bench.cost.record import CostRow, Costs, StageCost
 from kvw.bench.cost.run import compare_costs, measure_row
-from kvw.bench.cost.work import FORGET_PASS, RETAIN_PASS, Work
+from kvw.bench.cost.work import Work
 from kvw.bench.methods import TRAINED
 from kvw.cli import main
 from kvw.data import answer_batch
+from kvw.methods.kvw import FORGET_PASS
+from kvw.methods.method import RETAIN_PASS
 from kvw.progress import SILENT
 from kvw.report.cost_tables import cost_tables
 
@@ -43,7 +45,7 @@ def done(method, values=None, data=DATA):
     model = random_model(TOY.model)
     meter = Meter(CPU, counting=True)
     with counting_matrix_flops(model) as matrix, counting_positions(model.model.language_model.layers[0]) as positions:
-        Work.of(model, data).do(method, values or {}, meter)
+        Work(model, data).do(method, values or {}, meter)
     return meter.flops, matrix[0], positions[0]
 
 
@@ -56,7 +58,7 @@ def test_the_counter_finds_2pd_and_attention_in_a_forward_pass():
 def test_2pd_is_twice_the_weights_times_the_positions():
     model = random_model(TOY.model)
     with counting_matrix_flops(model) as total:
-        Work.of(model, DATA.model_copy(update={"forget": 1, "retain": 1})).forward(Meter(CPU))
+        Work(model, DATA.model_copy(update={"forget": 1, "retain": 1})).forward(Meter(CPU))
     text = sum(p.numel() for p in model.model.language_model.layers.parameters() if p.ndim == 2)
     tower = sum(p.numel() for p in model.model.vision_tower.encoder.layers.parameters() if p.ndim == 2)
     patches = model.model.vision_tower.embeddings.patch_embedding.weight.numel()
@@ -179,7 +181,8 @@ def here(monkeypatch):
 
 
 def row_of(label, method, *, seconds=2.0, flops=600, rest=50, error=""):
-    stages = [StageCost(name=RETAIN_PASS, seconds=seconds / 2, cpu_seconds=seconds / 4, flops=flops // 3)]
+    first = RETAIN_PASS if method == "kvw" else "first"
+    stages = [StageCost(name=first, seconds=seconds / 2, cpu_seconds=seconds / 4, flops=flops // 3)]
     stages.append(StageCost(name="rest", seconds=seconds / 2, cpu_seconds=seconds / 4, flops=flops - flops // 3))
     return CostRow(
         label=label,
@@ -253,7 +256,7 @@ def test_the_tables_divide_by_the_forward_pass_and_by_kvw():
     )
     text = cost_tables(costs)
     by_forward, by_kvw = text.split("## plain forward = 1")[1].split("## KVW = 1")
-    assert "| GA | retain pass 4, rest 4 | 8 | 125 | 100 | 200 | 0.0 | 4.00 |" in text
+    assert "| GA | first 4, rest 4 | 8 | 125 | 100 | 200 | 0.0 | 4.00 |" in text
     assert "| NPO | out of memory | - | - | - | - | - | - |" in text
     assert "| GA | 4.00 | 4.00 | 4.00 | 2.73 | 20.00 |" in by_forward
     assert "| KVW | 1.00 | 1.00 | 1.00 | 1.00 | 1.00 |" in by_kvw

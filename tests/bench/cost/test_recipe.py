@@ -59,7 +59,6 @@ def test_there_are_shipped_recipes():
         ("config", "confg", ["no key 'confg'", "did you mean 'config'"]),
         ("[model]", "repeats = 0\n[model]", ["repeats cannot be used", "greater than or equal to 1"]),
         ('name = "npo"', 'name = "nppo"', ["no method 'nppo'", "did you mean 'npo'"]),
-        ('name = "npo"', 'name = "steering"', ["cannot time method steering", "subspace"]),
         ("rank", "rang", ["no setting 'rang'", "did you mean 'rank'"]),
         ("[4, 8]", "[4, 4]", ["same label", "NPO lora.rank=4"]),
         ("title", "title =", ["is not a TOML file"]),

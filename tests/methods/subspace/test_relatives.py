@@ -21,14 +21,13 @@ from kvw.edits import GateEdit, LowRankEdit, invert, scale
 from kvw.edits.low_rank import REMOVED
 from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.sources import Sources
-from kvw.methods.registry import METHODS
+from kvw.methods.registry import get_method
 from kvw.methods.subspace.labels import Labels
 from kvw.methods.subspace.method import subspace
 from kvw.methods.subspace.relatives import formulas
 from kvw.methods.subspace.relatives.formulas import FORMULAS, Given
 from kvw.methods.subspace.relatives.method import relative, token_vectors
 from kvw.methods.subspace.relatives.settings import (
-    RELATIVES,
     DeepUnlearningSettings,
     ForgetComponentsSettings,
     LeaceSettings,
@@ -48,6 +47,14 @@ pytestmark = pytest.mark.thorough
 FORGET = [text_batch(2, 11, 3, seed=index) for index in range(3)]
 RETAIN = [text_batch(2, 12, 4, seed=100 + index) for index in range(20)]
 VIEWS = Labels(facts=["a", "a", "a", "b", "b", "b"], subjects=["A", "A", "A", "B", "B", "B"])
+RELATIVES = [
+    MemitZeroSettings,
+    LeaceSettings,
+    DeepUnlearningSettings,
+    ForgetComponentsSettings,
+    OutputSideSettings,
+    RmsKvwSettings,
+]
 LOW_RANK = [kind for kind in RELATIVES if kind is not RmsKvwSettings]
 
 
@@ -297,7 +304,7 @@ def test_the_registry_knows_them_all():
     assert {kind.name for kind in RELATIVES} == {
         *("memit-zero", "leace", "deep-unlearning", "forget-components", "output-side", "rms-kvw")
     }
-    assert all(METHODS[kind.name].settings is kind for kind in RELATIVES)
+    assert all(get_method(kind.name).settings is kind for kind in RELATIVES)
     assert set(FORMULAS) == set(LOW_RANK)
 
 
@@ -323,7 +330,7 @@ def test_they_run_by_name_on_examples(saved):
         for name in ("Somebody", "Another")
     )
     for kind in RELATIVES:
-        edit = unlearn(kind.name, loaded, forget, retain, kind(), lambda *_: None).edit
+        edit = unlearn(get_method(kind.name), loaded, forget, retain, kind(), lambda *_: None).edit
         assert edit.metadata.method == kind.name
         assert edit.metadata.forget_count == edit.metadata.retain_count == 6
         assert any(not torch.equal(edit.changed(m, m.read()), m.read()) for m in find_value_matrices(loaded.model))

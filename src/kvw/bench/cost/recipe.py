@@ -7,16 +7,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kvw.bench.methods import TRAINED, combinations
+from kvw.bench.methods import combinations
 from kvw.bench.recipe import Part, check_keys
 from kvw.bench.toml import read_toml
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
-from kvw.methods.subspace.relatives.settings import RELATIVES
 from kvw.models.checkpoint import find_checkpoint
 
-TIMED = ("kvw", "subspace", *(settings.name for settings in RELATIVES), *TRAINED)
-"""The methods whose stages :mod:`kvw.bench.cost.work` knows."""
 FORWARD = "forward"
 """The row that every other is compared with: one plain forward pass over all forget and retain examples."""
 
@@ -128,8 +125,6 @@ def read_cost_recipe(path: Path) -> CostRecipe:
         raise UserError(f"{path.name}: {place} cannot be used.", found=first["msg"]) from error
     for part in recipe.method:
         combinations(part.name, {})  # names the closest to a method that there is not
-        if part.name not in TIMED:
-            raise UserError(f"kvw bench cost cannot time method {part.name}.", do=f"use: {', '.join(TIMED)}")
     labels = [label for label, _, _ in recipe.rows]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise UserError("Two rows of the table would have the same label.", found=twice[0], do="give them labels")

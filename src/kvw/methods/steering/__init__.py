@@ -1,1 +1,53 @@
 """Steering: erasure directions, and linear gates that are blind to what must stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kvw.methods.method import LoadedModel, Method, Unlearned
+from kvw.methods.steering.settings import SteeringSettings
+from kvw.progress import Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from kvw.data import Example
+    from kvw.models.value_matrix import ValueMatrix
+
+
+class Steering(Method[SteeringSettings]):
+    """From the forget set's answers towards refusals; what the gates are worth is said in warnings."""
+
+    name = "steering"
+    settings = SteeringSettings
+    acts_by = "hooks"
+    dose = ("strength",)
+
+    def value_matrices(self, model: PreTrainedModel, settings: SteeringSettings) -> list[ValueMatrix]:
+        """It changes none; those of the layers say where it acts."""
+        from kvw.models.finding import find_value_matrices, select_layers
+
+        matrices = find_value_matrices(model)
+        return matrices if settings.layers is None else select_layers(matrices, settings.layers)
+
+    def make(
+        self,
+        loaded: LoadedModel,
+        forget: Sequence[Example],
+        retain: Sequence[Example],
+        settings: SteeringSettings,
+        progress: Progress,
+    ) -> Unlearned:
+        """See :func:`kvw.methods.steering.method.steering`."""
+        from kvw.methods.steering.gate import GateReport
+        from kvw.methods.steering.method import steering
+
+        reports: list[GateReport] = []
+        edit = steering(
+            loaded.model, loaded.processor, forget, retain, settings, on_layer=reports.append, progress=progress
+        )
+        return Unlearned(edit, warnings=tuple(warning for report in reports for warning in report.warnings))
+
+
+METHOD = Steering()

@@ -1,1 +1,78 @@
 """Subspace weakening: whole directions of coefficients, found with a full second moment of what must stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kvw.methods.method import LoadedModel, Method, Scaling, Unlearned
+from kvw.methods.subspace.settings import SubspaceSettings
+from kvw.progress import Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from kvw.data import Example, Prepared
+    from kvw.methods.plan import MethodPlan
+    from kvw.models.value_matrix import ValueMatrix
+
+
+class Subspace(Method[SubspaceSettings]):
+    """One solve offers its strongest directions, however many."""
+
+    name = "subspace"
+    settings = SubspaceSettings
+    dose = ("strength", "mu", "gamma", "threshold", "quantile", "gate", "smallest_gate", "honest")
+    stronger = "a larger --strength, --set mu=2, or more --layers"
+    stage = "measuring and solving"
+
+    def scaling(self, settings: SubspaceSettings) -> Scaling | None:
+        """Hard gates take directions out altogether, and do not say which of them is stronger."""
+        return "share" if settings.gate == "hard" else "directions"
+
+    def to_choose_from(self, settings: SubspaceSettings) -> SubspaceSettings:
+        """All directions keep the gates they get: one rounded to 0 does not say how strong its direction is."""
+        return replace(settings, smallest_gate=0.0)
+
+    def smallest_gate(self, settings: SubspaceSettings) -> float:
+        """As the settings say."""
+        return settings.smallest_gate
+
+    def holds_out(self, settings: SubspaceSettings) -> bool:
+        """For the check on views, and for a shrinkage that is cross-validated."""
+        return settings.honest > 0 or settings.folds > 1
+
+    def value_matrices(self, model: PreTrainedModel, settings: SubspaceSettings) -> list[ValueMatrix]:
+        """Those of the layers, of FFNs or attention."""
+        from kvw.methods.subspace.method import matrices_in
+
+        return matrices_in(model, settings)
+
+    def most_rank(self, settings: SubspaceSettings) -> int:
+        """As the settings say."""
+        return settings.rank
+
+    def make(
+        self,
+        loaded: LoadedModel,
+        forget: Sequence[Example],
+        retain: Sequence[Example],
+        settings: SubspaceSettings,
+        progress: Progress,
+    ) -> Unlearned:
+        """See :func:`kvw.methods.subspace.examples.subspace_edit`."""
+        from kvw.methods.subspace.examples import subspace_edit
+
+        return subspace_edit(loaded, forget, retain, settings, progress)
+
+    def plan(
+        self, loaded: LoadedModel, forget: Sequence[Prepared], retain: Sequence[Prepared], settings: SubspaceSettings
+    ) -> MethodPlan:
+        """See :func:`kvw.methods.subspace.plan.subspace_plan`."""
+        from kvw.methods.subspace.plan import subspace_plan
+
+        return subspace_plan(loaded, forget, retain, settings)
+
+
+METHOD = Subspace()

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+from kvw.data.example import Example
 from kvw.errors import UserError
 
 
@@ -108,3 +109,24 @@ def _at(values: Sequence[Hashable], row: int, name: str) -> Hashable:
             f"There are more examples than {name}.", found=f"{len(values)} {name}", do="give one for every example"
         )
     return values[row]
+
+
+def labels_of(examples: Sequence[Example]) -> Labels:
+    """Who and what examples are about, by the ``subject`` in their metadata.
+
+    With subjects, a fact is what the same answer says about the same subject; without, every example is one.
+
+    Raises:
+        UserError: Some examples name their subject and others do not.
+    """
+    named = [example.subject_key for example in examples if example.subject_key is not None]
+    if not named:
+        return Labels()
+    nameless = [example.identifier for example in examples if example.subject_key is None]
+    if nameless:
+        raise UserError(
+            "Some examples name their subject and others do not.",
+            found=f"{len(nameless)} of {len(examples)} without, the first {nameless[0]}",
+            do="give every example a 'subject', or none",
+        )
+    return Labels([(subject, example.answer) for subject, example in zip(named, examples, strict=True)], named)

@@ -46,7 +46,7 @@ def relative(
         model: A loaded model of a known family.
         forget: Batches, as :func:`kvw.methods.subspace.method.subspace` takes them.
         retain: The same of the retain set.
-        settings: One of :data:`kvw.methods.subspace.relatives.settings.RELATIVES`.
+        settings: Of one of the relatives, see :mod:`kvw.methods.subspace.relatives.settings`.
         forget_labels: Facts and subjects of the forget examples; subjects count the same, and facts matter where
             forget vectors are means over their views.
         retain_labels: The same of the retain examples.

@@ -54,6 +54,11 @@ class RelativeSettings:
         """How many layers are measured in one pass; None for all."""
         return self.layers_per_pass
 
+    @property
+    def most_rank(self) -> int:
+        """At most so many directions for each value matrix; 1 where the settings do not say."""
+        return 1
+
 
 @dataclass(frozen=True)
 class MemitZeroSettings(RelativeSettings):
@@ -96,6 +101,11 @@ class LeaceSettings(RelativeSettings):
         whole("rank", self.rank)
         _share("shrinkage", self.shrinkage)
 
+    @property
+    def most_rank(self) -> int:
+        """See :class:`RelativeSettings`."""
+        return self.rank
+
 
 @dataclass(frozen=True)
 class DeepUnlearningSettings(RelativeSettings):
@@ -132,6 +142,11 @@ class ForgetComponentsSettings(RelativeSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole("rank", self.rank)
+
+    @property
+    def most_rank(self) -> int:
+        """See :class:`RelativeSettings`."""
+        return self.rank
 
 
 @dataclass(frozen=True)
@@ -170,16 +185,6 @@ class RmsKvwSettings(RelativeSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive("gamma", self.gamma)
-
-
-RELATIVES: tuple[type[RelativeSettings], ...] = (
-    MemitZeroSettings,
-    LeaceSettings,
-    DeepUnlearningSettings,
-    ForgetComponentsSettings,
-    OutputSideSettings,
-    RmsKvwSettings,
-)
 
 
 def _share(name: str, value: float) -> None:

@@ -7,11 +7,13 @@ import random
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kvw.data import Prepared, answer_batch
 from kvw.edits.edit import Edit, EditMetadata
 from kvw.edits.gates import GateEdit
 from kvw.errors import UserError
@@ -19,8 +21,8 @@ from kvw.measuring.engine import Batch, evaluating, measure, not_finite, run_bat
 from kvw.measuring.recorder import recording
 from kvw.measuring.sources import Positions
 from kvw.measuring.statistics import Statistics
-from kvw.methods.settings import KvwSettings, Schedule
-from kvw.methods.weakening import RoundedWeights, ScaledCoefficients
+from kvw.methods.kvw.progressive import RoundedWeights, ScaledCoefficients
+from kvw.methods.kvw.settings import KvwSettings, Schedule
 from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.processes import current
@@ -43,6 +45,24 @@ class Step:
     number: int
     coefficients: Mapping[MatrixKey, Tensor]
     gates: Mapping[MatrixKey, Tensor]
+
+
+class ExampleBatches(Sequence[Batch]):
+    """Examples one at a time as batches, made when asked for.
+
+    Args:
+        prepared: From :func:`kvw.data.prepare`.
+        processor: Its processor.
+    """
+
+    def __init__(self, prepared: Sequence[Prepared], processor: Any) -> None:
+        self._prepared, self._processor = prepared, processor
+
+    def __len__(self) -> int:
+        return len(self._prepared)
+
+    def __getitem__(self, index: Any) -> Any:
+        return answer_batch([self._prepared[index]], self._processor)
 
 
 def weaken(

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from kvw.data import Example, prepare
 from kvw.data.rendering import Processor
 from kvw.edits.conditional import Condition
-from kvw.methods.steering.conditional_settings import ConditionalKvwSettings
+from kvw.methods.conditional_kvw.settings import ConditionalKvwSettings
 from kvw.methods.steering.gate import GateReport
 from kvw.methods.steering.method import check_not_empty, fit_layer
 from kvw.methods.steering.states import read_states, readings

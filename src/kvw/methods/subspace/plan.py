@@ -1,72 +1,39 @@
-"""What methods say of themselves in a dry run: how long they would take, and what they would hold in memory."""
+"""How long subspace weakening would take, and what it would hold in memory."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel
 
 from kvw.data import Prepared
-from kvw.measuring.engine import Batch, measure
-from kvw.measuring.examples import measure_examples
-from kvw.measuring.fitting import token_budget
+from kvw.measuring.engine import Batch
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.layer_calls import NotWalkable
 from kvw.measuring.layerwise import Layers, WaitingSet
 from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.plans import Examples, everyone
 from kvw.measuring.prefixes import SharedBatch
-from kvw.methods.settings import KvwSettings
-from kvw.methods.subspace.labels import EverySoManyth
-from kvw.methods.subspace.memory import MemoryPlan, Waiting, memory_plan
+from kvw.methods.method import LoadedModel
+from kvw.methods.plan import MethodPlan, timed
+from kvw.methods.subspace.labels import EverySoManyth, labels_of
+from kvw.methods.subspace.memory import Waiting, memory_plan
 from kvw.methods.subspace.method import check_views, matrices_in, passes, passes_instead
 from kvw.methods.subspace.paths import chosen_path
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.solver import reduced_metric
-from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.placement import execution_device
 from kvw.models.value_matrix import ValueMatrix
-from kvw.runs.loaded import Loaded
-from kvw.runs.unlearning import ForgetBatches, labels_of
 
 DECOMPOSITIONS = 4
 """A Cholesky factor and two triangular solves of many columns, in units of the factor, generously."""
 
 
-class MethodPlan(BaseModel):
-    """What a method would take."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    seconds: dict[str, float]
-    """By stage; upper bounds, since the largest batch was timed."""
-    memory: MemoryPlan | None = None
-
-
-def kvw_plan(
-    loaded: Loaded, forget: Sequence[Prepared], retain: Sequence[Prepared], settings: KvwSettings
-) -> MethodPlan:
-    """Time one step on the longest forget example, and the largest batch of the retain set."""
-    model, processor = loaded.model, loaded.processor
-    matrices = select_layers(find_value_matrices(model), settings.layers)
-    layers = (matrices[0].key.layer, matrices[-1].key.layer)
-    step = [ForgetBatches([max(forget, key=lambda item: item.length)], processor)[0]]
-    one_step = timed(lambda: measure(model, step, layers=layers, positions=settings.positions))
-    seconds = {"weakening": one_step * len(forget) * settings.epochs}
-    if retain:
-        some = largest_batch(retain, token_budget(execution_device(model)))
-        one_batch = timed(lambda: measure_examples(model, processor, some, layers=loaded.all_layers))
-        seconds["measuring the retain set"] = one_batch / len(some) * len(retain)
-    return MethodPlan(seconds=seconds)
-
-
 def subspace_plan(
-    loaded: Loaded, forget: Sequence[Prepared], retain: Sequence[Prepared], settings: SubspaceSettings
+    loaded: LoadedModel, forget: Sequence[Prepared], retain: Sequence[Prepared], settings: SubspaceSettings
 ) -> MethodPlan:
     """Time the largest batch of both sets and one factorisation, and count bytes from shapes.
 
@@ -192,21 +159,3 @@ def _seconds_of_a_solve(model: PreTrainedModel, width: int, settings: SubspaceSe
         return timed(lambda: reduced_metric(rows, shrinkage)) * DECOMPOSITIONS
     identity = torch.eye(width, device=device)
     return timed(lambda: torch.linalg.cholesky_ex(identity)) * DECOMPOSITIONS
-
-
-def largest_batch(prepared: Sequence[Prepared], budget: int) -> list[Prepared]:
-    """The longest examples, with equal image counts, that a budget of padded tokens takes."""
-    longest = max(prepared, key=lambda item: item.length)
-    alike = sorted(
-        (item for item in prepared if item.image_count == longest.image_count),
-        key=lambda item: item.length,
-        reverse=True,
-    )
-    return alike[: max(1, budget // longest.length)]
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Wall-clock seconds."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from kvw.methods.settings import KvwSettings
+from kvw.methods.kvw.settings import KvwSettings
 from kvw.methods.steering.settings import SteeringSettings, check_number
 
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from kvw.data import Example
+from kvw.data.shared import RetainSet, is_shared
 from kvw.measuring.fingerprint import digest
 from kvw.measuring.kept_moments import KeptMoments
-from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.moment_passes import measure_moments
 from kvw.measuring.moments import Moment
+from kvw.methods.method import LoadedModel
 from kvw.methods.subspace.method import matrices_in
 from kvw.methods.subspace.paths import chosen_path
 from kvw.methods.subspace.settings import SubspaceSettings
@@ -18,12 +19,10 @@ from kvw.models.placement import execution_device
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.processes import current
 from kvw.progress import Progress
-from kvw.retain.shared import RetainSet, is_shared
-from kvw.runs.loaded import Loaded
 
 
 def shared_moments(
-    loaded: Loaded, retain: Sequence[Example], settings: SubspaceSettings, progress: Progress | None = None
+    loaded: LoadedModel, retain: Sequence[Example], settings: SubspaceSettings, progress: Progress | None = None
 ) -> tuple[int, Mapping[MatrixKey, Moment] | None]:
     """Read the second moments of the shared retain examples, or measure and keep them.
 
@@ -32,7 +31,7 @@ def shared_moments(
 
     Args:
         loaded: The original model.
-        retain: The retain set of the request; a :class:`~kvw.retain.shared.RetainSet` if some were left out.
+        retain: The retain set of the request; a :class:`~kvw.data.shared.RetainSet` if some were left out.
         settings: Say which value matrices, and how much each kind of position counts.
         progress: Called with batches done and their number.
 
@@ -56,15 +55,18 @@ def shared_moments(
 
 
 def _measured(
-    loaded: Loaded,
+    loaded: LoadedModel,
     examples: Sequence[Example],
     matrices: Sequence[ValueMatrix],
     settings: SubspaceSettings,
     progress: Progress | None,
 ) -> dict[MatrixKey, Moment]:
     """From the cache, or measured and kept there."""
+    conditions = loaded.conditions(examples)
+    if conditions is None:
+        return _moments(loaded, examples, matrices, settings, progress)
     fingerprint = {
-        **loaded.conditions(examples),
+        **conditions,
         "sources": digest(asdict(settings.sources)),
         "matrices": digest([str(matrix.key) for matrix in matrices]),
         "device": execution_device(loaded.model).type,
@@ -78,12 +80,12 @@ def _measured(
 
 
 def _moments(
-    loaded: Loaded,
+    loaded: LoadedModel,
     examples: Sequence[Example],
     matrices: Sequence[ValueMatrix],
     settings: SubspaceSettings,
     progress: Progress | None,
 ) -> dict[MatrixKey, Moment]:
-    batches = LabelledBatches(loaded.prepare(examples), loaded.processor, loaded.model)
+    batches = loaded.batches(examples)
     moments, _ = measure_moments(loaded.model, batches, matrices, sources=settings.sources, progress=progress)
     return moments

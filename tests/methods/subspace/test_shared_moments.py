@@ -6,14 +6,14 @@ import pytest
 import torch
 
 import kvw
-import kvw.runs.shared_moments as module
+import kvw.methods.subspace.shared_moments as module
 from kvw.data import Example
+from kvw.data.shared import RetainSet
+from kvw.methods.subspace.examples import subspace_edit
 from kvw.methods.subspace.method import matrices_in
+from kvw.methods.subspace.shared_moments import shared_moments
 from kvw.models.loading import find_checkpoint
-from kvw.retain.shared import RetainSet
 from kvw.runs.loaded import Loaded
-from kvw.runs.shared_moments import shared_moments
-from kvw.runs.unlearning import subspace_edit
 
 SETTINGS = kvw.SubspaceSettings(layers=(0, 2))
 SHARED = [
@@ -99,7 +99,7 @@ def test_settings_that_need_more_than_moments_measure_everything(loaded, setting
 def test_an_edit_is_the_same_whether_moments_were_kept_or_measured(loaded, monkeypatch):
     retain = [*OWN, *SHARED]
     kept = subspace_edit(loaded, FORGET, retain, SETTINGS, silent).edit
-    monkeypatch.setattr("kvw.runs.unlearning.shared_moments", lambda *_: (len(SHARED), None))
+    monkeypatch.setattr("kvw.methods.subspace.examples.shared_moments", lambda *_: (len(SHARED), None))
     measured = subspace_edit(loaded, FORGET, retain, SETTINGS, silent).edit
     assert sum(value.rank for value in kept.directions.values()) > 0
     for matrix in matrices_in(loaded.model, SETTINGS):
@@ -114,7 +114,7 @@ def test_the_users_own_and_the_shared_examples_have_half_of_the_moment_each(load
         for one in SHARED
     ]
     monkeypatch.setattr(
-        "kvw.runs.unlearning.shared_moments",
+        "kvw.methods.subspace.examples.shared_moments",
         lambda _, retain, *__: (sum("source" in one.metadata for one in retain), None),
     )
     found = subspace_edit(loaded, FORGET, [*OWN, *SHARED, *twice], SETTINGS, silent).edit

@@ -1,0 +1,250 @@
+"""What a method of unlearning is: one object that every command asks. Importing this loads nothing heavy."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+
+from docstring_parser import parse
+
+from kvw.methods.grid import every_combination
+from kvw.methods.reading import default_of, read_settings
+from kvw.progress import Progress, unheard
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+    from transformers import PreTrainedModel
+
+    from kvw.data import Example, Prepared
+    from kvw.edits.edit import Edit
+    from kvw.measuring.examples import Measured
+    from kvw.measuring.labelled import LabelledBatches
+    from kvw.measuring.sources import Positions
+    from kvw.measuring.statistics import Statistics
+    from kvw.methods.plan import MethodPlan
+    from kvw.methods.subspace.certificates import Certificate
+    from kvw.models.value_matrix import ValueMatrix
+
+Scaling = Literal["directions", "strength", "share"]
+"""How one result offers edits of many strengths: by how many directions it weakens (low-rank edits), by parts and
+multiples of its strength, or by its share in a mixture with the original weights."""
+Stages = Callable[[str], AbstractContextManager[None]]
+"""Times a block under a name."""
+RETAIN_PASS = "retain pass"
+"""The stage of ``kvw bench cost`` whose result serves later requests, too."""
+Settings = TypeVar("Settings", bound="DataclassInstance")
+
+
+class LoadedModel(Protocol):
+    """A model in memory, as methods get it."""
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """On its device, in evaluation mode."""
+
+    @property
+    def processor(self) -> Any:
+        """Its processor."""
+
+    @property
+    def all_layers(self) -> tuple[int, int]:
+        """First and last decoder layer."""
+
+    def prepare(self, examples: Sequence[Example]) -> list[Prepared]:
+        """Render and check examples.
+
+        Raises:
+            UserError: One cannot be used.
+        """
+
+    def batches(self, examples: Sequence[Example]) -> LabelledBatches:
+        """Batches of examples, the longest first, made when asked for."""
+
+    def measure(
+        self, examples: Sequence[Example], positions: Positions = "answer", progress: Progress | None = None
+    ) -> Measured:
+        """Statistics of all layers: mean abs(m) of every knowledge vector. They are kept between runs."""
+
+    def conditions(self, examples: Sequence[Example]) -> Mapping[str, str] | None:
+        """All that measurements on these examples depend on; None if nothing is to be kept between runs."""
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """An edit, and what its method has to say about it.
+
+    Args:
+        edit: The edit. Experts that saw too few tokens are listed in ``metadata.left_alone``.
+        certificates: What was found for each value matrix, from methods that give any.
+        warnings: What the user should know.
+    """
+
+    edit: Edit
+    certificates: tuple[Certificate, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Method(ABC, Generic[Settings]):
+    """A method of unlearning. A new one states ``name`` and ``settings`` and writes :meth:`make`.
+
+    The module of a method is imported to list it: what needs torch is imported inside the functions.
+
+    Attributes:
+        name: What commands and recipes call it.
+        settings: A frozen dataclass that checks its values. The first sentence of its docstring describes the method,
+            and the docstring's ``Args`` describe the settings.
+        scales: How one result offers edits of many strengths; None if it offers only itself.
+        dose: The settings that fix how strong the edit is. Whoever gives one wants no other strength.
+        acts_by: ``hooks`` if its edits act while the model runs and have no weights to write.
+        options: The settings with an option of their own in ``kvw erase`` that other methods do not share.
+        stronger: What makes its edits stronger, for the advice where nothing was forgotten.
+        instead_of_retain: What to do where there is no retain set, for the advice; empty if nothing can be done.
+        stage: What ``kvw bench cost`` calls its work, unless :meth:`measure_cost` has several stages.
+    """
+
+    name: str
+    settings: type[Settings]
+    scales: Scaling | None = "strength"
+    dose: tuple[str, ...] = ()
+    acts_by: Literal["weights", "hooks"] = "weights"
+    options: tuple[str, ...] = ()
+    stronger = "more --layers, or other settings (kvw methods NAME)"
+    instead_of_retain = ""
+    stage = "making the edit"
+
+    @abstractmethod
+    def make(
+        self,
+        loaded: LoadedModel,
+        forget: Sequence[Example],
+        retain: Sequence[Example],
+        settings: Settings,
+        progress: Progress,
+    ) -> Unlearned:
+        """Make the edit; the model is left as it was.
+
+        Args:
+            loaded: The model.
+            forget: What must go.
+            retain: What must stay.
+            settings: The settings.
+            progress: Called with what is done and how much there is.
+
+        Raises:
+            UserError: The method cannot use what it was given.
+        """
+
+    @property
+    def summary(self) -> str:
+        """The method in one sentence."""
+        return parse(self.settings.__doc__ or "").short_description or ""
+
+    def read(self, values: Mapping[str, Any]) -> Settings:
+        """The settings from the values of a recipe or a command line.
+
+        Args:
+            values: By name; as they are or as text. Layers are written ``1:25``, nothing ``none``, and a value inside
+                a group of settings ``sources.answer``.
+
+        Raises:
+            UserError: There is no such setting, one is missing, or a value makes no sense.
+        """
+        return read_settings(self.settings, values, f"method {self.name}")
+
+    def combinations(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Every combination of the settings of a recipe; a list stands for several values to try.
+
+        Returns:
+            At least one set of settings, in the order in which the recipe lists them.
+
+        Raises:
+            UserError: There is no such setting, a value makes no sense, or there are too many combinations.
+        """
+        found = every_combination(self.name, values)
+        for settings in found:
+            self.read(settings)
+        return found
+
+    def fixes_strength(self, settings: Settings) -> bool:
+        """Whether the settings say how strong the edit is to be: one of ``dose`` is not its default."""
+        return any(
+            field.name in self.dose and getattr(settings, field.name) != default_of(field) for field in fields(settings)
+        )
+
+    def scaling(self, settings: Settings) -> Scaling | None:
+        """How a result under these settings offers edits of many strengths; None if it offers only itself."""
+        return self.scales
+
+    def to_choose_from(self, settings: Settings) -> Settings:
+        """The settings with which the method is run if the strength is chosen from what it finds."""
+        return settings
+
+    def smallest_gate(self, settings: Settings) -> float:
+        """Gates below this become 0 in the edits that are chosen by number of directions."""
+        return 0.0
+
+    def needs_retain(self, settings: Settings) -> bool:
+        """Whether it does something with the retain set."""
+        return True
+
+    def statistics_positions(self, settings: Settings) -> Positions | None:
+        """The positions whose retain statistics are all it wants of the retain set; None if it reads the examples."""
+        return None
+
+    def make_from_statistics(
+        self,
+        loaded: LoadedModel,
+        forget: Sequence[Example],
+        retain: Statistics,
+        settings: Settings,
+        progress: Progress,
+    ) -> Unlearned:
+        """As :meth:`make`, from statistics of the retain set; for methods with :meth:`statistics_positions`."""
+        raise NotImplementedError(f"method {self.name} reads the retain examples themselves")
+
+    def holds_out(self, settings: Settings) -> bool:
+        """Whether it holds views of the forget facts out itself, and needs all there are."""
+        return False
+
+    def changes_weights_meanwhile(self, settings: Settings) -> bool:
+        """Whether weights are changed while it runs, so that packed ones cannot be used."""
+        return False
+
+    def value_matrices(self, model: PreTrainedModel, settings: Settings) -> list[ValueMatrix]:
+        """Those that it may change; by default those of all FFNs.
+
+        Raises:
+            UserError: The model does not have the layers, or not such matrices.
+        """
+        from kvw.models.finding import find_value_matrices
+
+        return find_value_matrices(model)
+
+    def most_rank(self, settings: Settings) -> int:
+        """At most so many directions are written for each value matrix; for the room on the disk."""
+        return 1
+
+    def plan(
+        self, loaded: LoadedModel, forget: Sequence[Prepared], retain: Sequence[Prepared], settings: Settings
+    ) -> MethodPlan | None:
+        """What a run would take, for ``kvw erase --dry-run``; None if the method cannot say.
+
+        Raises:
+            UserError: The settings ask more of the data than there is.
+        """
+        return None
+
+    def measure_cost(
+        self,
+        loaded: LoadedModel,
+        forget: Sequence[Example],
+        retain: Sequence[Example],
+        settings: Settings,
+        stage: Stages,
+    ) -> None:
+        """Do the work once, cut into stages, for ``kvw bench cost``."""
+        with stage(self.stage):
+            self.make(loaded, forget, retain, settings, unheard)

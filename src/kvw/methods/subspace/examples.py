@@ -1,0 +1,97 @@
+"""Subspace weakening and its relatives from a loaded model and examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kvw.data import Example
+from kvw.data.shared import is_shared
+from kvw.measuring.labelled import LabelledBatches
+from kvw.methods.method import LoadedModel, Unlearned
+from kvw.methods.subspace.certificates import Certificate, separation_warnings
+from kvw.methods.subspace.labels import Labels, labels_of
+from kvw.methods.subspace.method import subspace
+from kvw.methods.subspace.relatives.method import relative
+from kvw.methods.subspace.relatives.settings import RelativeSettings
+from kvw.methods.subspace.settings import SubspaceSettings
+from kvw.methods.subspace.shared_moments import shared_moments
+from kvw.processes import current
+from kvw.progress import Progress
+
+OWN_SHARE = 0.5
+"""Of the retain moment, if there are shared examples too: those of the user, and neighbours."""
+
+
+def subspace_edit(
+    loaded: LoadedModel,
+    forget: Sequence[Example],
+    retain: Sequence[Example],
+    settings: SubspaceSettings,
+    progress: Progress,
+) -> Unlearned:
+    """Subspace weakening; a fact is what the same answer says about the same subject."""
+    forget_batches, forget_labels = _labelled(loaded, forget)
+    shared, known = shared_moments(loaded, retain, settings, progress)
+    own = [example for example in retain if not is_shared(example)] if known else list(retain)
+    retain_batches, retain_labels = _labelled(loaded, own)
+    retain_labels = replace(retain_labels, masses=_masses([own[place] for place in retain_batches.order], shared))
+    certificates: list[Certificate] = []
+    warnings: list[str] = []
+    edit = subspace(
+        loaded.model,
+        forget_batches,
+        retain_batches,
+        settings,
+        forget_labels=forget_labels,
+        retain_labels=retain_labels,
+        known=known,
+        on_matrix=certificates.append,
+        on_warning=warnings.append,
+        progress=progress,
+    )
+    certificates = current().first(lambda: certificates)  # others are told nothing while the edit is made
+    counted = "forget examples" if forget_labels.subjects is None else "forget subjects"
+    return Unlearned(edit, tuple(certificates), (*warnings, *separation_warnings(certificates, counted)))
+
+
+def relative_edit(
+    loaded: LoadedModel,
+    forget: Sequence[Example],
+    retain: Sequence[Example],
+    settings: RelativeSettings,
+    progress: Progress,
+) -> Unlearned:
+    """A relative of subspace weakening, from the same batches with the same labels."""
+    forget_batches, forget_labels = _labelled(loaded, forget)
+    retain_batches, retain_labels = _labelled(loaded, retain)
+    return Unlearned(
+        relative(
+            loaded.model,
+            forget_batches,
+            retain_batches,
+            settings,
+            forget_labels=forget_labels,
+            retain_labels=retain_labels,
+            progress=progress,
+        )
+    )
+
+
+def _labelled(loaded: LoadedModel, examples: Sequence[Example]) -> tuple[LabelledBatches, Labels]:
+    batches = loaded.batches(examples)
+    return batches, labels_of([examples[place] for place in batches.order])
+
+
+def _masses(examples: Sequence[Example], shared: int) -> list[float] | None:
+    """What the subject of each retain example weighs: the user's and neighbours' make half of all; None if all 1.
+
+    Args:
+        examples: In the order of their batches.
+        shared: How many shared examples there are, each of which is a subject that weighs 1.
+    """
+    own = {example.subject_key for example in examples if not is_shared(example)}
+    if not (shared and own):
+        return None
+    mass = shared / len(own) * OWN_SHARE / (1 - OWN_SHARE)
+    return [1.0 if is_shared(example) else mass for example in examples]
