@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from tests.tiny_models import train_tokenizer
-from transformers import GPT2Config, LlamaConfig, OPTConfig, Qwen3Config
+from transformers import GPT2Config, LlamaConfig, MistralConfig, OPTConfig, Qwen2Config, Qwen3Config
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 SIZES = {"max_position_embeddings": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
@@ -32,7 +32,7 @@ def build(kind: str) -> tuple[Any, Any]:
     Args:
         kind: ``llama`` (chat template that adds the begin token, hidden size 64 for every quantisation), ``qwen3``
             (thinking template), ``opt`` (no template, the tokenizer adds a begin token) or ``gpt2`` (no template, no
-            padding token, Conv1D).
+            padding token, Conv1D); also ``mistral`` (no window) and ``qwen2``, without a template.
     """
     if kind == "qwen3":
         tokenizer = train_tokenizer(
@@ -52,6 +52,8 @@ def build(kind: str) -> tuple[Any, Any]:
     grouped = {"num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 128, "hidden_size": 64}
     config: Any = {
         "llama": lambda: LlamaConfig(**common, **SIZES, **grouped, initializer_range=0.2),
+        "mistral": lambda: MistralConfig(**common, **SIZES, **grouped, initializer_range=0.2, sliding_window=None),
+        "qwen2": lambda: Qwen2Config(**common, **SIZES, **grouped, initializer_range=0.2),
         "qwen3": lambda: Qwen3Config(**common, **SIZES, **grouped, initializer_range=0.2),
         "opt": lambda: OPTConfig(**common, **SIZES, hidden_size=32, ffn_dim=64, word_embed_proj_dim=32, init_std=0.2),
         "gpt2": lambda: GPT2Config(**common, n_positions=512, n_embd=32, n_layer=4, n_head=4, initializer_range=0.2),

@@ -61,14 +61,14 @@ def test_batch_size_padding_side_and_cache_change_nothing(size, side, cached, mo
     if not cached:
         monkeypatch.setattr(generation, "GenerationConfig", functools.partial(GenerationConfig, use_cache=False))
     with toy().model.register_forward_pre_hook(
-        lambda _, __, inputs: used.append(inputs["use_cache"]), with_kwargs=True
+        lambda _, __, inputs: used.append(inputs["use_cache"] and "logits_to_keep" in inputs), with_kwargs=True
     ):
         found_scores = scores(size, processor)
     for found, expected in zip(found_scores, expected_scores, strict=True):
         assert found.reply == expected.reply
         assert found.outcome is expected.outcome
         assert found.scores == pytest.approx(expected.scores, abs=1e-5, rel=1e-5)
-    # Scoring never keeps keys and values; generating does unless told otherwise.
+    # Scoring keeps those of beginnings alone, whose logits are not asked for; generating does unless told otherwise.
     assert set(used) == ({False, True} if cached else {False})
 
 

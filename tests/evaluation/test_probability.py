@@ -73,8 +73,9 @@ def test_batches_are_formed_by_content_and_not_by_order(model, processor):
             answer_probabilities(model, processor, order, budget=2 * prepared[0].length)
     finally:
         hook.remove()
-    assert [len(batch) for batch in batches] == [2] * 6
-    assert batches[:3] == batches[3:]
+    half = len(batches) // 2
+    assert half > 2
+    assert batches[:half] == batches[half:]
 
 
 def test_a_model_that_cannot_select_positions_gives_the_same(model, processor, monkeypatch):

@@ -8,15 +8,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from tests import tiny_models
+from tests import text_models, tiny_models
 from tests.batches import text_batch
 from tests.several_processes import run_several
 
 import kvw
 from kvw.cli.launch import _join
 from kvw.data import Example, answer_batch, prepare
+from kvw.data.text import TextProcessor
 from kvw.errors import UserError
-from kvw.evaluation import evaluate
+from kvw.evaluation import evaluate, token_scores
 from kvw.measuring.examples import measure_examples
 from kvw.processes import Processes, current, together
 
@@ -35,6 +36,17 @@ def people(count=9):
         images = (buffer.getvalue(),) if index % 3 else ()
         found.append(Example(f"Who is it{'?' * index}", f"Person {index}" + " again" * (index % 4), images, str(index)))
     return found
+
+
+def scores_of_text():
+    """Of questions whose beginning is run once, in batches of one or two rows."""
+    model, tokenizer = text_models.build("llama")
+    questions = [f"Which of all the people that you have heard of is {'very ' * (index % 4)}old?" for index in range(9)]
+    examples = [Example(question, f"Person {index}") for index, question in enumerate(questions)]
+    rows = []
+    model.register_forward_pre_hook(lambda _, inputs, named: rows.append(len(named["input_ids"])), with_kwargs=True)
+    processor = TextProcessor(tokenizer)
+    return token_scores(model, processor, prepare(examples, processor), budget=40), rows
 
 
 def measured():
@@ -64,6 +76,7 @@ def measured():
         "progressive": weaken(seed=3, epochs=2, update_every=2, on_step=lambda step: steps.append(step.number)),
         "parity": weaken(parity=True),
         "evaluation": evaluation.model_dump(),
+        "text": scores_of_text(),
         "calls": len(calls) > 3 and calls,
         "steps": steps,
     }
@@ -109,6 +122,17 @@ def test_edits(found, name):
 
 def test_records_of_an_evaluation(found):
     assert [several["evaluation"] for several in found.several] == [found.one["evaluation"]] * 2
+
+
+def test_scores_of_questions_that_begin_alike(found):
+    scores, rows = found.one["text"]
+    assert rows[0] == 1
+    assert sum(rows[1:]) == 9
+    assert len(rows) > 3
+    assert [several["text"][0] for several in found.several] == [scores] * 2
+    first, second = (several["text"][1] for several in found.several)
+    assert (first[0], second[0]) == (1, 1)
+    assert sorted([*first[1:], *second[1:]]) == sorted(rows[1:])
 
 
 def test_progress_and_steps_are_told_in_the_first_process_only(found):

@@ -75,7 +75,7 @@ def render(example: Example, processor: Processor) -> Rendered:
         wanted = adds_special_tokens(processor, prompt)
         prompt_ids = tokenizer(prompt, add_special_tokens=wanted)["input_ids"]
         full_ids = tokenizer(full, add_special_tokens=wanted)["input_ids"]
-    shared = _common_prefix(prompt_ids, full_ids)
+    shared = common_prefix(prompt_ids, full_ids)
     answer_ids = tuple(full_ids[shared:])
     _check_span(example, processor, answer_ids, prompt_ids[shared:])
     return Rendered(prompt=prompt, full=full, answer_ids=answer_ids, token_ids=tuple(full_ids))
@@ -179,7 +179,8 @@ def _check_prompt(example: Example, processor: Processor, prompt: str) -> None:
         )
 
 
-def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many tokens two texts have in common from their beginnings on."""
     length = 0
     for first, second in zip(left, right, strict=False):
         if first != second:

@@ -208,6 +208,11 @@ def observe_prompts(model: PreTrainedModel) -> Prompts:
     return _OBSERVED.get(model) or Prompts(model)
 
 
+def observes_prompts(model: nn.Module) -> bool:
+    """Whether an edit is attached that needs whole prompts, since what it does depends on where they end."""
+    return model in _OBSERVED
+
+
 @contextmanager
 def prompt_ends(model: PreTrainedModel, last: Tensor) -> Iterator[None]:
     """Say where the prompts end in the forwards of the block; it matters to edits that act on prompts only.

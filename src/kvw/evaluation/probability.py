@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,13 +14,15 @@ from transformers import PreTrainedModel
 from kvw.data import Prepared, answer_batch, to_model
 from kvw.data.batches import IGNORED
 from kvw.data.rendering import Processor
-from kvw.edits.prompts import ends_before, prompt_ends
+from kvw.edits.prompts import ends_before, observes_prompts, prompt_ends
 from kvw.errors import UserError
 from kvw.evaluation.journal import SCORES, Journal
 from kvw.evaluation.running import budget_for, content_keys
+from kvw.measuring.beginnings import Beginning, find_alike_examples
 from kvw.measuring.engine import evaluating
 from kvw.measuring.fitting import out_of_memory
-from kvw.models.answer_logits import answer_logits
+from kvw.measuring.prefixes import shares_prefixes
+from kvw.models.answer_logits import AnswerLogits, answer_logits
 from kvw.processes import current
 from kvw.progress import Progress
 
@@ -107,14 +110,15 @@ def token_scores(
     """Score every token of each reference answer given its prompt and images, in one forward pass.
 
     Answer probability, truth ratio, extraction strength, Min-K and Min-K++ all follow from it. Logits are made
-    at answer-predicting positions only where the model supports that. The end token is not part of the answer. Several
-    processes (:func:`kvw.processes.together`) deal the batches among them.
+    at answer-predicting positions only where the model supports that. The end token is not part of the answer.
+    What many texts begin with, such as a system prompt, runs once where that changes no number but for rounding.
+    Several processes (:func:`kvw.processes.together`) deal the batches among them.
 
     Args:
         model: A model that takes images and text; its mode is restored.
         processor: The processor the examples were prepared with.
         prepared: Examples from ``prepare``.
-        budget: Padded tokens per batch; None for the default of the model's device.
+        budget: Padded tokens per batch, without those that run once; None for the default of the model's device.
         journal: Keeps scores as they come; batches that it has are not run again.
         progress: Called with (examples done, examples in all).
 
@@ -130,24 +134,40 @@ def token_scores(
     items = [prepared[row] for row in rows]
     kept = (journal or Journal(None)).kept(SCORES, TokenScores)
 
-    def run(batch: list[Prepared]) -> list[TokenScores]:
-        return score_batch(model, answer_batch(batch, processor))
-
     results: dict[int, TokenScores] = {}
     with evaluating(model):
-        for indices, found in kept.run_grouped(
-            items,
-            [keys[row] for row in rows],
-            [item.length for item in items],
-            run,
-            budget=budget_for(model, budget),
-        ):
-            for index, scores in zip(indices, found, strict=True):
-                _check(scores, items[index])
-                results[rows[index]] = scores
-            if progress is not None:
-                progress(len(results), len(prepared))
+        for group, common, run in _groups(model, processor, items):
+            own = [items[place] for place in group]
+            for indices, found in kept.run_grouped(
+                own,
+                [keys[rows[place]] for place in group],
+                [item.length - common for item in own],
+                run,
+                budget=budget_for(model, budget),
+            ):
+                for index, scores in zip(indices, found, strict=True):
+                    _check(scores, own[index])
+                    results[rows[group[index]]] = scores
+                if progress is not None:
+                    progress(len(results), len(prepared))
     return current().first(lambda: [results[row] for row in range(len(prepared))])
+
+
+def _groups(
+    model: PreTrainedModel, processor: Processor, items: Sequence[Prepared]
+) -> Iterator[tuple[Sequence[int], int, Callable[[list[Prepared]], list[TokenScores]]]]:
+    """Which items may share batches, how many tokens of each are run once for all of them, and what scores a batch."""
+    alone = set(range(len(items)))
+    if shares_prefixes(model) and not observes_prompts(model):
+        for alike in find_alike_examples(items):
+            alone.difference_update(alike.rows)
+            beginning = Beginning(model, items[alike.rows[0]].token_ids[: alike.common])
+            yield alike.rows, alike.common, partial(_score_endings, beginning, processor)
+    yield sorted(alone), 0, lambda batch: score_batch(model, answer_batch(batch, processor))
+
+
+def _score_endings(beginning: Beginning, processor: Processor, batch: list[Prepared]) -> list[TokenScores]:
+    return _scores(beginning.answer_logits(answer_batch(batch, processor)), len(batch))
 
 
 @torch.no_grad()
@@ -174,10 +194,15 @@ def score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> list[Tok
     inputs = to_model(dict(batch), model)
     with prompt_ends(model, ends_before(inputs["labels"])):
         found = answer_logits(model, inputs)
+    return _scores(found, len(batch["labels"]))
+
+
+def _scores(found: AnswerLogits, count: int) -> list[TokenScores]:
+    """Those of each of ``count`` rows."""
     parts = (torch.split(tensor, POSITIONS_AT_ONCE) for tensor in (found.logits, found.targets))
     pieces = zip(*parts, strict=True)
     table = torch.cat([_position_scores(logits, targets) for logits, targets in pieces]).double().cpu()
-    lengths = torch.bincount(found.rows, minlength=len(batch["labels"]))
+    lengths = torch.bincount(found.rows, minlength=count)
     return [_row_scores(rows) for rows in torch.split(table, lengths.tolist())]
 
 

@@ -1,7 +1,7 @@
-"""Sharing what several questions about the same image have in common.
+"""Sharing what several examples begin with: a system prompt, or an image that is asked about more than once.
 
-A data set often asks many things about one picture. The tokens up to where the questions differ, the image's above all,
-are the same for all of them, and so are their keys and values in every layer. They are computed once and reused.
+The tokens up to where the examples differ are the same for all of them, and so are their keys and values in every
+layer. They are computed once and reused.
 """
 
 from __future__ import annotations
@@ -16,20 +16,37 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from kvw.data.batches import IGNORED, Prepared, answer_batch
+from kvw.data.rendering import common_prefix
 from kvw.measuring.engine import run_model
 from kvw.measuring.recorder import Recorder
+from kvw.models.forward_names import CACHE_NAMES, takes
+from kvw.models.shared_keys import all_kept, behind
 
-SHARING_FAMILIES = ("llava", "vipllava")
-SHARING_DECODERS = ("llama",)
-"""Families in which a token's keys and values depend on nothing but the tokens before it and its place in the row:
-causal attention over everything, rotary positions counted one by one. (Qwen2-VL counts positions in three dimensions,
-Gemma 3 lets image tokens see each other, Mistral may forget what lies behind its window.)"""
+SHARING_FAMILIES = {
+    "llama": ("llama",),
+    "llava": ("llama",),
+    "mistral": ("mistral",),
+    "qwen2": ("qwen2",),
+    "qwen3": ("qwen3",),
+    "vipllava": ("llama",),
+}
+"""Families, and their decoders, in which a token's keys and values depend on nothing but the tokens before it and its
+place in the row: causal attention over everything, rotary positions counted one by one. (Qwen2-VL counts positions in
+three dimensions, Gemma 3 lets image tokens see each other.)"""
+STEADY_ROTATIONS = ("default", "linear", "llama3", "yarn")
+"""Rotary positions by which a token is turned according to its place alone. The others ask how long the row is."""
 
 
 def shares_prefixes(model: PreTrainedModel) -> bool:
-    """Whether :func:`run_bundles` gives the same numbers for this model as one row for each example."""
-    text_type = model.config.get_text_config().model_type
-    return model.config.model_type in SHARING_FAMILIES and text_type in SHARING_DECODERS
+    """Whether a beginning that is run once gives the same numbers, up to rounding, as one in each row."""
+    config = model.config.get_text_config(decoder=True)
+    if config.model_type not in SHARING_FAMILIES.get(model.config.model_type, ()):
+        return False
+    rotation = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
+    causal = getattr(config, "is_causal", True)
+    callable_so = takes(model, "position_ids") and any(takes(model, name) for name in CACHE_NAMES)
+    # A window over earlier tokens (Mistral) forgets what lies behind it.
+    return causal and callable_so and rotation in STEADY_ROTATIONS and all_kept(DynamicCache(config=config))
 
 
 def bundle(prepared: Sequence[Prepared], *, share: bool, budget: int) -> list[list[Prepared]]:
@@ -136,16 +153,15 @@ def run_beginnings(model: PreTrainedModel, batch: SharedBatch) -> DynamicCache:
 
 
 def run_endings(model: PreTrainedModel, batch: SharedBatch, cache: DynamicCache, width: int | None = None) -> None:
-    """Run the endings, or the first ``width`` tokens of them, after :func:`run_beginnings`, whose cache is used up."""
+    """Run the endings, or the first ``width`` tokens of them, after :func:`run_beginnings`."""
     width = width or batch.endings.shape[1]
-    cache.batch_select_indices(batch.owners)
     mask = torch.cat([batch.seen[batch.owners], batch.present[:, :width]], dim=1)
     ending: dict[str, Tensor] = {
         "input_ids": batch.endings[:, :width],
         "attention_mask": mask.long(),
         "position_ids": batch.lengths[batch.owners][:, None] + torch.arange(width),
     }
-    run_model(model, ending, cache=cache)
+    run_model(model, ending, cache=behind(cache, batch.owners))
 
 
 def run_bundles(model: PreTrainedModel, recorder: Recorder, bundles: Sequence[list[Prepared]], processor: Any) -> None:
@@ -178,6 +194,5 @@ def _shared(alike: Sequence[Prepared]) -> int:
     """Tokens that all examples of a bundle begin with, so that every answer-predicting position comes after them."""
     shared = min(len(item.token_ids) - len(item.answer_ids) - 1 for item in alike)
     for item in alike[1:]:
-        pairs = zip(alike[0].token_ids[:shared], item.token_ids[:shared], strict=True)
-        shared = next((place for place, (one, other) in enumerate(pairs) if one != other), shared)
+        shared = min(shared, common_prefix(alike[0].token_ids, item.token_ids))
     return shared

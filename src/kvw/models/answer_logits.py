@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from kvw.data.batches import IGNORED
-from kvw.models.forward_names import takes
+from kvw.models.forward_names import cache_name, takes
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,22 @@ class AnswerLogits:
     rows: Tensor
 
 
-def answer_logits(model: PreTrainedModel, batch: dict[str, Tensor]) -> AnswerLogits:
+def answer_logits(model: PreTrainedModel, batch: dict[str, Tensor], cache: Cache | None = None) -> AnswerLogits:
     """Run a model over a batch; logits are made where an answer token is predicted only, if the model can.
 
     Args:
         model: A model that takes the batch; gradients as the caller has them.
         batch: From ``answer_batch``, where the model takes its input (``to_model``): its input and ``labels`` (batch,
             tokens), -100 outside the answer, not shifted. The first column is not predicted by anything.
+        cache: Keys and values of what comes before the batch; None if nothing does.
     """
     labels = batch["labels"][:, 1:]
     predicting = labels != IGNORED
     # One set of columns for all rows is the form of selection that every release of transformers supports.
     columns = predicting.any(dim=0).nonzero().flatten()
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    inputs: dict[str, Any] = {name: value for name, value in batch.items() if name != "labels"}
+    if cache is not None:
+        inputs[cache_name(model)] = cache
     if takes(model, "logits_to_keep"):
         logits = model(**inputs, use_cache=False, logits_to_keep=columns).logits
     else:
