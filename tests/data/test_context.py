@@ -159,6 +159,24 @@ def test_new_tokens_beyond_the_context_are_refused_and_not_an_error_of_torch(tmp
     assert_refused(capsys, code, "q.jsonl:1", "up to 510 new tokens", "--max-new-tokens")
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_refusal_that_does_not_fit_is_told_before_any_pass(more, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model, tokenizer = text_models.build("gpt2")
+    text_models.save("gpt2", tmp_path / "model")
+    monkeypatch.setattr("kvw.runs.erase.evaluate", None)
+    (shortest,) = prepare([Example("Who?", "Ada")], TextProcessor(tokenizer))
+    question = "Who?" + "?" * (model.config.n_positions - shortest.length - 2)
+    (fits,) = prepare([Example(question, "Ada")], TextProcessor(tokenizer), model.config)
+    assert fits.length > model.config.n_positions - 10
+    for name, text in (("forget", question), ("retain", "Where?")):
+        rows = [{"question": text, "answer": answer} for answer in ("Ada", "Bob")]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    erase = ("erase", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--out", "run")
+    code = run(*erase, "--method", "steering", "--max-new-tokens", 1, "--retain-sources", "none", *more)
+    assert_refused(capsys, code, "forget.jsonl:1", "longer than the model's context", "takes 512 in all")
+
+
 def test_no_configuration_no_limit():
     processor = TextProcessor(text_models.build("gpt2")[1])
     assert len(prepare([Example("Who?", "Ada " * 1000)], processor)) == 1

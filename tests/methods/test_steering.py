@@ -147,6 +147,15 @@ def test_pairs_can_be_made_from_the_forget_set(llava, llava_processor):
         torch.testing.assert_close(edit.steers[layer].direction, found[layer].float())
 
 
+def test_a_refusal_that_does_not_fit_is_a_user_error(llava, llava_processor, monkeypatch):
+    forget = examples(4, 0)
+    longest = max(item.length for item in prepare(forget, llava_processor, llava.config))
+    monkeypatch.setattr(llava.config.text_config, "max_position_embeddings", longest)
+    prepare(forget, llava_processor, llava.config)
+    with pytest.raises(kvw.UserError, match="the prompt with its answer is longer than the model's context"):
+        steering(llava, llava_processor, forget, examples(6, 1))
+
+
 def test_pairs_come_from_files_too(llava_processor, tmp_path):
     for name, count in (("recall", 2), ("erasure", 3)):
         lines = [json.dumps({"question": f"{name} {number}?", "answer": "yes"}) for number in range(count)]

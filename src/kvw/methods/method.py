@@ -227,6 +227,13 @@ class Method(ABC, Generic[Settings]):
         """At most so many directions are written for each value matrix; for the room on the disk."""
         return 1
 
+    def check(self, loaded: LoadedModel, forget: Sequence[Example], settings: Settings) -> None:
+        """Find out before any pass what would stop the method later; nothing by default.
+
+        Raises:
+            UserError: Names what to fix.
+        """
+
     def plan(
         self, loaded: LoadedModel, forget: Sequence[Prepared], retain: Sequence[Prepared], settings: Settings
     ) -> MethodPlan | None:

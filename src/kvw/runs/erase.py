@@ -248,6 +248,7 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
         forget, retain = loaded.prepare(data.forget), loaded.prepare(data.retain)
         for examples in data.scored.values():
             loaded.prepare(examples, request.max_new_tokens)
+        request.made_by.check(loaded, data.forget, request.settings)
         check_images([*data.forget, *data.retain])
         loaded.agree([*data.forget, *data.retain, *data.all_scored])
     for note in data.notes():

@@ -268,6 +268,21 @@ def test_alternatives_and_refusals_must_be_there():
         unlearn(model, processor, FORGET, RETAIN, "idk-nll", IdkNllSettings(refusals=()), training())
 
 
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("dpo", DpoSettings(("word " * 600,) * 4)),
+        ("idk-dpo", IdkDpoSettings(("word " * 600,))),
+        ("idk-nll", IdkNllSettings(refusals=("word " * 600,))),
+    ],
+)
+def test_an_alternative_that_does_not_fit_is_a_user_error(method, settings):
+    model, processor = fresh()
+    model.config.text_config.max_position_embeddings = 512
+    with pytest.raises(UserError, match="the prompt with its answer is longer than the model's context"):
+        unlearn(model, processor, FORGET, RETAIN, method, settings, training())
+
+
 def test_the_refusals_are_different_and_short():
     assert len(set(REFUSALS)) == len(REFUSALS) >= 10
     assert all(refusal.endswith(".") and len(refusal) < 80 for refusal in REFUSALS)

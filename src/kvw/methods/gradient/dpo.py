@@ -23,13 +23,15 @@ def dpo(trainee: Trainee, settings: DpoSettings) -> Objective:
     Likelihoods are those of whole answers; the reference is the model before unlearning. Source: Rafailov et al.,
     arXiv 2305.18290; the factor 1 / beta as in Zhang et al., arXiv 2404.05868, where it is a baseline of unlearning.
     """
-    preferred = with_answers(trainee.forget, trainee.processor, settings.alternatives)
+    preferred = with_answers(trainee.forget, trainee.processor, settings.alternatives, trainee.model.config)
     return _preferring(trainee, preferred, settings.beta, settings.retain_weight)
 
 
 def idk_dpo(trainee: Trainee, settings: IdkDpoSettings) -> Objective:
     """:func:`dpo` with refusals preferred (TOFU, arXiv 2401.06121)."""
-    preferred = with_refusals(trainee.forget, trainee.processor, settings.refusals, trainee.settings.seed)
+    preferred = with_refusals(
+        trainee.forget, trainee.processor, settings.refusals, trainee.settings.seed, trainee.model.config
+    )
     return _preferring(trainee, preferred, settings.beta, settings.retain_weight)
 
 

@@ -14,5 +14,7 @@ def idk_nll(trainee: Trainee, settings: IdkNllSettings) -> Objective:
 
     Source: TOFU, arXiv 2401.06121 (there called preference optimisation).
     """
-    refusing = with_refusals(trainee.forget, trainee.processor, settings.refusals, trainee.settings.seed)
+    refusing = with_refusals(
+        trainee.forget, trainee.processor, settings.refusals, trainee.settings.seed, trainee.model.config
+    )
     return Objective(forget=descent(1.0), retain=descent(settings.retain_weight), examples=refusing)

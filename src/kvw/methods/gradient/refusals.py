@@ -6,30 +6,39 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+from transformers import PretrainedConfig
+
 from kvw.data.batches import Prepared, prepare
 from kvw.data.rendering import Processor
 from kvw.errors import UserError
 
 
 def with_refusals(
-    prepared: Sequence[Prepared], processor: Processor, refusals: Sequence[str], seed: int
+    prepared: Sequence[Prepared],
+    processor: Processor,
+    refusals: Sequence[str],
+    seed: int,
+    config: PretrainedConfig | None = None,
 ) -> list[Prepared]:
     """The same questions and images, each with one of the refusals, drawn once.
 
     Raises:
-        UserError: There are no refusals, or one cannot be rendered.
+        UserError: There are no refusals, or one cannot be rendered or does not fit, see :func:`kvw.data.prepare`.
     """
     if not refusals:
         raise UserError("There is no refusal to train on.", do="give refusals, or leave out the setting")
     draw = random.Random(f"{seed} refusals")
-    return with_answers(prepared, processor, [draw.choice(list(refusals)) for _ in prepared])
+    return with_answers(prepared, processor, [draw.choice(list(refusals)) for _ in prepared], config)
 
 
-def with_answers(prepared: Sequence[Prepared], processor: Processor, answers: Sequence[str]) -> list[Prepared]:
+def with_answers(
+    prepared: Sequence[Prepared], processor: Processor, answers: Sequence[str], config: PretrainedConfig | None = None
+) -> list[Prepared]:
     """The same questions and images with other answers.
 
     Raises:
-        UserError: There is not one for each example, or one cannot be rendered.
+        UserError: There is not one for each example, or one cannot be rendered or does not fit, see
+            :func:`kvw.data.prepare`.
     """
     if len(answers) != len(prepared):
         raise UserError(
@@ -38,4 +47,4 @@ def with_answers(prepared: Sequence[Prepared], processor: Processor, answers: Se
             do="give the alternatives in the order of the forget set",
         )
     changed = [replace(item.example, answer=answer) for item, answer in zip(prepared, answers, strict=True)]
-    return prepare(changed, processor)
+    return prepare(changed, processor, config)

@@ -31,6 +31,12 @@ class Steering(Method[SteeringSettings]):
         matrices = find_value_matrices(model)
         return matrices if settings.layers is None else select_layers(matrices, settings.layers)
 
+    def check(self, loaded: LoadedModel, forget: Sequence[Example], settings: SteeringSettings) -> None:
+        """See :func:`kvw.methods.steering.direction.check_refusals`."""
+        from kvw.methods.steering.direction import check_refusals
+
+        check_refusals(forget, loaded.processor, loaded.model.config)
+
     def make(
         self,
         loaded: LoadedModel,

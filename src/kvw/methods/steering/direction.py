@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from kvw.data import Example, prepare, read_examples
 from kvw.data.batches import Prepared
@@ -67,16 +67,28 @@ def read_pairs(recall: Path, erasure: Path, processor: Processor) -> ContrastPai
     return pairs_of(read_examples(recall), read_examples(erasure), processor)
 
 
-def refusal_pairs(forget: Sequence[Example], processor: Processor, seed: int = 0) -> ContrastPairs:
+def check_refusals(forget: Sequence[Example], processor: Processor, config: PretrainedConfig) -> None:
+    """Find out whether a refusal fits behind every question, as :func:`refusal_pairs` will put one there.
+
+    Raises:
+        UserError: The longest one does not fit into the model's context.
+    """
+    longest = max(REFUSALS, key=lambda text: len(processor.tokenizer(text)["input_ids"]))
+    prepare([replace(example, answer=longest) for example in forget], processor, config)
+
+
+def refusal_pairs(
+    forget: Sequence[Example], processor: Processor, seed: int = 0, config: PretrainedConfig | None = None
+) -> ContrastPairs:
     """The forget set with its answers on one side, and with refusals in their place on the other.
 
     Prompts are the same on both sides, so states are read at the tokens of answers and refusals.
 
     Raises:
-        UserError: There are too few, or one cannot be rendered.
+        UserError: There are too few, or one cannot be rendered or does not fit.
     """
-    prepared = prepare(forget, processor)
-    return ContrastPairs(prepared, with_refusals(prepared, processor, REFUSALS, seed), answers=True)
+    prepared = prepare(forget, processor, config)
+    return ContrastPairs(prepared, with_refusals(prepared, processor, REFUSALS, seed, config), answers=True)
 
 
 def find_directions(

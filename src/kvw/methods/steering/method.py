@@ -59,7 +59,7 @@ def steering(
     settings = settings or SteeringSettings()
     check_not_empty(forget, retain)
     layers = settings.chosen_layers(len(decoder_layers(model)))
-    pairs = pairs or refusal_pairs(forget, processor, settings.seed)
+    pairs = pairs or refusal_pairs(forget, processor, settings.seed, model.config)
     directions = find_directions(model, processor, pairs, layers, settings, progress=progress)
     forgotten, kept = (
         read_states(model, readings(prepare(examples, processor, model.config), processor), layers, progress=progress)
