@@ -318,11 +318,15 @@ def test_a_batch_needs_labels(change, message):
 def test_a_device_without_room_is_no_mismatch_of_model_and_processor(model, processor, error):
     (item,) = prepare(EXAMPLES[:1], processor)
 
+    tried = []
+
     def fail(*_):
+        tried.append(error)
         raise error
 
     with model.register_forward_pre_hook(fail):
         try_model(model, processor, item)
+    assert tried == [error]
 
 
 def test_another_failure_is(model, processor):

@@ -18,19 +18,21 @@ from kvw.cli.options import (
     quiet_libraries,
 )
 
+Untouched = Annotated[
+    Literal["copy", "hardlink", "reflink"],
+    Parameter(
+        help="Weight files without an edited matrix: copy them; hardlink them (no room needed, but source and OUT then "
+        "share one file); or reflink them (shared until one of the two is changed; needs btrfs or XFS)."
+    ),
+]
+
 
 def apply(
     edit: Annotated[Path, Parameter(help="Edit file from kvw erase.")],
     model: Model,
     *,
     out: Annotated[Path, Parameter(help="Checkpoint folder to write.")],
-    untouched: Annotated[
-        Literal["copy", "hardlink", "reflink"],
-        Parameter(
-            help="Weight files without an edited matrix: copy them; hardlink them (no room needed, but source and OUT "
-            "then share one file); or reflink them (shared until one of the two is changed; needs btrfs or XFS)."
-        ),
-    ] = "copy",
+    untouched: Untouched = "copy",
     other_weights: OtherWeights = False,
     check: Annotated[
         bool,

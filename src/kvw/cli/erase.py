@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -25,6 +25,10 @@ from kvw.cli.options import (
     quiet_libraries,
 )
 from kvw.retain import SOURCES
+
+if TYPE_CHECKING:
+    from kvw.runs.plan import Plan
+    from kvw.runs.record import RunRecord
 
 Forget = Annotated[
     list[Path],
@@ -59,7 +63,21 @@ class KeepOptions:
     """Write an edit that loses what must stay, with a warning."""
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What is asked before and after."""
+
+    eval: Annotated[list[str] | None, Parameter(negative="")] = None
+    """NAME=FILE: score this file too, before and after. Repeatable."""
+    eval_limit: int = 200
+    """Score at most this many examples of each file; 0 for all."""
+    max_new_tokens: int = 50
+    """Longest answer in tokens."""
+
+
 KEEP_DEFAULTS = KeepOptions()
+SCORE_DEFAULTS = ScoreOptions()
 DEFAULTS = MethodOptions()
 LOAD_DEFAULTS = LoadOptions()
 
@@ -73,12 +91,7 @@ def erase(
     kept: KeepOptions = KEEP_DEFAULTS,
     options: MethodOptions = DEFAULTS,
     load: LoadOptions = LOAD_DEFAULTS,
-    eval: Annotated[
-        list[str] | None,
-        Parameter(negative="", help="NAME=FILE: score this file too, before and after. Repeatable."),
-    ] = None,
-    eval_limit: Annotated[int, Parameter(help="Score at most this many examples of each file; 0 for all.")] = 200,
-    max_new_tokens: Annotated[int, Parameter(help="Longest answer in tokens.")] = 50,
+    scored: ScoreOptions = SCORE_DEFAULTS,
     save_model: Annotated[bool, Parameter(negative="--no-model", help="Write OUT/model/ too.")] = True,
     dry_run: Annotated[
         bool,
@@ -94,7 +107,7 @@ def erase(
     Subspace weakening runs unless --method names another. Three dials matter: --keep, --neighbours and --strength.
     OUT gets edit.safetensors (small, reversible), run.json, samples.jsonl and model/.
     """
-    settings, splits = options.settings(), parse_splits(eval or [])
+    settings, splits = options.settings(), parse_splits(scored.eval or [])
 
     from kvw.runs.request import EraseRequest, read_data
 
@@ -111,8 +124,8 @@ def erase(
         neighbours=kept.neighbours,
         write_damaged=kept.write_damaged,
         splits=splits,
-        evaluate_at_most=eval_limit,
-        max_new_tokens=max_new_tokens,
+        evaluate_at_most=scored.eval_limit,
+        max_new_tokens=scored.max_new_tokens,
         save_model=save_model,
         force=force,
         device=load.device,
@@ -123,14 +136,19 @@ def erase(
     quiet_libraries()
 
     from kvw.cli.console import ConsoleReporter
-    from kvw.report.tables import print_plan, print_record
     from kvw.runs.erase import erase as run
-    from kvw.runs.plan import Plan
     from kvw.runs.plan import dry_run as plan
 
     found = plan(request, ConsoleReporter(), data) if dry_run else run(request, ConsoleReporter(), data)
+    _print(found, out, json=json)
+    end_strictly(strict, found.warnings)
+
+
+def _print(found: Plan | RunRecord, out: Path, *, json: bool) -> None:
+    from kvw.report.tables import print_plan, print_record
+    from kvw.runs.plan import Plan
+
     if json:
         print_json(found.model_dump_json(indent=2))
     else:
         print_plan(found) if isinstance(found, Plan) else print_record(found, out)
-    end_strictly(strict, found.warnings)

@@ -70,8 +70,7 @@ def apply(
         edit: What to write.
         checkpoint: What to write it into.
         out: Folder to write; it appears when everything is in it and has been read back.
-        reporter: Told of progress, of what was resumed, of weights other than those the edit was made on, and of damage
-            that the run found.
+        reporter: Told of progress, of what was resumed, of other weights, and of damage that the run found.
         untouched: Whether weight files that hold no edited matrix are copied or linked.
         record: Of the run that made the edit, see :func:`record_beside`: what it measured goes into the model card,
             unless the weights are others.
@@ -91,11 +90,9 @@ def apply(
     refuse_nothing(edit)
     stored = _locate(edit, checkpoint)
     check_copy(checkpoint)
-    for remark in left_aside(checkpoint.folder):
-        reporter.warn(remark)
     others = _other_weights(edit, checkpoint, reporter, allowed=other_weights)
-    for damage in _damage(record):
-        reporter.warn(f"The run that made the edit found: {damage}")
+    for warning in [*left_aside(checkpoint.folder), *_told_by(record)]:
+        reporter.warn(warning)
     job = _job(edit, stored, files, untouched)
     finished = finished_before(out, job)
     _check_room(checkpoint.folder, out, stored, untouched, finished, reporter)
@@ -211,6 +208,10 @@ def write_card(
 
 def _damage(record: RunRecord | None) -> list[str]:
     return [] if record is None or record.language is None else record.language.damage
+
+
+def _told_by(record: RunRecord | None) -> list[str]:
+    return [f"The run that made the edit found: {damage}" for damage in _damage(record)]
 
 
 def _other_weights(edit: Edit, checkpoint: Checkpoint, reporter: Reporter, *, allowed: bool) -> str:
