@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from kvw.edits.edit import Edit
 from kvw.edits.gates import GateEdit
 from kvw.edits.low_rank import REMOVED, Directions, LowRankEdit
 from kvw.models.value_matrix import MatrixKey
@@ -80,3 +81,28 @@ def test_a_share_mixes_weights(share: float) -> None:
     assert isinstance(mixed, LowRankEdit)
     expected = (1 - share) * weight + share * folded(edit)
     torch.testing.assert_close(folded(mixed), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_not_needed_is_left_out_of_the_strongest() -> None:
+    path = DirectionsPath(low_rank([-3.0, -0.5, -2.5], [-2.0, 0.0], [-1.0]), smallest_gate=0.06)
+    wanted = {("layer.0", -2.5), ("layer.1", -2.0)}
+
+    def has(edit: Edit) -> set[tuple[str, float]]:
+        assert isinstance(edit, LowRankEdit)
+        return {(str(key), float(gate)) for key, value in edit.directions.items() for gate in value.log_gates}
+
+    thin = path.needed(4, lambda edit: {one for one in wanted if one[1] > -2.8} <= has(edit), tries=20)
+    assert (thin.doses, thin.where) == ((1.0, 2.0), "needed of 4")
+    assert has(thin.edit(2)) == wanted
+    assert has(thin.edit(1)) == {("layer.0", -2.5)}
+    assert [value.rank for value in thin.edit(2).directions.values()] == [1, 1, 0]
+    assert torch.equal(
+        thin.edit(1).directions[MatrixKey(0)].patterns, path.edit(2).directions[MatrixKey(0)].patterns[:, 1:]
+    )
+
+
+def test_small_gates_are_rounded_after_thinning_too() -> None:
+    path = DirectionsPath(low_rank([-3.0, -2.5], [-5.0]), smallest_gate=0.02, layers=(0, 1))
+    thin = path.needed(3, lambda edit: True, tries=20)
+    assert thin.where == "layers 0:1, needed of 3"
+    assert [value.log_gates.tolist() for value in thin.edit(1).directions.values()] == [[], [REMOVED]]

@@ -1,10 +1,15 @@
 """The search for a dose, on a model whose scores are made up."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
+from kvw.edits.low_rank import Directions, LowRankEdit
+from kvw.models.value_matrix import MatrixKey
+from kvw.selection.paths import DirectionsPath
 from kvw.selection.scoring import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET, TEXT, Score
 from kvw.selection.search import Candidate, Search
 
@@ -188,3 +193,67 @@ def test_an_edit_made_by_hand_is_judged_on_everything() -> None:
     judged = found.judge(8.0)  # type: ignore[arg-type]
     assert not judged.keeps(0.98)
     assert set(judged.scores) == set(scorer.splits)
+
+
+class Pieces(Invented):
+    """Forgets by the directions of the layers 1 and 3, and loses by that of layer 2."""
+
+    def _score(self, name: str, edit: Any) -> Score:
+        layers = {key.layer for key, value in edit.directions.items() if value.rank} if edit else set()
+        gone = {1, 3} <= layers if name in (FORGET, HELD_OUT_FORGET) else name == NEAR and 2 in layers
+        return Score((not gone,) * 4, (0.01 if gone else 0.8,) * 4, (1.0,) * 4, (2,) * 4)
+
+
+def layers_of(candidate: Candidate | None) -> set[int]:
+    assert candidate is not None
+    assert isinstance(candidate.edit, LowRankEdit)
+    return {key.layer for key, value in candidate.edit.directions.items() if value.rank}
+
+
+def path_of(*strengths: float) -> DirectionsPath:
+    """One direction in every layer."""
+    one = torch.ones(2, 1)
+    return DirectionsPath(
+        LowRankEdit(
+            {MatrixKey(layer): Directions(one, one, torch.tensor([-value])) for layer, value in enumerate(strengths)}
+        ),
+        smallest_gate=0.0,
+    )
+
+
+def test_directions_that_are_not_needed_are_left_out_and_cost_nothing() -> None:
+    found = Search(Pieces(forgets=1), (TEXT, NEAR), 0.98)  # type: ignore[arg-type]
+    chosen = found.choose([path_of(5, 4, 3, 2, 1)])
+    assert layers_of(chosen) == {1, 3}
+    assert (chosen.dose, chosen.path.where) == (2, "needed of 4")  # type: ignore[union-attr]
+    assert chosen.keeps(0.98)  # type: ignore[union-attr]
+    assert not chosen.answered()  # type: ignore[union-attr]
+
+
+def test_what_does_not_forget_is_thinned_to_what_takes_as_much() -> None:
+    class Some(Pieces):
+        """Layer 1 takes a half of the probability."""
+
+        def _score(self, name: str, edit: Any) -> Score:
+            found = super()._score(name, edit)
+            taken = name in (FORGET, HELD_OUT_FORGET) and edit and 1 in layers_of(Candidate(edit, 1))
+            return replace(found, probabilities=(0.4,) * 4) if taken else found
+
+    found = Search(Some(forgets=1), (TEXT, NEAR), 0.98)  # type: ignore[arg-type]
+    assert layers_of(found.choose([path_of(5, 4, 3)])) == {1}
+
+
+def test_an_edit_that_needs_all_its_directions_is_one_candidate() -> None:
+    found = Search(Pieces(forgets=1), (TEXT, NEAR), 0.98)  # type: ignore[arg-type]
+    assert layers_of(found.choose([path_of(1, 5, 1, 4)])) == {1, 3}
+    assert [one.dose for one in found.candidates if one.dose == 2] == [2]
+
+
+def test_thinning_asks_so_many_questions_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(most: int) -> int:
+        monkeypatch.setattr("kvw.selection.search.THINNING", most)
+        scorer = Pieces(forgets=1)
+        Search(scorer, (TEXT, NEAR), 0.98).choose([path_of(*range(40, 0, -1))])  # type: ignore[arg-type]
+        return sum(name == FORGET for _, name in scorer.asked)
+
+    assert asked(0) < asked(16) <= asked(0) + 2 < asked(1500)

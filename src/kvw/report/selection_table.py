@@ -29,7 +29,7 @@ def print_selection(console: Console, selection: SelectionPart) -> None:
         cells = [_judged(one.splits[name]) if name in one.splits else "-" for name in asked]
         shares = [f"{one.kept[name].value:.1%}" if name in one.kept else "-" for name in kept]
         dose = "as made" if one.dose is None else f"{one.dose:.4g}"
-        first = f"{'> ' if one.chosen else ''}{dose}" + (f"\n{one.where}" if one.where else "")
+        first = f"{'> ' if one.chosen else ''}{dose}" + "".join(f"\n{part}" for part in one.where.split(", ") if part)
         table.add_row(first, *cells, *shares, style="bold" if one.chosen else None)
     console.print(table)
     console.print(

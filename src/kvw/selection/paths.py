@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -10,6 +11,8 @@ import torch
 from kvw.edits.edit import Edit
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.methods.subspace.gates import removed_below
+from kvw.models.value_matrix import MatrixKey
+from kvw.selection.thinning import thinned
 
 Kind = Literal["directions", "strength", "share"]
 """What a method's edits are varied by: how many directions they weaken, their strength, or their share in a mixture of
@@ -67,13 +70,43 @@ class DirectionsPath(Path):
 
     def edit(self, dose: float) -> LowRankEdit:
         """The edit of the ``dose`` strongest directions; of equally strong ones all."""
+        return self._of(self._directions(dose))
+
+    def needed(self, dose: float, enough: Callable[[Edit], bool], tries: int) -> DirectionsPath:
+        """A path of those among the ``dose`` strongest directions without which they are not enough.
+
+        Args:
+            dose: How many directions to begin with.
+            enough: Whether an edit is.
+            tries: How often to ask at most.
+        """
+        all_of_them = self._directions(dose)
+        kept = thinned(all_of_them, lambda some: enough(self._of(some)), tries)
+        path = DirectionsPath(self._of(kept, rounded=False), self._smallest)
+        path.where = self.where
+        if len(kept) < len(all_of_them):
+            path.where = ", ".join(filter(None, (self.where, f"needed of {len(all_of_them)}")))
+        return path
+
+    def _directions(self, dose: float) -> list[tuple[MatrixKey, int]]:
+        """Value matrix and number of the ``dose`` strongest directions, the weakest first."""
         weakest = self._sorted[int(dose) - 1]
-        chosen = {}
+        chosen = [
+            (float(gate), key, place)
+            for key, value in self._found.directions.items()
+            for place, gate in enumerate(value.log_gates)
+            if gate <= weakest
+        ]
+        return [(key, place) for _, key, place in sorted(chosen, key=lambda one: -one[0])]
+
+    def _of(self, chosen: Sequence[tuple[MatrixKey, int]], *, rounded: bool = True) -> LowRankEdit:
+        """The edit of some directions, with small gates rounded to 0; value matrices without any have rank 0."""
+        parts = {}
         for key, value in self._found.directions.items():
-            places = (value.log_gates <= weakest).nonzero()[:, 0]
-            gates = removed_below(value.log_gates[places], self._smallest)
-            chosen[key] = Directions(value.patterns[:, places], value.filters[:, places], gates)
-        return LowRankEdit(chosen, self._found.strength, self._found.metadata)
+            places = torch.tensor(sorted(place for other, place in chosen if other == key), dtype=torch.int64)
+            gates = removed_below(value.log_gates[places], self._smallest if rounded else 0.0)
+            parts[key] = Directions(value.patterns[:, places], value.filters[:, places], gates)
+        return LowRankEdit(parts, self._found.strength, self._found.metadata)
 
 
 class StrengthPath(Path):

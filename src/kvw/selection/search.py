@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kvw.edits.edit import Edit
-from kvw.selection.paths import Path
+from kvw.selection.paths import DirectionsPath, Path
 from kvw.selection.scoring import (
     ALL_HELD_OUT,
     FORGET,
@@ -23,6 +23,10 @@ LEAST = 0.9
 """Of a single source of what must stay: less is a wreck."""
 FORGOTTEN = 0.1
 """Of the probability of the telling tokens; if more is left, knowledge is left although nothing is answered."""
+SLACK = 1.1
+"""Of what an edit leaves that does not forget everything: so much may be left without what it does not need."""
+THINNING, MOST_TRIES = 1500, 40
+"""To leave out what an edit does not need: forget questions asked at most, and tries."""
 
 
 @dataclass
@@ -110,6 +114,9 @@ class Search:
                 best = found
         return self._complete(best) if best is not None else None
 
+    def _before(self) -> float:
+        return Candidate(None, None, None, self.original).left()
+
     def _left(self, candidate: Candidate) -> tuple[int, float]:
         self._score(candidate, (FORGET, HELD_OUT_FORGET))
         return candidate.answered(), candidate.left()
@@ -117,26 +124,48 @@ class Search:
     def _chosen_of(self, path: Path) -> Candidate | None:
         """The candidate of one path.
 
-        First the weakest edit that forgets everything is looked for, by the forget questions alone. If it keeps what
-        must stay, it is taken: more would cost others and buy nothing. Otherwise the strongest that keeps it is.
+        First the weakest edit that forgets everything is looked for, by the forget questions alone; failing that, it is
+        the strongest of all. What such an edit does not need is left out. If the rest keeps what must stay, it is
+        taken: more would cost others and buy nothing. Otherwise the strongest part of it is that does.
         """
         if not path.doses:
             return None
-        by_dose: dict[float, Candidate] = {}
-
-        def at(place: int) -> Candidate:
-            dose = path.doses[place]
-            if dose not in by_dose:
-                by_dose[dose] = Candidate(path.edit(dose), dose, path)
-                self.candidates.append(by_dose[dose])
-            return by_dose[dose]
-
-        enough = _first(len(path.doses), lambda place: self.forgets(at(place)))
+        enough = _first(len(path.doses), lambda place: self.forgets(self._at(path, place)))
         last = min(enough, len(path.doses) - 1)
-        if self.keeps(at(last)):
-            return at(last)
-        too_much = _first(last, lambda place: not self.keeps(at(place)))
-        return at(too_much - 1) if too_much else None
+        if isinstance(path, DirectionsPath):
+            path = self._needed(path, self._at(path, last))
+            last = len(path.doses) - 1
+        if self.keeps(self._at(path, last)):
+            return self._at(path, last)
+        too_much = _first(last, lambda place: not self.keeps(self._at(path, place)))
+        return self._at(path, too_much - 1) if too_much else None
+
+    def _at(self, path: Path, place: int) -> Candidate:
+        """The candidate at a place of a path, one for each dose."""
+        dose = path.doses[place]
+        for one in self.candidates:
+            if one.path is path and one.dose == dose:
+                return one
+        self.candidates.append(Candidate(path.edit(dose), dose, path))
+        return self.candidates[-1]
+
+    def _needed(self, path: DirectionsPath, candidate: Candidate) -> DirectionsPath:
+        """The path of the directions without which less would be forgotten than by a candidate of another path."""
+        answered, left = self._left(candidate)
+        most = max(FORGOTTEN * self._before(), SLACK * left)
+
+        def enough(edit: Edit) -> bool:
+            now = self._left(Candidate(edit, None))
+            return now[0] <= answered and now[1] <= most
+
+        questions = sum(
+            len(self.original[name].answered) for name in (FORGET, HELD_OUT_FORGET) if name in self.original
+        )
+        assert candidate.dose is not None
+        thin = path.needed(candidate.dose, enough, min(MOST_TRIES, THINNING // questions))
+        if thin.doses[-1] == candidate.dose:
+            candidate.path = thin  # all are needed: it is the same edit
+        return thin
 
     def weakest(self, path: Path) -> Candidate:
         """The weakest edit of a path, whatever it keeps."""
@@ -153,8 +182,7 @@ class Search:
     def forgets(self, candidate: Candidate) -> bool:
         """Whether no forget question is answered and little is left of the probability of their answers."""
         self._score(candidate, (FORGET, HELD_OUT_FORGET))
-        before = Candidate(None, None, None, self.original).left()
-        return not candidate.answered() and candidate.left() <= FORGOTTEN * before
+        return not candidate.answered() and candidate.left() <= FORGOTTEN * self._before()
 
     def keeps(self, candidate: Candidate) -> bool:
         """Whether it keeps what must stay; retain questions are asked only if it keeps plain text."""
