@@ -17,15 +17,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tests.families import build_family
+from tests.program import LIGHT, assert_refused, run
 from transformers import AutoConfig
 
 import kvw
 from kvw.claim import claimed
-from kvw.cli import main
 from kvw.errors import UserError
 from kvw.mark import write_mark
-
-LIGHT = "import sys; from kvw.cli import main\ntry: main({arguments!r})\nfinally: print(*sys.modules)"
 
 
 @pytest.fixture
@@ -43,15 +41,6 @@ def people(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(*arguments):
-    """Run the program in this process; returns the exit code."""
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
-
-
 def erase(saved, *more, family="llava", out="run"):
     common = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--out", out)
     common = common[:4] if "--out" in more else common
@@ -59,14 +48,6 @@ def erase(saved, *more, family="llava", out="run"):
     common += () if "--method" in more else ("--method", "kvw", "--write-damaged")
     short = () if "--max-new-tokens" in more else ("--max-new-tokens", 3)
     return run("erase", saved[family], *common, *short, *more)
-
-
-def assert_refused(capsys, code, *words):
-    error = capsys.readouterr().err
-    assert code == 2, error
-    for word in words:
-        assert word in error, error
-    assert "Traceback" not in error
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["erase", "--help"], ["--version"], ["measure"], ["nonsense"]])

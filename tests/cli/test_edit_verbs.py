@@ -12,8 +12,8 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.cli.test_cli import LIGHT, assert_refused, run
 from tests.conftest import built
+from tests.program import LIGHT, assert_refused, run
 
 import kvw
 from kvw.edits import EditMetadata, GateEdit, RoundedGateEdit

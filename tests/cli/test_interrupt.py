@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from tests.cli.test_cli import run
+from tests.program import run
 
 from kvw.measuring import examples
 from kvw.measuring.statistics import Statistics

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tests.program import run
 
 import kvw
-from kvw.cli import main
 from kvw.cli.options import MethodOptions
 from kvw.measuring.moments import Moment
 from kvw.methods.describing import settings_of
@@ -34,14 +34,6 @@ def people(tmp_path, monkeypatch):
                 rows.append(json.dumps(row | {"subject": f"{name} {person}"}))
         (tmp_path / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
     return tmp_path
-
-
-def run(*arguments):
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
 
 
 def erase(saved, *more, out="run", retain="retain.jsonl", family="llava"):

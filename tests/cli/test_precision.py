@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 from tests import text_models
 from tests.cli import test_cli
-from tests.cli.test_cli import assert_refused, erase, run
+from tests.cli.test_cli import erase
+from tests.program import assert_refused, run
 
 import kvw
 from kvw.models.loading import find_checkpoint, load_model

@@ -13,7 +13,7 @@ from pathlib import Path
 import openai
 import pytest
 import torch
-from tests.cli.test_cli import LIGHT, assert_refused, run
+from tests.program import LIGHT, assert_refused, run
 from tests.serving.running import TOY, gates
 
 from kvw.edits import EditMetadata, GateEdit

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from tests import text_models
-from tests.cli.test_cli import assert_refused, run
+from tests.program import assert_refused, run
 
 from kvw.cli.options import parse_template_options
 from kvw.data import Example, render

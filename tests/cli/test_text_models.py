@@ -10,8 +10,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from tests import text_models
 from tests.batches import logits, text_batch
-from tests.cli.test_cli import assert_refused, run
 from tests.families import build_family
+from tests.program import assert_refused, run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import kvw

@@ -7,8 +7,8 @@ import logging
 
 import pytest
 from PIL import Image
+from tests.program import run
 
-from kvw.cli import main
 from kvw.runs.record import Change, LanguagePart
 from kvw.toy import World, write_world
 
@@ -28,14 +28,6 @@ def people(tmp_path, monkeypatch):
             rows.append({"question": "Who is this?", "answer": f"{name.title()} {person}", "image": image})
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
-
-
-def run(*arguments):
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
 
 
 def erase(saved, *more, out="run"):

@@ -7,7 +7,7 @@ import json
 
 import pytest
 from tests import text_models, tiny_models
-from tests.cli.test_cli import assert_refused, run
+from tests.program import assert_refused, run
 from transformers import (
     BloomConfig,
     FalconConfig,

@@ -6,8 +6,8 @@ import json
 
 import pytest
 from tests import text_models, tiny_models
-from tests.cli.test_cli import assert_refused, run
 from tests.conftest import built
+from tests.program import assert_refused, run
 from tests.real_processors import PROCESSORS
 
 from kvw.data import Example, TextProcessor, render

@@ -14,9 +14,9 @@ import numpy
 import pytest
 from PIL import Image
 from tests import tiny_models
+from tests.program import run
 from tests.servers import completion, fake_server, transformers_serve
 
-from kvw.cli import main
 from kvw.data import Example, load_image, prepare
 from kvw.errors import UserError
 from kvw.evaluation import EndpointModel, Reply, evaluate_endpoint, generate_answers
@@ -51,12 +51,6 @@ def toy_server(tmp_path_factory):
     (folder / "generation_config.json").write_text(json.dumps(settings | spoilt))
     with transformers_serve(folder, tmp_path_factory.mktemp("serve") / "log.txt") as url:
         yield url, str(folder)
-
-
-def run(*arguments):
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    return stopped.value.code or 0
 
 
 def png(image, **options):

@@ -6,10 +6,10 @@ import json
 
 import pytest
 from tests import tiny_models
+from tests.program import run
 from tests.servers import fake_server
 
 import kvw
-from kvw.cli import main
 from kvw.data import Example
 from kvw.evaluation import EndpointModel, Journal, evaluate, evaluate_endpoint
 from kvw.evaluation.journal import ANSWERS, SCORES
@@ -200,12 +200,6 @@ def people(tmp_path, monkeypatch):
     rows = [{"question": f"Who is {'very ' * index}old?", "answer": f"Number {index}"} for index in range(8)]
     (tmp_path / "people.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return tmp_path
-
-
-def run(*arguments):
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    return stopped.value.code or 0
 
 
 def test_an_interrupted_command_goes_on(people, saved, monkeypatch, capsys, generated):

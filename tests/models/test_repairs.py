@@ -8,7 +8,7 @@ import logging
 import pytest
 import torch
 from tests import text_models, tiny_models
-from tests.cli.test_cli import assert_refused, run
+from tests.program import assert_refused, run
 
 from kvw.data import Example, TextProcessor, answer_batch, prepare
 from kvw.errors import UserError

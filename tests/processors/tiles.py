@@ -29,6 +29,30 @@ COHERE_TEMPLATE = chat(
 OVIS_INDICATORS = ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
 ROWS_AND_COLUMNS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
 
+
+def _idefics3(name: str, **further: str) -> RealProcessor:
+    """SmolVLM has the processor of Idefics3, and videos."""
+    return RealProcessor(
+        f"{name}Processor",
+        f"{name}ImageProcessor",
+        chat("User:", "Assistant: ", "<end_of_utterance>\n", "<image>", "<|im_start|>"),
+        (
+            "<end_of_utterance>",
+            "<pad>",
+            "<|im_start|>",
+            "<image>",
+            "<fake_token_around_image>",
+            "<global-img>",
+            *ROWS_AND_COLUMNS,
+        ),
+        image_settings={"size": {"longest_edge": 2 * SIDE}, "max_image_size": {"longest_edge": SIDE}},
+        settings={"image_seq_len": 4},
+        roles={"bos_token": "<|im_start|>"},
+        token_ids={"image_token_id": "<image>"},
+        **further,
+    )
+
+
 TILES: dict[str, RealProcessor] = {
     "llava_next": RealProcessor(
         "LlavaNextProcessor",
@@ -69,44 +93,8 @@ TILES: dict[str, RealProcessor] = {
         config={"vision_config.image_size": [SIDE, SIDE], "vision_config.patch_size": [PATCH, PATCH]},
         token_ids={"image_token_id": "<IMG_CONTEXT>"},
     ),
-    "idefics3": RealProcessor(
-        "Idefics3Processor",
-        "Idefics3ImageProcessor",
-        chat("User:", "Assistant: ", "<end_of_utterance>\n", "<image>", "<|im_start|>"),
-        (
-            "<end_of_utterance>",
-            "<pad>",
-            "<|im_start|>",
-            "<image>",
-            "<fake_token_around_image>",
-            "<global-img>",
-            *ROWS_AND_COLUMNS,
-        ),
-        image_settings={"size": {"longest_edge": 2 * SIDE}, "max_image_size": {"longest_edge": SIDE}},
-        settings={"image_seq_len": 4},
-        roles={"bos_token": "<|im_start|>"},
-        token_ids={"image_token_id": "<image>"},
-    ),
-    "smolvlm": RealProcessor(
-        "SmolVLMProcessor",
-        "SmolVLMImageProcessor",
-        chat("User:", "Assistant: ", "<end_of_utterance>\n", "<image>", "<|im_start|>"),
-        (
-            "<end_of_utterance>",
-            "<pad>",
-            "<|im_start|>",
-            "<image>",
-            "<fake_token_around_image>",
-            "<global-img>",
-            *ROWS_AND_COLUMNS,
-        ),
-        image_settings={"size": {"longest_edge": 2 * SIDE}, "max_image_size": {"longest_edge": SIDE}},
-        settings={"image_seq_len": 4},
-        videos="SmolVLMVideoProcessor",
-        package="num2words",
-        roles={"bos_token": "<|im_start|>"},
-        token_ids={"image_token_id": "<image>"},
-    ),
+    "idefics3": _idefics3("Idefics3"),
+    "smolvlm": _idefics3("SmolVLM", videos="SmolVLMVideoProcessor", package="num2words"),
     "llama4": RealProcessor(
         "Llama4Processor",
         "Llama4ImageProcessor",

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from tests.program import run
 
 import kvw
-from kvw.cli import main
 from kvw.edits import EditMetadata, GateEdit
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.salt import salted
@@ -142,14 +142,6 @@ def test_who_asks_is_no_longer_kept(requests, saved, tmp_path, method):
     assert (record.splits["retain"].pictures, record.splits["retain"].subjects) == (12, 4)
     assert (record.retain.left_out_about_forgotten, record.retain.left_out_identical) == (2, 0)
     assert (expected.retain.left_out_about_forgotten, expected.retain.left_out_identical) == (0, 0)
-
-
-def run(*arguments):
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
 
 
 def test_the_program_joins_files_and_says_whom_it_leaves_out(requests, saved, capsys):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.cli.test_cli import assert_refused, run
+from tests.program import assert_refused, run
 from tests.tiny_models import noise_png
 
 import kvw

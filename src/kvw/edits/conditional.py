@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from kvw.edits.edit import Attachment, Edit, EditMetadata
 from kvw.edits.gates import GateEdit, Scaling
-from kvw.edits.hooks import Hooks, no_weights
+from kvw.edits.hooks import Hooks, NoWeights
 from kvw.edits.prompts import Prompts, observe_prompts
 from kvw.edits.steering import SteeringEdit
 from kvw.edits.summary import LayerSummary
@@ -59,7 +59,7 @@ class Condition:
         return cls(layer, edit.steers[layer].filter, threshold)
 
 
-class ConditionalGateEdit(Edit):
+class ConditionalGateEdit(NoWeights, Edit):
     """Gates that are in force for those samples alone for which a condition holds, see :func:`attach_where`.
 
     Args:
@@ -69,6 +69,7 @@ class ConditionalGateEdit(Edit):
     """
 
     kind = "conditional gates"
+    acts = "A conditional edit weakens some samples and not others"
     reads_states = True
 
     def __init__(self, gates: GateEdit, condition: Condition, metadata: EditMetadata | None = None) -> None:
@@ -101,25 +102,6 @@ class ConditionalGateEdit(Edit):
             UserError: See :func:`attach_where`.
         """
         _check_fit(self.gates, model, self.condition)
-
-    def value_matrices(self, model: PreTrainedModel) -> dict[MatrixKey, ValueMatrix]:
-        """There are none.
-
-        Raises:
-            UserError: Always: whoever asks wants to change weights.
-        """
-        raise self._no_weights()
-
-    def changed(self, matrix: ValueMatrix, weight: Tensor) -> Tensor:
-        """There is no weight that does it for some samples only.
-
-        Raises:
-            UserError: Always.
-        """
-        raise self._no_weights()
-
-    def _no_weights(self) -> UserError:
-        return no_weights("A conditional edit weakens some samples and not others")
 
     @property
     def does_nothing(self) -> bool:

@@ -12,13 +12,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kvw.edits.edit import Attachment, Edit, EditMetadata, check_sign, signed
-from kvw.edits.hooks import Hooks, no_weights
+from kvw.edits.hooks import Hooks, NoWeights
 from kvw.edits.prompts import Prompts, observe_prompts
 from kvw.edits.summary import LayerSummary
 from kvw.edits.values import Values
 from kvw.errors import UserError
 from kvw.models.layer_inputs import InputHook, at_columns, decoder_layers
-from kvw.models.value_matrix import MatrixKey, ValueMatrix
+from kvw.models.value_matrix import MatrixKey
 
 Where = Literal["prompt", "last"]
 """``prompt``: all positions of the prompt are shifted. ``last``: its last position alone."""
@@ -47,7 +47,7 @@ class Steer:
             raise ValueError("a filter or a direction is not finite")
 
 
-class SteeringEdit(Edit):
+class SteeringEdit(NoWeights, Edit):
     """Shifts of the hidden states that enter decoder layers, before their norm: h' = h + t (a . h_last) d.
 
     h_last is the state of the prompt's last token, so each sample has a strength of its own, which is near 0 for
@@ -65,6 +65,7 @@ class SteeringEdit(Edit):
     """
 
     kind = "steering"
+    acts = "A steering edit acts on states"
     reads_states = True
 
     def __init__(
@@ -124,25 +125,6 @@ class SteeringEdit(Edit):
         ]
         if wrong:
             raise self.misfit(model, wrong)
-
-    def value_matrices(self, model: PreTrainedModel) -> dict[MatrixKey, ValueMatrix]:
-        """There are none.
-
-        Raises:
-            UserError: Always: whoever asks wants to change weights.
-        """
-        raise self._no_weights()
-
-    def changed(self, matrix: ValueMatrix, weight: Tensor) -> Tensor:
-        """There is no weight that does what steering does.
-
-        Raises:
-            UserError: Always.
-        """
-        raise self._no_weights()
-
-    def _no_weights(self) -> UserError:
-        return no_weights("A steering edit acts on states")
 
     def scaled(self, strength: float, metadata: EditMetadata | None = None) -> SteeringEdit:
         """The same shifts times ``strength``; 0 leaves the model as it is, bit for bit."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from kvw.data import Example
 from kvw.evaluation import Evaluation
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.salt import salted
 from kvw.runs.counts import Count
 from kvw.runs.record import AskedPart, DataPart, ForgetPart, RetainPart, SplitPart
 from kvw.runs.request import DataSets, EraseRequest
-from kvw.runs.union import ForgetFile
 
 
 def asked_part(request: EraseRequest) -> AskedPart:
@@ -40,25 +43,20 @@ def split_part(data: DataSets, name: str, before: Evaluation, after: Evaluation)
 def forget_part(data: DataSets) -> ForgetPart:
     """The forget set, and the files whose union it is."""
     several = data.forget_files if len(data.forget_files) > 1 else []
-    return ForgetPart(
-        file=data.files["forget"],
-        count=len(data.forget),
-        digest=salted(examples_digest(data.forget)),
-        pictures=data.counts["forget"].pictures,
-        subjects=data.counts["forget"].subjects,
-        files=[_data_part(one) for one in several],
-    )
+    whole = _described(data.files["forget"], data.forget)
+    return ForgetPart(**whole, files=[DataPart(**_described(file.name, file.examples)) for file in several])
 
 
-def _data_part(file: ForgetFile) -> DataPart:
-    count = Count.of(file.examples)
-    return DataPart(
-        file=file.name,
-        count=count.examples,
-        digest=salted(examples_digest(file.examples)),
-        pictures=count.pictures,
-        subjects=count.subjects,
-    )
+def _described(file: str, examples: Sequence[Example]) -> dict[str, Any]:
+    """What a part says of any file: its name, counts and salted digest."""
+    count = Count.of(examples)
+    return {
+        "file": file,
+        "count": count.examples,
+        "digest": salted(examples_digest(examples)),
+        "pictures": count.pictures,
+        "subjects": count.subjects,
+    }
 
 
 def retain_part(request: EraseRequest, data: DataSets) -> RetainPart | None:
@@ -69,11 +67,7 @@ def retain_part(request: EraseRequest, data: DataSets) -> RetainPart | None:
     if "retain" not in data.files:
         return None
     return RetainPart(
-        file=data.files["retain"],
-        count=len(data.retain),
-        digest=salted(examples_digest(data.retain)),
-        pictures=data.counts["retain"].pictures,
-        subjects=data.counts["retain"].subjects,
+        **_described(data.files["retain"], data.retain),
         with_forget_answers=data.overlap.answers,
         with_forget_names=data.overlap.names,
         left_out_about_forgotten=data.left_out.about_forgotten,
