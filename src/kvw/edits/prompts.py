@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +18,7 @@ from kvw.errors import UserError
 from kvw.models.coefficients import Handle
 from kvw.models.forward_names import given_cache, named_arguments
 from kvw.models.layer_inputs import InputHook
-
-_OBSERVED: WeakKeyDictionary[nn.Module, Prompts] = WeakKeyDictionary()
+from kvw.models.whole_prompts import OBSERVERS
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ class Prompts:
             after = self._model.register_forward_hook(self._after, always_call=True)
             guard = hook.layer.register_forward_pre_hook(self._guard)
             self._undo = [before.remove, after.remove, guard.remove, *_wrap_generate(self._model, self._generating)]
-            _OBSERVED[self._model] = self
+            OBSERVERS[self._model] = self
         self._taps.append(Tap(self, hook, always))
         return self._taps[-1]
 
@@ -136,7 +134,7 @@ class Prompts:
             self._after()
             for undo in self._undo:
                 undo()
-            _OBSERVED.pop(self._model, None)
+            OBSERVERS.pop(self._model, None)
 
     def _before(self, model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         self._after()  # torch calls no hook after a forward that Ctrl-C has ended
@@ -205,12 +203,7 @@ def observe_prompts(model: PreTrainedModel) -> Prompts:
             found=str(model.config.model_type),
             do="use a model that is a decoder alone, or an edit of value matrices",
         )
-    return _OBSERVED.get(model) or Prompts(model)
-
-
-def observes_prompts(model: nn.Module) -> bool:
-    """Whether an edit is attached that needs whole prompts, since what it does depends on where they end."""
-    return model in _OBSERVED
+    return OBSERVERS.get(model) or Prompts(model)
 
 
 @contextmanager
@@ -221,7 +214,7 @@ def prompt_ends(model: PreTrainedModel, last: Tensor) -> Iterator[None]:
         model: Any model; nothing happens if no such edit is attached to it.
         last: The column of each row's last prompt token: (rows,), int64.
     """
-    observer = _OBSERVED.get(model)
+    observer = OBSERVERS.get(model)
     if observer is None:
         yield
         return

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from kvw.data import Prepared, answer_batch, to_model
 from kvw.data.batches import IGNORED
 from kvw.data.rendering import Processor
-from kvw.edits.prompts import ends_before, observes_prompts, prompt_ends
+from kvw.edits.prompts import ends_before, prompt_ends
 from kvw.errors import UserError
 from kvw.evaluation.journal import SCORES, Journal
 from kvw.evaluation.running import budget_for, content_keys
@@ -158,7 +158,7 @@ def _groups(
 ) -> Iterator[tuple[Sequence[int], int, Callable[[list[Prepared]], list[TokenScores]]]]:
     """Which items may share batches, how many tokens of each are run once for all of them, and what scores a batch."""
     alone = set(range(len(items)))
-    if shares_prefixes(model) and not observes_prompts(model):
+    if shares_prefixes(model):
         for alike in find_alike_examples(items):
             alone.difference_update(alike.rows)
             beginning = Beginning(model, items[alike.rows[0]].token_ids[: alike.common])

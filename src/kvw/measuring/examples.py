@@ -28,6 +28,9 @@ from kvw.processes import current
 from kvw.progress import Progress
 
 SECONDS_BETWEEN_SAVES = 30.0
+BUNDLES_OF_TEXTS = 8
+"""So many bundles of texts fill a batch, since all of them may begin alike, and a bundle cannot be cut when memory runs
+out."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def _run_bundles(
 ) -> tuple[dict[MatrixKey, Tensor], dict[MatrixKey, int]]:
     """Sums and counts of one batch."""
     recorder.restart()  # what an attempt that ran out of memory has left behind
-    if share and batch[0][0].image_count:
+    if share and (batch[0][0].image_count or any(len(alike) > 1 for alike in batch)):
         run_bundles(model, recorder, batch, processor)
     else:
         run_batch(model, recorder, answer_batch([alike[0] for alike in batch], processor), positions)
@@ -125,8 +128,12 @@ def _run_bundles(
 
 
 def _bundled(prepared: Sequence[Prepared], share: bool, budget: int) -> list[list[list[Prepared]]]:
-    groups = image_groups(prepared)
-    return [bundle([prepared[place] for place in places], share=share, budget=budget) for places in groups]
+    found = []
+    for places in image_groups(prepared):
+        items = [prepared[place] for place in places]
+        most = budget if items[0].image_count else budget // BUNDLES_OF_TEXTS
+        found.append(bundle(items, share=share, budget=most))
+    return found
 
 
 def _order_digest(groups: Sequence[list[list[Prepared]]]) -> str:

@@ -74,12 +74,13 @@ def pieces_of(batches: Iterable[Batch | SharedBatch]) -> Iterator[Piece]:
 
 
 class LabelledBatches(Sequence[Batch | SharedBatch]):
-    """Batches of a fixed budget of tokens, the longest examples first, made when asked for.
+    """Batches of a fixed budget of tokens, the longest examples first among those that share a beginning and among the
+    others, made when asked for.
 
     Args:
         prepared: From :func:`kvw.data.prepare`.
         processor: Its processor.
-        model: Decides on the budget, and on whether questions about one image can share it.
+        model: Decides on the budget, and on whether examples can share what they have in common.
         budget: Padded tokens of a batch; None for the device's default.
 
     Attributes:
@@ -96,6 +97,10 @@ class LabelledBatches(Sequence[Batch | SharedBatch]):
         self._batches: list[list[list[Prepared]]] = []
         for places in image_groups(prepared):
             bundles = bundle([prepared[place] for place in places], share=self._shares, budget=budget)
+            if not prepared[places[0]].image_count:
+                # Texts that begin alike fill batches of their own: side by side, beginnings would be padded.
+                self._batches += [[alike] for alike in bundles if len(alike) > 1]
+                bundles = [alike for alike in bundles if len(alike) == 1]
             lengths = [sum(item.length for item in alike) for alike in bundles]
             longest_first = sorted(range(len(bundles)), key=lambda index: (-lengths[index], index))
             for indices in batches_of(longest_first, lengths, budget):
@@ -137,7 +142,7 @@ class LabelledBatches(Sequence[Batch | SharedBatch]):
         return self._made(self._batches[index])
 
     def _made(self, bundles: list[list[Prepared]]) -> Batch | SharedBatch:
-        if self._shares and bundles[0][0].image_count:
+        if self._shares and (bundles[0][0].image_count or len(bundles[0]) > 1):
             return share(bundles, self._processor)
         return answer_batch([item for alike in bundles for item in alike], self._processor)
 

@@ -18,7 +18,7 @@ from kvw.measuring.labelled import LabelledBatches, Piece, pieces_of
 from kvw.measuring.moment_recorder import MomentRecorder
 from kvw.measuring.moments import Moment, Tokens
 from kvw.measuring.plans import Examples, InOrder, everyone, plan_of, shared_plans
-from kvw.measuring.prefixes import SharedBatch, run_beginnings, run_endings
+from kvw.measuring.prefixes import SharedBatch, run_beginnings, run_endings, shares_prefixes
 from kvw.measuring.source_weights import image_token_ids
 from kvw.measuring.sources import Sources
 from kvw.models.coefficients import intercept
@@ -121,6 +121,8 @@ def _run(
     """Let the recorder see the batches that are dealt to this process."""
     examples = replace(examples, keep=InOrder(examples.keep))
     image_ids, processes = image_token_ids(model), current()
+    if isinstance(batches, LabelledBatches) and not shares_prefixes(model):
+        batches = batches.unshared()  # an edit may have been attached since they were made
     total = len(batches) if isinstance(batches, Sequence) else 0
     if isinstance(batches, LabelledBatches):
         processes.agree({"batches": digest([(piece.rows, piece.tokens) for piece in batches.pieces])})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -17,10 +16,12 @@ from transformers import DynamicCache, PreTrainedModel
 
 from kvw.data.batches import IGNORED, Prepared, answer_batch
 from kvw.data.rendering import common_prefix
+from kvw.measuring.beginnings import find_alike_examples
 from kvw.measuring.engine import run_model
 from kvw.measuring.recorder import Recorder
 from kvw.models.forward_names import CACHE_NAMES, takes
 from kvw.models.shared_keys import all_kept, behind
+from kvw.models.whole_prompts import needs_whole_prompts
 
 SHARING_FAMILIES = {
     "llama": ("llama",),
@@ -38,7 +39,10 @@ STEADY_ROTATIONS = ("default", "linear", "llama3", "yarn")
 
 
 def shares_prefixes(model: PreTrainedModel) -> bool:
-    """Whether a beginning that is run once gives the same numbers, up to rounding, as one in each row."""
+    """Whether a beginning that is run once gives the same numbers, up to rounding, as one in each row.
+
+    It depends on the edits that are attached: some do to a beginning what the rest of the row says.
+    """
     config = model.config.get_text_config(decoder=True)
     if config.model_type not in SHARING_FAMILIES.get(model.config.model_type, ()):
         return False
@@ -46,35 +50,43 @@ def shares_prefixes(model: PreTrainedModel) -> bool:
     causal = getattr(config, "is_causal", True)
     callable_so = takes(model, "position_ids") and any(takes(model, name) for name in CACHE_NAMES)
     # A window over earlier tokens (Mistral) forgets what lies behind it.
-    return causal and callable_so and rotation in STEADY_ROTATIONS and all_kept(DynamicCache(config=config))
+    every_token = causal and rotation in STEADY_ROTATIONS and all_kept(DynamicCache(config=config))
+    return every_token and callable_so and not needs_whole_prompts(model)
 
 
 def bundle(prepared: Sequence[Prepared], *, share: bool, budget: int) -> list[list[Prepared]]:
-    """Put examples about the same images together.
+    """Put examples about the same images together, and texts that begin alike.
 
     Args:
         prepared: Examples with equal image counts.
         share: Off: every example is a bundle of its own.
-        budget: A bundle holds at most so many tokens, beginnings counted for every example: its keys and values
-            are copied for each.
+        budget: A bundle holds at most so many tokens, beginnings counted for every example.
 
     Returns:
-        Bundles in an order that depends on the data alone, the longest first.
+        Bundles in an order that depends on the data alone, the longest example of each first.
     """
     ordered = sorted(range(len(prepared)), key=lambda position: (-prepared[position].length, position))
     items = [prepared[position] for position in ordered]
-    if not share or not items or not items[0].image_count:
+    if not share or not items:
         return [[item] for item in items]
-    first_seen: dict[Any, int] = {}
-    for item in items:
-        first_seen.setdefault(item.example.images, len(first_seen))
-    items.sort(key=lambda item: first_seen[item.example.images])
     bundles = []
-    for _, group in groupby(items, key=lambda item: item.example.images):
-        alike = list(group)
+    for alike in _about_the_same_images(items) if items[0].image_count else _beginning_alike(items):
         size = max(1, budget // alike[0].length)
         bundles += [alike[start : start + size] for start in range(0, len(alike), size)]
     return bundles
+
+
+def _about_the_same_images(items: list[Prepared]) -> list[list[Prepared]]:
+    groups: dict[Any, list[Prepared]] = {}
+    for item in items:
+        groups.setdefault(item.example.images, []).append(item)
+    return list(groups.values())
+
+
+def _beginning_alike(items: Sequence[Prepared]) -> list[list[Prepared]]:
+    groups = find_alike_examples(items)
+    alone = sorted(set(range(len(items))).difference(*(group.rows for group in groups)))
+    return [*([items[row] for row in group.rows] for group in groups), *([items[row]] for row in alone)]
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,7 @@ def behind(cache: DynamicCache, owners: Tensor) -> Cache:
         cache: Filled by a forward over the beginnings; :func:`all_kept`. It stays as it is.
         owners: The beginning of each row: (rows,), int64.
     """
-    return Cache(
-        layers=[
-            # A layer behind the last that is measured has seen nothing.
-            _Behind(layer, owners) if isinstance(layer, DynamicLayer) and layer.is_initialized else layer
-            for layer in cache.layers
-        ]
-    )
+    return Cache(layers=[_Behind(layer, owners) for layer in cache.layers if isinstance(layer, DynamicLayer)])
 
 
 class _Behind(DynamicLayer):
