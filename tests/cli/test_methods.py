@@ -87,7 +87,7 @@ def test_the_reloaded_checkpoint_scores_what_the_edit_scores_attached(people, sa
     assert run("apply", "run/edit.safetensors", saved["llava"], "--out", "applied") == 0
     for metric, value in expected.items():
         assert attached[metric] == pytest.approx(value, rel=1e-3), metric
-        assert reloaded[metric] == pytest.approx(value, rel=1e-6), metric
+        assert reloaded[metric] == pytest.approx(value, rel=1e-5), metric  # float32, from memory at other addresses
     first, second = (load_file(people / path / "model.safetensors") for path in ("run/model", "applied"))
     assert all(torch.equal(first[name], second[name]) for name in first)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests import tiny_models
 from tests.conftest import built
 from tests.families import build_family
 
+from kvw.data import Example, answer_batch, prepare
+from kvw.evaluation import score_batch
 from kvw.measuring.engine import evaluating
 from kvw.retain.continuing import can_continue, continue_text
 
@@ -56,6 +59,15 @@ def test_continuations_are_those_of_each_beginning_alone(family):
     best = from_scratch(model, TEXT).topk(4).indices.tolist()
     assert [one.tokens[0] for one in told[-1]] == best
     check_every_step(model, told)
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl"])
+def test_pictures_of_an_earlier_question_move_nothing(name):
+    model, processor = built(name)
+    (item,) = prepare([Example("Who?", "Ada", (tiny_models.noise_png(1, (60, 30)),), "x:1")], processor)
+    score_batch(model, answer_batch([item], processor))
+    assert any(getattr(module, "rope_deltas", None) is not None for module in model.modules())
+    check_every_step(model, followed(model))
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", "gemma3_text", "qwen3_next", "lfm2", "minimax"])

@@ -7,6 +7,7 @@ import functools
 import io
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -33,11 +34,13 @@ def dealt(verb: Callable[..., None]) -> Callable[..., None]:
             return verb(*arguments, **options)
         # Launchers end the other processes when one has failed: like Ctrl-C, so that what was measured is kept.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        _join()
+        with contextlib.ExitStack() as joined:
+            with _no_output():
+                _join()
 
-        from kvw.processes import together
+                from kvw.processes import together
 
-        with together():
+                joined.enter_context(together())
             return verb(*arguments, **options)
 
     return run
@@ -62,6 +65,23 @@ def only_the_first_speaks() -> Iterator[None]:
         return
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
+
+
+@contextlib.contextmanager
+def _no_output() -> Iterator[None]:
+    """Let nothing reach standard output in the block, from C++ either: some gloo versions say there that they connect.
+
+    Results go there, with ``--json`` for machines.
+    """
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(nowhere)
+        os.close(kept)
 
 
 def speaks_for_all(error: BaseException) -> bool:

@@ -93,6 +93,9 @@ def _forward(model: PreTrainedModel, ids: Tensor, cache: Cache | None, seen: int
     name = cache_name(model)
     more = {"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}
     filled = {} if cache is None else {name: cache}
-    inputs = to_model({"input_ids": ids, "attention_mask": torch.ones(len(ids), seen, dtype=torch.int64)}, model)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones(len(ids), seen, dtype=torch.int64)}
+    if takes(model, "position_ids"):  # some remember how far pictures of an earlier question have moved positions
+        inputs["position_ids"] = torch.arange(seen - ids.shape[1], seen).expand(len(ids), -1)
+    inputs = to_model(inputs, model)
     output = model(**inputs, use_cache=True, **filled, **more)
     return output.logits[:, -1].float().log_softmax(-1).cpu(), getattr(output, name)
