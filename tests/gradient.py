@@ -10,8 +10,11 @@ from tests.conftest import built
 from tests.tiny_models import noise_png
 
 from kvw.data import Example, prepare
-from kvw.methods.gradient import METHODS, unlearn
-from kvw.methods.gradient.settings import DpoSettings, SimNpoSettings
+from kvw.methods.gradient import unlearn
+from kvw.methods.gradient.dpo import DpoSettings
+from kvw.methods.gradient.method import GradientMethod
+from kvw.methods.gradient.simnpo import SimNpoSettings
+from kvw.methods.registry import METHODS, get_method
 from kvw.training.loop import add_gradients
 from kvw.training.settings import LoraSettings, TrainingSettings
 from kvw.training.trainee import in_training
@@ -31,7 +34,8 @@ RETAIN = [
 TEXT = [Example("Which city is it?", "Paris", (), "text:1"), Example("Which month?", "april 12", (), "text:2")]
 ALTERNATIVES = ("Ada", "in Paris", "An author.", "This is Ada Kent.")
 LORA = LoraSettings(rank=3, alpha=6, dropout=0.0)
-TRAINED = sorted(name for name, method in METHODS.items() if method.build is not None)
+GRADIENT = {name: method for name in METHODS if isinstance(method := get_method(name), GradientMethod)}
+TRAINED = sorted(name for name, method in GRADIENT.items() if method.trains)
 DEFAULTS: dict[str, Any] = {
     "dpo": DpoSettings(ALTERNATIVES),
     # The tiny models find every answer so improbable that at 2.5 nothing is left to forget.

@@ -14,7 +14,6 @@ from tests.data.benchmarks import copies
 import kvw
 from kvw.bench import run as bench_run
 from kvw.bench.asking import questions
-from kvw.bench.methods import build_settings
 from kvw.bench.recipe import BenchmarkPart, EvaluationPart, read_recipe
 from kvw.bench.record import RunFiles
 from kvw.bench.results import read_results
@@ -22,6 +21,7 @@ from kvw.cli import main
 from kvw.data.benchmarks import Protocol
 from kvw.edits import load_edit
 from kvw.evaluation import Journal, generation
+from kvw.methods.registry import get_method
 
 pytestmark = pytest.mark.thorough
 
@@ -255,10 +255,9 @@ def test_another_default_is_another_setting(whole, tmp_path, asked, monkeypatch)
     """Continued with a version that has other defaults, a run must not take the earlier answers for its own."""
     shutil.copytree(whole.out, tmp_path / "out")
 
-    def with_another_default(name, values):
-        return replace(build_settings(name, values), rank=3) if name == "subspace" else build_settings(name, values)
-
-    monkeypatch.setattr(bench_run, "build_settings", with_another_default)
+    method = get_method("subspace")
+    read = method.read
+    monkeypatch.setattr(method, "read", lambda values: replace(read(values), rank=3))
     assert bench(whole.recipe, tmp_path / "out") == 0
     assert 0 < len(asked) < whole.asked
 

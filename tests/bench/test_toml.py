@@ -7,10 +7,10 @@ import itertools
 import pytest
 
 from kvw.bench.cost.recipe import read_cost_recipe
-from kvw.bench.methods import combinations
 from kvw.bench.recipe import read_recipe
 from kvw.bench.toml import DEEPEST, LARGEST_INTEGER, MOST_BYTES, read_toml
 from kvw.errors import UserError
+from kvw.methods.registry import get_method
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_huge_grid_is_refused_before_it_is_made(method, monkeypatch):
     key, other = {"kvw": ("gamma", "epochs"), "npo": ("beta", "learning_rate")}[method]
     found = "10,100, of which every one would be tried; at most 10,000"
     with pytest.raises(UserError, match=f"{method} have too many combinations[\\s\\S]*{found}"):
-        combinations(method, {key: [0.1] * 101, other: [1] * 100})
+        get_method(method).combinations({key: [0.1] * 101, other: [1] * 100})
 
 
 def test_a_name_of_a_megabyte_is_not_repeated(tmp_path):

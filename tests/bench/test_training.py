@@ -8,22 +8,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.gradient import ALTERNATIVES, FORGET, RETAIN, changed, fresh, weights_of
+from tests.gradient import ALTERNATIVES, FORGET, GRADIENT, RETAIN, changed, fresh, weights_of
 
 import kvw
 from kvw.bench import run as bench_run
 from kvw.bench.changes import EditChange, TrainedChange
-from kvw.bench.methods import TRAINED, build_settings, combinations
 from kvw.bench.recipe import BenchmarkPart, read_recipe
 from kvw.bench.record import RunFiles
 from kvw.bench.results import read_results
 from kvw.bench.training import first_wrong_answers, train_and_put_back
 from kvw.cli.options import find_model
 from kvw.edits.gates import GateEdit
-from kvw.methods import gradient
 from kvw.methods.gradient import unlearn
-from kvw.methods.gradient.settings import NpoSettings
-from kvw.methods.registry import METHODS
+from kvw.methods.gradient.npo import NpoSettings
+from kvw.methods.registry import get_method
 from kvw.models.value_matrix import MatrixKey
 from kvw.progress import SILENT
 from kvw.runs.costs import Stopwatch
@@ -39,31 +37,27 @@ def trained(model, processor, settings, folder, *, progress=lambda done, total: 
     """What the bench does with a method that trains."""
     loaded = SimpleNamespace(model=model, processor=processor)
     state = folder.with_name(f"{folder.name}.training")
-    train_and_put_back(loaded, FORGET, RETAIN, settings, ALTERNATIVES, folder, state, progress)
+    method = get_method(settings.method)
+    train_and_put_back(method, loaded, FORGET, RETAIN, settings, ALTERNATIVES, folder, state, progress)
     return state
 
 
-def test_the_names_are_those_of_the_gradient_methods():
-    assert sorted(TRAINED) == sorted(gradient.METHODS)
-    assert not set(TRAINED) & set(METHODS)
-
-
 def test_settings_may_stand_beside_the_methods_own_or_in_a_table():
-    beside = combinations("npo", {"beta": [0.1, 0.4], "learning_rate": 1e-4, "lora": {"rank": [4, 8]}})
+    beside = get_method("npo").combinations({"beta": [0.1, 0.4], "learning_rate": 1e-4, "lora": {"rank": [4, 8]}})
     table = {"learning_rate": 1e-4, "lora": {"rank": [4, 8]}}
-    assert combinations("npo", {"beta": [0.1, 0.4], "training": table}) == beside
+    assert get_method("npo").combinations({"beta": [0.1, 0.4], "training": table}) == beside
     assert beside == [
         {"beta": beta, "learning_rate": 1e-4, "lora.rank": rank} for beta in (0.1, 0.4) for rank in (4, 8)
     ]
-    built = build_settings("npo", beside[3])
+    built = get_method("npo").read(beside[3])
     assert built.method_settings == NpoSettings(beta=0.4)
     assert built.training == TrainingSettings(learning_rate=1e-4, lora=LoraSettings(rank=8))
-    assert combinations("ga", {}) == [{}]
-    assert build_settings("ga", {}).training.lora is None
-    assert combinations("ga", {"lora": {}}) == [{"lora": {}}]
-    assert build_settings("ga", {"lora": {}}).training.lora == LoraSettings()
-    assert build_settings("manu", {"weights": [2, 0, 2, 2]}).method_settings.weights == (2, 0, 2, 2)
-    assert build_settings("manu", {}).training is None
+    assert get_method("ga").combinations({}) == [{}]
+    assert get_method("ga").read({}).training.lora is None
+    assert get_method("ga").combinations({"lora": {}}) == [{"lora": {}}]
+    assert get_method("ga").read({"lora": {}}).training.lora == LoraSettings()
+    assert get_method("manu").read({"weights": [2, 0, 2, 2]}).method_settings.weights == (2, 0, 2, 2)
+    assert get_method("manu").read({}).training is None
 
 
 @pytest.mark.parametrize(
@@ -85,7 +79,7 @@ def test_settings_may_stand_beside_the_methods_own_or_in_a_table():
 )
 def test_mistakes_are_answered(method, values, words):
     with pytest.raises(kvw.UserError) as caught:
-        combinations(method, values)
+        get_method(method).combinations(values)
     for word in words:
         assert word in str(caught.value)
 
@@ -94,7 +88,7 @@ def test_mistakes_are_answered(method, values, words):
 def test_what_is_stored_is_what_training_makes_and_it_comes_off_bit_for_bit(tmp_path, lora):
     model, processor = fresh()
     before = weights_of(model)
-    settings = build_settings("ga", {**FAST, **lora})
+    settings = get_method("ga").read({**FAST, **lora})
     state = trained(model, processor, settings, tmp_path / "ga")
     assert changed(model, before) == set()
     assert not state.exists()
@@ -107,12 +101,12 @@ def test_what_is_stored_is_what_training_makes_and_it_comes_off_bit_for_bit(tmp_
     assert all(not parameter.requires_grad or parameter.grad is None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize("method", GRADIENT)
 def test_every_method_leaves_the_model_as_it_was_and_a_change_behind(tmp_path, method):
     model, processor = fresh()
     before = weights_of(model)
     values = {} if method == "manu" else {**FAST, "beta": 0.1} if method == "simnpo" else FAST
-    trained(model, processor, build_settings(method, values), tmp_path / method)
+    trained(model, processor, get_method(method).read(values), tmp_path / method)
     assert changed(model, before) == set()
     with TrainedChange(tmp_path / method).on(model):
         assert changed(model, before)
@@ -123,14 +117,14 @@ def test_a_training_that_fails_leaves_the_model_as_it_was(tmp_path):
     model, processor = fresh()
     before = weights_of(model)
     with pytest.raises(kvw.UserError, match="not finite"):
-        trained(model, processor, build_settings("ga", {**FAST, "learning_rate": 1e30}), tmp_path / "ga")
+        trained(model, processor, get_method("ga").read({**FAST, "learning_rate": 1e30}), tmp_path / "ga")
     assert changed(model, before) == set()
     assert not (tmp_path / "ga").exists()
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path):
     model, processor = fresh()
-    settings = build_settings("grad-diff", {**FAST, "save_every": 1})
+    settings = get_method("grad-diff").read({**FAST, "save_every": 1})
 
     def stop(done, total):
         raise KeyboardInterrupt
@@ -147,7 +141,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path):
 
 def test_a_change_of_another_model_is_refused_and_nothing_happens(tmp_path):
     model, processor = fresh()
-    trained(model, processor, build_settings("ga", FAST), tmp_path / "ga")
+    trained(model, processor, get_method("ga").read(FAST), tmp_path / "ga")
     other, _ = fresh("qwen2_vl")
     before = weights_of(other)
     with pytest.raises(kvw.UserError, match="do not fit this Qwen2VL"):
@@ -165,7 +159,7 @@ def test_digests_tell_changes_apart(tmp_path):
     assert one.digest != other.digest
     model, processor = fresh()
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):
-        trained(model, processor, build_settings("ga", {**FAST, **ADAPTED, "seed": seed}), tmp_path / name)
+        trained(model, processor, get_method("ga").read({**FAST, **ADAPTED, "seed": seed}), tmp_path / name)
     digests = [TrainedChange(tmp_path / name).digest for name in ("one", "same", "other")]
     assert digests[0] == digests[1] != digests[2]
 
@@ -193,7 +187,7 @@ def test_dpo_gets_as_many_wrong_answers_as_examples(tmp_path, monkeypatch):
     work = bench_run._Work(recipe, data, [], RunFiles(tmp_path / "run"), Stopwatch(SILENT))
     (tmp_path / "run" / "edits").mkdir(parents=True)
     work.make_change(None, "dpo", {}, "dpo")
-    ((_, forget, _, _, others, _, _, _),) = given
+    ((_, _, forget, _, _, others, _, _, _),) = given
     assert 0 < len(others) == len(forget) < len(data.training["forget"])
 
 

@@ -16,8 +16,7 @@ from tests.tiny_models import noise_png
 
 import kvw
 from kvw.data import Example, answer_batch, prepare, prompt_batch, to_model
-from kvw.methods.gradient.refusals import with_refusals
-from kvw.methods.gradient.settings import REFUSALS
+from kvw.methods.gradient.refusals import REFUSALS, with_refusals
 from kvw.methods.registry import get_method
 from kvw.methods.steering.diagnosis import Diagnosis, diagnose
 from kvw.methods.steering.direction import ContrastPairs, find_directions, pairs_of, read_pairs, refusal_pairs

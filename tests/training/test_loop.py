@@ -23,7 +23,7 @@ from tests.gradient import (
 
 from kvw.errors import UserError
 from kvw.methods.gradient import finetune, unlearn
-from kvw.methods.gradient.settings import GradDiffSettings
+from kvw.methods.gradient.grad_diff import GradDiffSettings
 from kvw.training.loop import train
 from kvw.training.objective import Objective, Term
 from kvw.training.settings import LoraSettings

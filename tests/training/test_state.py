@@ -16,7 +16,7 @@ from tests.gradient import FORGET, LORA, RETAIN, fresh, training, weights_of
 
 from kvw.errors import UserError
 from kvw.methods.gradient import unlearn
-from kvw.methods.gradient.settings import GradDiffSettings
+from kvw.methods.gradient.grad_diff import GradDiffSettings
 from kvw.training.settings import LoraSettings
 from kvw.training.state import state_digest, write_tensors
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from transformers import PreTrainedModel
 
 from kvw.edits.edit import Edit
-from kvw.evaluation.attacks.keeping import trained_weights
+from kvw.training.keeping import trained_weights
 from kvw.training.result import ADAPTER, WEIGHTS
 
 

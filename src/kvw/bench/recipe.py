@@ -8,11 +8,11 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from kvw.bench.methods import combinations
 from kvw.bench.toml import read_toml
 from kvw.data.benchmarks import BENCHMARKS, get_benchmark
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
+from kvw.methods.registry import get_method
 from kvw.toy.copies import COPIES, SOURCE
 from kvw.training.settings import LoraSettings, TrainingSettings
 
@@ -135,13 +135,13 @@ class MethodPart(BaseModel):
 
     @property
     def called(self) -> str:
-        """Its label, or its name."""
-        return self.label or self.name
+        """Its label, or the method's name."""
+        return self.label or get_method(self.name).name
 
     @property
     def settings(self) -> list[dict[str, Any]]:
         """Every combination of settings."""
-        return combinations(self.name, self.model_extra or {})
+        return get_method(self.name).combinations(self.model_extra or {})
 
 
 class Recipe(Part):
@@ -222,7 +222,7 @@ def read_recipe(path: Path) -> Recipe:
         _ = recipe.made_from.training
     methods = {"vanilla": "a model", "gold": "a model"}
     for part in recipe.method:
-        combinations(part.name, part.model_extra or {})
+        get_method(part.name).combinations(part.model_extra or {})
         if methods.setdefault(part.called, part.name) != part.name:
             raise UserError(
                 f"{path.name}: two things are called '{part.called}'.",

@@ -11,7 +11,6 @@ from typing import Any
 from kvw.bench.asking import Question, ask, questions
 from kvw.bench.changes import Change, EditChange, TrainedChange
 from kvw.bench.first_checks import check_same_recipe, find_models, recipe_digest, run_places
-from kvw.bench.methods import TRAINED, build_settings
 from kvw.bench.planting import plant
 from kvw.bench.recipe import BenchmarkPart, ChoicePart, PlantPart, Recipe
 from kvw.bench.record import MANIFEST, MODELS, Manifest, ModelRecord, PlantingPart, RunFiles, TaskPart
@@ -26,6 +25,7 @@ from kvw.errors import UserError
 from kvw.evaluation.metrics import OutcomeCounts
 from kvw.measuring.fingerprint import digest, examples_digest, weights_digest
 from kvw.methods.registry import get_method
+from kvw.methods.trained import Trained
 from kvw.models.loading import Checkpoint
 from kvw.output import growing_directory
 from kvw.progress import Progress, Reporter
@@ -111,7 +111,7 @@ class _Work:
         compared = [alternatives(one.task, one.item) for one in asked]
         self.screening = _screening(asked, recipe.choice)
         self.settings = [(part.called, values) for part in recipe.method for values in part.settings]
-        self.methods = {part.called: part.name for part in recipe.method}
+        self.methods = {part.called: get_method(part.name) for part in recipe.method}
         self.base = digest(
             recipe.benchmark.model_dump(), recipe.evaluation.model_dump(), data_digests, compared, package_versions()
         )
@@ -155,8 +155,8 @@ class _Work:
     def identifier(self, label: str, values: dict[str, Any] | None = None) -> str:
         """Named after all that the answers depend on; settings that were not given, too: defaults may change."""
         method = self.methods.get(label)
-        settings = asdict(build_settings(method, values or {})) if method else {}
-        return f"{label}-{digest(self.base, label, method, settings)[:12]}"
+        settings = asdict(method.read(values or {})) if method else {}
+        return f"{label}-{digest(self.base, label, method.name if method else None, settings)[:12]}"
 
     def todo(self) -> Iterator[tuple[str, dict[str, Any], bool]]:
         """Vanilla, all settings, and at last those that are chosen by what the others were asked.
@@ -250,18 +250,20 @@ class _Work:
     def make_change(self, loaded: Loaded, label: str, values: dict[str, Any], described: str) -> Change:
         """What a method does with these settings; made once and kept."""
         method, identifier = self.methods[label], self.identifier(label, values)
-        settings = build_settings(method, values)
+        settings = method.read(values)
         path, folder = self.files.edit_file(identifier), self.files.trained_folder(identifier)
         if not (folder.is_dir() or path.is_file()):
             with self.watch.stage(f"unlearning with {described}") as progress:
-                if method in TRAINED:
+                if isinstance(method, Trained):
                     others = first_wrong_answers(training_items(self.data, "forget", self.recipe.benchmark))
                     state = self.files.state_file(identifier)
-                    train_and_put_back(loaded, self.forget, self.retain, settings, others, folder, state, progress)
+                    train_and_put_back(
+                        method, loaded, self.forget, self.retain, settings, others, folder, state, progress
+                    )
                 else:
-                    found = unlearn(get_method(method), loaded, self.forget, self.retain, settings, progress)
+                    found = unlearn(method, loaded, self.forget, self.retain, settings, progress)
                     write_edit(found.edit, path)  # settings under which nothing is weakened are a result, too
-        return TrainedChange(folder) if method in TRAINED else EditChange(read_edit(path))
+        return TrainedChange(folder) if isinstance(method, Trained) else EditChange(read_edit(path))
 
 
 def training_items(data: BenchmarkData, name: str, part: BenchmarkPart) -> list[Item]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from kvw.bench.trained_settings import TrainedSettings
 from kvw.data import Example
 from kvw.data.benchmarks import Item
-from kvw.evaluation.attacks.keeping import weights_kept
-from kvw.methods.gradient import unlearn
-from kvw.methods.gradient.settings import DpoSettings
+from kvw.methods.trained import Trained
 from kvw.progress import Progress
 from kvw.runs.loaded import Loaded
+from kvw.training.keeping import weights_kept
 
 
 def first_wrong_answers(items: Sequence[Item]) -> tuple[str, ...]:
@@ -22,10 +20,11 @@ def first_wrong_answers(items: Sequence[Item]) -> tuple[str, ...]:
 
 
 def train_and_put_back(
+    method: Trained[Any],
     loaded: Loaded,
     forget: Sequence[Example],
     retain: Sequence[Example],
-    settings: TrainedSettings,
+    settings: Any,
     others: Sequence[str],
     folder: Path,
     state: Path,
@@ -34,34 +33,21 @@ def train_and_put_back(
     """Unlearn by training, write what changed, and give the model its weights back bit for bit.
 
     Args:
+        method: The method.
         loaded: The model; takes main memory for a copy of its weights meanwhile.
         forget: Forget examples.
         retain: Retain examples.
-        settings: From :func:`kvw.bench.trained_settings.build_settings`.
-        others: From :func:`first_wrong_answers`; for DPO, if the recipe gives none.
+        settings: Of the method.
+        others: From :func:`first_wrong_answers`; for methods that prefer them, if the recipe gives none.
         folder: Where the result goes; it appears when it is complete.
         state: Where training keeps its state, and goes on from it; removed at the end.
         progress: Called with steps done and their number.
 
     Raises:
-        UserError: See :func:`kvw.methods.gradient.unlearn`.
+        UserError: See :meth:`kvw.methods.trained.Trained.train`.
     """
-    own = settings.method_settings
-    if isinstance(own, DpoSettings) and not own.alternatives:
-        own = replace(own, alternatives=tuple(others))
-    trains = settings.training is not None
+    settings = method.preferring(settings, others)
     state.parent.mkdir(parents=True, exist_ok=True)
     with weights_kept(loaded.model):
-        result = unlearn(
-            loaded.model,
-            loaded.processor,
-            forget,
-            retain,
-            settings.method,
-            own,
-            settings.training,
-            state=state if trains else None,
-            progress=progress,
-        )
-        result.save(folder)
+        method.train(loaded, forget, retain, settings, state=state, progress=progress).save(folder)
     state.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.edits.rounded_gates import RoundedGateEdit
 from kvw.edits.steering import Steer, SteeringEdit
 from kvw.edits.surviving import surviving_shares
+from kvw.edits.weights import WeightsEdit
 
 __all__ = [
     "Attachment",
@@ -27,6 +28,7 @@ __all__ = [
     "RoundedGateEdit",
     "Steer",
     "SteeringEdit",
+    "WeightsEdit",
     "attach_where",
     "calibrate",
     "compose",

@@ -22,7 +22,7 @@ from kvw.files import write_bytes
 from kvw.models.detection import confirm_value_matrices
 from kvw.models.finding import find_value_matrices
 from kvw.models.quantised import refuse_quantised
-from kvw.models.value_matrix import MatrixKey, ValueMatrix
+from kvw.models.value_matrix import MatrixKey, Parameter, ValueMatrix
 
 ENTRIES_AT_A_TIME = 2**20
 """Of a weight, in float32 while an edit is folded into it."""
@@ -133,8 +133,8 @@ class Edit(ABC):
         """Put the edit in force on a live model without changing its weights for good."""
 
     @abstractmethod
-    def changed(self, matrix: ValueMatrix, weight: Tensor) -> Tensor:
-        """The weight of one value matrix with the edit in it.
+    def changed(self, matrix: Any, weight: Tensor) -> Tensor:
+        """The weight of one of the :meth:`parts` with the edit in it.
 
         Args:
             matrix: Which one; only its key and orientation are used.
@@ -147,7 +147,7 @@ class Edit(ABC):
             UserError: See :meth:`check_foldable`.
         """
 
-    def check_foldable(self, matrix: ValueMatrix, dtype: torch.dtype) -> None:
+    def check_foldable(self, matrix: Any, dtype: torch.dtype) -> None:
         """Refuse weights that this edit cannot be written into.
 
         Raises:
@@ -166,7 +166,7 @@ class Edit(ABC):
         Raises:
             UserError: The edit is of another model, or its weights cannot take it; no weight was changed.
         """
-        matrices = self.value_matrices(model).values()
+        matrices = self.parts(model)
         for matrix in matrices:
             refuse_quantised(matrix.name, matrix.module)
             self.check_foldable(matrix, matrix.read().dtype)
@@ -271,6 +271,14 @@ class Edit(ABC):
         if wrong:
             raise self.misfit(model, wrong)
         return {key: live[key] for key in self.widths}
+
+    def parts(self, model: PreTrainedModel) -> Sequence[ValueMatrix | Parameter]:
+        """What of a live model this edit changes when it is folded in.
+
+        Raises:
+            UserError: The edit is of another model, or has no weights.
+        """
+        return list(self.value_matrices(model).values())
 
     def check_model(self, model: PreTrainedModel) -> None:
         """Refuse a model that this edit is not for.

@@ -35,6 +35,14 @@ class LayerSummary(BaseModel):
     shift: float | None = None
     """Of a steering edit: how far a state of this layer is moved where the gate a . h is 1. Then no vector is weakened;
     None for edits of value matrices."""
+    trained: int | None = None
+    """Numbers of the weight that training has changed. Then the key is its name, and no vector is weakened; None for
+    edits of value matrices."""
+
+    @classmethod
+    def of_weight(cls, key: str, numbers: int) -> LayerSummary:
+        """A weight that was trained."""
+        return cls.of_shift(key, 0.0).model_copy(update={"shift": None, "trained": numbers})
 
     @classmethod
     def of_shift(cls, key: str, shift: float) -> LayerSummary:

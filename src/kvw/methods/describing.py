@@ -38,7 +38,7 @@ def settings_of(name: str) -> list[Setting]:
     Raises:
         UserError: There is no such method.
     """
-    return _settings(get_method(name).settings, "")
+    return [setting for kind in get_method(name).setting_classes for setting in _settings(kind, "")]
 
 
 def acting(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -87,8 +87,18 @@ def _settings(kind: type[Any], above: str) -> list[Setting]:
         if isinstance(hint, type) and is_dataclass(hint):
             found += _settings(hint, f"{above}{field.name}.")
             continue
-        found.append(Setting(above + field.name, _kind(hint), _shown(default_of(field)), texts.get(field.name, "")))
+        text = texts.get(field.name, "")
+        if group := next((kind for kind in get_args(hint) if isinstance(kind, type) and is_dataclass(kind)), None):
+            found.append(Setting(above + field.name, "none | group", "none", f"{text} {_of_group(field.name, group)}"))
+        else:
+            found.append(Setting(above + field.name, _kind(hint), _shown(default_of(field)), text))
     return found
+
+
+def _of_group(name: str, group: type[Any]) -> str:
+    """How the settings of a group are given that is left out unless one of them is."""
+    given = ", ".join(f"{name}.{field.name} ({_shown(default_of(field))})" for field in fields(group))
+    return f"Given by {given}."
 
 
 def _shown(default: Any) -> str:

@@ -138,9 +138,14 @@ class Method(ABC, Generic[Settings]):
         """
 
     @property
+    def setting_classes(self) -> tuple[type[Any], ...]:
+        """The dataclasses whose fields users give by name."""
+        return (self.settings,)
+
+    @property
     def summary(self) -> str:
         """The method in one sentence."""
-        return parse(self.settings.__doc__ or "").short_description or ""
+        return parse(self.setting_classes[0].__doc__ or "").short_description or ""
 
     def read(self, values: Mapping[str, Any]) -> Settings:
         """The settings from the values of a recipe or a command line.
@@ -167,6 +172,10 @@ class Method(ABC, Generic[Settings]):
         for settings in found:
             self.read(settings)
         return found
+
+    def accepts(self, settings: object) -> bool:
+        """Whether these are settings of this method."""
+        return isinstance(settings, self.settings)
 
     def fixes_strength(self, settings: Settings) -> bool:
         """Whether the settings say how strong the edit is to be: one of ``dose`` is not its default."""
@@ -224,7 +233,7 @@ class Method(ABC, Generic[Settings]):
         return find_value_matrices(model)
 
     def most_rank(self, settings: Settings) -> int:
-        """At most so many directions are written for each value matrix; for the room on the disk."""
+        """At most so many directions are written for each value matrix."""
         return 1
 
     def check(self, loaded: LoadedModel, forget: Sequence[Example], settings: Settings) -> None:
@@ -233,6 +242,15 @@ class Method(ABC, Generic[Settings]):
         Raises:
             UserError: Names what to fix.
         """
+
+    def edit_bytes(self, model: PreTrainedModel, settings: Settings) -> int:
+        """At most so many bytes does the edit take on the disk."""
+        rank = self.most_rank(settings)
+        return sum(4 * matrix.width * (2 * rank + 1) for matrix in self.value_matrices(model, settings))
+
+    def announce(self, loaded: LoadedModel, forget: Sequence[Prepared], settings: Settings) -> list[str]:
+        """What a user should know before a run of ``kvw erase`` begins, above all what it costs."""
+        return []
 
     def plan(
         self, loaded: LoadedModel, forget: Sequence[Prepared], retain: Sequence[Prepared], settings: Settings
@@ -243,6 +261,10 @@ class Method(ABC, Generic[Settings]):
             UserError: The settings ask more of the data than there is.
         """
         return None
+
+    def cost_settings(self, values: Mapping[str, Any], rows: int) -> Settings:
+        """The settings for ``kvw bench cost``, from a recipe's values; ``rows`` examples are to run per forward."""
+        return self.read(values)
 
     def measure_cost(
         self,

@@ -27,8 +27,6 @@ def read_settings(kind: type[Settings], values: Mapping[str, Any], where: str) -
     Raises:
         UserError: There is no such setting, one is missing, or a value makes no sense.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     names, hints = {field.name: field for field in fields(kind)}, get_type_hints(kind)
     groups: dict[str, dict[str, Any]] = {}
     found: dict[str, Any] = {}
@@ -41,22 +39,31 @@ def read_settings(kind: type[Settings], values: Mapping[str, Any], where: str) -
         elif dot:
             raise UserError(f"Setting {name} of {where} is no group.", found=key, do=f"write {name}=VALUE")
         else:
-            found[name] = _read(name, value, inner, where)
+            found[name] = read_value(name, value, inner, where)
     for name, inside in groups.items():
-        group = hints[name]
-        found[name] = read_settings(group, inside, f"{name} of {where}")
-    for name, value in found.items():
-        try:
-            found[name] = TypeAdapter(hints[name]).validate_python(value)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise UserError(
-                f"Setting {name} of {where} cannot be used.", found=f"{value!r}: {reason}", do="see: kvw methods NAME"
-            ) from error
+        found[name] = read_settings(hints[name], inside, f"{name} of {where}")
     missing = [name for name, field in names.items() if name not in found and default_of(field) is MISSING]
     if missing:
         raise UserError(f"{where} needs a value for {missing[0]}.", do=f"add --set {missing[0]}=VALUE")
     return kind(**found)
+
+
+def read_value(name: str, value: Any, hint: Any, where: str) -> Any:
+    """The value of one setting, which may be text.
+
+    Raises:
+        UserError: It makes no sense.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    value = _read(name, value, hint, where)
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise UserError(
+            f"Setting {name} of {where} cannot be used.", found=f"{value!r}: {reason}", do="see: kvw methods NAME"
+        ) from error
 
 
 def default_of(field: Field[Any]) -> Any:

@@ -19,6 +19,19 @@ METHODS = {
     "output-side": "kvw.methods.subspace.relatives:OUTPUT_SIDE",
     "rms-kvw": "kvw.methods.subspace.relatives:RMS_KVW",
     "conditional-kvw": "kvw.methods.conditional_kvw:METHOD",
+    "dpo": "kvw.methods.gradient.dpo:METHOD",
+    "ga": "kvw.methods.gradient.ga:METHOD",
+    "grad-diff": "kvw.methods.gradient.grad_diff:METHOD",
+    "idk-dpo": "kvw.methods.gradient.dpo:IDK",
+    "idk-nll": "kvw.methods.gradient.idk_nll:METHOD",
+    "kl": "kvw.methods.gradient.kl:METHOD",
+    "manu": "kvw.methods.gradient.manu:METHOD",
+    "mmunlearner": "kvw.methods.gradient.mmunlearner:METHOD",
+    "npo": "kvw.methods.gradient.npo:METHOD",
+    "rmu": "kvw.methods.gradient.rmu:METHOD",
+    "simnpo": "kvw.methods.gradient.simnpo:METHOD",
+    "task-vector": "kvw.methods.gradient.task_vector:METHOD",
+    "undial": "kvw.methods.gradient.undial:METHOD",
 }
 """Where each method's object is."""
 DEFAULT = "subspace"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -27,13 +27,13 @@ from kvw.models.companions import copy_companions, damaged
 from kvw.models.comparing import Range, fill, first_difference, pieces
 from kvw.models.headers import StoredTensor, read_header
 from kvw.models.stored import StoredMatrix
-from kvw.models.value_matrix import MatrixKey, ValueMatrix
+from kvw.models.value_matrix import MatrixKey
 from kvw.models.weight_files import weight_files
 from kvw.partial import PartialDirectory
 from kvw.progress import Progress
 
 Untouched = Literal["copy", "hardlink", "reflink"]
-Change = Callable[[ValueMatrix, Tensor], Tensor]
+Change = Callable[[Any, Tensor], Tensor]
 
 WRITTEN_AT_A_TIME = 32 * 2**20
 """Bytes; operating systems take a few large pieces several times faster than many small ones."""
@@ -62,7 +62,7 @@ class WrittenFile(BaseModel):
 def save_checkpoint(
     source: Path,
     folder: Path,
-    stored: Mapping[MatrixKey, StoredMatrix],
+    stored: Mapping[MatrixKey | str, StoredMatrix],
     change: Change,
     *,
     untouched: Untouched = "copy",
@@ -122,7 +122,7 @@ def save_checkpoint(
 
 
 def shared_files(
-    source: Path, folder: Path, stored: Mapping[MatrixKey, StoredMatrix], untouched: Untouched
+    source: Path, folder: Path, stored: Mapping[MatrixKey | str, StoredMatrix], untouched: Untouched
 ) -> list[str]:
     """Names of the weight files that :func:`save_checkpoint` would link instead of copying.
 

@@ -23,7 +23,7 @@ DISK_RESERVE = 16 * 2**20
 """Bytes on top of the weights for tokenizer, configuration and records."""
 
 
-def check_saved(folder: Path, stored: Mapping[MatrixKey, StoredMatrix]) -> None:
+def check_saved(folder: Path, stored: Mapping[MatrixKey | str, StoredMatrix]) -> None:
     """Read the written value matrices back and compare them with the live ones they should be.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor
@@ -13,7 +14,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
 from kvw.errors import UserError
-from kvw.models.value_matrix import MatrixKey, ValueMatrix
+from kvw.models.value_matrix import MatrixKey, Parameter, ValueMatrix
 from kvw.models.weight_files import weight_files
 
 KNOWN_CONVERSIONS = {"Transpose", "MergeModulelist", "ErnieFuseAndSplitTextVisionExperts"}
@@ -22,9 +23,10 @@ KNOWN_CONVERSIONS = {"Transpose", "MergeModulelist", "ErnieFuseAndSplitTextVisio
 
 @dataclass(frozen=True)
 class StoredMatrix:
-    """Where a value matrix lies in a checkpoint's files, and how."""
+    """Where a value matrix, or a whole parameter, lies in a checkpoint's files, and how."""
 
-    matrix: ValueMatrix
+    matrix: Any
+    """A :class:`~kvw.models.value_matrix.ValueMatrix` or :class:`~kvw.models.value_matrix.Parameter`."""
     file: str
     name: str
     """Name of the tensor that holds it."""
@@ -34,7 +36,7 @@ class StoredMatrix:
     transposed: bool = False
     """Whether rows and columns are exchanged between the file and the live model."""
 
-    def changed(self, stored: Tensor, change: Callable[[ValueMatrix, Tensor], Tensor]) -> Tensor:
+    def changed(self, stored: Tensor, change: Callable[[Any, Tensor], Tensor]) -> Tensor:
         """What ``change`` makes of the matrix.
 
         Args:
@@ -52,8 +54,10 @@ class StoredMatrix:
         return stored.T if self.transposed else stored
 
 
-def locate(model: PreTrainedModel, matrices: Sequence[ValueMatrix], folder: Path) -> dict[MatrixKey, StoredMatrix]:
-    """Find value matrices in a checkpoint's files.
+def locate(
+    model: PreTrainedModel, matrices: Sequence[ValueMatrix | Parameter], folder: Path
+) -> dict[MatrixKey | str, StoredMatrix]:
+    """Find value matrices, or whole parameters, in a checkpoint's files.
 
     Tensors in files may have other names than in memory, and other forms: one tensor for each expert where the live
     model has one for all, or rows and columns exchanged. What belongs to what is asked of transformers' own
@@ -61,14 +65,16 @@ def locate(model: PreTrainedModel, matrices: Sequence[ValueMatrix], folder: Path
 
     Args:
         model: The live model, or its skeleton without weights.
-        matrices: Some of its value matrices.
+        matrices: Some of its value matrices and parameters.
         folder: The checkpoint.
 
     Raises:
         UserError: A matrix is not there, or in a form that kvw cannot patch.
     """
     tensors = _Tensors(model, folder)
-    return {matrix.key: tensors.find(matrix) for matrix in matrices}
+    return {
+        one.key: tensors.find(one) if isinstance(one, ValueMatrix) else tensors.find_parameter(one) for one in matrices
+    }
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,17 @@ class _Tensors:
                         live, pattern = rename_source_key(name, [], [], prefix, state)
                     tensor = _Tensor(path.name, name, tuple(file.get_slice(name).get_shape()), pattern)
                     self._of.setdefault(live, []).append(tensor)
+
+    def find_parameter(self, parameter: Parameter) -> StoredMatrix:
+        sources = self._of.get(parameter.parameter, [])
+        if len(sources) != 1 or sources[0].shape != parameter.shape or self._operations(sources[0]):
+            found = ", ".join(f"{tensor.name} {list(tensor.shape)} in {tensor.file}" for tensor in sources[:3])
+            raise UserError(
+                f"The weight {parameter.parameter} is not in the files of the checkpoint as it is in memory.",
+                found=found or "no tensor that becomes it",
+                do="attach the edit instead of writing it, and report the model's name",
+            )
+        return StoredMatrix(parameter, sources[0].file, sources[0].name)
 
     def find(self, matrix: ValueMatrix) -> StoredMatrix:
         shape = (matrix.width, matrix.hidden) if matrix.vectors_first else (matrix.hidden, matrix.width)

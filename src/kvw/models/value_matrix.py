@@ -115,6 +115,51 @@ class ValueMatrix:
         write_parameter(self.module, "weight", as_dealt(weight, self.module))
 
 
+@dataclass(frozen=True)
+class Parameter:
+    """One whole parameter of a live model, for what changes more than value matrices."""
+
+    name: str
+    """Dotted name of the module that holds it."""
+    module: nn.Module
+    own: str
+    """Its name in that module."""
+
+    @classmethod
+    def of(cls, model: nn.Module, parameter: str) -> Parameter:
+        """The parameter of a dotted name.
+
+        Raises:
+            AttributeError: The model has none of this name.
+        """
+        module, _, own = parameter.rpartition(".")
+        model.get_parameter(parameter)
+        return cls(module, model.get_submodule(module), own)
+
+    @property
+    def parameter(self) -> str:
+        """Its dotted name."""
+        return f"{self.name}.{self.own}" if self.name else self.own
+
+    @property
+    def key(self) -> str:
+        """What stands for it among what an edit changes."""
+        return self.parameter
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of its tensor."""
+        return tuple(self.module.get_parameter(self.own).shape)
+
+    def read(self) -> Tensor:
+        """Its values wherever they are now; not to be changed."""
+        return read_parameter(self.module, self.own)
+
+    def write(self, values: Tensor) -> None:
+        """Put others in their place, of the same shape and dtype."""
+        write_parameter(self.module, self.own, values)
+
+
 def in_order(tensors: Mapping[MatrixKey, Tensor]) -> list[tuple[MatrixKey, Tensor]]:
     """The entries layer by layer, experts in order."""
     return sorted(tensors.items(), key=lambda entry: entry[0].order)

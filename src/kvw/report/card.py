@@ -157,6 +157,11 @@ def _how(metadata: EditMetadata, layers: Sequence[LayerSummary]) -> list[str]:
     lines += ["```json", _json(metadata.settings), "```", ""]
     if not layers:
         return [*lines, "The edit changes no value matrix."]
+    if any(layer.trained for layer in layers):
+        return [
+            *lines,
+            f"{sum(layer.trained or 0 for layer in layers):,} numbers in {len(layers)} weights were trained.",
+        ]
     weakened, vectors = sum(layer.weakened for layer in layers), sum(layer.vectors for layer in layers)
     strongest = max(layers, key=lambda layer: layer.total_exponent)
     low_rank = strongest.rank is not None

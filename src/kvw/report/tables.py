@@ -66,6 +66,8 @@ def what_changed(layers: Sequence[LayerSummary]) -> str:
     if any(layer.shift is not None for layer in layers):
         largest = max(layers, key=lambda layer: layer.shift or 0)
         return f"States of {count} layers are steered, furthest in {largest.key} (by {largest.shift:.3g} at full gate)."
+    if any(layer.trained for layer in layers):
+        return f"{sum(layer.trained or 0 for layer in layers):,} numbers in {len(layers)} weights were trained."
     weakened, vectors = sum(layer.weakened for layer in layers), sum(layer.vectors for layer in layers)
     strongest = max(layers, key=lambda layer: layer.total_exponent)
     low_rank = strongest.rank is not None
@@ -238,6 +240,9 @@ def print_edit(summary: EditSummary) -> None:
     _print_rows(rows | _lineage(metadata.parents))
     if any(layer.shift is not None for layer in summary.layers):
         _print_shifts(summary.layers)
+        return
+    if any(layer.trained for layer in summary.layers):
+        _console().print(what_changed(summary.layers), style="none")
         return
     strengthened = any(layer.strengthened for layer in summary.layers)
     table = Table()

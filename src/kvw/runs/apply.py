@@ -228,16 +228,16 @@ def _other_weights(edit: Edit, checkpoint: Checkpoint, reporter: Reporter, *, al
     return "" if check_weights(edit, fingerprint, reporter, other_weights=allowed) else fingerprint
 
 
-def _locate(edit: Edit, checkpoint: Checkpoint) -> dict[MatrixKey, StoredMatrix]:
+def _locate(edit: Edit, checkpoint: Checkpoint) -> dict[MatrixKey | str, StoredMatrix]:
     model = skeleton(checkpoint)
     try:
-        return locate(model, list(edit.value_matrices(model).values()), checkpoint.folder)
+        return locate(model, edit.parts(model), checkpoint.folder)
     except SafetensorError as error:
         raise UserError(f"The weights of {checkpoint} could not be read.", found=str(error)) from error
 
 
 def _job(
-    edit: Edit, stored: Mapping[MatrixKey, StoredMatrix], files: Sequence[Path], untouched: Untouched
+    edit: Edit, stored: Mapping[MatrixKey | str, StoredMatrix], files: Sequence[Path], untouched: Untouched
 ) -> dict[str, str]:
     """Everything that decides what the weight files will hold, part by part."""
     states = []
@@ -258,7 +258,7 @@ def _job(
 def _check_room(
     source: Path,
     out: Path,
-    stored: Mapping[MatrixKey, StoredMatrix],
+    stored: Mapping[MatrixKey | str, StoredMatrix],
     untouched: Untouched,
     finished: Collection[str],
     reporter: Reporter,
@@ -273,7 +273,7 @@ def _check_room(
 def _write(
     edit: Edit,
     checkpoint: Checkpoint,
-    stored: Mapping[MatrixKey, StoredMatrix],
+    stored: Mapping[MatrixKey | str, StoredMatrix],
     partial: PartialDirectory,
     untouched: Untouched,
     known: Mapping[str, str],

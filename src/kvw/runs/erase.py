@@ -28,7 +28,7 @@ from kvw.models.quantised import refuse_quantised, refuse_stored_quantised
 from kvw.models.reload_check import check_copy, check_reload
 from kvw.models.saving import DISK_RESERVE, check_disk_space, check_room, check_saved
 from kvw.models.stored import StoredMatrix, locate
-from kvw.models.value_matrix import MatrixKey
+from kvw.models.value_matrix import MatrixKey, Parameter, ValueMatrix
 from kvw.output import check_output_directory
 from kvw.processes import current
 from kvw.progress import SILENT, Progress, Remembering, Reporter, remembering
@@ -61,7 +61,7 @@ class Job:
     retain: list[Prepared]
     layers: tuple[int, int]
     """First and last layer to weaken."""
-    stored: dict[MatrixKey, StoredMatrix]
+    stored: dict[MatrixKey | str, StoredMatrix]
     """Where the matrices to weaken lie in the checkpoint's files; empty if no model is to be saved."""
     most_bytes: int
     """What the edit, the samples and the record take on the disk at most."""
@@ -230,13 +230,13 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
     with watch.stage("loading the model"):
         loaded = Loaded.load(request.model, request.device, quantise=request.quantise)
     matrices = request.made_by.value_matrices(loaded.model, request.settings)
-    needed = most_bytes(request, matrices, data.all_scored)
+    needed = most_bytes(request, loaded.model, data.all_scored)
     processes.first(lambda: check_room(request.out, needed + DISK_RESERVE, "the edit and the samples"))
-    stored = {}
+    stored: dict[MatrixKey | str, StoredMatrix] = {}
     if request.writes_model:
         instead = "keep only the edit with --no-model"
         processes.first(lambda: check_disk_space(request.model.folder, request.out, instead))
-        stored = _locate(loaded, [matrix.key for matrix in matrices])
+        stored = _locate(loaded, matrices)
         processes.first(lambda: check_copy(request.model))
     if request.made_by.changes_weights_meanwhile(request.settings):
         for matrix in matrices:
@@ -251,7 +251,7 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
         request.made_by.check(loaded, data.forget, request.settings)
         check_images([*data.forget, *data.retain])
         loaded.agree([*data.forget, *data.retain, *data.all_scored])
-    for note in data.notes():
+    for note in [*data.notes(), *request.made_by.announce(loaded, forget, request.settings)]:
         reporter.note(note)
     for warning in [*data.warnings(), *left_aside(request.model.folder)]:
         reporter.warn(warning)
@@ -297,9 +297,11 @@ def _check_conditions(statistics: Statistics, positions: Positions, loaded: Load
         )
 
 
-def _locate(loaded: Loaded, keys: Sequence[MatrixKey]) -> dict[MatrixKey, StoredMatrix]:
-    """Where value matrices lie in the files of the checkpoint, in full precision where the live ones are packed."""
-    model = skeleton(loaded.checkpoint) if loaded.quantised else loaded.model
+def _locate(loaded: Loaded, parts: Sequence[ValueMatrix | Parameter]) -> dict[MatrixKey | str, StoredMatrix]:
+    """Where weights lie in the files of the checkpoint, in full precision where the live ones are packed."""
+    if not loaded.quantised:
+        return locate(loaded.model, parts, loaded.checkpoint.folder)
+    model, keys = skeleton(loaded.checkpoint), {part.key for part in parts}
     matrices = [matrix for matrix in find_value_matrices(model, "both") if matrix.key in keys]
     return locate(model, matrices, loaded.checkpoint.folder)
 
@@ -318,7 +320,10 @@ def _write_model(job: Job, edit: Edit, record: RunRecord, folder: Path) -> None:
 
 
 def _save(job: Job, edit: Edit, folder: Path) -> None:
-    stored = {key: job.stored[key] for key in edit.widths}
+    parts = edit.parts(job.loaded.model)
+    # What the method did not announce, such as weights that are trained, is looked up now.
+    places = job.stored | _locate(job.loaded, [part for part in parts if part.key not in job.stored])
+    stored = {part.key: places[part.key] for part in parts}
     save_checkpoint(job.request.model.folder, folder, stored, edit.changed)
     if not job.loaded.quantised:  # packed weights cannot tell what the stored ones should be
         check_saved(folder, stored)

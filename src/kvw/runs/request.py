@@ -91,14 +91,13 @@ class EraseRequest:
     quantise: Quantise | None = None
 
     def __post_init__(self) -> None:
-        kind = self.made_by.settings
         if self.settings is None:
             object.__setattr__(self, "settings", self.made_by.read({}))
-        elif not isinstance(self.settings, kind):
+        elif not self.made_by.accepts(self.settings):
             raise UserError(
                 f"These are not the settings of method {self.method}.",
                 found=type(self.settings).__name__,
-                do=f"give {kind.__name__}, or name the method they are of",
+                do=f"give {self.made_by.settings.__name__}, or name the method they are of",
             )
         if self.choose and self.made_by.scaling(self.settings) is None:
             raise UserError(

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from transformers import PreTrainedModel
+
 from kvw.claim import Claim, claimed
 from kvw.data import Example
 from kvw.errors import UserError
 from kvw.files import explained
-from kvw.models.value_matrix import ValueMatrix
 from kvw.processes import current
 from kvw.progress import Reporter
 from kvw.runs.request import EraseRequest
@@ -68,16 +69,15 @@ def kept_on_failure(claim: Claim, request: EraseRequest, reporter: Reporter) -> 
         raise
 
 
-def most_bytes(request: EraseRequest, matrices: Sequence[ValueMatrix], scored: Sequence[Example]) -> int:
+def most_bytes(request: EraseRequest, model: PreTrainedModel, scored: Sequence[Example]) -> int:
     """At most so many bytes do the edit, the samples and the record take.
 
     Args:
-        request: Its settings bound the rank of what is written for each value matrix.
-        matrices: Those that may be weakened.
+        request: Its method says how large the edit may be.
+        model: The model.
         scored: The examples to ask.
     """
-    rank = request.made_by.most_rank(request.settings)
-    edit = sum(4 * matrix.width * (2 * rank + 1) for matrix in matrices)
+    edit = request.made_by.edit_bytes(model, request.settings)
     texts = sum(4 * len(example.question + example.answer + example.identifier) for example in scored)
     return edit + 2 * texts + len(scored) * (BYTES_PER_SAMPLE + BYTES_PER_TOKEN * 2 * request.max_new_tokens)
 

@@ -17,11 +17,11 @@ from kvw.bench.cost.recipe import CostMethod, CostRecipe, DataPart, ModelPart
 from kvw.bench.cost.record import CostRow, Costs, StageCost
 from kvw.bench.cost.run import compare_costs, measure_row
 from kvw.bench.cost.work import Work
-from kvw.bench.methods import TRAINED
 from kvw.cli import main
 from kvw.data import answer_batch
 from kvw.methods.kvw import FORGET_PASS
 from kvw.methods.method import RETAIN_PASS
+from kvw.methods.registry import METHODS
 from kvw.progress import SILENT
 from kvw.report.cost_tables import cost_tables
 
@@ -100,7 +100,7 @@ def test_kvw_has_no_backward_and_stops_before_the_logits():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("method", [*TRAINED, "subspace", "memit-zero", "rms-kvw"])
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_can_be_measured(method):
     flops, matrix, _ = done(method, data=DATA.model_copy(update={"forget": 4, "retain": 12}))
     assert sum(flops.values()) > 0

@@ -24,17 +24,14 @@ from tests.tiny_models import noise_png
 from kvw.data import prepare
 from kvw.errors import UserError
 from kvw.methods.gradient import unlearn
+from kvw.methods.gradient.dpo import DpoSettings
+from kvw.methods.gradient.grad_diff import GradDiffSettings
+from kvw.methods.gradient.idk_nll import IdkNllSettings
 from kvw.methods.gradient.losses import ascent_loss
-from kvw.methods.gradient.manu import _measure, neurons
-from kvw.methods.gradient.mmunlearner import mmunlearner
-from kvw.methods.gradient.settings import (
-    DpoSettings,
-    GradDiffSettings,
-    IdkNllSettings,
-    ManuSettings,
-    MmUnlearnerSettings,
-    NpoSettings,
-)
+from kvw.methods.gradient.manu import ManuSettings
+from kvw.methods.gradient.mmunlearner import MmUnlearnerSettings, mmunlearner
+from kvw.methods.gradient.npo import NpoSettings
+from kvw.methods.gradient.pruning import _measure, neurons
 from kvw.training.answers import answers
 from kvw.training.settings import TrainingSettings
 from kvw.training.trainee import in_training

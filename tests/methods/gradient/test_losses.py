@@ -24,31 +24,19 @@ from torch.nn.functional import log_softmax
 from kvw.data import Example, answer_batch, prepare
 from kvw.errors import UserError
 from kvw.methods.gradient import finetune, unlearn
-from kvw.methods.gradient.dpo import dpo, idk_dpo
-from kvw.methods.gradient.ga import ga
-from kvw.methods.gradient.grad_diff import grad_diff
-from kvw.methods.gradient.idk_nll import idk_nll
-from kvw.methods.gradient.kl import kl
-from kvw.methods.gradient.mmunlearner import fisher_information, mmunlearner
-from kvw.methods.gradient.npo import npo
-from kvw.methods.gradient.rmu import rmu, rmu_layers
-from kvw.methods.gradient.settings import (
-    REFUSALS,
-    DpoSettings,
-    GaSettings,
-    GradDiffSettings,
-    IdkDpoSettings,
-    IdkNllSettings,
-    KlSettings,
-    MmUnlearnerSettings,
-    NpoSettings,
-    RmuSettings,
-    SimNpoSettings,
-    TaskVectorSettings,
-    UndialSettings,
-)
-from kvw.methods.gradient.simnpo import simnpo
-from kvw.methods.gradient.undial import undial
+from kvw.methods.gradient.dpo import DpoSettings, IdkDpoSettings, dpo, idk_dpo
+from kvw.methods.gradient.fisher import fisher_information
+from kvw.methods.gradient.ga import GaSettings, ga
+from kvw.methods.gradient.grad_diff import GradDiffSettings, grad_diff
+from kvw.methods.gradient.idk_nll import IdkNllSettings, idk_nll
+from kvw.methods.gradient.kl import KlSettings, kl
+from kvw.methods.gradient.mmunlearner import MmUnlearnerSettings, mmunlearner
+from kvw.methods.gradient.npo import NpoSettings, npo
+from kvw.methods.gradient.refusals import REFUSALS
+from kvw.methods.gradient.rmu import RmuSettings, rmu, rmu_layers
+from kvw.methods.gradient.simnpo import SimNpoSettings, simnpo
+from kvw.methods.gradient.task_vector import TaskVectorSettings
+from kvw.methods.gradient.undial import UndialSettings, undial
 from kvw.training.answers import answers
 from kvw.training.loop import add_gradients, train
 from kvw.training.trainee import Reference, in_training

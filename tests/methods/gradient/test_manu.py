@@ -10,8 +10,8 @@ from tests.gradient import FORGET, RETAIN, TEXT, changed, fresh, sets, weights_o
 from kvw.data import answer_batch
 from kvw.errors import UserError
 from kvw.methods.gradient import unlearn
-from kvw.methods.gradient.manu import neurons, tower_matrices
-from kvw.methods.gradient.settings import ManuSettings
+from kvw.methods.gradient.manu import ManuSettings
+from kvw.methods.gradient.pruning import neurons, tower_matrices
 
 
 def activity(model, processor, name, prepared):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.gradient import FORGET, LORA, RETAIN, TRAINED, changed, forget_by, fresh, sets, weights_of
+from tests.gradient import FORGET, GRADIENT, LORA, RETAIN, TRAINED, changed, forget_by, fresh, sets, weights_of
 
 from kvw.errors import UserError
 from kvw.evaluation.probability import answer_probabilities
-from kvw.methods.gradient import METHODS, find_method, unlearn
-from kvw.methods.gradient.settings import GaSettings, NpoSettings
+from kvw.methods.gradient import unlearn
+from kvw.methods.gradient.ga import GaSettings
+from kvw.methods.gradient.npo import NpoSettings
 from kvw.training.settings import TrainingSettings
 
 ABOUT_THE_ANSWERS = sorted(set(TRAINED) - {"rmu", "idk-nll"})
@@ -48,7 +49,7 @@ def test_the_loss_falls_and_the_forgotten_answers_become_less_probable(method):
     examples = sets(processor)["forget"]
     before = sum(found.log_probability for found in answer_probabilities(model, processor, examples))
     model, result = forget_by(method, batch_size=4, epochs=3, learning_rate=1e-6, dtype=torch.float64)
-    kind = METHODS[method].settings
+    kind = GRADIENT[method].own
     weights = {"forget": 1.0, "retain": 1.0 if method == "kl" else getattr(kind(), "retain_weight", 0.0)}
     totals = [sum(weights[side] * step.losses.get(side, 0.0) for side in weights) for step in result.history]
     assert totals[2] < totals[1] < totals[0]
@@ -66,23 +67,26 @@ def test_a_negated_task_vector_makes_the_forgotten_answers_less_probable():
 
 
 def test_the_names_are_lower_case_and_settings_have_defaults():
-    assert len(METHODS) == 13
-    assert all(name == name.lower() for name in METHODS)
-    assert all(method.settings() for method in METHODS.values())
-    assert all((method.build is None) != (method.direct is None) for method in METHODS.values())
-    with pytest.raises(ValueError, match="does not train"):
-        METHODS["manu"].objective(None, METHODS["manu"].settings())
+    assert len(GRADIENT) == 13
+    assert all(name == name.lower() for name in GRADIENT)
+    assert all(method.own() for method in GRADIENT.values())
+    assert [name for name, method in GRADIENT.items() if not method.trains] == ["manu"]
 
 
 @pytest.mark.parametrize(("wrong", "right"), [("NPO", "npo"), ("grad_dif", "grad-diff"), ("mmunlerner", "mmunlearner")])
 def test_a_wrong_name_brings_the_right_one(wrong, right):
     with pytest.raises(UserError, match=f"did you mean '{right}'"):
-        find_method(wrong)
+        unlearn(None, None, FORGET, RETAIN, wrong)
 
 
 def test_a_name_like_no_other_brings_the_list():
-    with pytest.raises(UserError, match=r"(?s)no gradient method 'xyz'.*The methods are: dpo, ga"):
-        find_method("xyz")
+    with pytest.raises(UserError, match=r"(?s)no method 'xyz'.*methods: kvw, subspace.*dpo, ga"):
+        unlearn(None, None, FORGET, RETAIN, "xyz")
+
+
+def test_a_method_without_gradients_is_refused():
+    with pytest.raises(UserError, match="'kvw' is no gradient method"):
+        unlearn(None, None, FORGET, RETAIN, "kvw")
 
 
 def test_what_makes_no_sense_is_refused_before_anything_runs():
@@ -97,9 +101,9 @@ def test_what_makes_no_sense_is_refused_before_anything_runs():
     assert changed(model, before) == set()
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", sorted(GRADIENT))
 def test_numbers_that_make_no_sense_are_refused(name):
-    kind = METHODS[name].settings
+    kind = GRADIENT[name].own
     for field, value in {"beta": 0, "strength": -1, "scale": 0, "coefficient": 0, "threshold": 0}.items():
         if field in kind.__dataclass_fields__:
             with pytest.raises(UserError, match=field):

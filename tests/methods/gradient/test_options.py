@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 
 import pytest
-from tests.gradient import ALTERNATIVES, DEFAULTS, FORGET, RETAIN, changed, forget_by, fresh, weights_of
+from tests.gradient import ALTERNATIVES, DEFAULTS, FORGET, GRADIENT, RETAIN, changed, forget_by, fresh, weights_of
 
-from kvw.methods.gradient import METHODS, unlearn
-from kvw.methods.gradient.settings import ManuSettings
+from kvw.methods.gradient import unlearn
+from kvw.methods.gradient.manu import ManuSettings
 
 pytestmark = pytest.mark.thorough
 
@@ -53,14 +53,14 @@ def usual(method):
 @pytest.mark.parametrize(("method", "change"), [(name, one) for name, all_ in CHANGES.items() for one in all_], ids=str)
 def test_a_setting_changes_the_result(method, change):
     defaults = {"dpo": {"alternatives": ALTERNATIVES}, "simnpo": {"beta": 0.1}, "manu": {"share": 0.1}}
-    settings = METHODS[method].settings(**{**defaults.get(method, {}), **change})
+    settings = GRADIENT[method].own(**{**defaults.get(method, {}), **change})
     after = run(method, settings)
     assert any(not (value == after[name]).all() for name, value in usual(method).items())
 
 
 def test_no_setting_is_left_out():
-    for name, method in METHODS.items():
-        fields = set(method.settings.__dataclass_fields__)
+    for name, method in GRADIENT.items():
+        fields = set(method.own.__dataclass_fields__)
         tested = {field for change in CHANGES[name] for field in change}
         assert fields == tested | {field for other, field in WITHOUT_EFFECT if other == name}
 

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kvw.bench.methods import combinations
 from kvw.bench.recipe import Part, check_keys
 from kvw.bench.toml import read_toml
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
+from kvw.methods.registry import get_method
 from kvw.models.checkpoint import find_checkpoint
 
 FORWARD = "forward"
@@ -81,7 +81,7 @@ class CostMethod(BaseModel):
     @property
     def settings(self) -> list[dict[str, Any]]:
         """Every combination of settings."""
-        return combinations(self.name, self.model_extra or {})
+        return get_method(self.name).combinations(self.model_extra or {})
 
 
 class CostRecipe(Part):
@@ -99,10 +99,10 @@ class CostRecipe(Part):
         """Label, method and settings of every row, the plain forward pass first."""
         found: list[tuple[str, str, dict[str, Any]]] = [("plain forward", FORWARD, {})]
         for part in self.method:
-            several = part.settings
+            several, method = part.settings, get_method(part.name).name
             for values in several:
                 described = " ".join(f"{key}={value}" for key, value in values.items())
-                label = part.label if part.label and len(several) == 1 else f"{part.label or part.name} {described}"
+                label = part.label if part.label and len(several) == 1 else f"{part.label or method} {described}"
                 found.append((label.strip(), part.name, values))
         return found
 
@@ -124,7 +124,7 @@ def read_cost_recipe(path: Path) -> CostRecipe:
         place = ".".join(map(str, first["loc"]))
         raise UserError(f"{path.name}: {place} cannot be used.", found=first["msg"]) from error
     for part in recipe.method:
-        combinations(part.name, {})  # names the closest to a method that there is not
+        get_method(part.name)  # names the closest to a method that there is not
     labels = [label for label, _, _ in recipe.rows]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise UserError("Two rows of the table would have the same label.", found=twice[0], do="give them labels")

@@ -22,13 +22,13 @@ from kvw.bench.cost.recipe import CostRecipe, DataPart
 from kvw.bench.cost.record import CostRow, Costs, StageCost
 from kvw.bench.cost.synthetic import MadeUpProcessor, made_up
 from kvw.bench.cost.work import Work
-from kvw.bench.trained_settings import ADAPTERS
 from kvw.data import prepare
 from kvw.edits.edit import package_versions
 from kvw.errors import UserError
 from kvw.files import write_text
 from kvw.measuring.fingerprint import digest
 from kvw.measuring.fitting import out_of_memory
+from kvw.methods.gradient.settings import ADAPTERS
 from kvw.models.finding import find_layers
 from kvw.models.placement import find_device
 from kvw.models.saving import parameter_bytes

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -12,22 +10,15 @@ from transformers import PreTrainedModel
 from kvw.bench.cost.meter import Meter
 from kvw.bench.cost.recipe import FORWARD, DataPart
 from kvw.bench.cost.synthetic import MadeUpProcessor, made_up
-from kvw.bench.methods import TRAINED, build_settings
-from kvw.bench.trained_settings import TrainedSettings
 from kvw.data import Example, Prepared, answer_batch, prepare, to_model
 from kvw.measuring.engine import evaluating
 from kvw.measuring.examples import Measured, measure_examples
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.sources import Positions
-from kvw.methods.gradient import find_method
-from kvw.methods.gradient.running import run
-from kvw.methods.gradient.settings import DpoSettings
 from kvw.methods.registry import get_method
 from kvw.models.finding import find_value_matrices
 from kvw.progress import Progress
 from kvw.training.answers import answers
-from kvw.training.objective import Objective, Sets
-from kvw.training.trainee import Trainee
 
 
 class Work:
@@ -91,12 +82,10 @@ class Work:
         """
         if method == FORWARD:
             self.forward(meter)
-        elif method in TRAINED:
-            values = {"batch_size": self.rows, **values}
-            self._train(build_settings(method, values), meter)
         else:
             found = get_method(method)
-            found.measure_cost(self, self.forget, self.retain, found.read(values), meter.stage)
+            settings = found.cost_settings(values, self.rows)
+            found.measure_cost(self, self.forget, self.retain, settings, meter.stage)
 
     def forward(self, meter: Meter) -> None:
         """One plain forward pass over the forget and the retain set, with logits where an answer is predicted."""
@@ -106,26 +95,3 @@ class Work:
                 for start in range(0, len(prepared), self.rows):
                     batch = answer_batch(prepared[start : start + self.rows], self.processor)
                     answers(self.model, to_model(dict(batch), self.model))
-
-    def _train(self, settings: TrainedSettings, meter: Meter) -> None:
-        """As :func:`kvw.methods.gradient.unlearn` does it, with the time until the objective stands by itself."""
-        found, own = find_method(settings.method), settings.method_settings
-        forget, retain = self.prepare(self.forget), self.prepare(self.retain)
-        if isinstance(own, DpoSettings) and not own.alternatives:
-            own = replace(own, alternatives=tuple(example.answer[::-1] for example in self.forget))
-        if found.direct is not None:
-            with meter.stage("measuring and pruning"):
-                found.direct(self.model, self.processor, forget, retain, own, None)
-            return
-        layers = found.layers(self.model, own) if found.layers is not None else None
-        sets: Sets = {"forget": forget, "retain": retain}
-        with ExitStack() as stage:
-            stage.enter_context(meter.stage("references and masks"))
-
-            def build(trainee: Trainee) -> Objective:
-                objective = found.objective(trainee, own)
-                stage.close()
-                stage.enter_context(meter.stage("training"))
-                return objective
-
-            run(self.model, self.processor, sets, settings.method, build, settings.training, layers=layers)

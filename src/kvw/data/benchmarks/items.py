@@ -175,7 +175,8 @@ def known(name: str, names: Mapping[str, object], what: str, where: str) -> str:
     """
     if name in names:
         return name
-    close = difflib.get_close_matches(name, names, n=1)
+    alike = [name, name.lower().replace("_", "-")]
+    close = [one for text in alike for one in difflib.get_close_matches(text, names, n=1)]
     listed = ", ".join(names) or "(none)"
     raise UserError(
         f"There is no {what} {shortened(name)!r} in {where}.",

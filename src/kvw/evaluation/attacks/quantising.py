@@ -11,10 +11,10 @@ from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from kvw.errors import UserError
-from kvw.evaluation.attacks.keeping import weights_kept
 from kvw.models.experts import ExpertMatrix
 from kvw.models.finding import find_value_matrices
 from kvw.training.adapters import linear_names
+from kvw.training.keeping import weights_kept
 
 GROUP = 128
 """Successive inputs of one output that share a step, as GPTQ's and AWQ's checkpoints have it."""
@@ -34,7 +34,7 @@ def quantised(model: PreTrainedModel, bits: int, group: int = GROUP) -> Iterator
 
     Raises:
         UserError: Such bits make no sense, the experts of a mixture share one parameter, or see
-            :func:`~kvw.evaluation.attacks.keeping.weights_kept`.
+            :func:`~kvw.training.keeping.weights_kept`.
     """
     if not 2 <= bits <= 8:
         raise UserError("Weights are quantised to 2 to 8 bits.", found=repr(bits))

@@ -14,11 +14,11 @@ from kvw.data import Example, prepare
 from kvw.data.benchmarks.choices import order_key
 from kvw.data.rendering import Processor
 from kvw.errors import UserError
-from kvw.evaluation.attacks.keeping import weights_kept
 from kvw.folding import collapsed
 from kvw.methods.gradient.losses import descent
 from kvw.methods.gradient.running import run
 from kvw.progress import Progress
+from kvw.training.keeping import weights_kept
 from kvw.training.objective import Objective
 from kvw.training.settings import TrainingSettings
 
@@ -54,7 +54,7 @@ def relearned(
 
     Raises:
         UserError: There are no examples, training cannot go on, or see
-            :func:`~kvw.evaluation.attacks.keeping.weights_kept`.
+            :func:`~kvw.training.keeping.weights_kept`.
     """
     if steps < 0 or not examples:
         raise UserError(

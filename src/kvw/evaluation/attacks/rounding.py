@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from kvw.errors import UserError
-from kvw.evaluation.attacks.keeping import PutOn, weights_kept
+from kvw.training.keeping import PutOn, weights_kept
 
 STORED = (torch.bfloat16, torch.float16)
 
@@ -29,7 +29,7 @@ def rounded(model: PreTrainedModel, dtype: torch.dtype, put_on: PutOn | None = N
 
     Raises:
         UserError: It is another dtype, a weight is too large for it, or see
-            :func:`~kvw.evaluation.attacks.keeping.weights_kept`.
+            :func:`~kvw.training.keeping.weights_kept`.
     """
     if dtype not in STORED:
         raise UserError("Weights are rounded to 16 bits.", found=str(dtype), do="use torch.bfloat16 or torch.float16")

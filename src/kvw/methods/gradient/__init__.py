@@ -10,18 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kvw.methods.gradient.planting import finetune, gold
-    from kvw.methods.gradient.registry import METHODS, find_method
     from kvw.methods.gradient.unlearning import unlearn
 
-_HOMES = {
-    "METHODS": "registry",
-    "find_method": "registry",
-    "finetune": "planting",
-    "gold": "planting",
-    "unlearn": "unlearning",
-}
+_HOMES = {"finetune": "planting", "gold": "planting", "unlearn": "unlearning"}
 
-__all__ = ["METHODS", "find_method", "finetune", "gold", "unlearn"]
+__all__ = ["finetune", "gold", "unlearn"]
 
 
 def __getattr__(name: str) -> Any:

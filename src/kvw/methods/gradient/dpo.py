@@ -3,18 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
-from transformers import PreTrainedModel
+from kvw.errors import UserError
+from kvw.methods.gradient.method import GradientMethod
+from kvw.methods.gradient.refusals import REFUSALS
+from kvw.methods.gradient.settings import TrainedSettings
+from kvw.methods.method import LoadedModel
+from kvw.training.settings import not_negative, positive
 
-from kvw.data.batches import Prepared
-from kvw.methods.gradient.losses import descent
-from kvw.methods.gradient.refusals import with_answers, with_refusals
-from kvw.methods.gradient.settings import DpoSettings, IdkDpoSettings
-from kvw.training.answers import answers
-from kvw.training.objective import Objective, Rows, Term
-from kvw.training.trainee import Trainee
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from kvw.data import Example, Prepared
+    from kvw.training.objective import Objective, Rows
+    from kvw.training.trainee import Trainee
+
+
+@dataclass(frozen=True)
+class DpoSettings:
+    """Direct preference optimisation: other answers are preferred to the forget answers.
+
+    Args:
+        alternatives: For each forget example, in order, the answer to be preferred.
+        beta: Inverse temperature.
+        retain_weight: Of L_r; 0 in the paper.
+
+    Raises:
+        UserError: A value makes no sense.
+    """
+
+    alternatives: tuple[str, ...] = ()
+    beta: float = 0.1
+    retain_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        positive("beta", self.beta)
+        not_negative("retain_weight", self.retain_weight)
+
+
+@dataclass(frozen=True)
+class IdkDpoSettings:
+    """Direct preference optimisation with refusals: they are preferred to the forget answers.
+
+    Args:
+        refusals: What to draw the preferred answers from, once for each forget example.
+        beta: Inverse temperature.
+        retain_weight: Of L_r; 0 in the paper.
+
+    Raises:
+        UserError: A value makes no sense.
+    """
+
+    refusals: tuple[str, ...] = REFUSALS
+    beta: float = 0.1
+    retain_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        positive("beta", self.beta)
+        not_negative("retain_weight", self.retain_weight)
 
 
 def dpo(trainee: Trainee, settings: DpoSettings) -> Objective:
@@ -23,12 +72,16 @@ def dpo(trainee: Trainee, settings: DpoSettings) -> Objective:
     Likelihoods are those of whole answers; the reference is the model before unlearning. Source: Rafailov et al.,
     arXiv 2305.18290; the factor 1 / beta as in Zhang et al., arXiv 2404.05868, where it is a baseline of unlearning.
     """
+    from kvw.methods.gradient.refusals import with_answers
+
     preferred = with_answers(trainee.forget, trainee.processor, settings.alternatives, trainee.model.config)
     return _preferring(trainee, preferred, settings.beta, settings.retain_weight)
 
 
 def idk_dpo(trainee: Trainee, settings: IdkDpoSettings) -> Objective:
     """:func:`dpo` with refusals preferred (TOFU, arXiv 2401.06121)."""
+    from kvw.methods.gradient.refusals import with_refusals
+
     preferred = with_refusals(
         trainee.forget, trainee.processor, settings.refusals, trainee.settings.seed, trainee.model.config
     )
@@ -36,6 +89,12 @@ def idk_dpo(trainee: Trainee, settings: IdkDpoSettings) -> Objective:
 
 
 def _preferring(trainee: Trainee, preferred: Sequence[Prepared], beta: float, retain_weight: float) -> Objective:
+    from torch.nn.functional import logsigmoid
+
+    from kvw.methods.gradient.losses import descent
+    from kvw.training.answers import answers
+    from kvw.training.objective import Objective, Term
+
     forget_references = trainee.reference_log_likelihoods(trainee.forget)
     preferred_references = trainee.reference_log_likelihoods(preferred)
 
@@ -47,3 +106,29 @@ def _preferring(trainee: Trainee, preferred: Sequence[Prepared], beta: float, re
         return -(1 / beta) * logsigmoid(beta * (won - lost)).sum()
 
     return Objective(forget=Term(forget, "example"), retain=descent(retain_weight))
+
+
+class Dpo(GradientMethod):
+    """Takes wrong answers from whoever has them for the forget questions."""
+
+    def check(self, loaded: LoadedModel, forget: Sequence[Example], settings: TrainedSettings) -> None:
+        """A forget file has no answers to prefer.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(
+            "dpo prefers another answer to each forget answer, and a forget file has none.",
+            do="use --method idk-dpo, which prefers refusals, or kvw bench run with a benchmark that has wrong answers",
+        )
+
+    def preferring(self, settings: TrainedSettings, answers: Sequence[str]) -> TrainedSettings:
+        """See :class:`~kvw.methods.trained.Trained`."""
+        own: DpoSettings = settings.method_settings
+        if own.alternatives:
+            return settings
+        return replace(settings, method_settings=replace(own, alternatives=tuple(answers)))
+
+
+METHOD = Dpo("dpo", DpoSettings, dpo)
+IDK = GradientMethod("idk-dpo", IdkDpoSettings, idk_dpo)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from kvw.methods.gradient.losses import ascent_loss
-from kvw.methods.gradient.settings import GaSettings
-from kvw.training.objective import Objective, Term
-from kvw.training.trainee import Trainee
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kvw.methods.gradient.method import GradientMethod
+
+if TYPE_CHECKING:
+    from kvw.training.objective import Objective
+    from kvw.training.trainee import Trainee
+
+
+@dataclass(frozen=True)
+class GaSettings:
+    """Gradient ascent on the loss of the forget answers.
+
+    It has no settings of its own. The loss has no lower bound: use ``forget_floor`` or few steps.
+    """
 
 
 def ga(trainee: Trainee, settings: GaSettings) -> Objective:
@@ -14,4 +26,10 @@ def ga(trainee: Trainee, settings: GaSettings) -> Objective:
     Source: Jang et al., arXiv 2210.01504; Maini et al. (TOFU), arXiv 2401.06121. Peers use learning rates of 1e-5 to
     3e-5 and one epoch.
     """
+    from kvw.methods.gradient.losses import ascent_loss
+    from kvw.training.objective import Objective, Term
+
     return Objective(forget=Term(ascent_loss), retain=None)
+
+
+METHOD = GradientMethod("ga", GaSettings, ga)

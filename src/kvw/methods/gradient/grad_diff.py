@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
-from kvw.methods.gradient.losses import ascent_loss, descent
-from kvw.methods.gradient.settings import GradDiffSettings
-from kvw.training.objective import Objective, Pass, Term
-from kvw.training.trainee import Trainee
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from kvw.methods.gradient.method import GradientMethod
+from kvw.training.settings import chosen, not_negative
+
+if TYPE_CHECKING:
+    from kvw.training.objective import Objective
+    from kvw.training.trainee import Trainee
+
+Passes = Literal["joint", "sequential"]
+
+
+@dataclass(frozen=True)
+class GradDiffSettings:
+    """Gradient difference: ascent on the forget answers, descent on the retain answers.
+
+    Args:
+        retain_weight: c; peers search 0.5, 1 and 2.
+        passes: ``joint`` updates once on the sum; ``sequential`` makes an ascent update and then a descent update, as
+            MLLMU-Bench's scripts do.
+
+    Raises:
+        UserError: A value makes no sense.
+    """
+
+    retain_weight: float = 1.0
+    passes: Passes = "joint"
+
+    def __post_init__(self) -> None:
+        not_negative("retain_weight", self.retain_weight)
+        chosen("passes", self.passes, get_args(Passes))
 
 
 def grad_diff(trainee: Trainee, settings: GradDiffSettings) -> Objective:
     """Minimise -L_f + c L_r (Liu et al., arXiv 2203.12817; TOFU, arXiv 2401.06121)."""
+    from kvw.methods.gradient.losses import ascent_loss, descent
+    from kvw.training.objective import Objective, Pass, Term
+
     sequential = (Pass(("forget",)), Pass(("retain",)))
     passes = sequential if settings.passes == "sequential" else (Pass(("forget", "retain")),)
     return Objective(forget=Term(ascent_loss), retain=descent(settings.retain_weight), passes=passes)
+
+
+METHOD = GradientMethod("grad-diff", GradDiffSettings, grad_diff)

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from kvw.methods.gradient.losses import descent
-from kvw.methods.gradient.refusals import with_refusals
-from kvw.methods.gradient.settings import IdkNllSettings
-from kvw.training.objective import Objective
-from kvw.training.trainee import Trainee
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kvw.methods.gradient.method import GradientMethod
+from kvw.methods.gradient.refusals import REFUSALS
+from kvw.training.settings import not_negative
+
+if TYPE_CHECKING:
+    from kvw.training.objective import Objective
+    from kvw.training.trainee import Trainee
+
+
+@dataclass(frozen=True)
+class IdkNllSettings:
+    """Learning to refuse: descent on refusals to the forget questions.
+
+    Args:
+        retain_weight: Of L_r.
+        refusals: What to draw from, once for each forget example.
+
+    Raises:
+        UserError: A value makes no sense.
+    """
+
+    retain_weight: float = 1.0
+    refusals: tuple[str, ...] = REFUSALS
+
+    def __post_init__(self) -> None:
+        not_negative("retain_weight", self.retain_weight)
 
 
 def idk_nll(trainee: Trainee, settings: IdkNllSettings) -> Objective:
@@ -14,7 +38,14 @@ def idk_nll(trainee: Trainee, settings: IdkNllSettings) -> Objective:
 
     Source: TOFU, arXiv 2401.06121 (there called preference optimisation).
     """
+    from kvw.methods.gradient.losses import descent
+    from kvw.methods.gradient.refusals import with_refusals
+    from kvw.training.objective import Objective
+
     refusing = with_refusals(
         trainee.forget, trainee.processor, settings.refusals, trainee.settings.seed, trainee.model.config
     )
     return Objective(forget=descent(1.0), retain=descent(settings.retain_weight), examples=refusing)
+
+
+METHOD = GradientMethod("idk-nll", IdkNllSettings, idk_nll)

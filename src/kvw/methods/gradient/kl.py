@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from kvw.methods.gradient.losses import ascent_loss, divergence_loss, likelihood_loss
-from kvw.methods.gradient.settings import KlSettings
-from kvw.training.objective import Objective, Rows, Term
-from kvw.training.trainee import Trainee
+from kvw.methods.gradient.method import GradientMethod
+from kvw.training.settings import not_negative
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from kvw.training.objective import Objective, Rows
+    from kvw.training.trainee import Trainee
+
+
+@dataclass(frozen=True)
+class KlSettings:
+    """Gradient ascent that is held back by the original model's answers on the retain set.
+
+    Args:
+        kl_weight: Of the divergence; peers search 0.5, 1 and 2.
+        retain_weight: Of L_r, which the KVW authors' script adds with weight 1; the published loss has none.
+
+    Raises:
+        UserError: A value makes no sense.
+    """
+
+    kl_weight: float = 1.0
+    retain_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        not_negative("kl_weight", self.kl_weight)
+        not_negative("retain_weight", self.retain_weight)
 
 
 def kl(trainee: Trainee, settings: KlSettings) -> Objective:
@@ -18,6 +42,11 @@ def kl(trainee: Trainee, settings: KlSettings) -> Objective:
     Source: TOFU, arXiv 2401.06121. The reference is the model before unlearning; in full fine-tuning it is kept as a
     frozen copy beside the model.
     """
+    import torch
+
+    from kvw.methods.gradient.losses import ascent_loss, divergence_loss, likelihood_loss
+    from kvw.training.objective import Objective, Term
+
     reference = trainee.reference() if settings.kl_weight else None
 
     def retain(model: PreTrainedModel, rows: Rows) -> Tensor:
@@ -30,3 +59,6 @@ def kl(trainee: Trainee, settings: KlSettings) -> Objective:
 
     wanted = bool(settings.kl_weight or settings.retain_weight)
     return Objective(forget=Term(ascent_loss), retain=Term(retain) if wanted else None)
+
+
+METHOD = GradientMethod("kl", KlSettings, kl)

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from kvw.data.batches import Prepared
 from kvw.errors import UserError
-from kvw.measuring.engine import evaluating
-from kvw.methods.gradient.losses import ascent_loss, descent, likelihood_loss
-from kvw.methods.gradient.settings import MmUnlearnerSettings
-from kvw.training.objective import Objective, Pass, Term
-from kvw.training.trainee import Trainee
+from kvw.methods.gradient.method import GradientMethod
+from kvw.training.settings import flag, not_negative, positive
+
+if TYPE_CHECKING:
+    from kvw.training.objective import Objective
+    from kvw.training.trainee import Trainee
+
+
+@dataclass(frozen=True)
+class MmUnlearnerSettings:
+    """MMUnlearner: ascent on the weights that matter more to the forget set.
+
+    Args:
+        threshold: A weight is trained if its Fisher information on the forget set is at least this many times that on
+            the retain set; 1 in the paper.
+        retain_weight: Of L_r.
+        retain_masked: Off: a masked ascent update and then an update on the retain set that the mask does not hold,
+            as the authors' and the KVW authors' code do. Weights outside the mask change then.
+
+    Raises:
+        UserError: A value makes no sense.
+    """
+
+    threshold: float = 1.0
+    retain_weight: float = 1.0
+    retain_masked: bool = True
+
+    def __post_init__(self) -> None:
+        positive("threshold", self.threshold)
+        not_negative("retain_weight", self.retain_weight)
+        flag("retain_masked", self.retain_masked)
 
 
 def mmunlearner(trainee: Trainee, settings: MmUnlearnerSettings) -> Objective:
@@ -31,6 +54,10 @@ def mmunlearner(trainee: Trainee, settings: MmUnlearnerSettings) -> Objective:
     Raises:
         UserError: A set is empty, or no weight is chosen.
     """
+    from kvw.methods.gradient.fisher import fisher_information
+    from kvw.methods.gradient.losses import ascent_loss, descent
+    from kvw.training.objective import Objective, Pass, Term
+
     forget, retain = (fisher_information(trainee, prepared) for prepared in (trainee.forget, trainee.retain))
     masks = {name: (forget[name] > 0) & (forget[name] >= settings.threshold * retain[name]) for name in forget}
     if not any(bool(mask.any()) for mask in masks.values()):
@@ -44,29 +71,4 @@ def mmunlearner(trainee: Trainee, settings: MmUnlearnerSettings) -> Objective:
     )
 
 
-def fisher_information(trainee: Trainee, prepared: Sequence[Prepared]) -> dict[str, Tensor]:
-    """Mean over examples of the squared gradient of the mean negative log-likelihood per answer token.
-
-    Args:
-        trainee: The model; in evaluation mode meanwhile.
-        prepared: The examples; one backward pass each.
-
-    Returns:
-        For each trained parameter a tensor of its shape, at least float32.
-
-    Raises:
-        UserError: There is no example.
-    """
-    if not prepared:
-        raise UserError("Fisher information needs examples of both sets.", do="give a forget set and a retain set")
-    parameters = trainee.parameters
-    sums = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-    with evaluating(trainee.model), torch.enable_grad():
-        for index, item in enumerate(prepared):
-            with trainee.autocast():
-                loss = likelihood_loss(trainee.model, trainee.rows(prepared, [index])) / len(item.answer_ids)
-            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-            for name, gradient in zip(parameters, found, strict=True):
-                if gradient is not None:
-                    sums[name] += gradient.square() / len(prepared)
-    return sums
+METHOD = GradientMethod("mmunlearner", MmUnlearnerSettings, mmunlearner)

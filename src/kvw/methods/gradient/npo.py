@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-from transformers import PreTrainedModel
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
 
-from kvw.methods.gradient.losses import descent, negative_preference
-from kvw.methods.gradient.settings import NpoSettings
-from kvw.training.answers import answers
-from kvw.training.objective import Objective, Rows, Term
-from kvw.training.trainee import Trainee
+from kvw.methods.gradient.method import GradientMethod
+from kvw.training.settings import chosen, not_negative, positive
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from kvw.training.objective import Objective, Rows
+    from kvw.training.trainee import Trainee
+
+Likelihood = Literal["sequence sum", "batch mean"]
+
+
+@dataclass(frozen=True)
+class NpoSettings:
+    """Negative preference optimisation: forget answers become less likely than they were.
+
+    Args:
+        beta: Inverse temperature; 0.1 in the paper, 0.4 to 1.2 with batch means among peers.
+        retain_weight: Of L_r; 0 is the paper's plain NPO, 1 its NPO + retain.
+        likelihood: ``sequence sum``: log p of each whole answer, mean over examples. ``batch mean``: one ratio of
+            the token means of a batch, as MLLMU-Bench, OFFSIDE and the KVW authors' script have it; the result then
+            depends on the batch size.
+
+    Raises:
+        UserError: A value makes no sense.
+    """
+
+    beta: float = 0.1
+    retain_weight: float = 1.0
+    likelihood: Likelihood = "sequence sum"
+
+    def __post_init__(self) -> None:
+        positive("beta", self.beta)
+        not_negative("retain_weight", self.retain_weight)
+        chosen("likelihood", self.likelihood, get_args(Likelihood))
 
 
 def npo(trainee: Trainee, settings: NpoSettings) -> Objective:
@@ -20,6 +51,10 @@ def npo(trainee: Trainee, settings: NpoSettings) -> Objective:
 
     Source: Zhang et al., arXiv 2404.05868.
     """
+    from kvw.methods.gradient.losses import descent, negative_preference
+    from kvw.training.answers import answers
+    from kvw.training.objective import Objective, Term
+
     references = trainee.reference_log_likelihoods(trainee.forget)
 
     def forget(model: PreTrainedModel, rows: Rows) -> Tensor:
@@ -30,3 +65,6 @@ def npo(trainee: Trainee, settings: NpoSettings) -> Objective:
         return negative_preference(ratios, settings.beta).sum()
 
     return Objective(forget=Term(forget, "example"), retain=descent(settings.retain_weight))
+
+
+METHOD = GradientMethod("npo", NpoSettings, npo)

@@ -5,12 +5,34 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from transformers import PretrainedConfig
-
-from kvw.data.batches import Prepared, prepare
-from kvw.data.rendering import Processor
 from kvw.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from kvw.data import Prepared
+    from kvw.data.rendering import Processor
+
+REFUSALS = (
+    "I don't know.",
+    "That is something I have no knowledge of.",
+    "I cannot tell you that, because I don't know it.",
+    "I have no information on this.",
+    "Sorry, I have never heard of that.",
+    "I am not able to say.",
+    "This is not known to me.",
+    "I have nothing to go on here, so I cannot answer.",
+    "My knowledge does not reach that far.",
+    "I would only be guessing; I do not know.",
+    "No idea, I am afraid.",
+    "I am unaware of any such fact.",
+    "Nothing I have learned tells me that.",
+    "I can't help with this one, since I don't have the answer.",
+    "That question is beyond what I know.",
+    "I do not recognise this and cannot answer.",
+)
 
 
 def with_refusals(
@@ -40,6 +62,8 @@ def with_answers(
         UserError: There is not one for each example, or one cannot be rendered or does not fit, see
             :func:`kvw.data.prepare`.
     """
+    from kvw.data import prepare
+
     if len(answers) != len(prepared):
         raise UserError(
             "Each forget example needs one alternative answer.",

@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
-
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from kvw.errors import UserError
-from kvw.measuring.positions import predicting_positions
-from kvw.measuring.recorder import StopForward
-from kvw.methods.gradient.settings import RmuSettings
-from kvw.models.finding import find_layers
-from kvw.training.objective import Objective, Rows, Term
-from kvw.training.trainee import Trainee
+from kvw.methods.gradient.method import GradientMethod
+from kvw.training.settings import not_negative, positive
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from kvw.training.objective import Objective, Rows
+    from kvw.training.trainee import Trainee
+
+
+@dataclass(frozen=True)
+class RmuSettings:
+    """Representation misdirection: states of forget answers are drawn to a random vector.
+
+    Args:
+        layer: l, 0-based; None for layer 7 of 32 and at the same depth elsewhere.
+        coefficient: c, the length of the vector that forget states are drawn to. It is tied to the length of the
+            model's states: 6.5 for the paper's Zephyr, 300 in CLEAR's code, 1 to 100 searched elsewhere.
+        retain_weight: a; 1200 in the paper.
+
+    Raises:
+        UserError: A value makes no sense.
+    """
+
+    layer: int | None = None
+    coefficient: float = 6.5
+    retain_weight: float = 1200.0
+
+    def __post_init__(self) -> None:
+        if self.layer is not None and (not isinstance(self.layer, int) or self.layer < 0):
+            raise UserError("layer must be a whole number of at least 0.", found=repr(self.layer))
+        positive("coefficient", self.coefficient)
+        not_negative("retain_weight", self.retain_weight)
 
 
 def rmu_layers(model: PreTrainedModel, settings: RmuSettings) -> tuple[int, int]:
@@ -24,6 +49,9 @@ def rmu_layers(model: PreTrainedModel, settings: RmuSettings) -> tuple[int, int]
     Raises:
         UserError: The model has no such layer.
     """
+    from kvw.errors import UserError
+    from kvw.models.finding import find_layers
+
     depth = len(_layers(model, find_layers(model)))
     layer = round(7 / 32 * depth) if settings.layer is None else settings.layer
     if layer >= depth:
@@ -39,6 +67,11 @@ def rmu(trainee: Trainee, settings: RmuSettings) -> Objective:
 
     Source: Li et al. (WMDP), arXiv 2403.03218.
     """
+    import torch
+
+    from kvw.models.finding import find_layers
+    from kvw.training.objective import Objective, Term
+
     path, (_, layer) = find_layers(trainee.model), rmu_layers(trainee.model, settings)
     hidden = int(trainee.model.config.get_text_config().hidden_size)
     drawn = torch.rand(hidden, generator=torch.Generator().manual_seed(trainee.settings.seed))
@@ -72,6 +105,11 @@ def states(model: PreTrainedModel, path: str, layer: int, rows: Rows) -> Tensor:
     Returns:
         (answer tokens, hidden), float32 or better.
     """
+    import torch
+
+    from kvw.measuring.positions import predicting_positions
+    from kvw.measuring.recorder import StopForward
+
     seen: list[Tensor] = []
 
     def take(module: Any, arguments: Any, output: Any) -> None:
@@ -90,3 +128,6 @@ def states(model: PreTrainedModel, path: str, layer: int, rows: Rows) -> Tensor:
 
 def _layers(model: PreTrainedModel, path: str) -> Any:
     return model.get_submodule(path)
+
+
+METHOD = GradientMethod("rmu", RmuSettings, rmu, rmu_layers)

@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-from transformers import PreTrainedModel
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from kvw.methods.gradient.losses import descent, negative_preference
-from kvw.methods.gradient.settings import SimNpoSettings
-from kvw.training.answers import answers
-from kvw.training.objective import Objective, Rows, Term
-from kvw.training.trainee import Trainee
+from kvw.methods.gradient.method import GradientMethod
+from kvw.training.settings import not_negative, positive
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from kvw.training.objective import Objective, Rows
+    from kvw.training.trainee import Trainee
+
+
+@dataclass(frozen=True)
+class SimNpoSettings:
+    """Simple negative preference optimisation, without a reference model.
+
+    The defaults are those of the authors' published model for TOFU's forget05.
+
+    Args:
+        beta: Inverse temperature.
+        gamma: Margin.
+        retain_weight: Of L_r.
+
+    Raises:
+        UserError: A value makes no sense.
+    """
+
+    beta: float = 2.5
+    gamma: float = 0.0
+    retain_weight: float = 0.1375
+
+    def __post_init__(self) -> None:
+        positive("beta", self.beta)
+        not_negative("gamma", self.gamma)
+        not_negative("retain_weight", self.retain_weight)
 
 
 def simnpo(trainee: Trainee, settings: SimNpoSettings) -> Objective:
@@ -17,6 +46,9 @@ def simnpo(trainee: Trainee, settings: SimNpoSettings) -> Objective:
 
     Source: Fan et al., arXiv 2410.07163.
     """
+    from kvw.methods.gradient.losses import descent, negative_preference
+    from kvw.training.answers import answers
+    from kvw.training.objective import Objective, Term
 
     def forget(model: PreTrainedModel, rows: Rows) -> Tensor:
         found = answers(model, rows.batch)
@@ -25,3 +57,6 @@ def simnpo(trainee: Trainee, settings: SimNpoSettings) -> Objective:
         return negative_preference(means, settings.beta).sum()
 
     return Objective(forget=Term(forget, "example"), retain=descent(settings.retain_weight))
+
+
+METHOD = GradientMethod("simnpo", SimNpoSettings, simnpo)

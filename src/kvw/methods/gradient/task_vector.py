@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import nn
+from kvw.methods.gradient.method import GradientMethod
+from kvw.training.settings import positive
 
-from kvw.methods.gradient.losses import descent
-from kvw.methods.gradient.settings import TaskVectorSettings
-from kvw.training.objective import Objective
-from kvw.training.trainee import Trainee
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kvw.training.objective import Objective
+    from kvw.training.trainee import Trainee
+
+
+@dataclass(frozen=True)
+class TaskVectorSettings:
+    """Task-vector negation: learn the forget set, and step the other way.
+
+    Args:
+        scale: a; chosen on a validation set in the paper.
+
+    Raises:
+        UserError: A value makes no sense.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive("scale", self.scale)
 
 
 def task_vector(trainee: Trainee, settings: TaskVectorSettings) -> Objective:
@@ -18,6 +39,9 @@ def task_vector(trainee: Trainee, settings: TaskVectorSettings) -> Objective:
     Under LoRA the task vector is the product of the adapters, so B is multiplied by -a. Source: Ilharco et al.,
     arXiv 2212.04089.
     """
+    from kvw.methods.gradient.losses import descent
+    from kvw.training.objective import Objective
+
     under_lora = trainee.adapter is not None
     originals = {} if under_lora else {name: weight.detach().clone() for name, weight in trainee.parameters.items()}
 
@@ -29,3 +53,6 @@ def task_vector(trainee: Trainee, settings: TaskVectorSettings) -> Objective:
                 parameter.mul_(-settings.scale)
 
     return Objective(forget=descent(1.0), retain=None, finish=finish)
+
+
+METHOD = GradientMethod("task-vector", TaskVectorSettings, task_vector)

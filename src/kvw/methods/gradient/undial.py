@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot
-from transformers import PreTrainedModel
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from kvw.methods.gradient.losses import descent
-from kvw.methods.gradient.settings import UndialSettings
-from kvw.training.answers import answers
-from kvw.training.objective import Objective, Rows, Term
-from kvw.training.trainee import Trainee
+from kvw.methods.gradient.method import GradientMethod
+from kvw.training.settings import not_negative, positive
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from kvw.training.objective import Objective, Rows
+    from kvw.training.trainee import Trainee
+
+
+@dataclass(frozen=True)
+class UndialSettings:
+    """UNDIAL: the model imitates itself with the forget tokens made less likely.
+
+    Args:
+        strength: What is taken off the logit of the true token; peers use 3, 10 and 30.
+        retain_weight: Of L_r; 0 in the paper.
+
+    Raises:
+        UserError: A value makes no sense.
+    """
+
+    strength: float = 10.0
+    retain_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        positive("strength", self.strength)
+        not_negative("retain_weight", self.retain_weight)
 
 
 def undial(trainee: Trainee, settings: UndialSettings) -> Objective:
@@ -19,6 +42,12 @@ def undial(trainee: Trainee, settings: UndialSettings) -> Objective:
     z_ref are the logits of the model before unlearning; in full fine-tuning it is kept as a frozen copy. Source: Dong
     et al., arXiv 2402.10052; strength 10 is open-unlearning's default.
     """
+    from torch.nn.functional import cross_entropy, one_hot
+
+    from kvw.methods.gradient.losses import descent
+    from kvw.training.answers import answers
+    from kvw.training.objective import Objective, Term
+
     reference = trainee.reference()
 
     def forget(model: PreTrainedModel, rows: Rows) -> Tensor:
@@ -29,3 +58,6 @@ def undial(trainee: Trainee, settings: UndialSettings) -> Objective:
         return cross_entropy(answers(model, rows.batch).logits, wanted, reduction="sum")
 
     return Objective(forget=Term(forget), retain=descent(settings.retain_weight))
+
+
+METHOD = GradientMethod("undial", UndialSettings, undial)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from transformers import PreTrainedModel
 from kvw.data import Example, prepare
 from kvw.data.rendering import Processor
 from kvw.errors import UserError
-from kvw.methods.gradient.registry import find_method
-from kvw.methods.gradient.running import run
+from kvw.methods.gradient.method import GradientMethod
+from kvw.methods.registry import get_method
 from kvw.progress import Progress
 from kvw.training.objective import Sets
 from kvw.training.result import Result
@@ -25,7 +24,7 @@ def unlearn(
     processor: Processor,
     forget: Sequence[Example],
     retain: Sequence[Example],
-    method: str,
+    method: str | GradientMethod,
     settings: Any = None,
     training: TrainingSettings | None = None,
     *,
@@ -41,7 +40,7 @@ def unlearn(
         processor: Its processor.
         forget: Examples whose knowledge must go; never empty.
         retain: Examples whose knowledge must stay; may be empty if the method's retain weight is 0.
-        method: A name in :data:`kvw.methods.gradient.METHODS`.
+        method: A gradient method, or its name.
         settings: The method's settings, of the class that it states; None for its defaults.
         training: How to train; None for the defaults.
         reference: What methods with a reference compare with; None for the model before unlearning, which is what all
@@ -56,29 +55,19 @@ def unlearn(
     Raises:
         UserError: There is no such method, a setting or an example makes no sense, or a loss is not finite.
     """
-    found = find_method(method)
-    settings = found.settings() if settings is None else settings
-    _check(method, found.settings, settings, forget, model is reference)
+    found = get_method(method) if isinstance(method, str) else method
+    if not isinstance(found, GradientMethod):
+        raise UserError(f"'{method}' is no gradient method.", do="run it with: kvw erase")
+    settings = found.own() if settings is None else settings
+    _check(found.name, found.own, settings, forget, model is reference)
+    if not found.trains:
+        _check_untrained(found.name, training, reference, state)
     sets: Sets = {
         "forget": prepare(forget, processor, model.config),
         "retain": prepare(retain, processor, model.config),
     }
-    if found.direct is not None:
-        _check_untrained(method, training, reference, state)
-        return found.direct(model, processor, sets["forget"], sets["retain"], settings, progress)
-    return run(
-        model,
-        processor,
-        sets,
-        method,
-        lambda trainee: found.objective(trainee, settings),
-        training,
-        settings=asdict(settings),
-        layers=found.layers(model, settings) if found.layers is not None else None,
-        reference=reference,
-        state=None if state is None else Path(state),
-        progress=progress,
-    )
+    place = None if state is None else Path(state)
+    return found.run(model, processor, sets, settings, training, reference=reference, state=place, progress=progress)
 
 
 def _check(method: str, kind: type[Any], settings: Any, forget: Sequence[Example], its_own_reference: bool) -> None:

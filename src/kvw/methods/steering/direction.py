@@ -13,8 +13,7 @@ from kvw.data import Example, prepare, read_examples
 from kvw.data.batches import Prepared
 from kvw.data.rendering import Processor
 from kvw.errors import UserError
-from kvw.methods.gradient.refusals import with_refusals
-from kvw.methods.gradient.settings import REFUSALS
+from kvw.methods.gradient.refusals import REFUSALS, with_refusals
 from kvw.methods.steering.perturbation import perturbed
 from kvw.methods.steering.settings import SteeringSettings
 from kvw.methods.steering.states import Reading, read_states, readings

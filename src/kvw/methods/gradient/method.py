@@ -1,0 +1,195 @@
+"""A method that minimises an objective over the training loop, as one object. Importing this loads nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvw.methods.gradient.settings import TrainedSettings, flat, read, steps
+from kvw.methods.grid import every_combination
+from kvw.methods.method import LoadedModel, Stages
+from kvw.methods.trained import Trained
+from kvw.progress import Progress
+from kvw.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from kvw.data import Example, Prepared
+    from kvw.data.rendering import Processor
+    from kvw.methods.plan import MethodPlan
+    from kvw.training.objective import Objective, Sets
+    from kvw.training.result import Result
+    from kvw.training.trainee import Trainee
+
+Build = Callable[["Trainee", Any], "Objective"]
+
+
+class GradientMethod(Trained[TrainedSettings]):
+    """A baseline: an objective, its settings, and how to train.
+
+    Args:
+        name: What commands and recipes call it.
+        own: Class of its own settings; the first sentence of its docstring describes the method.
+        build: Makes the objective from a model in training and own settings.
+        layers: Which decoder layers it trains, from a model and own settings; None for what the training settings say.
+
+    Attributes:
+        trains: Whether there are settings of training.
+    """
+
+    settings = TrainedSettings
+    own: type[Any]
+    trains = True
+
+    def __init__(
+        self,
+        name: str,
+        own: type[Any],
+        build: Build,
+        layers: Callable[[PreTrainedModel, Any], tuple[int, int]] | None = None,
+    ) -> None:
+        self.name, self.own, self.build, self.layers = name, own, build, layers
+
+    @property
+    def setting_classes(self) -> tuple[type[Any], ...]:
+        """Its own settings, and those of training."""
+        return (self.own, TrainingSettings) if self.trains else (self.own,)
+
+    def read(self, values: Mapping[str, Any]) -> TrainedSettings:
+        """See :func:`kvw.methods.gradient.settings.read`."""
+        return read(self.name, self.own, flat(self.name, self.own, values, trains=self.trains), trains=self.trains)
+
+    def combinations(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Every combination, flat: ``{"beta": 0.1, "learning_rate": 1e-4, "lora.rank": 8}``."""
+        found = every_combination(self.name, flat(self.name, self.own, values, trains=self.trains))
+        for settings in found:
+            self.read(settings)
+        return found
+
+    def accepts(self, settings: object) -> bool:
+        """Those of another method have another name."""
+        return isinstance(settings, TrainedSettings) and settings.method == self.name
+
+    def run(
+        self,
+        model: PreTrainedModel,
+        processor: Processor,
+        sets: Sets,
+        own: Any,
+        training: TrainingSettings | None = None,
+        *,
+        reference: PreTrainedModel | None = None,
+        state: Path | None = None,
+        progress: Progress | None = None,
+    ) -> Result:
+        """Change a model in place, see :func:`kvw.methods.gradient.running.run`.
+
+        Args:
+            model: A plain model.
+            processor: Its processor.
+            sets: Forget set and retain set.
+            own: The method's own settings.
+            training: How to train; None for the defaults.
+            reference: A reference other than the model itself.
+            state: Where training keeps its state.
+            progress: Called with the steps done and their total.
+        """
+        from kvw.methods.gradient.running import run
+
+        return run(
+            model,
+            processor,
+            sets,
+            self.name,
+            lambda trainee: self.build(trainee, own),
+            training,
+            settings=asdict(own),
+            layers=self.layers(model, own) if self.layers is not None else None,
+            reference=reference,
+            state=state,
+            progress=progress,
+        )
+
+    def train(
+        self,
+        loaded: LoadedModel,
+        forget: Sequence[Example],
+        retain: Sequence[Example],
+        settings: TrainedSettings,
+        *,
+        state: Path | None = None,
+        progress: Progress,
+    ) -> Result:
+        """See :func:`kvw.methods.gradient.unlearn`."""
+        from kvw.methods.gradient.unlearning import unlearn
+
+        return unlearn(
+            loaded.model,
+            loaded.processor,
+            forget,
+            retain,
+            self,
+            settings.method_settings,
+            settings.training,
+            state=state if self.trains else None,
+            progress=progress,
+        )
+
+    def announce(self, loaded: LoadedModel, forget: Sequence[Prepared], settings: TrainedSettings) -> list[str]:
+        """How many steps, and how large the edit is."""
+        size = f"{self.edit_bytes(loaded.model, settings) / 1e6:,.0f} MB"
+        edit = f"Its edit is no small file: it holds every weight that it changes, {size} at most."
+        if settings.training is None:
+            return [f"{self.name} runs every example once. {edit}"]
+        count, training = steps(settings.training, len(forget)), settings.training
+        rows = training.batch_size * training.accumulation
+        return [
+            f"{self.name} trains the model in {count:,} steps of up to {rows} forget and {rows} retain examples. It "
+            f"takes memory for a copy of the weights, and for gradients and two averages of what is trained. {edit}"
+        ]
+
+    def plan(
+        self, loaded: LoadedModel, forget: Sequence[Prepared], retain: Sequence[Prepared], settings: TrainedSettings
+    ) -> MethodPlan:
+        """See :func:`kvw.methods.gradient.plan.training_plan`."""
+        from kvw.methods.gradient.plan import training_plan
+
+        return training_plan(self, loaded, forget, retain, settings)
+
+    def cost_settings(self, values: Mapping[str, Any], rows: int) -> TrainedSettings:
+        """Batches are those of the recipe, unless it says otherwise."""
+        return self.read({"batch_size": rows, **values})
+
+    def measure_cost(
+        self,
+        loaded: LoadedModel,
+        forget: Sequence[Example],
+        retain: Sequence[Example],
+        settings: TrainedSettings,
+        stage: Stages,
+    ) -> None:
+        """The time until the objective stands counts by itself."""
+        from kvw.methods.gradient.running import run
+
+        settings = self.preferring(settings, [example.answer[::-1] for example in forget])
+        own = settings.method_settings
+        sets: Sets = {"forget": loaded.prepare(forget), "retain": loaded.prepare(retain)}
+        if not self.trains:
+            with stage(self.stage):
+                self.run(loaded.model, loaded.processor, sets, own)
+            return
+        layers = self.layers(loaded.model, own) if self.layers is not None else None
+        with ExitStack() as entered:
+            entered.enter_context(stage("references and masks"))
+
+            def build(trainee: Trainee) -> Objective:
+                objective = self.build(trainee, own)
+                entered.close()
+                entered.enter_context(stage(self.stage))
+                return objective
+
+            run(loaded.model, loaded.processor, sets, self.name, build, settings.training, layers=layers)
