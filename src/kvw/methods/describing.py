@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -105,7 +106,10 @@ def _shown(default: Any) -> str:
     """A default as a user writes it."""
     if default is MISSING:
         return ""
-    return "none" if default is None else ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    if isinstance(default, tuple):
+        texts = list(map(str, default))
+        return json.dumps(texts) if any("," in text for text in texts) else ", ".join(texts)
+    return "none" if default is None else str(default)
 
 
 def _kind(hint: Any) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
 
@@ -72,12 +74,15 @@ def default_of(field: Field[Any]) -> Any:
 
 
 def _read(name: str, value: Any, hint: Any, where: str) -> Any:
-    """A value that may be text: ``none``, ``1:25`` for layers, ``1, 2`` for several."""
+    """A value that may be text: ``none``, ``1:25`` for layers, ``1, 2`` or JSON's ``["1", "2"]`` for several."""
     if value == "none":
         return None
     if name == "layers":
         return _read_layers(value, where)
     if get_origin(hint) is tuple and isinstance(value, str):
+        with suppress(ValueError, RecursionError):
+            if isinstance(several := json.loads(value), list):
+                return tuple(several)
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
 
