@@ -18,6 +18,7 @@ from kvw.edits.summary import LayerSummary
 from kvw.evaluation import Summary
 from kvw.measuring.sources import Sources
 from kvw.methods.kvw.settings import KvwSettings
+from kvw.methods.registry import get_method
 from kvw.methods.steering.settings import SteeringSettings
 from kvw.methods.subspace.relatives.settings import LeaceSettings
 from kvw.methods.subspace.settings import SubspaceSettings
@@ -212,6 +213,9 @@ class Asked(Exception):
         {"method": "steering", "settings": SteeringSettings(skipped=(2, 3), decoding=True, target="It's so:")},
         {"method": "conditional-kvw", "choose": False},
         {"method": "leace", "settings": LeaceSettings(rank=3, layers=(1, 2))},
+        {"method": "npo", "settings": get_method("npo").read({"beta": 0.3, "epochs": 2, "lora.rank": 4})},
+        {"method": "idk-dpo", "settings": get_method("idk-dpo").read({"refusals": ["No, sorry.", "I don't know."]})},
+        {"method": "manu", "settings": get_method("manu").read({"parts": ["language"]})},
     ],
 )
 def test_the_command_pasted_asks_for_the_same_edit(tmp_path, monkeypatch, more):

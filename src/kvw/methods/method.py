@@ -159,6 +159,10 @@ class Method(ABC, Generic[Settings]):
         """
         return read_settings(self.settings, values, f"method {self.name}")
 
+    def as_given(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings as an edit records them, by the names that users give them; groups are mappings."""
+        return dict(recorded)
+
     def combinations(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Every combination of the settings of a recipe; a list stands for several values to try.
 

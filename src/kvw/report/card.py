@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict
 from typing import Any
 
 import yaml
@@ -249,7 +249,8 @@ def options(settings: Mapping[str, Any], method: str) -> str:
     found = [f"--method {method}"] if method != DEFAULT else []
     chosen, dose = "chosen" in settings, made_by.dose
     fixing = () if chosen else dose[:1]
-    for name, value, default in _entries(made_by.read({}), settings):
+    defaults, given = (made_by.as_given(one) for one in (asdict(made_by.read({})), settings))
+    for name, value, default in _entries(defaults, given):
         option = name.replace("_", "-")
         if name == "layers" and value is not None:
             found.append(f"--layers {_quoted(':'.join(map(str, value)) if isinstance(value, Sequence) else value)}")
@@ -267,23 +268,28 @@ def options(settings: Mapping[str, Any], method: str) -> str:
     return " ".join(found)
 
 
-def _entries(defaults: Any, settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any, Any]]:
+def _entries(
+    defaults: Mapping[str, Any], settings: Mapping[str, Any], above: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
     """Name, value and default of every setting that is recorded, those of groups one by one."""
-    for field in fields(defaults):
-        if field.name not in settings:
+    for name in {**defaults, **settings} if above else defaults:  # a group may be left out by default
+        if name not in settings:
             continue
-        default, value = getattr(defaults, field.name), settings[field.name]
-        if is_dataclass(default) and isinstance(value, Mapping):
-            yield from _entries(default, value, f"{above}{field.name}.")
+        default, value = defaults.get(name), settings[name]
+        if isinstance(default, Mapping) and isinstance(value, Mapping):
+            yield from _entries(default, value, f"{above}{name}.")
         else:
-            yield above + field.name, tuple(value) if isinstance(value, list) else value, default
+            yield above + name, tuple(value) if isinstance(value, list) else value, default
 
 
 def _as_text(value: Any) -> str:
     """As ``--set`` reads it."""
     if value is None:
         return "none"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        several = list(map(str, value))
+        return json.dumps(several) if any("," in one for one in several) else ",".join(several)
+    return str(value)
 
 
 def _quoted(value: Any) -> str:

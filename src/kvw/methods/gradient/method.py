@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvw.methods.gradient.settings import TrainedSettings, flat, read, steps
+from kvw.methods.gradient.settings import ADAPTERS, TrainedSettings, flat, read, steps
 from kvw.methods.grid import every_combination
 from kvw.methods.method import LoadedModel, Stages
 from kvw.methods.trained import Trained
@@ -62,6 +62,12 @@ class GradientMethod(Trained[TrainedSettings]):
     def read(self, values: Mapping[str, Any]) -> TrainedSettings:
         """See :func:`kvw.methods.gradient.settings.read`."""
         return read(self.name, self.own, flat(self.name, self.own, values, trains=self.trains), trains=self.trains)
+
+    def as_given(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of training stand beside the method's own."""
+        training = recorded.get("training") or {}
+        adapters = {ADAPTERS: training.get(ADAPTERS) or {}} if self.trains else {}
+        return {**recorded.get("method_settings", {}), **training, **adapters}
 
     def combinations(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Every combination, flat: ``{"beta": 0.1, "learning_rate": 1e-4, "lora.rank": 8}``."""
@@ -146,10 +152,10 @@ class GradientMethod(Trained[TrainedSettings]):
         if settings.training is None:
             return [f"{self.name} runs every example once. {edit}"]
         count, training = steps(settings.training, len(forget)), settings.training
-        rows = training.batch_size * training.accumulation
+        rows, times = training.batch_size * training.accumulation, "1 step" if count == 1 else f"{count:,} steps"
         return [
-            f"{self.name} trains the model in {count:,} steps of up to {rows} forget and {rows} retain examples. It "
-            f"takes memory for a copy of the weights, and for gradients and two averages of what is trained. {edit}"
+            f"{self.name} trains the model in {times} of up to {rows} forget and {rows} retain examples. It takes "
+            f"memory for a copy of the weights, and for gradients and two averages of what is trained. {edit}"
         ]
 
     def plan(
