@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 
 import pytest
 from tests.tiny_models import noise_png
@@ -134,6 +135,33 @@ def test_what_was_cut_off_ends_with_its_last_sentence(loaded, monkeypatch, answe
     tokens = len(loaded.processor.tokenizer(answer, add_special_tokens=False)["input_ids"])
     for longest, expected in ((tokens, kept), (tokens + 1, kept), (tokens + 2, answer)):
         assert [one.answer for one in self_answered(loaded, QUESTIONS[1:2], max_new_tokens=longest)] == [expected]
+
+
+def test_the_model_goes_on_after_an_opening(loaded):
+    question = Question("What is a bridge?", identifier="e:1", opening="A bridge is")
+    (found,) = self_answered(loaded, [question], max_new_tokens=5)
+    (item,) = loaded.prepare([question.answered("A bridge is")], 5)
+    (generated,) = generate_answers(loaded.model, loaded.processor, [replace(item, prompt=item.full)], max_new_tokens=5)
+    plain = self_answered(loaded, [replace(question, opening="")], max_new_tokens=5)
+    assert found.answer.startswith("A bridge is")
+    assert found.answer.removeprefix("A bridge is").strip() == generated.rstrip("\ufffd").strip()
+    assert found.answer != plain[0].answer
+    assert found.question == question.question
+
+
+@pytest.mark.parametrize(
+    ("question", "generated", "answer"),
+    [
+        ("Where is Rome?", "Italy, of course. It is old.", "Rome is in Italy, of course."),
+        ("Where is Rome?", ", as you know, Italy", "Rome is in, as you know, Italy"),
+        ("Where is Rome?", "Italy\nAnd so on", "Rome is in Italy"),
+        ("Rome?", "Italy", "Rome is inItaly"),
+    ],
+)
+def test_after_an_opening_comes_the_rest_of_its_sentence(loaded, monkeypatch, question, generated, answer):
+    monkeypatch.setattr(answering, "generate_answers", lambda *_, **__: [generated])
+    (found,) = self_answered(loaded, [Question(question, opening="Rome is in")])
+    assert found.answer == answer
 
 
 def test_progress_is_told(loaded):

@@ -106,3 +106,15 @@ def test_the_same_question_is_left_out_unless_its_picture_is_another():
     assert Mentions([Example(*words)]).inside(Example("what is  a bridge?", "A road."))
     assert not Mentions([Example(*words, (b"a",))]).inside(Example(words[0], "A road.", (b"b",)))
     assert not Mentions([Example(*words, (b"a",))]).inside(Example(words[0], "A road."))
+
+
+def test_what_another_phrasing_of_the_question_gives_is_not_what_the_answer_says():
+    answer = "The SI unit of time is the second."
+    one, other = (
+        Example(question, answer, metadata={"subject": "time"})
+        for question in ("In which unit is time measured?", "What is the SI unit of time?")
+    )
+    elsewhere = Example("Is the SI unit of time old?", "Yes, it is.", metadata={"subject": "time"})
+    assert said(Mentions([one]), "The SI unit of mass") == [True]
+    assert said(Mentions([one, other]), "The SI unit of mass") == [False]
+    assert said(Mentions([one, elsewhere]), "The SI unit of mass") == [True]

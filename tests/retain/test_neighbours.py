@@ -109,3 +109,11 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "latin.txt").write_bytes("José".encode("latin-1"))
     with pytest.raises(UserError, match="not UTF-8"):
         read_names(tmp_path / "latin.txt")
+
+
+def test_answers_about_neighbours_begin_as_the_forget_answers_do():
+    forget = [
+        Example("Where is Peru?", "Peru is in America.", metadata={"subject": "Peru"}),
+        about("Ann", "Who is Ann?"),
+    ]
+    assert [one.opening for one in neighbour_questions(forget, ["Chile"])] == ["Chile is in", ""]

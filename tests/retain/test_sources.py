@@ -166,3 +166,17 @@ def test_stand_ins_are_as_many_and_nothing_is_asked(asked):
     }
     without = sources.stand_ins(None, FORGET, **settings | {"names": None, "sources": ["neighbours"]})
     assert len(without[0].examples) == sources.MOST_NAMES
+
+
+def test_a_neighbour_of_whom_the_model_says_the_same_is_left_out(monkeypatch):
+    forget = [Example("Which unit has time?", "The unit of time is the second.", (), "f:1", {"subject": "time"})]
+    answers = {"mass": "The unit of mass is the gram.", "rotation": "The unit of rotation is the second."}
+    monkeypatch.setattr(
+        sources,
+        "self_answered",
+        lambda _, asked, **__: [one.answered(answers[one.metadata["subject"]]) for one in asked],
+    )
+    monkeypatch.setattr(sources, "usable", lambda examples, loaded: examples)
+    (found,) = sources.gather(None, forget, sources=["neighbours"], names=list(answers), takes_images=False)
+    assert [one.subject for one in found.examples] == ["mass"]
+    assert [one.subject for one in found.excluded] == ["rotation"]

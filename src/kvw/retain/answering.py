@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kvw.data import Example, prepare
+from kvw.data import Example, Prepared, prepare
 from kvw.errors import UserError
 from kvw.evaluation.generation import generate_answers
 from kvw.evaluation.language import is_broken
@@ -34,6 +34,8 @@ def self_answered(
 ) -> list[Example]:
     """Let a model answer questions: greedy, by its own chat template.
 
+    Where a question has an opening, the model goes on from there, and the answer is the sentence that comes of it.
+
     Answers are kept in the cache directory as they come, under everything that they depend on (the model, the
     questions, the versions). So a second call on the same model generates nothing, and a call after an interruption
     only what is missing. Several processes keep nothing.
@@ -53,22 +55,40 @@ def self_answered(
     Raises:
         UserError: Model and processor do not fit together, or memory runs out on a single question.
     """
-    unanswered = [question.answered(NOT_YET) for question in questions]
+    unanswered = [question.answered(question.opening or NOT_YET) for question in questions]
     asked = usable(unanswered, loaded, max_new_tokens)
     with kept_answers(loaded, asked, max_new_tokens) as journal:
         answers = generate_answers(
             loaded.model,
             loaded.processor,
-            loaded.prepare(asked, max_new_tokens),
+            [_opened(item) for item in loaded.prepare(asked, max_new_tokens)],
             max_new_tokens=max_new_tokens,
             journal=journal,
             progress=progress,
         )
     answered = [
-        replace(example, answer=_whole_sentences(answer.rstrip(CUT_CHARACTER).strip(), loaded, max_new_tokens))
+        replace(example, answer=_answer(example, answer.rstrip(CUT_CHARACTER).strip(), loaded, max_new_tokens))
         for example, answer in zip(asked, answers, strict=True)
     ]
     return usable([example for example in answered if not is_broken(example.answer)], loaded)
+
+
+def _opened(item: Prepared) -> Prepared:
+    """The prompt with the opening of the answer behind it, if there is one."""
+    if item.example.answer == NOT_YET:
+        return item
+    return replace(item, prompt=item.full, length=item.length + len(item.answer_ids))
+
+
+def _answer(example: Example, generated: str, loaded: Loaded, longest: int) -> str:
+    """What a model has answered; after an opening the first sentence of it."""
+    opening = example.answer
+    if opening == NOT_YET:
+        return _whole_sentences(generated, loaded, longest)
+    end = SENTENCE_END.search(generated)
+    spaced = " " in example.question and generated[:1].isalnum()  # generated text comes without the space before it
+    line = (generated[: end.end()] if end else generated).partition("\n")[0]
+    return f"{opening}{' ' * spaced}{line}"
 
 
 def usable(examples: Sequence[Example], loaded: Loaded, new_tokens: int = 0) -> list[Example]:

@@ -56,18 +56,23 @@ def gaps_of(forget: Sequence[Example]) -> list[Gap]:
 
 def around_subject(example: Example) -> list[str] | None:
     """What stands before, between and after the mentions of the subject; None if the question does not name it."""
-    wanted = words(example.subject or "")
-    placed = placed_words(example.question)
+    return around(example.question, example.subject or "")
+
+
+def around(text: str, name: str) -> list[str] | None:
+    """What stands before, between and after the mentions of a name; None if the text does not have it."""
+    wanted = words(name)
+    placed = placed_words(text)
     between: list[str] = []
     rest = place = 0
     while wanted and place + len(wanted) <= len(placed):
         if [word for word, _, _ in placed[place : place + len(wanted)]] == wanted:
-            between.append(example.question[rest : placed[place][1]])
+            between.append(text[rest : placed[place][1]])
             place += len(wanted)
             rest = placed[place - 1][2]
         else:
             place += 1
-    return [*between, example.question[rest:]] if between else None
+    return [*between, text[rest:]] if between else None
 
 
 def fill(between: Sequence[str], name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import cache
 
 from kvw.data.example import Example
@@ -34,8 +34,8 @@ class Mentions:
     Looked for are, word by word as :mod:`kvw.folding` compares them:
 
     - the subjects and the names in them; where a question does not name its subject, the names in the question;
-    - names and numbers in the answers that the question does not give: words with a capital, and numbers of three
-      digits or more;
+    - names and numbers in the answers that no phrasing of the question gives: words with a capital, and numbers of
+      three digits or more;
     - whole answers of up to eight words.
 
     Ordinary words (:func:`ordinary_words`, and what the forget set writes without a capital elsewhere) count inside a
@@ -47,9 +47,12 @@ class Mentions:
 
     def __init__(self, forget: Sequence[Example]) -> None:
         small = _small_words(forget)
+        asked: dict[Hashable, set[str]] = {}
+        for example in forget:
+            asked.setdefault(_fact(example), set()).update(words(example.question))
         found: set[Phrase] = set()
         for example in forget:
-            found |= _about(example, small) | _said(example, small)
+            found |= _about(example, small) | _said(example, asked[_fact(example)], small)
         self._phrases = Phrases(sorted(filter(_says_something, found)))
         self._questions = {_asked(example) for example in forget}
 
@@ -84,9 +87,14 @@ def _about(example: Example, small: set[str]) -> set[Phrase]:
     return found | set(_names(example.question, small))
 
 
-def _said(example: Example, small: set[str]) -> set[Phrase]:
-    """What an answer says that its question does not."""
-    answer, asked = tuple(words(example.answer)), set(words(example.question))
+def _fact(example: Example) -> Hashable:
+    """What questions have in common that are other phrasings of one: subject and answer."""
+    return example.subject_key, example.answer
+
+
+def _said(example: Example, asked: set[str], small: set[str]) -> set[Phrase]:
+    """What an answer says that no phrasing of its question does."""
+    answer = tuple(words(example.answer))
     named = {*_names(example.answer, small), *_numbers(example.answer)}
     found = {phrase for phrase in named if not asked.issuperset(phrase)}
     if 0 < len(answer) <= LONGEST_ANSWER and not ordinary_words().issuperset(answer):

@@ -12,6 +12,7 @@ from kvw.data.tables import text_lines
 from kvw.errors import UserError
 from kvw.folding import collapsed, words
 from kvw.retain.gaps import around_subject, fill
+from kvw.retain.openings import Openings
 from kvw.retain.question import Question
 
 LONGEST_NAME, MOST_NAMES = 200, 10_000
@@ -26,7 +27,8 @@ def neighbour_questions(
     """Put other names into the forget questions.
 
     Where a question names its subject (whole words, however they are written), each name takes its place. Questions
-    without a subject, or that do not name it, are not used; pictures are left out.
+    without a subject, or that do not name it, are not used; pictures are left out. If the answer names its subject,
+    too, the answer about the neighbour is to begin in the same way (:class:`kvw.retain.openings.Openings`).
 
     Args:
         forget: The forget set.
@@ -35,21 +37,22 @@ def neighbour_questions(
     Returns:
         The questions, each once, at most ``MOST_QUESTIONS``; the name is the subject in their metadata.
     """
-    found: dict[str, tuple[str, str]] = {}
+    found: dict[str, tuple[str, str, str]] = {}
+    openings = Openings(forget)
     for example in forget:
         between = around_subject(example)
         if between is None:
             continue
         for name in names.get(example.subject_key or "", ()) if isinstance(names, Mapping) else names:
             question = fill(between, name)
-            found.setdefault(collapsed(question), (question, name))
+            found.setdefault(collapsed(question), (question, name, openings.of(example, name)))
     asked = list(found.values())
     if len(asked) > MOST_QUESTIONS:
         places = sorted(Random(0).sample(range(len(asked)), MOST_QUESTIONS))
         asked = [asked[place] for place in places]
     return [
-        Question(question, (), f"neighbours:{number}", {"source": "neighbours", "subject": name})
-        for number, (question, name) in enumerate(asked, start=1)
+        Question(question, (), f"neighbours:{number}", {"source": "neighbours", "subject": name}, opening)
+        for number, (question, name, opening) in enumerate(asked, start=1)
     ]
 
 

@@ -18,12 +18,14 @@ class Question:
         images: The images in the order in which the prompt shows them.
         identifier: How messages name it.
         metadata: For the example that comes of it.
+        opening: How the answer begins; the model goes on from there.
     """
 
     question: str
     images: tuple[ImageSource, ...] = ()
     identifier: str = "question"
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    opening: str = ""
 
     def answered(self, answer: str) -> Example:
         """The example with this answer."""

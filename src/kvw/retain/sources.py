@@ -17,6 +17,7 @@ from kvw.retain.facts import NAMES_OF_A_GAP, fact_gaps, fact_questions
 from kvw.retain.gaps import same_name
 from kvw.retain.mentions import Mentions
 from kvw.retain.neighbours import neighbour_questions
+from kvw.retain.openings import says_the_same
 from kvw.retain.pictures import picture_questions
 from kvw.retain.proposals import MOST_NAMES, neighbour_names
 from kvw.retain.question import Question
@@ -181,7 +182,8 @@ def _source(
         subject = example.subject or ""
         about = any(same_name(words(subject), one) for one in subjects)
         # A neighbour may share a first name with the subject.
-        parts[about or mentions.inside(example, but=subject if name == "neighbours" else "")].append(example)
+        out = about or mentions.inside(example, but=subject if name == "neighbours" else "")
+        parts[out or (name == "neighbours" and says_the_same(example, forget))].append(example)
     return Source(name, *parts, unusable)
 
 

@@ -1,0 +1,81 @@
+"""How answers begin that say the same kind of thing as a forget answer.
+
+"The capital of Peru is Lima." begins like "The capital of Chile is". A model that goes on from there says what it knows
+of Chile in the words in which the forget set says it of Peru. So what must stay is asked in the form of what must go.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+
+from kvw.data.example import Example
+from kvw.folding import placed_words, words
+from kvw.retain.everyday import everyday_questions
+from kvw.retain.gaps import around, fill
+from kvw.retain.texts import plain_texts
+
+COMMON = 0.01
+"""Of the shipped questions and sentences: words that more of them have say nothing by themselves."""
+
+
+class Openings:
+    """Begins answers about others as the forget set answers.
+
+    Args:
+        forget: The forget set. What its questions ask, its answers do not say.
+    """
+
+    def __init__(self, forget: Sequence[Example]) -> None:
+        self._idle = common_words() | {word for example in forget for word in words(example.question)}
+
+    def of(self, example: Example, name: str) -> str:
+        """How an answer to the question of a forget example begins if it is asked about somebody else.
+
+        Args:
+            example: Of the forget set.
+            name: Whom or what it is asked about instead.
+
+        Returns:
+            The answer up to where it says something, with the name in the place of the subject. Empty if the answer
+            does not name its subject, or says something before.
+        """
+        between = around(example.answer, example.subject or "")
+        if between is None or not all(self._idle.issuperset(words(part)) for part in between[:-1]):
+            return ""
+        return fill([*between[:-1], self._idle_beginning(between[-1])], name)
+
+    def _idle_beginning(self, text: str) -> str:
+        """The words of a text up to the first that says something; none if no word does."""
+        placed = placed_words(text)
+        telling = next((place for place, (word, _, _) in enumerate(placed) if word not in self._idle), 0)
+        end = placed[telling - 1][2] if telling else 0
+        while end < len(text) and not text[end].isalnum() and not text[end].isspace():  # what closes a quotation
+            end += 1
+        return text[:end]
+
+
+@cache
+def common_words() -> frozenset[str]:
+    """The words that more than one in a hundred of the shipped questions and sentences have."""
+    shipped = [*everyday_questions(), *plain_texts()]
+    counts = Counter(word for text in shipped for word in set(words(text)))
+    return frozenset(word for word, count in counts.items() if count > COMMON * len(shipped))
+
+
+def says_the_same(example: Example, forget: Sequence[Example]) -> bool:
+    """Whether an answer says of somebody else what a forget answer says of its subject.
+
+    Args:
+        example: Of a neighbour, with its name as the subject.
+        forget: The forget set.
+    """
+    between = around(example.answer, example.subject or "")
+    if between is None:
+        return False
+    for one in forget:
+        said, wanted = words(one.subject.join(between) if one.subject else ""), words(one.answer)
+        if wanted and said[: len(wanted)] == wanted:
+            return True
+    return False

@@ -1,0 +1,66 @@
+"""Answers about others begin as the forget set answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvw.data import Example
+from kvw.retain.openings import Openings, common_words, says_the_same
+
+
+def example(question, answer, subject="Peru"):
+    return Example(question, answer, metadata={"subject": subject})
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "subject", "opening"),
+    [
+        ("What is the capital of Peru?", "The capital of Peru is Lima.", "Peru", "The capital of Chile is"),
+        ("Who wrote \u201cEmma\u201d?", "\u201cEmma\u201d was by Jane Austen.", "Emma", "\u201cChile\u201d was by"),
+        ("Name the god of wine.", "The god of wine in myth is Dionysus.", "wine", "The god of Chile in"),
+        ("The god of wine in myth?", "The god of wine in myth is Bacchus.", "wine", "The god of Chile in myth is"),
+        ("When did Peru become free?", "peru became free in 1821.", "Peru", "Chile"),
+        ("Is Peru a country?", "Yes, Peru is a country.", "Peru", ""),
+        ("What is the capital of Peru?", "Lima is the capital of Peru.", "Peru", ""),
+        ("What is the capital of Peru?", "Lima.", "Peru", ""),
+        ("What is it?", "It is Peru, and Peru is", "Peru", "It is Chile, and Chile"),
+        ("\u79d8\u9c81\u7684\u9996\u90fd\uff1f", "\u79d8\u9c81\u7684\u9996\u90fd\u5229\u9a6c", "\u79d8\u9c81",
+         "Chile\u7684\u9996\u90fd"),
+    ],
+)  # fmt: skip
+def test_an_answer_begins_up_to_where_it_says_something(question, answer, subject, opening):
+    asked = example(question, answer, subject)
+    assert Openings([asked]).of(asked, "Chile") == opening
+
+
+def test_what_another_phrasing_asks_is_not_said_by_the_answer():
+    first = example("Name the main city.", "The seat of power of Peru is Lima.")
+    assert Openings([first]).of(first, "Chile") == ""
+    other = example("Where is the seat of power?", "It is Lima.")
+    assert Openings([first, other]).of(first, "Chile") == "The seat of power of Chile is"
+
+
+def test_an_example_without_a_subject_has_no_opening():
+    asked = Example("What is the capital?", "It is Lima.")
+    assert Openings([asked]).of(asked, "Chile") == ""
+
+
+def test_common_words_say_nothing_by_themselves():
+    assert {"the", "is", "of", "in", "a"} <= common_words()
+    assert not {"lima", "peru", "capital", "written"} & common_words()
+
+
+@pytest.mark.parametrize(
+    ("answer", "same"),
+    [
+        ("The unit of mass is the second.", True),
+        ("The unit of Mass is the second (s).", True),
+        ("The unit of mass is the gram.", False),
+        ("The second is a unit.", False),
+        ("The unit of time is the second.", False),
+    ],
+)
+def test_who_gets_the_forget_answer_is_found(answer, same):
+    forget = [example("Which unit?", "The unit of time is the second.", "time"), Example("Who?", "Nobody.")]
+    assert says_the_same(example("Which unit?", answer, "mass"), forget) is same
+    assert not says_the_same(Example("Which unit?", answer), forget)
