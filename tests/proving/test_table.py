@@ -63,6 +63,24 @@ def test_what_is_kept_is_a_ratio_to_what_there_was():
     assert kept(items([(False, 0.5)], [(True, 0.5)]), "chosen") == 1.0
 
 
+def test_what_was_not_asked_aloud_has_no_cells_and_counts_nowhere():
+    quiet = items(KNOWN, KNOWN)
+    quiet = [
+        one.model_copy(
+            update={
+                when: getattr(one, when).model_copy(update={"text": None, "given": None, "exact": None})
+                for when in ("before", "after")
+            }
+        )
+        for one in quiet
+    ]
+    assert kept(quiet, "given") == 1.0
+    made = record()
+    table = markdown([made.model_copy(update={"splits": {**made.splits, "retain": quiet}})])
+    (row,) = (line for line in table.splitlines() if line.startswith("| retain |"))
+    assert row.startswith("| retain | 3 |  |  |  | 0.667 | 0.667 | 1.000 |")
+
+
 @pytest.mark.parametrize("way", ["given", "chosen"])
 def test_a_forget_question_is_missed_whichever_way_it_brings_the_fact(way):
     met = record()

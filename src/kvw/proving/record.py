@@ -24,10 +24,11 @@ class _Part(BaseModel):
 class Answer(_Part):
     """What a model said to one question."""
 
-    text: str
-    given: bool
+    text: str | None
+    """Its greedy answer; None if it was not asked for, like the next two."""
+    given: bool | None
     """Whether the fact is in it, as whole words."""
-    exact: bool
+    exact: bool | None
     """Whether it is the reference answer, see :func:`kvw.evaluation.metrics.exact_match`."""
     chosen: bool
     """Whether, teacher-forced on the reference answer, the model chooses every token of the fact first."""

@@ -21,6 +21,8 @@ from kvw.runs.loaded import Loaded
 
 NEW_TOKENS = 24
 """The longest answer, in tokens."""
+SPOKEN = ("forget", "held_out", "floor")
+"""Splits whose questions are answered freely, too. Of what must stay teacher forcing says as much, in less time."""
 MOST_RETAINED = 60
 """Questions of the retain set that are asked; the other splits are asked whole."""
 
@@ -35,7 +37,7 @@ def asked_of(split: str, examples: Sequence[Example]) -> list[Example]:
 def ask(
     loaded: Loaded, splits: Mapping[str, Sequence[Example]], progress: Progress, *, keep: bool
 ) -> dict[str, list[Answer]]:
-    """Ask a model, greedily, and score the reference answers by teacher forcing.
+    """Score the reference answers by teacher forcing, and let a model answer the questions of :data:`SPOKEN`, greedily.
 
     Args:
         loaded: The model, as it is or with an edit attached.
@@ -47,24 +49,33 @@ def ask(
         UserError: A question cannot be prepared, memory runs out on one, or the model's output is not a number.
     """
     examples = [example for asked in splits.values() for example in asked]
+    spoken = [place for place, split in enumerate(split for split in splits for _ in splits[split]) if split in SPOKEN]
     with kept_answers(loaded, examples, NEW_TOKENS) if keep else Journal(None) as journal:
         prepared = loaded.prepare(examples, NEW_TOKENS)
-        parts = (loaded.model, loaded.processor, prepared)
-        texts = generate_answers(*parts, max_new_tokens=NEW_TOKENS, journal=journal, progress=progress)
-        scores = token_scores(*parts, journal=journal, progress=progress)
+        texts = generate_answers(
+            loaded.model,
+            loaded.processor,
+            [prepared[place] for place in spoken],
+            max_new_tokens=NEW_TOKENS,
+            journal=journal,
+            progress=progress,
+        )
+        scores = token_scores(loaded.model, loaded.processor, prepared, journal=journal, progress=progress)
+    said = dict(zip(spoken, texts, strict=True))
     answers = [
-        _answer(item, text, score, loaded.processor) for item, text, score in zip(prepared, texts, scores, strict=True)
+        _answer(item, said.get(place), score, loaded.processor)
+        for place, (item, score) in enumerate(zip(prepared, scores, strict=True))
     ]
     ends = list(accumulate(map(len, splits.values())))
     return {split: answers[end - len(asked) : end] for (split, asked), end in zip(splits.items(), ends, strict=True)}
 
 
-def _answer(item: Prepared, text: str, score: TokenScores, processor: Processor) -> Answer:
+def _answer(item: Prepared, text: str | None, score: TokenScores, processor: Processor) -> Answer:
     fact = str(item.example.metadata["fact"])
     return Answer(
         text=text,
-        given=is_given(fact, text),
-        exact=exact_match(text, item.example.answer),
+        given=None if text is None else is_given(fact, text),
+        exact=None if text is None else exact_match(text, item.example.answer),
         chosen=brings(fact, item, score, processor),
         probability=math.exp(-score.loss),
     )

@@ -73,6 +73,9 @@ def _splits(records: Sequence[ProvingRecord]) -> str:
     for split, sets in _rows(records).items():
         cells = [split, str(sum(map(len, sets)))]
         for score in get_args(Score):
+            if all(getattr(item.before, score) is None for items in sets for item in items):
+                cells += ["", "", ""]
+                continue
             cells.append(f"{fmean(mean(items, score, 'before') for items in sets):.3f}")
             if split == "floor":
                 cells += ["", ""]

@@ -63,9 +63,10 @@ def judge(record: ProvingRecord) -> Verdict:
 
 
 def mean(items: Sequence[Item], score: Score, when: Literal["before", "after"]) -> float:
-    """Mean of a score over the questions of a split; 0 if nothing was asked."""
+    """Mean of a score over the questions of a split that have it; 0 if none has."""
     answers = [answer for item in items if (answer := getattr(item, when)) is not None]
-    return fmean(getattr(answer, score) for answer in answers) if answers else 0.0
+    values = [value for answer in answers if (value := getattr(answer, score)) is not None]
+    return fmean(values) if values else 0.0
 
 
 def kept(items: Sequence[Item], score: Score) -> float:
