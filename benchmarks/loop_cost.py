@@ -61,7 +61,7 @@ def compare(request: EraseRequest, loaded: Loaded) -> float:
     questions = sum(map(len, material.judged.values()))
     print(
         f"{request.forget}: {len(data.forget)} forget and {len(material.retain)} retain examples, {questions} "
-        f"questions that judge; {len(search.candidates)} candidates in the table, taken: {chosen.dose if chosen else None}"
+        f"questions that judge; {len(search.candidates)} candidates, taken: {chosen.dose if chosen else None}"
     )
     print(f"  solve {solve:.1f} s, retain pass {one_pass:.1f} s, loop {loop:.1f} s")
     print(f"  loop / (solve + 3 retain passes) = {loop / bound:.2f}", flush=True)
