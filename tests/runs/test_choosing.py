@@ -16,12 +16,14 @@ from kvw.errors import Damaging
 from kvw.models.loading import Checkpoint
 from kvw.models.value_matrix import MatrixKey
 from kvw.percent import percent
-from kvw.progress import SILENT
+from kvw.progress import SILENT, remembering
+from kvw.proving.verdict import ANNOUNCED
 from kvw.runs.choosing import _more as more
 from kvw.runs.choosing import _refuse as refuse
+from kvw.runs.choosing import _tell as tell
 from kvw.runs.choosing import paths_of
 from kvw.runs.request import read_data
-from kvw.selection.scoring import ALL_HELD_OUT, Share
+from kvw.selection.scoring import ALL_HELD_OUT, FORGET, Score, Share
 from kvw.selection.search import Candidate
 from kvw.toy import checkpoint
 from kvw.toy.world import World, write_world
@@ -148,6 +150,24 @@ def test_it_is_said_why_an_edit_is_no_stronger():
     assert "more would cost others more than --keep allows" in more(within)
     assert "the strongest edit that the method finds with these settings" in more(strongest)
     assert "let kvw choose it with --strength auto" in more(Candidate(None, None))
+
+
+def test_it_is_said_who_pays_although_enough_is_kept_in_all():
+    score = Score((False,) * 2, (0.0,) * 2, (1.0,) * 2, (1,) * 2)
+    before = Score((True,) * 2, (0.9,) * 2, (1.0,) * 2, (1,) * 2)
+    search = SimpleNamespace(original={FORGET: before}, forgets=lambda one: True)
+
+    def told(facts: Share, others: Share) -> list[str]:
+        kept = {"held-out facts": facts, "held-out neighbours": others, ALL_HELD_OUT: Share(0.985, 0.01)}
+        with remembering(SILENT) as reporter:
+            tell(search, Candidate(None, None, None, {FORGET: score}, kept), 0.98, reporter)
+        return reporter.warnings
+
+    (warning,) = told(Share(1.0, 0.01), Share(0.9474, 0.02))
+    assert warning.startswith("Others pay: 94.7% of held-out neighbours is left, less than 98%")
+    assert ANNOUNCED["retain"].search(warning)
+    assert not ANNOUNCED["plain text"].search(warning)
+    assert told(Share(1.0, 0.0), Share(0.97, 0.02)) == []
 
 
 @pytest.mark.parametrize(("share", "written"), [(0.985, "98.5%"), (0.98, "98%"), (0.57, "57%"), (0.9999, "99.99%")])

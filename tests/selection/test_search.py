@@ -257,3 +257,42 @@ def test_thinning_asks_so_many_questions_at_most(monkeypatch: pytest.MonkeyPatch
         return sum(name == FORGET for _, name in scorer.asked)
 
     assert asked(0) < asked(16) <= asked(0) + 2 < asked(1500)
+
+
+class Sources(Invented):
+    """Two sources; of one a little is lost from some dose on."""
+
+    def __init__(self, dear: float) -> None:
+        self._dear = dear
+        super().__init__(forgets=3)
+        self.splits = (*self.splits, "held-out facts")
+        self.original = {name: self._score(name, 0.0) for name in self.splits}
+
+    def _score(self, name: str, dose: float) -> Score:
+        if name == "held-out facts":
+            return Score((True,) * 40, (0.8,) * 40, (1.0,) * 40, (2,) * 40)
+        found = super()._score(name, dose)
+        return replace(found, probabilities=(0.77,) * 4) if name == NEAR and dose >= self._dear else found
+
+
+@pytest.mark.parametrize(("dear", "where", "below"), [(5, "", []), (3.5, "", []), (3, "gentle", []), (1, "", [NEAR])])
+def test_a_path_that_spares_every_source_is_taken_before_one_that_spares_all_together(
+    dear: float, where: str, below: list[str]
+) -> None:
+    class Gentle(Shifted):
+        where = "gentle"
+        doses = (2.9,)
+
+        def edit(self, dose: float) -> Any:
+            return 2.99 if dear == 3 else super().edit(dose)
+
+    class Forgets(Sources):
+        def _score(self, name: str, dose: float) -> Score:
+            return super()._score(name, 3.0 if name in (FORGET, HELD_OUT_FORGET) and dose == 2.99 else dose)
+
+    found = Search(Forgets(dear), (TEXT, NEAR, "held-out facts"), 0.98)  # type: ignore[arg-type]
+    chosen = found.choose([Line(), Gentle(0.2)])  # type: ignore[list-item]
+    assert chosen is not None
+    assert chosen.path.where == where  # type: ignore[union-attr]
+    assert list(chosen.below(0.98)) == below
+    assert chosen.kept[ALL_HELD_OUT].value > 0.98

@@ -34,3 +34,18 @@ def test_a_rare_token_of_the_question_tells_nothing() -> None:
 
 def test_an_answer_that_only_repeats_the_question_counts_with_all_its_tokens() -> None:
     assert told([Example("Is it Lima?", "Lima")]) == ["Lima"]
+
+
+def test_other_phrasings_about_one_subject_do_not_make_a_token_common() -> None:
+    others = [word for word in WORDS if word != "florist"]
+
+    def asked(subjects: list[str]) -> str:
+        return told(
+            [
+                Example(f"Which word is number {row}?", f"It is florist or {word}.", metadata={"subject": subject})
+                for row, (word, subject) in enumerate(zip(others, subjects, strict=True))
+            ]
+        )[0]
+
+    assert "florist" in asked(["Anna"] * 5)
+    assert "florist" not in asked([f"Anna {row}" for row in range(5)])

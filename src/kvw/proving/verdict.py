@@ -16,11 +16,11 @@ KEPT = {"retain": 0.98, "unused": 0.97}
 LARGEST_PERPLEXITY = 1.02
 """Of plain text, as a multiple of the original's."""
 LOST, BROKEN = r"retain set is lost", r"perplexity of ordinary sentences went|are empty or end in a loop"
-DAMAGE = r"loses what must stay"
+DAMAGE, COST = r"loses what must stay", r"Others pay"
 ANNOUNCED = {
     "forget": re.compile(r"answered almost as before|still answered"),
-    "retain": re.compile(f"{LOST}|{DAMAGE}"),
-    "unused": re.compile(f"{LOST}|{BROKEN}|{DAMAGE}"),
+    "retain": re.compile(f"{LOST}|{DAMAGE}|{COST}"),
+    "unused": re.compile(f"{LOST}|{BROKEN}|{DAMAGE}|{COST}"),
     "plain text": re.compile(f"{BROKEN}|{DAMAGE}"),
 }
 """How the warnings of a run say that something is missed. It cannot see the subjects that no file names: if it tells of

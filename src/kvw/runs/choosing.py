@@ -19,7 +19,7 @@ from kvw.runs.material import Material
 from kvw.runs.record import CandidatePart, JudgedPart, KeptPart, SelectionPart
 from kvw.runs.request import EraseRequest
 from kvw.selection.paths import DirectionsPath, Path, SharePath, StrengthPath
-from kvw.selection.scoring import FORGET, HELD_OUT_FORGET, Score, Scorer
+from kvw.selection.scoring import FORGET, HELD_OUT_FORGET, Score, Scorer, Share
 from kvw.selection.search import Candidate, Search
 
 DEEP = 12
@@ -107,7 +107,7 @@ def choose(
     _refuse(search, chosen, request, reporter)
     assert chosen is not None
     selection = _part(search, chosen, material, request.keep, paths[0].unit if paths else "")
-    _tell(search, chosen, reporter)
+    _tell(search, chosen, request.floor, reporter)
     return Choice(_described(chosen, request), selection)
 
 
@@ -160,12 +160,20 @@ def _refuse(search: Search, chosen: Candidate | None, request: EraseRequest, rep
 
 def _lost(candidate: Candidate, floor: float) -> str:
     """The parts that are not kept, in words; rounded down, so that none is said to be as much as is asked for."""
-    lost = candidate.lost(floor)
-    return ", ".join(f"{math.floor(share.value * 1000) / 1000:.1%} of {name}" for name, share in lost.items())
+    return _parts(candidate.lost(floor))
 
 
-def _tell(search: Search, chosen: Candidate, reporter: Reporter) -> None:
-    """Say what is left of what was to be forgotten, and what would take more of it."""
+def _parts(shares: Mapping[str, Share]) -> str:
+    return ", ".join(f"{math.floor(share.value * 1000) / 1000:.1%} of {name}" for name, share in shares.items())
+
+
+def _tell(search: Search, chosen: Candidate, keep: float, reporter: Reporter) -> None:
+    """Say what is left of what was to be forgotten, what would take more of it, and who pays."""
+    if below := chosen.below(keep):
+        reporter.warn(
+            f"Others pay: {_parts(below)} is left, less than {percent(keep)}, although together enough is kept. Name "
+            "more like those to be forgotten with --neighbours or --retain, or raise --keep."
+        )
     before = Candidate(None, None, None, search.original)
     asked = sum(len(search.original[name].answered) for name in (FORGET, HELD_OUT_FORGET) if name in search.original)
     if left := chosen.answered():

@@ -68,6 +68,14 @@ class Candidate:
         """
         return not self.lost(keep)
 
+    def below(self, keep: float) -> dict[str, Share]:
+        """The single sources of which less is left than of all together must be, by more than one standard error."""
+        return {
+            name: share
+            for name, share in self.kept.items()
+            if name not in (TEXT, ALL_HELD_OUT) and share.value + share.error < keep
+        }
+
     def lost(self, keep: float) -> dict[str, Share]:
         """The parts of which less is left than must be."""
         return {
@@ -98,8 +106,9 @@ class Search:
     def choose(self, paths: Sequence[Path]) -> Candidate | None:
         """Find the candidate to take.
 
-        The first path is taken that has an edit that forgets everything and keeps what must stay. If none has, the
-        candidates of all paths are compared by how many questions they leave answered, then by what they leave of the
+        The first path is taken that has an edit that forgets everything and keeps what must stay, each source of it for
+        itself. If none has, the candidates of all paths are compared: of those that forget everything the one is taken
+        whose worst source keeps most; otherwise the one that leaves fewest questions answered, then least of the
         answers.
 
         Returns:
@@ -108,11 +117,17 @@ class Search:
         best: Candidate | None = None
         for path in paths:
             found = self._chosen_of(path)
-            if found is not None and self.forgets(found):
-                return self._complete(found)
-            if found is not None and (best is None or self._left(found) < self._left(best)):
+            if found is not None and (best is None or self._rank(found) < self._rank(best)):
                 best = found
+            if best is not None and self.forgets(best) and not best.below(self._keep):
+                break
         return self._complete(best) if best is not None else None
+
+    def _rank(self, candidate: Candidate) -> tuple[bool, float, float]:
+        """The lower the better."""
+        if self.forgets(candidate):
+            return False, -min(share.value for share in candidate.kept.values()), 0.0
+        return True, *self._left(candidate)
 
     def _before(self) -> float:
         return Candidate(None, None, None, self.original).left()

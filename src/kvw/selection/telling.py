@@ -7,13 +7,13 @@ forgotten. An average over all tokens would hide what happens to the one that ma
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from kvw.data import Prepared
 from kvw.data.rendering import Processor
 
 FEWEST, SHARE = 3, 0.01
-"""A token that more different answers have, and more than this share of them, says nothing by itself."""
+"""A token in the answers about more subjects, and about more than this share of them, says nothing by itself."""
 
 
 def telling_tokens(prepared: Sequence[Prepared], processor: Processor) -> list[tuple[int, ...]]:
@@ -34,9 +34,12 @@ def telling_tokens(prepared: Sequence[Prepared], processor: Processor) -> list[t
             texts[token] = processor.tokenizer.decode([token]).strip().casefold()
         return texts[token]
 
-    answers = {item.example.answer: {text(token) for token in item.answer_ids} for item in prepared}
-    counts = Counter(token for tokens in answers.values() for token in tokens)
-    most = max(FEWEST, SHARE * len(answers))
+    said: dict[Hashable, set[str]] = {}  # what is said of each subject; other phrasings of a question add nothing
+    for item in prepared:
+        tokens = said.setdefault(item.example.subject_key or item.example.answer, set())
+        tokens.update(map(text, item.answer_ids))
+    counts = Counter(token for tokens in said.values() for token in tokens)
+    most = max(FEWEST, SHARE * len(said))
     found = []
     for item in prepared:
         asked = {text(token) for token in item.token_ids[: -len(item.answer_ids)]}
