@@ -27,6 +27,11 @@ def test_each_source_has_its_share_held_out() -> None:
     assert [one.subject for one in held] == ["person 4", "text 4"]
 
 
+def test_of_neighbours_every_third_is_held_out() -> None:
+    _, held = split_retain([example(number, f"name {number}", source="neighbours") for number in range(7)])
+    assert [one.subject for one in held] == ["name 2", "name 5"]
+
+
 def test_examples_without_a_subject_stand_for_themselves() -> None:
     solved, held = split_retain([example(number) for number in range(10)])
     assert [one.identifier for one in held] == ["e4", "e9"]

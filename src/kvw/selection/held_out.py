@@ -7,20 +7,23 @@ from collections.abc import Hashable, Sequence
 
 from kvw.data import Example
 
-EVERY_SUBJECT, EVERY_VIEW = 5, 3
-"""Every so many-th retain subject, and every so many-th view of a forget fact, is held out."""
+EVERY_SUBJECT, EVERY_NEIGHBOUR, EVERY_VIEW = 5, 3, 3
+"""Every fifth retain subject, every third neighbour, and every third view of a forget fact is held out. There are few
+neighbours, and what an edit costs others is seen by them first."""
 
 
 def split_retain(retain: Sequence[Example]) -> tuple[list[Example], list[Example]]:
-    """Hold out every fifth subject with all its examples; examples without a subject stand for themselves.
+    """Hold out every fifth subject (every third neighbour) with all its examples.
 
-    Subjects are counted within each source of the retain set, so that each source is among what is held out.
+    Examples without a subject stand for themselves. Subjects are counted within each source of the retain set, so that
+    each source is among what is held out.
 
     Args:
         retain: The retain set.
 
     Returns:
-        What the solve gets, and what is held out; both in order. Fewer than five subjects of a source hold out none.
+        What the solve gets, and what is held out; both in order. Fewer than five subjects of a source (three
+        neighbours) hold out none.
     """
     numbers: dict[Hashable, int] = {}
     counts: Counter[Hashable] = Counter()
@@ -31,7 +34,8 @@ def split_retain(retain: Sequence[Example]) -> tuple[list[Example], list[Example
         if subject not in numbers:
             counts[source] += 1
             numbers[subject] = counts[source]
-        kept[numbers[subject] % EVERY_SUBJECT == 0].append(example)
+        every = EVERY_NEIGHBOUR if source == "neighbours" else EVERY_SUBJECT
+        kept[numbers[subject] % every == 0].append(example)
     return kept
 
 

@@ -69,11 +69,9 @@ class Candidate:
         return not self.lost(keep)
 
     def below(self, keep: float) -> dict[str, Share]:
-        """The single sources of which less is left than of all together must be, by more than one standard error."""
+        """The single sources of which less is left than must be of all together."""
         return {
-            name: share
-            for name, share in self.kept.items()
-            if name not in (TEXT, ALL_HELD_OUT) and share.value + share.error < keep
+            name: share for name, share in self.kept.items() if name not in (TEXT, ALL_HELD_OUT) and share.value < keep
         }
 
     def lost(self, keep: float) -> dict[str, Share]:
