@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kvw.measuring.statistics import Statistics
     from kvw.methods.kvw.settings import KvwSettings
     from kvw.methods.kvw.weaken import one_shot, weaken
+    from kvw.methods.method import Method, Unlearned
     from kvw.methods.steering.method import steering
     from kvw.methods.subspace.labels import Labels
     from kvw.methods.subspace.method import subspace
@@ -55,9 +56,11 @@ _HOMES = {
     "KvwSettings": "kvw.methods.kvw.settings",
     "Labels": "kvw.methods.subspace.labels",
     "LowRankEdit": "kvw.edits",
+    "Method": "kvw.methods.method",
     "Statistics": "kvw.measuring.statistics",
     "SubspaceSettings": "kvw.methods.subspace.settings",
     "SteeringEdit": "kvw.edits",
+    "Unlearned": "kvw.methods.method",
     "calibrate": "kvw.edits",
     "compose": "kvw.edits",
     "confirm_value_matrices": "kvw.models.detection",
@@ -93,9 +96,11 @@ __all__ = [
     "KvwSettings",
     "Labels",
     "LowRankEdit",
+    "Method",
     "Statistics",
     "SteeringEdit",
     "SubspaceSettings",
+    "Unlearned",
     "UserError",
     "__version__",
     "calibrate",

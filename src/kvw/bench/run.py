@@ -156,7 +156,8 @@ class _Work:
         """Named after all that the answers depend on; settings that were not given, too: defaults may change."""
         method = self.methods.get(label)
         settings = asdict(method.read(values or {})) if method else {}
-        return f"{label}-{digest(self.base, label, method.name if method else None, settings)[:12]}"
+        name, version = (method.name, method.version) if method else (None, "")
+        return f"{label}-{digest(self.base, label, name, settings, *filter(None, [version]))[:12]}"
 
     def todo(self) -> Iterator[tuple[str, dict[str, Any], bool]]:
         """Vanilla, all settings, and at last those that are chosen by what the others were asked.

@@ -30,12 +30,12 @@ def methods(
     from rich.text import Text
 
     from kvw.methods.describing import settings_of
-    from kvw.methods.registry import DEFAULT, METHODS, get_method
+    from kvw.methods.registry import DEFAULT, get_method, installed
 
     if name:
         rows = [asdict(setting) for setting in settings_of(name)]
     else:
-        names = [DEFAULT, *(method for method in METHODS if method != DEFAULT)]
+        names = [DEFAULT, *(method for method in installed() if method != DEFAULT)]
         rows = [{"name": method, "text": get_method(method).summary} for method in names]
     if json:
         print_json(json_module.dumps(rows, indent=2))

@@ -58,7 +58,8 @@ class MethodOptions:
     """subspace, steering: fixes the strength by hand, 1 being the edit as found. auto chooses it within --keep, which
     is the default unless settings of the method say how strong the edit is to be."""
     method: str = "subspace"  # kvw.methods.registry.DEFAULT, whose module takes too long to import for --help
-    """Unlearning method. `kvw methods` lists them, `kvw methods NAME` lists the settings of one with its defaults."""
+    """Unlearning method. `kvw methods` lists them, `kvw methods NAME` lists the settings of one with its defaults.
+    One of your own is named by its place, as in file.py:METHOD."""
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None
     """NAME=VALUE: any setting of the method. Repeatable. The options below are short for those of the same name."""
     layers: str | None = None

@@ -101,6 +101,7 @@ class Method(ABC, Generic[Settings]):
         acts_by: ``hooks`` if its edits act while the model runs and have no weights to write.
         options: The settings with an option of their own in ``kvw erase`` that other methods do not share.
         stronger: What makes its edits stronger, for the advice where nothing was forgotten.
+        version: Of methods that do not come with kvw: results of another version are not gone on with.
         instead_of_retain: What to do where there is no retain set, for the advice; empty if nothing can be done.
         stage: What ``kvw bench cost`` calls its work, unless :meth:`measure_cost` has several stages.
     """
@@ -113,6 +114,7 @@ class Method(ABC, Generic[Settings]):
     options: tuple[str, ...] = ()
     stronger = "more --layers, or other settings (kvw methods NAME)"
     instead_of_retain = ""
+    version = ""
     stage = "making the edit"
 
     @abstractmethod

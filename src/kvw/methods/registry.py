@@ -1,11 +1,20 @@
-"""The methods by name: the one table. Importing this loads nothing heavy."""
+"""The methods by name: the one table, and those of others. Importing this loads nothing heavy."""
 
 from __future__ import annotations
 
+import re
+import sys
+from dataclasses import is_dataclass
+from functools import cache
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 
 from kvw.data.benchmarks.items import known
+from kvw.errors import UserError
+from kvw.files import file_digest
 from kvw.methods.method import Method
 
 METHODS = {
@@ -36,14 +45,92 @@ METHODS = {
 """Where each method's object is."""
 DEFAULT = "subspace"
 """What ``kvw erase`` does unless told otherwise: the best of those without training on the toy benchmark."""
+GROUP = "kvw.methods"
+"""The entry points by which other packages add methods."""
+NAME = re.compile(r"[\w.-]{1,64}")
+"""Names of methods end up in names of files."""
+
+
+def installed() -> list[str]:
+    """The names of all methods: those of kvw, and those of other packages."""
+    return [*METHODS, *_plugins()]
 
 
 def get_method(name: str) -> Method[Any]:
-    """A method by name.
+    """A method by name, or by the place of its object: ``path/to/file.py:METHOD``.
 
     Raises:
-        UserError: There is none; the message names the closest.
+        UserError: There is none, in which case the message names the closest; or it cannot be loaded.
     """
-    module, _, attribute = METHODS[known(name, METHODS, "method", "kvw")].partition(":")
-    found: Method[Any] = getattr(import_module(module), attribute)
+    if name in METHODS:
+        module, _, attribute = METHODS[name].partition(":")
+        found: Method[Any] = getattr(import_module(module), attribute)
+        return found
+    path, colon, attribute = name.rpartition(":")
+    if colon and path.endswith(".py"):
+        return _from_file(Path(path).absolute(), attribute)
+    if name.endswith(".py"):
+        raise UserError("Which object of this file is the method?", found=name, do=f"write {name}:METHOD")
+    plugins = _plugins()
+    return _of_package(plugins[known(name, {**METHODS, **plugins}, "method", "kvw")])
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    """Those of other packages; a name of kvw's own cannot be taken."""
+    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in METHODS}
+
+
+@cache
+def _of_package(entry: EntryPoint) -> Method[Any]:
+    try:
+        found = entry.load()
+    except Exception as error:  # whatever a module of others raises
+        raise _broken(entry.name, error) from error
+    if entry.dist is not None and isinstance(found, Method):
+        found.version = f"{entry.dist.name} {entry.dist.version}"
+    return _checked(found, entry.value, entry.name)
+
+
+@cache
+def _from_file(path: Path, attribute: str) -> Method[Any]:
+    if not path.is_file():
+        raise UserError(f"There is no file {path}.", do="write the place of a method as path/to/file.py:METHOD")
+    digest = file_digest(path)
+    spec = spec_from_file_location(f"kvw_method_{digest[:12]}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} cannot be imported.", do="give a file of Python")
+    module = sys.modules[spec.name] = module_from_spec(spec)  # dataclasses look their module up there
+    try:
+        spec.loader.exec_module(module)
+        found = getattr(module, attribute)
+    except Exception as error:  # whatever a module of others raises
+        raise _broken(str(path), error) from error
+    if isinstance(found, Method):
+        found.version = digest
+    return _checked(found, f"{path}:{attribute}")
+
+
+def _broken(where: str, error: Exception) -> UserError:
+    return UserError(f"The method in {where} cannot be loaded.", found=f"{type(error).__name__}: {error}")
+
+
+def _checked(found: Any, where: str, expected: str = "") -> Method[Any]:
+    """What was loaded, if it keeps to what every command relies on.
+
+    Raises:
+        UserError: It does not; says what is missing.
+    """
+    if not isinstance(found, Method):
+        raise UserError(
+            f"{where} is no method.", found=type(found).__name__, do="make it an object of a subclass of kvw.Method"
+        )
+    name = getattr(found, "name", None)
+    if not (isinstance(name, str) and NAME.fullmatch(name)) or name in METHODS or name != (expected or name):
+        raise UserError(
+            f"The method at {where} needs a name of its own.",
+            found=repr(name),
+            do=f"state name = {expected!r}, as its entry point does" if expected else "state another name",
+        )
+    if not is_dataclass(getattr(found, "settings", None)):
+        raise UserError(f"The method at {where} has no dataclass of settings.", do="state settings = ...")
     return found

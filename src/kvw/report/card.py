@@ -14,7 +14,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK, RepoCard
 
 from kvw.edits.edit import EditMetadata, printable
 from kvw.edits.summary import LayerSummary
-from kvw.methods.registry import DEFAULT, METHODS, get_method
+from kvw.methods.registry import DEFAULT, get_method, installed
 from kvw.retain import SOURCES
 from kvw.runs.record import AskedPart, LanguagePart, SelectionPart, SplitPart
 from kvw.runs.request import KEEP
@@ -235,7 +235,8 @@ def _erase(base: str, metadata: EditMetadata, asked: AskedPart | None) -> str:
 
 def _from_python_alone(metadata: EditMetadata) -> bool:
     """Whether the strength was left as it was found although no option of the method can say so."""
-    return metadata.method in METHODS and not get_method(metadata.method).dose and "chosen" not in metadata.settings
+    known = metadata.method in installed()
+    return known and not get_method(metadata.method).dose and "chosen" not in metadata.settings
 
 
 def options(settings: Mapping[str, Any], method: str) -> str:
@@ -243,8 +244,8 @@ def options(settings: Mapping[str, Any], method: str) -> str:
 
     If the strength was not chosen, there is a setting among them that fixes it, be it at its default.
     """
-    if method not in METHODS:
-        return ""
+    if method not in installed():  # the name of a file in an edit of others is no reason to run that file
+        return f"--method {_quoted(method)}" if method else ""
     made_by = get_method(method)
     found = [f"--method {method}"] if method != DEFAULT else []
     chosen, dose = "chosen" in settings, made_by.dose

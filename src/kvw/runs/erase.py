@@ -256,7 +256,7 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
     for warning in [*data.warnings(), *left_aside(request.model.folder)]:
         reporter.warn(warning)
     tell_of_request(request, loaded, reporter)
-    layers = (matrices[0].key.layer, matrices[-1].key.layer)
+    layers = (matrices[0].key.layer, matrices[-1].key.layer) if matrices else loaded.all_layers
     return Job(request, loaded, data, forget, retain, layers, stored, needed)
 
 
@@ -352,7 +352,7 @@ def _record(
 ) -> RunRecord:
     request, data, edit = job.request, job.data, unlearned.edit
     return RunRecord(
-        method=request.method,
+        method=request.made_by.name,
         settings=edit.metadata.settings,
         edit_digest=edit.digest(),
         asked=asked_part(request),

@@ -51,7 +51,7 @@ class EraseRequest:
             it to the sources. Examples about subjects of the forget set, and those that the forget set holds too, are
             left out; a statistics file cannot be cleaned like that.
         out: Directory to write; must not hold anything unless ``force``.
-        method: Its name, see :func:`kvw.methods.registry.get_method`.
+        method: Its name, or the place of its object, see :func:`kvw.methods.registry.get_method`.
         settings: Settings of the method; None for its defaults.
         keep: The share of what must stay, on questions that the method has not seen and of plain text, that the edit
             must leave. The strength is chosen within it.
@@ -298,7 +298,7 @@ def _check_without_retain(request: EraseRequest) -> None:
 def _check_statistics_file(request: EraseRequest, path: Path) -> None:
     if request.made_by.statistics_positions(request.settings) is None:
         raise UserError(
-            f"Method {request.method} reads the retain examples themselves.",
+            f"Method {request.made_by.name} reads the retain examples themselves.",
             found=path.name,
             do="give --retain the file of the examples, or choose a method that takes statistics (kvw methods)",
         )

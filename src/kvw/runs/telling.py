@@ -20,7 +20,7 @@ def tell_of_request(request: EraseRequest, loaded: Loaded, reporter: Reporter) -
         )
     if request.save_model and not request.writes_model:
         reporter.note(
-            f"{request.method.capitalize()} acts while the model runs, so no model is written: use the edit with "
+            f"{request.made_by.name.capitalize()} acts while the model runs, so no model is written: use the edit with "
             "kvw chat, kvw evaluate, kvw serve, or attach it."
         )
     if not getattr(loaded.processor, "has_own_template", True):

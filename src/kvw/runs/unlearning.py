@@ -50,11 +50,13 @@ def unlearn(
             found="a statistics file",
             do="give --retain the file of the examples",
         )
-    _describe(unlearned.edit, loaded, forget, retain, settings)
+    _describe(unlearned.edit, method.name, loaded, forget, retain, settings)
     return unlearned
 
 
-def _describe(edit: Edit, loaded: Loaded, forget: Sequence[Example], retain: Retain, settings: Any) -> None:
+def _describe(
+    edit: Edit, method: str, loaded: Loaded, forget: Sequence[Example], retain: Retain, settings: Any
+) -> None:
     """Put the origin of an edit into its metadata."""
     if isinstance(retain, Statistics):
         retain_digest, retain_count = retain.fingerprint["data"], 0  # statistics do not say of how many examples
@@ -64,6 +66,7 @@ def _describe(edit: Edit, loaded: Loaded, forget: Sequence[Example], retain: Ret
     digests = current().first(lambda: (salted(examples_digest(forget)), salted(retain_digest) if retain_digest else ""))
     edit.metadata = edit.metadata.model_copy(
         update={
+            "method": edit.metadata.method or method,
             "settings": asdict(settings) | edit.metadata.settings,
             "base_model": str(loaded.checkpoint),
             "model_fingerprint": loaded.fingerprint,

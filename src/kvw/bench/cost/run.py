@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from kvw.bench.cost.meter import Meter, counting_matrix_flops, counting_positions, energy, peak_memory
 from kvw.bench.cost.models import find_config, random_model
-from kvw.bench.cost.recipe import CostRecipe, DataPart
+from kvw.bench.cost.recipe import FORWARD, CostRecipe, DataPart
 from kvw.bench.cost.record import CostRow, Costs, StageCost
 from kvw.bench.cost.synthetic import MadeUpProcessor, made_up
 from kvw.bench.cost.work import Work
@@ -29,6 +29,7 @@ from kvw.files import write_text
 from kvw.measuring.fingerprint import digest
 from kvw.measuring.fitting import out_of_memory
 from kvw.methods.gradient.settings import ADAPTERS
+from kvw.methods.registry import get_method
 from kvw.models.finding import find_layers
 from kvw.models.placement import find_device
 from kvw.models.saving import parameter_bytes
@@ -63,7 +64,8 @@ def _compare(
     rows: list[CostRow] = []
     base = recipe.model_dump(mode="json", exclude={"method", "title"})
     for label, method, values in recipe.rows:
-        name = digest(base, label, method, values, package_versions(), str(device))[:16]
+        version = "" if method == FORWARD else get_method(method).version
+        name = digest(base, label, method, values, package_versions(), str(device), *filter(None, [version]))[:16]
         path = out / ROWS / f"{name}.json"
         if not path.is_file():
             with reporter.stage(f"measuring {label}"):
