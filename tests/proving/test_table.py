@@ -160,7 +160,15 @@ def test_the_tables_hold_means_and_counts():
     assert "Perplexity of plain text: 10.00 before, 1.010 [1.010, 1.010] times that after." in found
     assert "| no forget question brings the fact | 1 of 3 | 1 of 2 |" in found
     assert "| **all** | 1 of 3 | 1 of 2 |" in found
+    assert "| 00 | s | 0.67 to 0.00 | 0.67 to 0.00 | 1.000, 1.000 | 1.000, 1.000 | 1.010 |  |" in found
+    assert "| 01 | s | 0.67 to 0.33 | 0.67 to 0.00 | 1.000, 1.000 | 1.000, 1.000 | 1.010 | forget |" in found
+    assert "| 02 | s | refused |  |  |  | 1.000 | forget (told) |" in found
     assert found.endswith("\nRefused: 02, no\n")
+
+
+def test_of_many_subjects_the_first_are_written_out():
+    many = record().model_copy(update={"subjects": ["a", "b", "c", "d", "e"]})
+    assert "| 00 | a, b, c and 2 more |" in markdown([many])
 
 
 def test_a_single_record_has_no_interval():

@@ -16,6 +16,8 @@ from kvw.proving.verdict import KEPT, LARGEST_PERPLEXITY, Score, judge, kept, me
 
 NAMED = "named by the run"
 """Title of the unused subjects that a retain source of the run asks about."""
+SHOWN = 3
+"""Subjects of a request that are written out."""
 CRITERIA = {
     "forget": "no forget question brings the fact",
     "retain": f"retain keeps at least {KEPT['retain']}",
@@ -40,7 +42,7 @@ def read_records(out: Path, half: Half) -> list[ProvingRecord]:
 
 
 def markdown(records: Sequence[ProvingRecord]) -> str:
-    """Two tables: the splits, and how many requests were met.
+    """Three tables: the splits, how many requests were met, and what came of each.
 
     A number is the mean over requests, with a 95 % bootstrap interval over them in brackets where there are two or
     more.
@@ -49,7 +51,7 @@ def markdown(records: Sequence[ProvingRecord]) -> str:
     parts = [_heading(records)]
     if written:
         parts.append(_splits(written))
-    parts.append(_verdicts(records))
+    parts += [_verdicts(records), _by_request(records)]
     others = [record for record in records if record.state != "written"]
     parts += [f"{one.state.capitalize()}: {one.number:02d}, {one.message.splitlines()[0]}" for one in others]
     return "\n\n".join(parts) + "\n"
@@ -118,6 +120,30 @@ def _verdicts(records: Sequence[ProvingRecord]) -> str:
     announced = sum(set(verdict.missed) == set(verdict.announced) for verdict in missed)
     rows.append(f"| **all** | {len(records) - len(missed)} of {len(records)} | {announced} of {len(missed)} |")
     return "\n".join(rows)
+
+
+def _by_request(records: Sequence[ProvingRecord]) -> str:
+    titles = ["request", "to forget", "forget chosen", "held out chosen", "retain kept", "unused kept", "perplexity"]
+    rows = [_row([*titles, "missed"]), _row(["---", "---", *["---:"] * 5, "---"])]
+    for record in records:
+        verdict = judge(record)
+        cells = [f"{record.number:02d}", _some(record.subjects)]
+        for split in ("forget", "held_out"):
+            items = record.splits[split]
+            cells.append(f"{mean(items, 'chosen', 'before'):.2f} to {mean(items, 'chosen', 'after'):.2f}")
+        for split in ("retain", "unused"):
+            items = [item for item in record.splits[split] if split != "unused" or not item.named]
+            cells.append(f"{kept(items, 'chosen'):.3f}, {kept(items, 'probability'):.3f}")
+        if record.state != "written":
+            cells[2:] = [record.state, *[""] * 3]
+        told = [f"{name} (told)" if name in verdict.announced else name for name in verdict.missed]
+        rows.append(_row([*cells, f"{perplexity_ratio(record):.3f}", ", ".join(told)]))
+    return "\n".join([*rows, "", "Kept: of the facts that are chosen first, and of the probability of the answers."])
+
+
+def _some(subjects: Sequence[str]) -> str:
+    more = len(subjects) - SHOWN
+    return ", ".join(subjects[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _cell(values: Sequence[float]) -> str:
