@@ -20,7 +20,7 @@ from kvw.selection.scoring import FORGET, HELD_OUT_FORGET, TEXT
 
 OWN = "retain"
 """The user's own retain set among the sources."""
-MOST_FORGET, MOST_HELD_OUT, MOST_RETAIN = 60, 32, 16
+MOST_FORGET, MOST_HELD_OUT, MOST_RETAIN = 32, 32, 16
 """Questions that judge an edit: of each forget split, of each held-out source, and of what the solve was given."""
 
 

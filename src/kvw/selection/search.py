@@ -25,7 +25,7 @@ FORGOTTEN = 0.1
 """Of the probability of the telling tokens; if more is left, knowledge is left although nothing is answered."""
 SLACK = 1.1
 """Of what an edit leaves that does not forget everything: so much may be left without what it does not need."""
-THINNING, MOST_TRIES = 1500, 40
+THINNING, MOST_TRIES = 1000, 40
 """To leave out what an edit does not need: forget questions asked at most, and tries."""
 
 
