@@ -171,6 +171,7 @@ def test_apply_writes_what_erase_wrote(people, saved):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.thorough
 def test_evaluate_with_an_edit_scores_what_erase_scored(people, saved, capsys):
     assert erase(saved, "--gamma", 1, "--json") == 0
     expected = json.loads(capsys.readouterr().out)["splits"]["forget"]
@@ -183,6 +184,7 @@ def test_evaluate_with_an_edit_scores_what_erase_scored(people, saved, capsys):
     assert len((people / "s.jsonl").read_text().splitlines()) == 4
 
 
+@pytest.mark.thorough
 def test_chat_asks_both_models(people, saved, capsys, monkeypatch):
     assert erase(saved, "--gamma", 1) == 0
     capsys.readouterr()
@@ -261,6 +263,7 @@ def test_a_dry_run_goes_through_every_stage_and_writes_nothing(people, saved, ca
     assert_refused(capsys, erase(saved, "--dry-run", "--layers", "0:40"), "0:40")
 
 
+@pytest.mark.thorough
 def test_a_dry_run_counts_what_the_model_is_asked_itself(people, saved, capsys, monkeypatch):
     given = ("--forget", "forget.jsonl", "--out", "run", "--max-new-tokens", 3, "--dry-run", "--json")
     assert_refused(capsys, run("erase", saved["llava"], *given), "Nothing says what must stay", "--retain FILE")
@@ -274,6 +277,7 @@ def test_a_dry_run_counts_what_the_model_is_asked_itself(people, saved, capsys, 
     assert plans[0]["memory"]["null_tokens"] < plans[1]["memory"]["null_tokens"]
 
 
+@pytest.mark.thorough
 def test_a_dry_run_counts_every_series_of_edits(people, saved, capsys, monkeypatch):
     monkeypatch.setattr("kvw.runs.plan.timed", lambda work: (work() and 0.0) or 60.0)
     found = []
@@ -453,6 +457,7 @@ def test_a_damaged_picture_is_found_before_the_first_forward(people, saved, caps
     assert "scoring" not in error
 
 
+@pytest.mark.thorough
 def test_records_hold_no_path_of_this_machine(people, saved):
     content = (people / "retain-1.png").read_bytes()
     (people / "broken").mkdir()

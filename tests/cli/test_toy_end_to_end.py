@@ -37,6 +37,7 @@ def world(tmp_path_factory):
     return folder
 
 
+@pytest.mark.thorough
 def test_four_people_are_weakened_and_plain_transformers_answers(world, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = ["erase", "toy:vanilla", "--forget", world / "forget.jsonl", "--retain", world / "retain.jsonl"]
@@ -74,6 +75,7 @@ def run_program(arguments):
     return stopped.value.code
 
 
+@pytest.mark.thorough
 def test_the_written_toy_model_is_the_source_but_for_the_value_matrices(world, tmp_path):
     arguments = ["erase", "toy:vanilla", "--forget", world / "forget.jsonl", "--retain", world / "retain.jsonl"]
     assert run_program([*arguments, "--method", "kvw", "--out", tmp_path / "run", "--eval-limit", "4"]) == 0

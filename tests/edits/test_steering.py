@@ -106,6 +106,7 @@ def test_strength_0_is_the_plain_model(model):
     assert torch.equal(scores, original[1])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("where", ["prompt", "last"])
 @pytest.mark.parametrize("decoding", [False, True])
 def test_cached_and_uncached_generation_agree(model, where, decoding):

@@ -77,6 +77,7 @@ def test_the_logs_are_whole():
         assert [len(log(model, part)["avg_gt_loss"]) for part in SETS] == [300, 100, 117, 300]
 
 
+@pytest.mark.thorough
 @EVERY_SET
 def test_every_rouge_recall_to_the_last_digit(model, part):
     columns = log(model, part)

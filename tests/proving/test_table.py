@@ -133,7 +133,7 @@ def test_the_warnings_that_a_run_gives_are_known():
         return collect(asked, [Reply(reply, 0.9 if reply == "Ada" else 0.0)] * 2)
 
     with remembering(SILENT) as told:
-        tell_outcome("subspace", evaluation("Ada"), evaluation("Ada"), told)
+        tell_outcome("a larger --strength", evaluation("Ada"), evaluation("Ada"), told)
     assert any(ANNOUNCED["forget"].search(warning) for warning in told.warnings)
     assert any(ANNOUNCED["retain"].search(warning) for warning in lost(evaluation("Ada"), evaluation("Tom")))
     good, loop = ("It rained.",) * 12, ("and then " * 8,) * 12

@@ -127,11 +127,11 @@ def test_failed_examples_are_not_taken_for_answers():
     failed = collect(examples, [Reply("Anna", 0.9), Reply(error="no picture", probability=0.0)])
     assert given_share(failed, "forget") == 1
     said = Listener()
-    tell_outcome("kvw", failed, failed, said)
+    tell_outcome("a larger --gamma", failed, failed, said)
     assert any("1 of 2 examples of forget failed" in warning for warning in said.warnings)
     assert any("answered almost as before: try a larger --gamma" in warning for warning in said.warnings)
     assert any("What was kept is unknown" in warning for warning in said.warnings)
-    tell_outcome("kvw", failed, failed, said, judged=True, chosen=True)
+    tell_outcome("a larger --gamma", failed, failed, said, judged=True, chosen=True)
     assert any("almost as before: try a lower --keep, and --neighbours" in warning for warning in said.warnings)
     assert sum("What was kept is unknown" in warning for warning in said.warnings) == 1
 
@@ -147,14 +147,19 @@ def test_failed_examples_are_not_taken_for_answers():
 )
 def test_the_forget_set_is_answered_as_before_in_whatever_words(before, after, told):
     said = Listener()
-    tell_outcome("kvw", *(evaluation(forget=[("Anna", text, 0.9)] * 4) for text in (before, after)), said, judged=True)
+    tell_outcome(
+        "a larger --gamma",
+        *(evaluation(forget=[("Anna", text, 0.9)] * 4) for text in (before, after)),
+        said,
+        judged=True,
+    )
     assert any("almost as before" in warning for warning in said.warnings) == told
 
 
 def test_one_answer_in_twenty_says_nothing_of_forgetting():
     said = Listener()
     hardly = evaluation(forget=[("Anna", "Anna", 0.9)] + [("Anna", "x", 0.1)] * 19)
-    tell_outcome("kvw", hardly, hardly, said, judged=True)
+    tell_outcome("a larger --gamma", hardly, hardly, said, judged=True)
     assert not said.warnings
 
 

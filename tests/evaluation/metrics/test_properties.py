@@ -169,6 +169,7 @@ def test_an_auc_turns_around_when_the_sets_do(members, others):
     assert found == pytest.approx(wins / (len(members) * len(others)))
 
 
+@pytest.mark.thorough
 @quick
 @given(st.lists(st.one_of(st.none(), st.text(max_size=30)), max_size=12))
 def test_no_reply_is_lost(replies):

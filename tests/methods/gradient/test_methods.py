@@ -42,6 +42,7 @@ def test_after_one_step_exactly_the_declared_parameters_have_changed(method, lor
     assert not model.training
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", sorted(set(TRAINED) - {"task-vector"}))
 def test_the_loss_falls_and_the_forgotten_answers_become_less_probable(method):
     """Steps so small, with all examples in each, that the gradient alone says where the loss goes."""
