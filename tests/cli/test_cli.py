@@ -281,12 +281,15 @@ def test_a_dry_run_counts_what_the_model_is_asked_itself(people, saved, capsys, 
 def test_a_dry_run_counts_every_series_of_edits(people, saved, capsys, monkeypatch):
     monkeypatch.setattr("kvw.runs.plan.timed", lambda work: (work() and 0.0) or 60.0)
     found = []
-    for deep in (5, 4):  # the model has 4 layers
+    for deep, thinning in ((5, 0), (4, 0), (4, 1000)):  # the model has 4 layers
         monkeypatch.setattr("kvw.runs.choosing.DEEP", deep)
+        monkeypatch.setattr("kvw.selection.search.THINNING", thinning)
         given = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--out", "run", "--dry-run", "--json")
         assert run("erase", saved["llava"], *given) == 0
         found.append(json.loads(capsys.readouterr().out)["seconds"]["choosing the strength"])
     assert found[1] / found[0] == pytest.approx((1 + 24) / (1 + 12), rel=1e-3)
+    # 4 forget questions are asked 40 times in each of two series; 4 forget and 7 retain questions judge.
+    assert (found[2] - found[1]) / found[1] == pytest.approx(2 * 40 * 4 / ((1 + 24) * (4 + 7)), rel=1e-3)
 
 
 def test_text_only_examples_work(people, saved):

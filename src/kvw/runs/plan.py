@@ -22,6 +22,8 @@ from kvw.runs.loaded import Loaded
 from kvw.runs.material import asked_for, dealt_out
 from kvw.runs.record import KNOWS_ENGLISH
 from kvw.runs.request import DataSets, EraseRequest
+from kvw.selection.scoring import FORGET, HELD_OUT_FORGET
+from kvw.selection.search import tries
 
 CANDIDATES = 12
 """Edits of one series that are scored while the strength is chosen: two bisections of up to 64 doses."""
@@ -118,13 +120,16 @@ def _estimates(job: Job) -> MethodPlan:
     judged = sum(map(len, material.judged.values()))
     series = len(parts_tried(request, range(job.layers[0], job.layers[1] + 1)))
     edits = (CANDIDATES * series if request.chooses else 1) if material.must_stay else 0
+    forgetting = sum(len(material.judged.get(split, ())) for split in (FORGET, HELD_OUT_FORGET))
+    thins = edits > 1 and request.made_by.scaling(request.settings) == "directions"
+    thinning = series * tries(forgetting) * forgetting if thins else 0
     plan = request.made_by.plan(loaded, solving.forget, solving.retain, solving.request.settings)
     plan = plan or MethodPlan(seconds={})
     seconds = {
         "scoring the original model": scoring,
         "gathering what must stay": generating / len(batch) * longer * questions,
         **plan.seconds,
-        choosing_stage(request): forcing * judged * (1 + edits),
+        choosing_stage(request): forcing * (judged * (1 + edits) + thinning),
         "scoring the unlearned model": scoring,
     }
     return MethodPlan(seconds={name: round(value, 1) for name, value in seconds.items()}, memory=plan.memory)

@@ -175,7 +175,7 @@ class Search:
             len(self.original[name].answered) for name in (FORGET, HELD_OUT_FORGET) if name in self.original
         )
         assert candidate.dose is not None
-        thin = path.needed(candidate.dose, enough, min(MOST_TRIES, THINNING // questions))
+        thin = path.needed(candidate.dose, enough, tries(questions))
         if thin.doses[-1] == candidate.dose:
             candidate.path = thin  # all are needed: it is the same edit
         return thin
@@ -231,6 +231,11 @@ class Search:
         if not missing or candidate.edit is None:
             return
         candidate.scores |= self._scorer.scores(candidate.edit, missing)
+
+
+def tries(questions: int) -> int:
+    """How often directions are left out at most, by the number of forget questions."""
+    return min(MOST_TRIES, THINNING // questions)
 
 
 def _first(count: int, holds: Callable[[int], bool]) -> int:
