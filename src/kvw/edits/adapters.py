@@ -79,14 +79,15 @@ def export_lora(
     weights: Weights = ValueMatrix.read,
     force: bool = False,
 ) -> None:
-    """Write an edit as a LoRA, W' = W + B A, for programs that take nothing else.
+    """Write an edit as a LoRA, W' = W + B A: the form of edits by directions as an adapter.
 
     Of gates, row k of A picks the k-th scaled coefficient j, and column k of B is (g_j - 1) v_j. So the rank is the
     number of scaled vectors, often half of the width or more, and the file holds rank x (width + hidden) float32
-    numbers for each matrix, all of which are in memory at once: several GB for a model of 7 B parameters. IA3 says the
-    same in width numbers.
+    numbers for each matrix, all of which are in memory at once: several GB for gates of a model of 7 B parameters. IA3
+    says the same in width numbers.
 
-    Of directions, A = V^T and B = W U (g - 1): the rank is the number of directions, and merging is folding.
+    Of directions, A = V^T and B = W U (g - 1): the rank is the number of directions, and merging is folding. At most
+    62 MB in 16 bits for rank 64 in every FFN of LLaVA-1.5-7B, 95 MB with attention; the file is in float32, twice that.
 
     Args:
         edit: Gates or directions.

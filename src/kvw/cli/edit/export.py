@@ -17,7 +17,10 @@ def export(
     *,
     format: Annotated[
         Literal["ia3", "lora"],
-        Parameter(help="ia3: small and exact. lora: as large as the value matrices, for programs that take no IA3."),
+        Parameter(
+            help="lora: for edits by directions, small (of their rank). ia3: for edits by gates, small and exact; "
+            "as lora these are about as large as the value matrices."
+        ),
     ],
     out: Annotated[Path, Parameter(help="Adapter folder to write.")],
     other_weights: OtherWeights = False,
