@@ -52,8 +52,8 @@ class Work:
         return [self._prepared[id(example)] for example in examples]
 
     def batches(self, examples: Sequence[Example]) -> LabelledBatches:
-        """Batches of ``rows`` examples."""
-        return LabelledBatches(self.prepare(examples), self.processor, self.model, self._budget)
+        """Batches of ``rows`` examples; what questions about one image share is run for each, as in the plain pass."""
+        return LabelledBatches(self.prepare(examples), self.processor, self.model, self._budget).unshared()
 
     def measure(
         self, examples: Sequence[Example], positions: Positions = "answer", progress: Progress | None = None
