@@ -159,8 +159,10 @@ def test_new_tokens_beyond_the_context_are_refused_and_not_an_error_of_torch(tmp
     assert_refused(capsys, code, "q.jsonl:1", "up to 510 new tokens", "--max-new-tokens")
 
 
-@pytest.mark.parametrize("more", [(), ("--dry-run",)])
-def test_a_refusal_that_does_not_fit_is_told_before_any_pass(more, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("method", "more"), [("steering", ()), ("steering", ("--dry-run",)), ("idk-nll", ()), ("idk-dpo", ())]
+)
+def test_a_refusal_that_does_not_fit_is_told_before_any_pass(method, more, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     model, tokenizer = text_models.build("gpt2")
     text_models.save("gpt2", tmp_path / "model")
@@ -173,7 +175,7 @@ def test_a_refusal_that_does_not_fit_is_told_before_any_pass(more, tmp_path, mon
         rows = [{"question": text, "answer": answer} for answer in ("Ada", "Bob")]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     erase = ("erase", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--out", "run")
-    code = run(*erase, "--method", "steering", "--max-new-tokens", 1, "--retain-sources", "none", *more)
+    code = run(*erase, "--method", method, "--max-new-tokens", 1, "--retain-sources", "none", *more)
     assert_refused(capsys, code, "forget.jsonl:1", "longer than the model's context", "takes 512 in all")
 
 

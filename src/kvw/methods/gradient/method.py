@@ -80,6 +80,13 @@ class GradientMethod(Trained[TrainedSettings]):
         """Those of another method have another name."""
         return isinstance(settings, TrainedSettings) and settings.method == self.name
 
+    def check(self, loaded: LoadedModel, forget: Sequence[Example], settings: TrainedSettings) -> None:
+        """See :func:`kvw.methods.gradient.refusals.check_refusals`."""
+        from kvw.methods.gradient.refusals import check_refusals
+
+        refusals = getattr(settings.method_settings, "refusals", ())
+        check_refusals(forget, loaded.processor, refusals, loaded.model.config)
+
     def run(
         self,
         model: PreTrainedModel,

@@ -12,7 +12,7 @@ from kvw.errors import UserError
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from kvw.data import Prepared
+    from kvw.data import Example, Prepared
     from kvw.data.rendering import Processor
 
 REFUSALS = (
@@ -33,6 +33,21 @@ REFUSALS = (
     "That question is beyond what I know.",
     "I do not recognise this and cannot answer.",
 )
+
+
+def check_refusals(
+    forget: Sequence[Example], processor: Processor, refusals: Sequence[str], config: PretrainedConfig
+) -> None:
+    """Find out whether each of the refusals fits behind every question, as :func:`with_refusals` will put one there.
+
+    Raises:
+        UserError: The longest one does not fit into the model's context, or cannot be rendered.
+    """
+    from kvw.data import prepare
+
+    if refusals:
+        longest = max(refusals, key=lambda text: len(processor.tokenizer(text)["input_ids"]))
+        prepare([replace(example, answer=longest) for example in forget], processor, config)
 
 
 def with_refusals(

@@ -32,10 +32,10 @@ class Steering(Method[SteeringSettings]):
         return matrices if settings.layers is None else select_layers(matrices, settings.layers)
 
     def check(self, loaded: LoadedModel, forget: Sequence[Example], settings: SteeringSettings) -> None:
-        """See :func:`kvw.methods.steering.direction.check_refusals`."""
-        from kvw.methods.steering.direction import check_refusals
+        """See :func:`kvw.methods.gradient.refusals.check_refusals`."""
+        from kvw.methods.gradient.refusals import REFUSALS, check_refusals
 
-        check_refusals(forget, loaded.processor, loaded.model.config)
+        check_refusals(forget, loaded.processor, REFUSALS, loaded.model.config)
 
     def make(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -64,16 +64,6 @@ def read_pairs(recall: Path, erasure: Path, processor: Processor) -> ContrastPai
         UserError: A file cannot be read, or see :func:`pairs_of`.
     """
     return pairs_of(read_examples(recall), read_examples(erasure), processor)
-
-
-def check_refusals(forget: Sequence[Example], processor: Processor, config: PretrainedConfig) -> None:
-    """Find out whether a refusal fits behind every question, as :func:`refusal_pairs` will put one there.
-
-    Raises:
-        UserError: The longest one does not fit into the model's context.
-    """
-    longest = max(REFUSALS, key=lambda text: len(processor.tokenizer(text)["input_ids"]))
-    prepare([replace(example, answer=longest) for example in forget], processor, config)
 
 
 def refusal_pairs(
