@@ -213,6 +213,8 @@ class Asked(Exception):
         {"method": "steering", "settings": SteeringSettings(skipped=(2, 3), decoding=True, target="It's so:")},
         {"method": "conditional-kvw", "choose": False},
         {"method": "leace", "settings": LeaceSettings(rank=3, layers=(1, 2))},
+        {"method": "idk-nll"},
+        {"method": "memit-zero", "keep": 0.5},
         {"method": "npo", "settings": get_method("npo").read({"beta": 0.3, "epochs": 2, "lora.rank": 4})},
         {"method": "idk-dpo", "settings": get_method("idk-dpo").read({"refusals": ["No, sorry.", "I don't know."]})},
         {"method": "manu", "settings": get_method("manu").read({"parts": ["language"]})},
