@@ -25,7 +25,7 @@ class Sources:
         prompt: The other text.
         image: Image tokens.
         first: The first position, where many models keep activations of a size of their own.
-        image_every: Of the image tokens every so many-th is taken: there are many and they are alike.
+        image_every: One image token in this many is taken, since there are many and they are alike.
 
     Raises:
         UserError: A share is negative, all are 0, or ``image_every`` is below 1.

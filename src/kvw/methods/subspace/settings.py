@@ -32,11 +32,10 @@ class SubspaceSettings:
     Args:
         layers: First and last decoder layer, 0-based, both included; None for all of them.
         matrices: Which value matrices are weakened: those of the FFNs (``ffn``), the output projections of attention
-            from the second layer on (``attention``), or ``both``. Weakening both a little keeps more than weakening
-            one much.
+            from the second layer on (``attention``), or ``both``.
         shrinkage: rho in S = (1 - rho) C + rho diag(C), between 0 and 1; or ``cross-validated``, by subject.
         gate: How a direction's forget-to-retain ratio lambda becomes its gate, see :mod:`kvw.methods.subspace.gates`.
-        gamma: Exponent of the exponential gate, for that gate alone; 2 falls off as a Wiener gate does.
+        gamma: Exponent of the exponential gate; 2 falls off as a Wiener gate does.
         mu: Price of forget output in units of retain output, for the two Wiener gates.
         threshold: tau: directions with (1/2) log lambda up to tau stay as they are. None measures it: what new
             examples of retained subjects show. For the plain Wiener gate None is what equal forget and retain sets
@@ -56,13 +55,13 @@ class SubspaceSettings:
             a time over them: each runs once, and only its own second moments exist. None: layer by layer if the
             schedule is sequential, or if the second moments of all layers do not fit into free memory; and the whole
             model after all, with a warning, if its layers cannot be run by themselves.
-        layers_per_pass: On the path of the whole model so many layers are measured in one pass over the data; fewer
+        layers_per_pass: How many layers are measured in one pass over the data, on the path of the whole model. Fewer
             need less memory and more passes. None: all of them (joint) or one (sequential).
         retain_rows: Keep at most so many coefficient rows of the retain set for each value matrix, sampled by weight,
             and solve from them without any width x width matrix: for very wide FFNs and many experts. Layer by layer
             only. With fewer rows than knowledge vectors, what must stay is known less well. None: full second moments.
-        null_every: Of every so many-th retain fact (example, if facts are not given) every second view measures the
-            threshold. Its answer tokens are kept in memory until the layer is solved.
+        null_every: The threshold is measured on one retain fact in this many (one example, if facts are not given), on
+            every second of its views. Their answer tokens are kept in memory until the layer is solved.
         sources: Which positions of the retain set count how much.
         min_tokens: Experts that saw fewer answer-predicting positions than this in either set are left alone.
 
