@@ -49,6 +49,12 @@ def test_equally_strong_directions_come_together() -> None:
     assert DirectionsPath(low_rank([-1.0, -1.0, -1.0]), 0.0).edit(1.0).directions[MatrixKey(0)].rank == 3
 
 
+def test_a_dose_counts_all_directions_of_its_edit() -> None:
+    path = DirectionsPath(low_rank([-3.0, -1.0, -1.0], [-1.0, -0.5, 0.0, -0.5]), 0.0)
+    assert path.doses == (1.0, 4.0, 6.0)
+    assert [sum(value.rank for value in path.edit(dose).directions.values()) for dose in path.doses] == [1, 4, 6]
+
+
 def test_an_edit_without_directions_offers_nothing() -> None:
     assert DirectionsPath(low_rank([]), 0.0).doses == ()
 

@@ -243,6 +243,36 @@ def test_what_does_not_forget_is_thinned_to_what_takes_as_much() -> None:
     assert layers_of(found.choose([path_of(5, 4, 3)])) == {1}
 
 
+def test_what_is_not_needed_is_left_out_of_equally_strong_ones_too() -> None:
+    found = Search(Pieces(forgets=1), (TEXT, NEAR), 0.98)  # type: ignore[arg-type]
+    chosen = found.choose([path_of(1, 5, 4, 4)])  # the two strongest are three
+    assert layers_of(chosen) == {1, 3}
+    assert (chosen.dose, chosen.path.where) == (2, "needed of 3")  # type: ignore[union-attr]
+
+
+def test_equally_strong_ones_that_are_all_needed_are_one_candidate() -> None:
+    found = Search(Pieces(forgets=1), (TEXT, NEAR), 0.98)  # type: ignore[arg-type]
+    assert layers_of(found.choose([path_of(1, 5, 1, 5)])) == {1, 3}
+    edits = [one.edit.digest() for one in found.candidates if one.edit is not None]
+    assert len(edits) == len(set(edits))
+
+
+def test_what_forgets_still_does_after_thinning() -> None:
+    class Close(Pieces):
+        """All that is found leaves just below a tenth; without layer 0 a little more is left."""
+
+        def _score(self, name: str, edit: Any) -> Score:
+            if name not in (FORGET, HELD_OUT_FORGET) or not edit:
+                return super()._score(name, edit)
+            left = 0.078 if layers_of(Candidate(edit, 1)) == {0, 1} else 0.082
+            return Score((False,) * 4, (left,) * 4, (1.0,) * 4, (2,) * 4)
+
+    found = Search(Close(forgets=1), (TEXT, NEAR), 0.98)  # type: ignore[arg-type]
+    chosen = found.choose([path_of(5, 4)])
+    assert chosen is not None
+    assert found.forgets(chosen)
+
+
 def test_an_edit_that_needs_all_its_directions_is_one_candidate() -> None:
     found = Search(Pieces(forgets=1), (TEXT, NEAR), 0.98)  # type: ignore[arg-type]
     assert layers_of(found.choose([path_of(1, 5, 1, 4)])) == {1, 3}

@@ -43,7 +43,7 @@ class Path(ABC):
 
 
 class DirectionsPath(Path):
-    """The n strongest directions, for growing n.
+    """The n strongest directions, for growing n. Equally strong ones come together, so n counts all of them.
 
     Args:
         found: All directions that were found, with log-gates that order them.
@@ -66,7 +66,8 @@ class DirectionsPath(Path):
         while dose < count:
             doses.append(float(round(dose)))
             dose = max(dose * GROWTH, dose + 1)
-        self.doses = (*dict.fromkeys(doses), float(count)) if count else ()
+        ends = torch.searchsorted(self._sorted, self._sorted[[int(dose) - 1 for dose in doses]], right=True)
+        self.doses = tuple(dict.fromkeys([*map(float, ends.tolist()), float(count)])) if count else ()
 
     def edit(self, dose: float) -> LowRankEdit:
         """The edit of the ``dose`` strongest directions; of equally strong ones all."""

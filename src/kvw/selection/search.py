@@ -165,7 +165,8 @@ class Search:
     def _needed(self, path: DirectionsPath, candidate: Candidate) -> DirectionsPath:
         """The path of the directions without which less would be forgotten than by a candidate of another path."""
         answered, left = self._left(candidate)
-        most = max(FORGOTTEN * self._before(), SLACK * left)
+        forgotten = FORGOTTEN * self._before()
+        most = forgotten if left <= forgotten else SLACK * left
 
         def enough(edit: Edit) -> bool:
             now = self._left(Candidate(edit, None))
