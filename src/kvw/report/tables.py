@@ -27,6 +27,7 @@ from kvw.runs.measure import StatisticsSummary
 from kvw.runs.plan import Plan
 from kvw.runs.record import LanguagePart, RunRecord
 from kvw.runs.sweep import SweepPoint
+from kvw.smollm2 import how_to_try
 
 METRICS = {"exact": "exact match", "substring": "contains", "rouge_l_f": "ROUGE-L", "probability": "P(answer)"}
 
@@ -135,6 +136,7 @@ def print_demo(record: DemoRecord, out: Path) -> None:
     for sentence in record.verdict:
         console.print(sentence)
     console.print(f"Pictures, data and the runs are in {out}: tradeoff.png, data/, run/, kvw/")
+    console.print(f"Toys test code. What happens to a model that has read the web, a small one shows: {how_to_try()}")
 
 
 def print_sweep(points: list[SweepPoint], gold: Mapping[str, float] | None = None) -> None:
