@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 
@@ -14,9 +13,6 @@ from kvw.methods.subspace.gates import removed_below
 from kvw.models.value_matrix import MatrixKey
 from kvw.selection.thinning import thinned
 
-Kind = Literal["directions", "strength", "share"]
-"""What a method's edits are varied by: how many directions they weaken, their strength, or their share in a mixture of
-edited and original weights."""
 GROWTH = 1.25
 """From one number of directions to the next."""
 STRENGTHS = tuple(2 ** (step / 2) for step in range(-16, 17))
