@@ -18,6 +18,7 @@ from kvw.methods.registry import DEFAULT, METHODS, get_method
 from kvw.methods.subspace.labels import labels_of
 from kvw.methods.subspace.method import matrices_in, passes
 from kvw.methods.subspace.settings import SubspaceSettings
+from kvw.runs.record import RunRecord
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def erase(saved, *more, out="run", retain="retain.jsonl", family="llava"):
 
 
 @pytest.mark.thorough
-def test_a_subspace_run_leaves_certificates_and_the_attached_model(people, saved, capsys):
+def test_a_subspace_run_leaves_bounds_and_the_attached_model(people, saved, capsys):
     by_hand = ("--set", "gate=wiener", "--set", "mu=30", "--strength", 1.5, "--set", "honest=0")
     assert erase(saved, *by_hand, "--set", "matrices=both") == 0
     record = json.loads((people / "run" / "run.json").read_text())
@@ -52,10 +53,13 @@ def test_a_subspace_run_leaves_certificates_and_the_attached_model(people, saved
     assert chosen == {"gate": "wiener", "mu": 30.0, "strength": 1.5, "layers": [0, 3]}
     attention = [f"layer.{layer}.attention" for layer in (1, 2, 3)]
     ffns = [f"layer.{layer}" for layer in range(4)]
-    assert {found["key"] for found in record["certificates"]} == {*ffns, *attention}
-    assert all(found["relative_distortion"] > 0 for found in record["certificates"])
-    assert all(found["subjects"] == 2 for found in record["certificates"])
+    assert {found["key"] for found in record["distortion_bounds"]} == {*ffns, *attention}
+    assert all(found["relative_distortion"] > 0 for found in record["distortion_bounds"])
+    assert all(found["subjects"] == 2 for found in record["distortion_bounds"])
     assert "of their energy" in " ".join(capsys.readouterr().out.split())
+    earlier = {**record, "certificates": record["distortion_bounds"]}  # the name in records of earlier versions
+    del earlier["distortion_bounds"]
+    assert len(RunRecord.model_validate(earlier).distortion_bounds) == 7
 
     edit = kvw.load_edit("run/edit.safetensors")
     assert isinstance(edit, kvw.LowRankEdit)

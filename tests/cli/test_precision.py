@@ -129,7 +129,7 @@ def test_subspace_weakening_needs_no_full_precision(people, saved, packed, capsy
     assert run("erase", saved["llava"], *data, "--quantise", "8bit", "--out", "run") == 0
     record = json.loads((people / "run" / "run.json").read_text())
     assert record["model"]["quantised"] == "bitsandbytes Linear8bitLt"
-    assert {found["relative_distortion"] for found in record["certificates"]} == {None}
+    assert {found["relative_distortion"] for found in record["distortion_bounds"]} == {None}
     source, written = (load_file(name / "model.safetensors") for name in (saved["llava"], people / "run" / "model"))
     changed = [name for name in source if not torch.equal(source[name], written[name])]
     assert {name.rpartition(".")[0].rpartition(".")[2] for name in changed} == {"down_proj", "o_proj"}

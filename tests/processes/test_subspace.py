@@ -41,18 +41,18 @@ SETTINGS = {
 
 
 def found():
-    """Edits, certificates and tokens in plain values."""
+    """Edits, bounds and tokens in plain values."""
     model, _ = tiny_models.build("llava")
     results, calls = {}, []
     labels = {"forget_labels": VIEWS, "retain_labels": THREE_SUBJECTS}
     for name, values in SETTINGS.items():
-        settings, certificates = SubspaceSettings(**values), []
+        settings, bounds = SubspaceSettings(**values), []
 
         def progress(*some):
             calls.append(some)
 
-        edit = subspace(model, FORGET, RETAIN, settings, **labels, on_matrix=certificates.append, progress=progress)
-        results[name] = plain(edit), [certificate.eigenvalues for certificate in certificates]
+        edit = subspace(model, FORGET, RETAIN, settings, **labels, on_matrix=bounds.append, progress=progress)
+        results[name] = plain(edit), [entry.eigenvalues for entry in bounds]
     experts = copy.deepcopy(build_family("qwen3_moe"))
     settings = SubspaceSettings(layers=(0, 1), min_tokens=2)
     edit = subspace(experts, [family_batch(experts, 2, 9, 1)], [family_batch(experts, 8, 9, 2)], settings)
@@ -101,7 +101,7 @@ def test_all_processes_have_the_edit_of_one(both, name):
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))
-def test_certificates_come_in_the_first_process_with_the_eigenvalues_of_one(both, name):
+def test_bounds_come_in_the_first_process_with_the_eigenvalues_of_one(both, name):
     first, second = (several[0][name][1] for several in both.several)
     assert second == []
     assert len(first) == len(both.one[0][name][1]) > 0
@@ -292,7 +292,7 @@ def test_all_processes_gather_what_must_stay_and_come_to_one_choice(saved, peopl
     assert [part["chosen"] for part in two["candidates"]] == [part["chosen"] for part in one["candidates"]]
 
 
-def test_the_command_line_program_comes_to_the_same_scores_and_certificates(saved, people, monkeypatch):  # noqa: F811
+def test_the_command_line_program_comes_to_the_same_scores_and_bounds(saved, people, monkeypatch):  # noqa: F811
     monkeypatch.setattr(labelled, "token_budget", lambda device: 90)
     with pytest.raises(SystemExit):
         main([str(argument) for argument in erase_arguments(saved, people, "one")])
@@ -307,9 +307,9 @@ def test_the_command_line_program_comes_to_the_same_scores_and_certificates(save
     for line, expected in zip(*(map(json.loads, lines) for lines in answers), strict=True):
         assert line["original"] == expected["original"]
         assert line["unlearned"]["prediction"] == expected["unlearned"]["prediction"]
-    assert len(two["certificates"]) == len(one["certificates"]) == 7
-    for certificate, expected in zip(two["certificates"], one["certificates"], strict=True):
-        assert certificate["eigenvalues"] == pytest.approx(expected["eigenvalues"], rel=1e-5)
+    assert len(two["distortion_bounds"]) == len(one["distortion_bounds"]) == 7
+    for entry, expected in zip(two["distortion_bounds"], one["distortion_bounds"], strict=True):
+        assert entry["eigenvalues"] == pytest.approx(expected["eigenvalues"], rel=1e-5)
     edits = [plain(kvw.load_edit(people / run / "edit.safetensors")) for run in ("one", "two")]
     for operator, other in zip(*map(operators, edits), strict=True):
         torch.testing.assert_close(operator, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kvw.measuring.sources import Positions
     from kvw.measuring.statistics import Statistics
     from kvw.methods.plan import MethodPlan
-    from kvw.methods.subspace.certificates import Certificate
+    from kvw.methods.subspace.bounds import DistortionBounds
     from kvw.models.value_matrix import ValueMatrix
 
 Scaling = Literal["directions", "strength", "share"]
@@ -78,12 +78,12 @@ class Unlearned:
 
     Args:
         edit: The edit. Experts that saw too few tokens are listed in ``metadata.left_alone``.
-        certificates: What was found for each value matrix, from methods that give any.
+        bounds: What was found for each value matrix, from methods that give any.
         warnings: What the user should know.
     """
 
     edit: Edit
-    certificates: tuple[Certificate, ...] = ()
+    bounds: tuple[DistortionBounds, ...] = ()
     warnings: tuple[str, ...] = ()
 
 

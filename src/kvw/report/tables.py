@@ -16,7 +16,7 @@ from kvw.edits.edit import printable
 from kvw.edits.summary import LayerSummary
 from kvw.evaluation import Evaluation, Summary
 from kvw.methods.describing import acting
-from kvw.methods.subspace.certificates import Certificate
+from kvw.methods.subspace.bounds import DistortionBounds
 from kvw.methods.subspace.memory import MemoryPlan
 from kvw.report.selection_table import print_selection
 from kvw.runs.apply import Applied
@@ -48,7 +48,7 @@ def print_record(record: RunRecord, out: Path) -> None:
     console.print(what_changed(record.layers))
     if record.selection is not None:
         print_selection(console, record.selection)
-    _print_certificates(console, record.certificates)
+    _print_bounds(console, record.distortion_bounds)
     if record.language is not None:
         console.print(record.language.sentence)
     for warning in record.warnings:
@@ -76,19 +76,19 @@ def what_changed(layers: Sequence[LayerSummary]) -> str:
     return f"{what} in {count} layers were weakened, most in {strongest.key} (mean gate {strongest.mean_gate:.3f})."
 
 
-def _print_certificates(console: Console, certificates: Sequence[Certificate]) -> None:
+def _print_bounds(console: Console, bounds: Sequence[DistortionBounds]) -> None:
     """What the method says in advance of what the edit costs."""
-    if not certificates:
+    if not bounds:
         return
-    known = [found for found in certificates if found.relative_distortion is not None]
+    known = [found for found in bounds if found.relative_distortion is not None]
     if known:
         worst = max(known, key=lambda found: found.relative_distortion or 0)
-        bounds = ", ".join(f"{name} {bound:.1%}" for name, bound in worst.source_bounds.items())
+        by_source = ", ".join(f"{name} {bound:.1%}" for name, bound in worst.source_bounds.items())
         console.print(
             "On data like the retain set the outputs of each value matrix change, on average, by at most "
-            f"{worst.relative_distortion:.2%} of their energy ({worst.key}; at most, by kind of position: {bounds})."
+            f"{worst.relative_distortion:.2%} of their energy ({worst.key}; at most, by kind of position: {by_source})."
         )
-    held_out = [ratio for found in certificates for ratio in found.honest or ()]
+    held_out = [ratio for found in bounds for ratio in found.honest or ()]
     if held_out:
         console.print(
             f"On photos and phrasings kept out of the search the median direction holds {median(held_out):.1f} times "

@@ -365,7 +365,7 @@ def _record(
         protocol=f"zero-shot, greedy, {job.loaded.prompt}",
         evaluation_settings={"max_new_tokens": request.max_new_tokens, "evaluate_at_most": request.evaluate_at_most},
         costs=watch.costs(job.loaded.model),
-        certificates=list(unlearned.certificates),
+        distortion_bounds=list(unlearned.bounds),
         language=language,
         warnings=list(warnings),
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from kvw.edits.edit import package_versions
 from kvw.edits.summary import LayerSummary
 from kvw.evaluation import Summary
-from kvw.methods.subspace.certificates import Certificate
+from kvw.methods.subspace.bounds import DistortionBounds
 from kvw.percent import percent
 
 KNOWS_ENGLISH = 1000.0
@@ -240,8 +240,10 @@ class RunRecord(_Part):
     """None in records of earlier versions."""
     selection: SelectionPart | None = None
     """None in records of earlier versions, and if there was nothing to judge by."""
-    certificates: list[Certificate] = Field(default_factory=list)
-    """What the method found for each value matrix, from methods that certify what they do."""
+    distortion_bounds: list[DistortionBounds] = Field(
+        default_factory=list, validation_alias=AliasChoices("distortion_bounds", "certificates")
+    )
+    """What the method found for each value matrix; earlier records call it ``certificates``."""
     warnings: list[str]
     """Everything that the run warned of on the terminal, in order."""
     versions: dict[str, str] = Field(default_factory=package_versions)

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 import kvw
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.measuring.moment_passes import measure_moments
-from kvw.methods.subspace import certificates, gates
+from kvw.methods.subspace import bounds, gates
 from kvw.methods.subspace.labels import Labels
 from kvw.methods.subspace.null import LeftOut, least_threshold, null_eigenvalues, threshold
 from kvw.methods.subspace.relatives import formulas
@@ -85,9 +85,9 @@ def test_c_the_retain_distortion_is_the_squared_norm_of_b():
     modes = solve(found, data.vectors)
     log_gates = exponential(modes.eigenvalues)
     change = data.weight @ operator(modes, log_gates) - data.weight
-    distortion = certificates.distortion(data.weight, modes.patterns, log_gates)
+    distortion = bounds.distortion(data.weight, modes.patterns, log_gates)
     assert distortion == pytest.approx(float((change @ found.moment @ change.T).trace()), rel=1e-9)
-    raw = certificates.raw_distortion_bound(data.weight, modes.patterns, modes.filters, log_gates, found)
+    raw = bounds.raw_distortion_bound(data.weight, modes.patterns, modes.filters, log_gates, found)
     assert raw == pytest.approx(float((change @ data.retain).square().sum() / 400), rel=1e-9)
     assert raw <= distortion / (1 - found.shrinkage)
 

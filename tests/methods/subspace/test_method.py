@@ -214,25 +214,25 @@ def test_sequential_measures_the_forget_set_on_what_is_weakened_so_far(llava):
         assert_same(found, LowRankEdit({MatrixKey(1): expected}), 1e-3, 1e-3)
 
 
-def test_certificates_come_with_every_matrix(llava):
+def test_bounds_come_with_every_matrix(llava):
     found = []
     edit = subspace(llava, FORGET, RETAIN, SubspaceSettings(threshold=0.3), forget_labels=VIEWS, on_matrix=found.append)
-    assert [certificate.key for certificate in found] == [str(key) for key in edit.directions]
-    for certificate, (key, directions) in zip(found, edit.directions.items(), strict=True):
+    assert [entry.key for entry in found] == [str(key) for key in edit.directions]
+    for entry, (key, directions) in zip(found, edit.directions.items(), strict=True):
         matrix = edit.value_matrices(llava)[key]
         change = (edit.changed(matrix, matrix.read()) - matrix.read()).double()
         moment = measure_moments(llava, RETAIN, [matrix])[0][key]
-        shrunk = shrink(moment.mean, certificate.shrinkage).double()
+        shrunk = shrink(moment.mean, entry.shrinkage).double()
         distortion = float((change @ shrunk @ change.T).trace())
-        assert certificate.distortion == pytest.approx(distortion, rel=1e-3, abs=1e-9)
+        assert entry.distortion == pytest.approx(distortion, rel=1e-3, abs=1e-9)
         total = float((matrix.read().double() @ shrunk @ matrix.read().double().T).trace())
-        assert certificate.relative_distortion == pytest.approx(distortion / total, rel=1e-3, abs=1e-9)
-        for source, bound in certificate.source_bounds.items():
+        assert entry.relative_distortion == pytest.approx(distortion / total, rel=1e-3, abs=1e-9)
+        for source, bound in entry.source_bounds.items():
             shares = {name: float(name == source) for name in ("answer", "prompt", "image", "first")}
             alone = measure_moments(llava, RETAIN, [matrix], sources=Sources(**shares))[0][key].mean.double()
             assert float((change @ alone @ change.T).trace()) <= bound * total * 1.001
-        assert certificate.gates == pytest.approx(tuple(directions.log_gates.exp().tolist()), abs=1e-6)
-        assert certificate.honest is not None
+        assert entry.gates == pytest.approx(tuple(directions.log_gates.exp().tolist()), abs=1e-6)
+        assert entry.honest is not None
 
 
 def test_experts_with_too_few_tokens_are_left_alone():
@@ -263,7 +263,7 @@ def test_the_edit_can_be_saved_with_its_settings(llava, tmp_path):
 
 
 def test_transposed_matrices_and_quantised_weights():
-    """A Conv1D gives the certificate of the Linear that it is; without plain weights there is no distortion."""
+    """A Conv1D gives the bounds of the Linear that it is; without plain weights there is no distortion."""
     model = copy.deepcopy(build_family("gpt2"))
     forget, retain = [family_batch(model, 2, 9, 1)], [family_batch(model, 8, 9, 2)]
     found = []
@@ -275,8 +275,8 @@ def test_transposed_matrices_and_quantised_weights():
     recorded = measure_moments(model, retain, [matrix])[0][matrix.key]
     tokens = measure_tokens(model, forget, [matrix])[matrix.key]
     measured = Measurements(matrix.key, recorded, tokens, None, None)
-    _, certificate = find_directions(measured, SubspaceSettings(gate="wiener"), Labels(), Labels())
-    assert (certificate.distortion, certificate.relative_distortion, certificate.source_bounds) == (None, None, {})
+    _, entry = find_directions(measured, SubspaceSettings(gate="wiener"), Labels(), Labels())
+    assert (entry.distortion, entry.relative_distortion, entry.source_bounds) == (None, None, {})
     cross = SubspaceSettings(shrinkage="cross-validated")
     with pytest.raises(kvw.UserError, match="weights that are not quantised"):
         find_directions(measured, cross, Labels(), Labels())
@@ -307,18 +307,18 @@ def test_nothing_is_weakened_where_no_held_out_view_was_seen(llava):
     moments, null = measure_moments(llava, RETAIN, [matrix], examples=Examples(keep=lambda row: row % 2 == 0))
     tokens = measure_tokens(llava, FORGET[:2], [matrix])[matrix.key]
     measured = Measurements(matrix.key, moments[matrix.key], tokens, null[matrix.key], matrix.read())
-    found, certificate = find_directions(measured, SubspaceSettings(honest=1.5), VIEWS, Labels())
-    assert (found.rank, certificate.honest) == (0, None)
+    found, entry = find_directions(measured, SubspaceSettings(honest=1.5), VIEWS, Labels())
+    assert (found.rank, entry.honest) == (0, None)
     assert find_directions(measured, SubspaceSettings(), VIEWS, Labels())[0].rank > 0
 
 
-def test_the_certificate_goes_by_the_threshold_that_the_gate_goes_by(llava):
+def test_the_bounds_go_by_the_threshold_that_the_gate_goes_by(llava):
     def thresholds(**settings):
         found = []
         subspace(llava, FORGET, RETAIN, SubspaceSettings(**settings), forget_labels=VIEWS, on_matrix=found.append)
-        for certificate in found:
-            assert all(0.5 * math.log(value) > certificate.threshold for value in certificate.eigenvalues)
-        return [certificate.threshold for certificate in found]
+        for entry in found:
+            assert all(0.5 * math.log(value) > entry.threshold for value in entry.eigenvalues)
+        return [entry.threshold for entry in found]
 
     least, measured = thresholds(), thresholds(gate="thresholded wiener")
     assert max(least) < max(measured)
@@ -333,4 +333,4 @@ def test_retain_answers_may_count_nothing(llava):
 def test_a_subject_in_both_sets_is_reported(llava):
     found = []
     subspace(llava, [*FORGET, RETAIN[0]], RETAIN, SubspaceSettings(threshold=1.2), on_matrix=found.append)
-    assert any(certificate.subjects - 1 in certificate.inseparable for certificate in found)
+    assert any(entry.subjects - 1 in entry.inseparable for entry in found)

@@ -13,8 +13,8 @@ from torch.testing import assert_close
 
 import kvw
 from kvw.edits.low_rank import REMOVED
-from kvw.methods.subspace import certificates, gates
-from kvw.methods.subspace.certificates import Certificate
+from kvw.methods.subspace import bounds, gates
+from kvw.methods.subspace.bounds import DistortionBounds
 from kvw.methods.subspace.cross_validation import cross_validated
 from kvw.methods.subspace.directions import split_views
 from kvw.methods.subspace.labels import EverySoManyth, EveryThirdView, Labels
@@ -286,21 +286,21 @@ def test_the_null_takes_every_second_view_of_every_so_many_th_fact():
     assert [takes_part(row) for row in range(7)] == [True, False, False, True, False, False, True]
 
 
-# Certificates.
+# Distortion bounds.
 
 
 def test_sources_are_bounded_by_their_share():
-    found = certificates.source_bounds(0.9, {"answer": 0.5, "image": 0.25, "first": 0.0})
+    found = bounds.source_bounds(0.9, {"answer": 0.5, "image": 0.25, "first": 0.0})
     assert found == pytest.approx({"answer": 1.8, "image": 3.6})
 
 
 def test_honest_ratios_are_energies_of_data_that_were_not_fitted():
     data, other = layer(), layer(seed=9)
     modes = solve(metric(data.moment, 0.1), data.vectors)
-    fitted = certificates.honest_eigenvalues(modes.filters, data.vectors, torch.ones(6))
+    fitted = bounds.honest_eigenvalues(modes.filters, data.vectors, torch.ones(6))
     assert_close(fitted, modes.eigenvalues, rtol=1e-8, atol=0)
     energies = (modes.filters.T @ other.retain).square().mean(1)
-    honest = certificates.honest_eigenvalues(modes.filters, other.vectors, energies)
+    honest = bounds.honest_eigenvalues(modes.filters, other.vectors, energies)
     assert_close(honest, (modes.filters.T @ other.vectors).square().sum(1) / energies)
 
 
@@ -310,7 +310,7 @@ def test_spread_is_flat_for_a_form_and_peaked_for_a_person():
     recorded = tokens(values)
     columns = view_means(recorded, Labels(subjects=["x", "y", "z", "z"]))
     # z has two columns: what counts is the mean energy of a subject.
-    assert_close(certificates.spread(filters, columns), torch.tensor([1, 1 / 3, 2 / 3, 1 / 3]).double())
+    assert_close(bounds.spread(filters, columns), torch.tensor([1, 1 / 3, 2 / 3, 1 / 3]).double())
 
 
 def test_a_reduced_metric_is_the_metric_of_the_same_rows():
@@ -333,7 +333,7 @@ def test_resistance_compares_with_the_fastest_direction():
     data = layer()
     modes = solve(metric(data.moment, 0.1), data.vectors)
     expected = torch.linalg.eigvalsh(data.moment)[-1] * modes.filters.square().sum(0)
-    assert_close(certificates.resistance(modes.filters, data.moment), expected, rtol=1e-3, atol=0)
+    assert_close(bounds.resistance(modes.filters, data.moment), expected, rtol=1e-3, atol=0)
 
 
 def test_subjects_that_look_like_the_retain_set_are_counted():
@@ -347,29 +347,29 @@ def test_subjects_that_look_like_the_retain_set_are_counted():
     }
     between = 0.25 * (math.log(singles["new"]) + math.log(singles["old"]))
     assert singles["new"] > singles["old"]
-    assert certificates.inseparable(found, columns, between) == [1]
-    assert certificates.inseparable(found, columns, -10) == []
-    assert certificates.inseparable(found, columns, 10) == [0, 1]
+    assert bounds.inseparable(found, columns, between) == [1]
+    assert bounds.inseparable(found, columns, -10) == []
+    assert bounds.inseparable(found, columns, 10) == [0, 1]
 
 
-def test_certificates_say_together_what_cannot_be_separated():
-    def certificate(lost, gates):
-        return Certificate.model_construct(subjects=3, inseparable=lost, gates=gates)
+def test_bounds_say_together_what_cannot_be_separated():
+    def entry(lost, gates):
+        return DistortionBounds.model_construct(subjects=3, inseparable=lost, gates=gates)
 
-    assert certificates.separation_warnings([]) == []
-    assert certificates.separation_warnings([certificate((0, 1), (0.5,)), certificate((2,), ())]) == []
-    (some,) = certificates.separation_warnings([certificate((0, 1), (0.5,)), certificate((1, 2), ())])
+    assert bounds.separation_warnings([]) == []
+    assert bounds.separation_warnings([entry((0, 1), (0.5,)), entry((2,), ())]) == []
+    (some,) = bounds.separation_warnings([entry((0, 1), (0.5,)), entry((1, 2), ())])
     assert some.startswith("1 of 3 forget subjects cannot be told from the retain set in any layer")
-    (all_,) = certificates.separation_warnings([certificate((0, 1, 2), (1.0,)), certificate((0, 1, 2), ())])
+    (all_,) = bounds.separation_warnings([entry((0, 1, 2), (1.0,)), entry((0, 1, 2), ())])
     assert "nothing was weakened" in all_
-    (asked,) = certificates.separation_warnings([certificate((1,), (0.5,))], "forget examples")
+    (asked,) = bounds.separation_warnings([entry((1,), (0.5,))], "forget examples")
     assert asked.startswith("1 of 3 forget examples cannot be told")
 
 
-def test_certificates_of_earlier_records_are_still_read():
-    old = {name: 0 if field.annotation in (int, float) else () for name, field in Certificate.model_fields.items()}
+def test_bounds_of_earlier_records_are_still_read():
+    old = {name: 0 if field.annotation in (int, float) else () for name, field in DistortionBounds.model_fields.items()}
     old |= {"key": "layer.0", "honest": None, "distortion": None, "relative_distortion": None, "source_bounds": {}}
-    assert Certificate.model_validate(old | {"warnings": ("said on no console",)}).key == "layer.0"
+    assert DistortionBounds.model_validate(old | {"warnings": ("said on no console",)}).key == "layer.0"
 
 
 # Settings.

@@ -105,9 +105,9 @@ def test_batches_are_gone_through_once(llava):
 
 
 @pytest.mark.parametrize("schedule", ["joint", "sequential"])
-def test_a_sample_of_all_rows_gives_the_edit_and_the_certificates_of_full_moments(llava, schedule):
+def test_a_sample_of_all_rows_gives_the_edit_and_the_bounds_of_full_moments(llava, schedule):
     labels = {"forget_labels": VIEWS, "retain_labels": THREE_SUBJECTS}
-    certificates = {None: [], 5000: []}
+    bounds = {None: [], 5000: []}
     same = {"path": LAYER_BY_LAYER, "schedule": schedule, "gate": "exponential", "quantile": 0.1}
     edits = [
         subspace(
@@ -118,11 +118,11 @@ def test_a_sample_of_all_rows_gives_the_edit_and_the_certificates_of_full_moment
             on_matrix=found.append,
             **labels,
         )
-        for rows, found in certificates.items()
+        for rows, found in bounds.items()
     ]
     assert_same(edits[1], edits[0], rtol=1e-3, atol=1e-3)
     assert sum(ranks(edits[0]).values())
-    for full, rows in zip(*certificates.values(), strict=True):
+    for full, rows in zip(*bounds.values(), strict=True):
         assert rows.inseparable == full.inseparable
         assert rows.threshold == pytest.approx(full.threshold, rel=1e-3)
         for name in ("distortion", "relative_distortion"):

@@ -11,8 +11,8 @@ from kvw.edits.low_rank import Directions
 from kvw.errors import UserError
 from kvw.measuring.moments import Moment, Tokens
 from kvw.measuring.retain_rows import RetainRows
-from kvw.methods.subspace import certificates, gates
-from kvw.methods.subspace.certificates import Certificate
+from kvw.methods.subspace import bounds, gates
+from kvw.methods.subspace.bounds import DistortionBounds
 from kvw.methods.subspace.cross_validation import cross_validated
 from kvw.methods.subspace.labels import EveryThirdView, Labels
 from kvw.methods.subspace.null import LeftOut, least_threshold, null_eigenvalues, threshold
@@ -43,7 +43,7 @@ class Measurements:
 
 def find_directions(
     measured: Measurements, settings: SubspaceSettings, forget: Labels, retain: Labels
-) -> tuple[Directions, Certificate]:
+) -> tuple[Directions, DistortionBounds]:
     """Solve for the directions with much more forget than retain energy, and decide how much to weaken each.
 
     Args:
@@ -70,7 +70,7 @@ def find_directions(
     tau = _threshold(settings, least, left_out, null, len(columns.weights))
     honest = None
     if checked is not None:
-        honest = certificates.honest_eigenvalues(
+        honest = bounds.honest_eigenvalues(
             modes.filters, checked.values.to(modes.filters), _retain_energies(modes, left_out, null_tokens)
         )
     gating = None
@@ -82,10 +82,10 @@ def find_directions(
         log_gates = log_gates.masked_fill(gating < settings.honest, 0)
     strongest = (log_gates < 0).nonzero()[:, 0][: settings.rank]
     chosen, log_gates = modes.chosen(strongest), log_gates[strongest]
-    certificate = _certificate(
+    entry = _bounds_of(
         measured, found, columns, chosen, log_gates, None if honest is None else honest[strongest], tau, settings
     )
-    return Directions(chosen.patterns, chosen.filters, log_gates), certificate
+    return Directions(chosen.patterns, chosen.filters, log_gates), entry
 
 
 def split_views(tokens: Tokens, labels: Labels) -> tuple[Tokens, Tokens | None]:
@@ -159,7 +159,7 @@ def _retain_energies(modes: Modes, left_out: LeftOut | None, null: Tokens | None
     return (weights @ energies) / weights.sum()
 
 
-def _certificate(
+def _bounds_of(
     measured: Measurements,
     found: Metric | ReducedMetric,
     columns: Columns,
@@ -168,20 +168,20 @@ def _certificate(
     honest: Tensor | None,
     tau: float,
     settings: SubspaceSettings,
-) -> Certificate:
-    spreads = certificates.spread(modes.filters, columns)
-    lost = certificates.inseparable(found, columns, tau)
+) -> DistortionBounds:
+    spreads = bounds.spread(modes.filters, columns)
+    lost = bounds.inseparable(found, columns, tau)
     distortion = relative = None
-    bounds: dict[str, float] = {}
+    at_sources: dict[str, float] = {}
     if measured.weight is not None:
         weight = measured.weight.to(modes.patterns.device)
         exponents, energy = settings.strength * log_gates, found.output_energy(weight)
-        distortion = certificates.distortion(weight, modes.patterns, exponents)
+        distortion = bounds.distortion(weight, modes.patterns, exponents)
         relative = distortion / energy
         if found.shrinkage < 1:
-            raw = certificates.raw_distortion_bound(weight, modes.patterns, modes.filters, exponents, found)
-            bounds = certificates.source_bounds(raw / energy, measured.moment.shares)
-    return Certificate(
+            raw = bounds.raw_distortion_bound(weight, modes.patterns, modes.filters, exponents, found)
+            at_sources = bounds.source_bounds(raw / energy, measured.moment.shares)
+    return DistortionBounds(
         key=str(measured.key),
         shrinkage=found.shrinkage,
         threshold=tau,
@@ -191,8 +191,8 @@ def _certificate(
         honest=None if honest is None else tuple(honest.tolist()),
         gates=tuple((settings.strength * log_gates).exp().tolist()),
         spread=tuple(spreads.tolist()),
-        resistance=tuple(certificates.resistance(modes.filters, found.moment).tolist()),
+        resistance=tuple(bounds.resistance(modes.filters, found.moment).tolist()),
         distortion=distortion,
         relative_distortion=relative,
-        source_bounds=bounds,
+        source_bounds=at_sources,
     )

@@ -9,7 +9,7 @@ from kvw.data import Example
 from kvw.data.shared import is_shared
 from kvw.measuring.labelled import LabelledBatches
 from kvw.methods.method import LoadedModel, Unlearned
-from kvw.methods.subspace.certificates import Certificate, separation_warnings
+from kvw.methods.subspace.bounds import DistortionBounds, separation_warnings
 from kvw.methods.subspace.labels import Labels, labels_of
 from kvw.methods.subspace.method import subspace
 from kvw.methods.subspace.relatives.method import relative
@@ -36,7 +36,7 @@ def subspace_edit(
     own = [example for example in retain if not is_shared(example)] if known else list(retain)
     retain_batches, retain_labels = _labelled(loaded, own)
     retain_labels = replace(retain_labels, masses=_masses([own[place] for place in retain_batches.order], shared))
-    certificates: list[Certificate] = []
+    bounds: list[DistortionBounds] = []
     warnings: list[str] = []
     edit = subspace(
         loaded.model,
@@ -46,13 +46,13 @@ def subspace_edit(
         forget_labels=forget_labels,
         retain_labels=retain_labels,
         known=known,
-        on_matrix=certificates.append,
+        on_matrix=bounds.append,
         on_warning=warnings.append,
         progress=progress,
     )
-    certificates = current().first(lambda: certificates)  # others are told nothing while the edit is made
+    bounds = current().first(lambda: bounds)  # others are told nothing while the edit is made
     counted = "forget examples" if forget_labels.subjects is None else "forget subjects"
-    return Unlearned(edit, tuple(certificates), (*warnings, *separation_warnings(certificates, counted)))
+    return Unlearned(edit, tuple(bounds), (*warnings, *separation_warnings(bounds, counted)))
 
 
 def relative_edit(

@@ -22,7 +22,7 @@ from kvw.measuring.moments import Moment, Tokens
 from kvw.measuring.plans import Examples
 from kvw.measuring.prefixes import SharedBatch
 from kvw.measuring.retain_rows import RetainRows
-from kvw.methods.subspace.certificates import Certificate
+from kvw.methods.subspace.bounds import DistortionBounds
 from kvw.methods.subspace.directions import Measurements, find_directions
 from kvw.methods.subspace.labels import EverySoManyth, Labels
 from kvw.methods.subspace.paths import chosen_path, layers_that_fit
@@ -51,7 +51,7 @@ def subspace(
     forget_labels: Labels = UNLABELLED,
     retain_labels: Labels = UNLABELLED,
     known: Mapping[MatrixKey, Moment] | None = None,
-    on_matrix: Callable[[Certificate], None] | None = None,
+    on_matrix: Callable[[DistortionBounds], None] | None = None,
     on_warning: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> LowRankEdit:
@@ -95,9 +95,9 @@ def subspace(
             if found is None:
                 left_alone.append(str(matrix.key))
                 continue
-            directions[matrix.key], certificate = found
+            directions[matrix.key], entry = found
             if on_matrix and current().is_first:
-                on_matrix(certificate)
+                on_matrix(entry)
     values = asdict(settings) | range_of(matrices)
     metadata = EditMetadata(method="subspace", settings=values, left_alone=tuple(left_alone))
     return LowRankEdit(directions, settings.strength, metadata)
@@ -116,15 +116,15 @@ class _Data:
 
 def _solved(
     data: _Data, group: Sequence[ValueMatrix], measured: Measured, settings: SubspaceSettings
-) -> list[tuple[ValueMatrix, tuple[Directions, Certificate] | None]]:
+) -> list[tuple[ValueMatrix, tuple[Directions, DistortionBounds] | None]]:
     """What is found at every value matrix of a group, the same in all processes."""
 
-    def solve(matrix: ValueMatrix) -> tuple[Directions, Certificate] | None:
+    def solve(matrix: ValueMatrix) -> tuple[Directions, DistortionBounds] | None:
         seen = measured(matrix)
         if seen is None:
             return None
-        found, certificate = find_directions(seen, settings, data.forget_labels, data.retain_labels)
-        return found.to(torch.device("cpu")), certificate
+        found, entry = find_directions(seen, settings, data.forget_labels, data.retain_labels)
+        return found.to(torch.device("cpu")), entry
 
     return dealt(group, solve)
 

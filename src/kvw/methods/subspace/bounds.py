@@ -12,7 +12,7 @@ from kvw.methods.subspace.solver import Metric, ReducedMetric, ReducedMoment
 from kvw.methods.subspace.vectors import Columns
 
 
-class Certificate(BaseModel):
+class DistortionBounds(BaseModel):
     """What was found for one value matrix. Tuples have one entry for each direction that is weakened."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)  # those of earlier records held warnings
@@ -163,8 +163,8 @@ def inseparable(found: Metric | ReducedMetric, columns: Columns, threshold: floa
     return lost
 
 
-def separation_warnings(found: Sequence[Certificate], counted: str = "forget subjects") -> list[str]:
-    """What the certificates of all value matrices say together about a request that may fail.
+def separation_warnings(found: Sequence[DistortionBounds], counted: str = "forget subjects") -> list[str]:
+    """What was found for all value matrices says together about a request that may fail.
 
     Args:
         found: One for each value matrix.
@@ -172,12 +172,12 @@ def separation_warnings(found: Sequence[Certificate], counted: str = "forget sub
     """
     if not found:
         return []
-    if not any(gate < 1 for certificate in found for gate in certificate.gates):
+    if not any(gate < 1 for entry in found for gate in entry.gates):
         return [
             "Forget and retain set cannot be told apart in any layer, so nothing was weakened. "
             "Is the forget set in the retain set too?"
         ]
-    lost = set.intersection(*(set(certificate.inseparable) for certificate in found))
+    lost = set.intersection(*(set(entry.inseparable) for entry in found))
     if not lost:
         return []
     return [
