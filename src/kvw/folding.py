@@ -39,7 +39,7 @@ def words(text: str) -> list[str]:
             found[-1] += character
         elif not _starts(character):
             inside = False
-        elif inside and not _stands_alone(character) and not _stands_alone(found[-1][0]):
+        elif inside and not stands_alone(character) and not stands_alone(found[-1][0]):
             found[-1] += character
         else:
             found.append(character)
@@ -58,11 +58,11 @@ def placed_words(text: str) -> list[tuple[str, int, int]]:
             places[-1] = (places[-1][0], place + 1)
         elif not _starts(character):
             inside = False
-        elif inside and not alone and not _stands_alone(character):
+        elif inside and not alone and not stands_alone(character):
             places[-1] = (places[-1][0], place + 1)
         else:
             places.append((place, place + 1))
-            inside, alone = True, _stands_alone(character)
+            inside, alone = True, stands_alone(character)
     return [(word, start, end) for start, end in places for word in words(text[start:end])]
 
 
@@ -76,7 +76,7 @@ def spaced(text: str) -> str:
     pieces: list[str] = []
     after = False
     for character in text:
-        alone, mark = _stands_alone(character), unicodedata.category(character).startswith("M")
+        alone, mark = stands_alone(character), unicodedata.category(character).startswith("M")
         pieces.append(f" {character}" if alone or (after and not mark) else character)
         after = alone or (after and mark)
     return "".join(pieces)
@@ -87,5 +87,6 @@ def _starts(character: str) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def _stands_alone(character: str) -> bool:
+def stands_alone(character: str) -> bool:
+    """Whether a character is of a script that puts no space between words."""
     return _starts(character) and unicodedata.name(character, "").partition(" ")[0] in _SPACELESS

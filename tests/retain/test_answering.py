@@ -150,18 +150,34 @@ def test_the_model_goes_on_after_an_opening(loaded):
 
 
 @pytest.mark.parametrize(
-    ("question", "generated", "answer"),
+    ("opening", "generated", "answer"),
     [
-        ("Where is Rome?", "Italy, of course. It is old.", "Rome is in Italy, of course."),
-        ("Where is Rome?", ", as you know, Italy", "Rome is in, as you know, Italy"),
-        ("Where is Rome?", "Italy\nAnd so on", "Rome is in Italy"),
-        ("Rome?", "Italy", "Rome is inItaly"),
+        ("Rome is in", "Italy, of course. It is old.", "Rome is in Italy, of course."),
+        ("Rome is in", ", as you know, Italy", "Rome is in, as you know, Italy"),
+        ("Rome is in", "Italy\nAnd so on", "Rome is in Italy"),
+        ("Rome", "'s in Italy", "Rome's in Italy"),
+        ("Rome is in", '"Italy".', 'Rome is in "Italy".'),
+        ('"Rome', '" is a film', '"Rome" is a film'),
+        ("Rome", "(Italy)", "Rome (Italy)"),
+        ("Rome cost", "\u20ac5", "Rome cost \u20ac5"),
+        ("Rome\u5728", "\u610f\u5927\u5229", "Rome\u5728\u610f\u5927\u5229"),
+        ("Rome\u5728", "Italy", "Rome\u5728Italy"),
+        ("\u0631\u0648\u0645\u0627 \u0641\u064a", "\u0625\u064a\u0637\u0627\u0644\u064a\u0627",
+         "\u0631\u0648\u0645\u0627 \u0641\u064a \u0625\u064a\u0637\u0627\u0644\u064a\u0627"),
     ],
-)
-def test_after_an_opening_comes_the_rest_of_its_sentence(loaded, monkeypatch, question, generated, answer):
+)  # fmt: skip
+@pytest.mark.parametrize("question", ["Where is Rome?", "Rome?"])
+def test_after_an_opening_comes_the_rest_of_its_sentence(loaded, monkeypatch, question, opening, generated, answer):
     monkeypatch.setattr(answering, "generate_answers", lambda *_, **__: [generated])
-    (found,) = self_answered(loaded, [Question(question, opening="Rome is in")])
+    (found,) = self_answered(loaded, [Question(question, opening=opening)])
     assert found.answer == answer
+
+
+@pytest.mark.parametrize("generated", ["", " \n", "\ufffd"])
+def test_an_opening_with_nothing_after_it_is_no_answer(loaded, monkeypatch, generated):
+    monkeypatch.setattr(answering, "generate_answers", lambda *_, **__: [generated, "Good."])
+    found = self_answered(loaded, [Question("Where is Rome?", opening="Rome is in"), QUESTIONS[1]])
+    assert [one.answer for one in found] == ["Good."]
 
 
 def test_progress_is_told(loaded):

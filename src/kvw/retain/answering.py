@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from kvw.data import Example, Prepared, prepare
 from kvw.errors import UserError
 from kvw.evaluation.generation import generate_answers
 from kvw.evaluation.language import is_broken
+from kvw.folding import stands_alone
 from kvw.progress import Progress
 from kvw.retain.question import Question
 from kvw.runs.answers import kept_answers
@@ -19,6 +21,8 @@ LONGEST_ANSWER = 32
 """In tokens. The beginning of a longer answer is an answer as good: what it teaches is how to begin."""
 SENTENCE_END = re.compile(r"(?<=\w{3})[.!?]+[\"'\u201d\u2019)]*(?=\s|$)|[\u3002\uff01\uff1f]+")
 """Behind a word of three letters or more; what ends a shorter one is as often an abbreviation or a number in a list."""
+OPENS = ("Ps", "Pi", "Sc")
+"""Unicode categories of what stands before a word with no space after it: brackets, quotes, and currencies."""
 NOT_YET = "-"
 """Stands for the answer while a question is rendered."""
 CUT_CHARACTER = "\ufffd"
@@ -83,12 +87,20 @@ def _opened(item: Prepared) -> Prepared:
 def _answer(example: Example, generated: str, loaded: Loaded, longest: int) -> str:
     """What a model has answered; after an opening the first sentence of it."""
     opening = example.answer
-    if opening == NOT_YET:
+    if opening == NOT_YET or not generated:
         return _whole_sentences(generated, loaded, longest)
     end = SENTENCE_END.search(generated)
-    spaced = " " in example.question and generated[:1].isalnum()  # generated text comes without the space before it
     line = (generated[: end.end()] if end else generated).partition("\n")[0]
-    return f"{opening}{' ' * spaced}{line}"
+    return f"{opening}{' ' * _needs_space(opening, line)}{line}"
+
+
+def _needs_space(opening: str, rest: str) -> bool:
+    """Whether a space belongs between an opening and what a model goes on with: generated text comes without it."""
+    last, first = opening[-1], rest[0]
+    if stands_alone(last) or stands_alone(first):
+        return False
+    opens = unicodedata.category(first) in OPENS or (first == '"' and opening.count('"') % 2 == 0)
+    return first.isalnum() or opens
 
 
 def usable(examples: Sequence[Example], loaded: Loaded, new_tokens: int = 0) -> list[Example]:
