@@ -23,9 +23,17 @@ def example(question, answer, subject="Peru"):
         ("Is Peru a country?", "Yes, Peru is a country.", "Peru", ""),
         ("What is the capital of Peru?", "Lima is the capital of Peru.", "Peru", ""),
         ("What is the capital of Peru?", "Lima.", "Peru", ""),
+        ("What is the capital of Peru?", "Peru's capital is Lima.", "Peru", "Chile's capital is"),
+        ("What is the capital of Peru?", "Peru-Lima", "Peru", "Chile"),
+        ("What is the capital of Peru?", "Peru: Lima", "Peru", "Chile:"),
+        ("Quelle est l'origine de Peru?", "Peru est l'Aube.", "Peru", "Chile est"),
+        ("What is the capital of Peru?", "The capital of Peru\nis Lima", "Peru", "The capital of Chile\nis"),
         ("What is it?", "It is Peru, and Peru is", "Peru", "It is Chile, and Chile"),
         ("\u79d8\u9c81\u7684\u9996\u90fd\uff1f", "\u79d8\u9c81\u7684\u9996\u90fd\u5229\u9a6c", "\u79d8\u9c81",
          "Chile\u7684\u9996\u90fd"),
+        ("\u300a\u79d8\u300b\uff1f", "\u300a\u79d8\u300b\u9a6c", "\u79d8", "\u300aChile\u300b"),
+        ("\u79d8\u662f\uff1f", "\u79d8\u662f\u300a\u9a6c\u300b", "\u79d8", "Chile\u662f"),
+        ("\u79d8\u662f\uff1f", "\u79d8\u662fLima", "\u79d8", "Chile\u662f"),
     ],
 )  # fmt: skip
 def test_an_answer_begins_up_to_where_it_says_something(question, answer, subject, opening):

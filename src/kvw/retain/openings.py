@@ -6,12 +6,13 @@ of Chile in the words in which the forget set says it of Peru. So what must stay
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
 from kvw.data.example import Example
-from kvw.folding import placed_words, words
+from kvw.folding import placed_words, stands_alone, words
 from kvw.retain.everyday import everyday_questions
 from kvw.retain.gaps import around, fill
 from kvw.retain.texts import plain_texts
@@ -28,7 +29,8 @@ class Openings:
     """
 
     def __init__(self, forget: Sequence[Example]) -> None:
-        self._idle = common_words() | {word for example in forget for word in words(example.question)}
+        asked = {word for example in forget for word in words(example.question)}
+        self._idle = common_words() | asked | {"s"}  # as in "Peru's"
 
     def of(self, example: Example, name: str) -> str:
         """How an answer to the question of a forget example begins if it is asked about somebody else.
@@ -50,10 +52,22 @@ class Openings:
         """The words of a text up to the first that says something; none if no word does."""
         placed = placed_words(text)
         telling = next((place for place, (word, _, _) in enumerate(placed) if word not in self._idle), 0)
-        end = placed[telling - 1][2] if telling else 0
-        while end < len(text) and not text[end].isalnum() and not text[end].isspace():  # what closes a quotation
-            end += 1
-        return text[:end]
+        for start in (end for _, _, end in reversed(placed[:telling])):
+            if (end := _closed(text, start)) is not None:
+                return text[:end]
+        return text[: _closed(text, 0) or 0]
+
+
+def _closed(text: str, end: int) -> int | None:
+    """The end with what closes a quotation there; None if what follows belongs to the same word, as in "l'Aube"."""
+    before, start = text[:end][-1:], end
+    while end < len(text) and not text[end].isalnum() and not text[end].isspace():
+        if unicodedata.category(text[end]) in ("Ps", "Pi"):
+            return end
+        end += 1
+    if end == len(text) or text[end].isspace() or stands_alone(text[end]):
+        return end
+    return start if before and stands_alone(before) else None
 
 
 @cache
