@@ -106,3 +106,12 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         assert told, words
         given = {word.rstrip(",:;)").partition("=")[0] for word in words if word.startswith("--")}
         assert given <= set(re.findall(r"--[a-z0-9-]+", told)), words
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.stem in ("README", "strength", "retain", "edits")], ids=named
+)
+def test_options_that_the_text_names_exist(page: Path) -> None:
+    verbs = [("erase",), ("apply",), ("evaluate",), ("edit", "export"), ("edit", "scale")]
+    known = {"--help", *re.findall(r"--[a-z0-9-]+", "".join(help_of(verb) for verb in verbs))}
+    assert set(re.findall(r"`(--[a-z0-9-]+)", page.read_text())) <= known
