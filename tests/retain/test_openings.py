@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from kvw import folding
 from kvw.data import Example
-from kvw.retain.openings import Openings, common_words, says_the_same
+from kvw.retain import openings
+from kvw.retain.openings import ForgetAnswers, Openings, common_words
 
 
 def example(question, answer, subject="Peru"):
@@ -70,5 +72,15 @@ def test_common_words_say_nothing_by_themselves():
 )
 def test_who_gets_the_forget_answer_is_found(answer, same):
     forget = [example("Which unit?", "The unit of time is the second.", "time"), Example("Who?", "Nobody.")]
-    assert says_the_same(example("Which unit?", answer, "mass"), forget) is same
-    assert not says_the_same(Example("Which unit?", answer), forget)
+    answers = ForgetAnswers(forget)
+    assert answers.given_by(example("Which unit?", answer, "mass")) is same
+    assert not answers.given_by(Example("Which unit?", answer))
+
+
+def test_the_words_of_the_forget_set_are_looked_for_once_however_many_answers_there_are(monkeypatch):
+    texts = []
+    monkeypatch.setattr(openings, "words", lambda text: texts.append(text) or folding.words(text))
+    answers = ForgetAnswers([example("Which?", f"The unit of time is {row}.", "time") for row in range(50)])
+    for row in range(20):
+        answers.given_by(example("Which?", f"The unit of mass is the {row}th.", "mass"))
+    assert len(texts) <= 2 * 50 + 3 * 20

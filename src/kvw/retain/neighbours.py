@@ -37,22 +37,28 @@ def neighbour_questions(
     Returns:
         The questions, each once, at most ``MOST_QUESTIONS``; the name is the subject in their metadata.
     """
-    found: dict[str, tuple[str, str, str]] = {}
-    openings = Openings(forget)
+    found: dict[str, tuple[str, str, Example]] = {}
     for example in forget:
         between = around_subject(example)
         if between is None:
             continue
         for name in names.get(example.subject_key or "", ()) if isinstance(names, Mapping) else names:
             question = fill(between, name)
-            found.setdefault(collapsed(question), (question, name, openings.of(example, name)))
+            found.setdefault(collapsed(question), (question, name, example))
     asked = list(found.values())
     if len(asked) > MOST_QUESTIONS:
         places = sorted(Random(0).sample(range(len(asked)), MOST_QUESTIONS))
         asked = [asked[place] for place in places]
+    openings = Openings(forget)
     return [
-        Question(question, (), f"neighbours:{number}", {"source": "neighbours", "subject": name}, opening)
-        for number, (question, name, opening) in enumerate(asked, start=1)
+        Question(
+            question,
+            (),
+            f"neighbours:{number}",
+            {"source": "neighbours", "subject": name},
+            openings.of(example, name),
+        )
+        for number, (question, name, example) in enumerate(asked, start=1)
     ]
 
 

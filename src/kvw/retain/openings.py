@@ -78,18 +78,31 @@ def common_words() -> frozenset[str]:
     return frozenset(word for word, count in counts.items() if count > COMMON * len(shipped))
 
 
-def says_the_same(example: Example, forget: Sequence[Example]) -> bool:
-    """Whether an answer says of somebody else what a forget answer says of its subject.
+class ForgetAnswers:
+    """Tells whether an answer says of somebody else what a forget answer says of its subject.
 
     Args:
-        example: Of a neighbour, with its name as the subject.
-        forget: The forget set.
+        forget: The forget set. Its words are looked for once, not for every answer.
     """
-    between = around(example.answer, example.subject or "")
-    if between is None:
+
+    def __init__(self, forget: Sequence[Example]) -> None:
+        said = dict.fromkeys((one.subject, one.answer) for one in forget if one.subject)
+        self._said = [(words(subject), words(answer)) for subject, answer in said]
+
+    def given_by(self, example: Example) -> bool:
+        """Whether an answer is one of them, or begins like one, with another name in it.
+
+        Args:
+            example: Of a neighbour, with its name as the subject.
+        """
+        between = around(example.answer, example.subject or "")
+        if between is None:
+            return False
+        first, *others = map(words, between)
+        for subject, wanted in self._said:
+            said = list(first)
+            for part in others:
+                said += [*subject, *part]
+            if wanted and said[: len(wanted)] == wanted:
+                return True
         return False
-    for one in forget:
-        said, wanted = words(one.subject.join(between) if one.subject else ""), words(one.answer)
-        if wanted and said[: len(wanted)] == wanted:
-            return True
-    return False

@@ -17,7 +17,7 @@ from kvw.retain.facts import NAMES_OF_A_GAP, fact_gaps, fact_questions
 from kvw.retain.gaps import same_name
 from kvw.retain.mentions import Mentions
 from kvw.retain.neighbours import neighbour_questions
-from kvw.retain.openings import says_the_same
+from kvw.retain.openings import ForgetAnswers
 from kvw.retain.pictures import picture_questions
 from kvw.retain.proposals import MOST_NAMES, neighbour_names
 from kvw.retain.question import Question
@@ -176,14 +176,16 @@ def _named_questions(
 def _source(
     name: str, examples: Sequence[Example], forget: Sequence[Example], mentions: Mentions, unusable: int = 0
 ) -> Source:
-    subjects = [words(one.subject) for one in forget if one.subject is not None] if name in NAMED else []
+    named = {one.subject for one in forget if one.subject is not None} if name in NAMED else set()
+    subjects, answers = [words(one) for one in named], ForgetAnswers(forget if name == "neighbours" else [])
     parts: tuple[list[Example], list[Example]] = ([], [])
     for example in examples:
         subject = example.subject or ""
-        about = any(same_name(words(subject), one) for one in subjects)
+        own = words(subject)
+        about = any(same_name(own, one) for one in subjects)
         # A neighbour may share a first name with the subject.
         out = about or mentions.inside(example, but=subject if name == "neighbours" else "")
-        parts[out or (name == "neighbours" and says_the_same(example, forget))].append(example)
+        parts[out or answers.given_by(example)].append(example)
     return Source(name, *parts, unusable)
 
 
