@@ -79,6 +79,10 @@ def test_what_was_not_asked_aloud_has_no_cells_and_counts_nowhere():
     table = markdown([made.model_copy(update={"splits": {**made.splits, "retain": quiet}})])
     (row,) = (line for line in table.splitlines() if line.startswith("| retain |"))
     assert row.startswith("| retain | 3 |  |  |  | 0.667 | 0.667 | 1.000 |")
+    # Of an earlier version, which asked all splits aloud, and of this one: the former alone says what was given.
+    table = markdown([made, made.model_copy(update={"number": 1, "splits": {**made.splits, "retain": quiet}})])
+    (row,) = (line for line in table.splitlines() if line.startswith("| retain |"))
+    assert row.startswith("| retain | 6 | 0.667 | 0.667 | 1.000 | 0.667 |")
 
 
 @pytest.mark.parametrize("way", ["given", "chosen"])

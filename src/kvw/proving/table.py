@@ -75,15 +75,16 @@ def _splits(records: Sequence[ProvingRecord]) -> str:
     for split, sets in _rows(records).items():
         cells = [split, str(sum(map(len, sets)))]
         for score in get_args(Score):
-            if all(getattr(item.before, score) is None for items in sets for item in items):
+            having = [items for items in sets if any(getattr(item.before, score) is not None for item in items)]
+            if not having:
                 cells += ["", "", ""]
                 continue
-            cells.append(f"{fmean(mean(items, score, 'before') for items in sets):.3f}")
+            cells.append(f"{fmean(mean(items, score, 'before') for items in having):.3f}")
             if split == "floor":
                 cells += ["", ""]
             else:
-                cells.append(_cell([mean(items, score, "after") for items in sets]))
-                cells.append(_cell([kept(items, score) for items in sets]))
+                cells.append(_cell([mean(items, score, "after") for items in having]))
+                cells.append(_cell([kept(items, score) for items in having]))
         rows.append(_row(cells))
     before = fmean(record.perplexity.before for record in records)
     ratios = _cell([perplexity_ratio(record) for record in records])
