@@ -10,6 +10,7 @@ from kvw.evaluation.language import Speech
 from kvw.evaluation.records import collect
 from kvw.models.loading import find_checkpoint
 from kvw.progress import SILENT
+from kvw.proving.verdict import ANNOUNCED
 from kvw.runs.costs import Stopwatch
 from kvw.runs.knowing import given_share, lost, tell_outcome, tell_unknown
 from kvw.runs.language import compared, heard
@@ -154,6 +155,16 @@ def test_the_forget_set_is_answered_as_before_in_whatever_words(before, after, t
         judged=True,
     )
     assert any("almost as before" in warning for warning in said.warnings) == told
+
+
+def test_what_is_still_said_in_other_words_is_told():
+    said = Listener()
+    before = evaluation(forget=[("She is Anna.", "Anna", 0.9)] * 4)
+    after = evaluation(forget=[("She is Anna.", "A girl called Anna", 0.1)] + [("She is Anna.", "Berta", 0.1)] * 3)
+    tell_outcome("a larger --gamma", before, after, said, judged=True)
+    (warning,) = said.warnings
+    assert warning.startswith("1 of 4 forget questions are still answered, maybe in other words (4 before)")
+    assert ANNOUNCED["forget"].search(warning)
 
 
 def test_one_answer_in_twenty_says_nothing_of_forgetting():

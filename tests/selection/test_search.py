@@ -10,7 +10,7 @@ import torch
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.models.value_matrix import MatrixKey
 from kvw.selection.paths import DirectionsPath
-from kvw.selection.scoring import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET, TEXT, Score
+from kvw.selection.scoring import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET, OWN_WORDS, TEXT, Score
 from kvw.selection.search import Candidate, Search
 
 NEAR = "held-out neighbours"
@@ -63,6 +63,17 @@ def test_held_out_views_must_be_forgotten_too() -> None:
     _, chosen = search(Invented(forgets=3, held_out=9))
     assert chosen is not None
     assert chosen.dose == 9
+
+
+def test_what_is_said_in_own_words_must_be_forgotten_too() -> None:
+    scorer = Invented(forgets=3)
+    scorer._limits[OWN_WORDS] = 7
+    scorer.splits = (*scorer.splits, OWN_WORDS)
+    scorer.original[OWN_WORDS] = scorer._score(OWN_WORDS, 0.0)
+    _, chosen = search(scorer)
+    assert chosen is not None
+    assert chosen.dose == 7
+    assert OWN_WORDS in chosen.scores
 
 
 @pytest.mark.parametrize("limit", ["loses", "text"])

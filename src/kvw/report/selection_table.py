@@ -9,13 +9,13 @@ from rich.text import Text
 
 from kvw.percent import percent
 from kvw.runs.record import JudgedPart, SelectionPart
-from kvw.selection.scoring import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET
+from kvw.selection.scoring import ALL_HELD_OUT, FORGETTING
 
 
 def print_selection(console: Console, selection: SelectionPart) -> None:
     """The edits that were tried, by what they leave; the one that was taken is marked."""
     kept = list(dict.fromkeys(name for one in selection.candidates for name in one.kept))
-    asked = [name for name in (FORGET, HELD_OUT_FORGET) if name in selection.original]
+    asked = [name for name in FORGETTING if name in selection.original]
     found = {"": "the settings given", "directions": "the number of directions"}
     by = found.get(selection.unit, f"the {selection.unit}")
     kept_at_least = f", at least {percent(selection.keep)} kept" if selection.unit else ""

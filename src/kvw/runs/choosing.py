@@ -15,11 +15,12 @@ from kvw.percent import percent
 from kvw.progress import Progress, Reporter
 from kvw.runs.knowing import tell_unknown
 from kvw.runs.loaded import Loaded
-from kvw.runs.material import Material
+from kvw.runs.material import MOST_FORGET, Material
 from kvw.runs.record import CandidatePart, JudgedPart, KeptPart, SelectionPart
 from kvw.runs.request import EraseRequest
+from kvw.selection.own_words import own_words, tokens_at
 from kvw.selection.paths import DirectionsPath, Path, SharePath, StrengthPath
-from kvw.selection.scoring import FORGET, HELD_OUT_FORGET, Score, Scorer, Share
+from kvw.selection.scoring import FORGET, FORGETTING, HELD_OUT_FORGET, OWN_WORDS, Score, Scorer, Share
 from kvw.selection.search import Candidate, Search
 
 DEEP = 12
@@ -91,9 +92,7 @@ def choose(
     Raises:
         Damaging: Not even the weakest edit keeps what must stay, or the one made by hand does not.
     """
-    splits = {name: loaded.prepare(examples) for name, examples in material.judged.items()}
-    pool = loaded.prepare([*material.retain, *material.forget])
-    search = Search(Scorer(loaded.model, loaded.processor, splits, pool, progress), material.must_stay, request.keep)
+    search = Search(_scorer(loaded, material, before, progress), material.must_stay, request.keep)
     tell_unknown(before, reporter, _chosen_first(search.original))
     if not material.must_stay:
         reporter.warn(
@@ -111,9 +110,25 @@ def choose(
     return Choice(_described(chosen, request), selection)
 
 
+def _scorer(loaded: Loaded, material: Material, before: Evaluation, progress: Progress) -> Scorer:
+    """Scores edits on what judges them, and on what the model says of the forget set in its own words."""
+    judged, telling = dict(material.judged), {}
+    asked = [example for name in (FORGET, HELD_OUT_FORGET) for example in judged.get(name, ())]
+    replies = {one.identifier: one.prediction for one in before.records if one.split == "forget" and one.error is None}
+    examples, spans = own_words(asked, replies, MOST_FORGET)
+    if examples:
+        judged = {FORGET: judged.pop(FORGET), OWN_WORDS: examples, **judged}
+    splits = {name: loaded.prepare(examples) for name, examples in judged.items()}
+    if examples:
+        places = zip(splits[OWN_WORDS], spans, strict=True)
+        telling = {OWN_WORDS: [tokens_at(item, one, loaded.processor) for item, one in places]}
+    pool = loaded.prepare([*material.retain, *material.forget])
+    return Scorer(loaded.model, loaded.processor, splits, pool, progress, telling)
+
+
 def _chosen_first(scores: Mapping[str, Score]) -> float:
     """Share of the forget answers that are the model's first choice."""
-    answered = [one for name in (FORGET, HELD_OUT_FORGET) if name in scores for one in scores[name].answered]
+    answered = [one for name in FORGETTING if name in scores for one in scores[name].answered]
     return sum(answered) / len(answered)
 
 
@@ -175,7 +190,7 @@ def _tell(search: Search, chosen: Candidate, keep: float, reporter: Reporter) ->
             "more like those to be forgotten with --neighbours or --retain, or raise --keep."
         )
     before = Candidate(None, None, None, search.original)
-    asked = sum(len(search.original[name].answered) for name in (FORGET, HELD_OUT_FORGET) if name in search.original)
+    asked = sum(len(search.original[name].answered) for name in FORGETTING if name in search.original)
     if left := chosen.answered():
         reporter.warn(
             f"{left} of {asked} forget questions are still answered (teacher-forced; {before.answered()} before)"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from kvw.evaluation import Evaluation, Record, Summary
 from kvw.progress import Reporter
+from kvw.retain.said import Said
 
 KNOWN = 0.5
 """Of the forget answers; a model that gives fewer does not know the forget set well enough to be seen forgetting it."""
@@ -91,14 +92,26 @@ def tell_outcome(
         chosen: Whether the strength was chosen within what must stay, and not fixed by hand.
     """
     before, after = given_share(original, "forget") or 0.0, given_share(unlearned, "forget") or 0.0
+    stronger = CHOSEN if chosen else by_hand
     if before >= MEASURABLE and after > NOTHING_FORGOTTEN * before:
-        stronger = CHOSEN if chosen else by_hand
         reporter.warn(f"The forget set is answered almost as before: try {stronger}.")
+    elif (still := _said_again(unlearned)) and _said_again(original) >= MEASURABLE * len(_asked(original, "forget")):
+        reporter.warn(
+            f"{still} of {len(_asked(unlearned, 'forget'))} forget questions are still answered, maybe in other words "
+            f"({_said_again(original)} before): what their answers say is in the replies. Try {stronger}."
+        )
     if "retain" not in unlearned.summaries and not judged:
         reporter.warn("No retain questions were asked. What was kept is unknown: add --eval retain=FILE.")
     for name, summary in unlearned.summaries.items():
         if summary.failed:
             reporter.warn(f"{summary.failed} of {summary.count} examples of {name} failed and count as wrong.")
+
+
+def _said_again(evaluation: Evaluation) -> int:
+    """How many replies say what the forget answers say, in whatever words."""
+    asked = _asked(evaluation, "forget")
+    said = Said((record.question, record.reference) for record in asked)
+    return sum(said.again(record.prediction, record.reference) for record in asked)
 
 
 def _scores(before: Summary, after: Summary) -> list[tuple[str, float, float]]:

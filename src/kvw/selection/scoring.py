@@ -17,7 +17,9 @@ from kvw.processes import current
 from kvw.progress import Progress
 from kvw.selection.telling import telling_tokens
 
-FORGET, HELD_OUT_FORGET, TEXT = "forget", "held-out forget", "plain text"
+FORGET, HELD_OUT_FORGET, OWN_WORDS, TEXT = "forget", "held-out forget", "forget, own words", "plain text"
+FORGETTING = (FORGET, HELD_OUT_FORGET, OWN_WORDS)
+"""The splits that say what is forgotten: as it was asked, held-out views, and what the model says in its own words."""
 ALL_HELD_OUT = "all held out"
 """The questions of all held-out sources together."""
 
@@ -118,6 +120,7 @@ class Scorer:
         splits: The questions, prepared, by the name of their split; none is empty.
         pool: Further prepared examples of the run: they only tell which tokens are common.
         progress: Called after every edit with (edits scored, 0); of several processes in the first only.
+        telling: For splits of which it is known, the places of the tokens of each answer that say something.
 
     Attributes:
         original: Scores without an edit, by split.
@@ -130,14 +133,16 @@ class Scorer:
         splits: Mapping[str, Sequence[Prepared]],
         pool: Sequence[Prepared] = (),
         progress: Progress | None = None,
+        telling: Mapping[str, Sequence[tuple[int, ...]]] | None = None,
     ) -> None:
         self._model, self._processor = model, processor
         self._splits = {name: list(items) for name, items in splits.items()}
         everything = [item for items in self._splits.values() for item in items]
-        telling = telling_tokens([*everything, *pool], processor)
-        self._telling: dict[str, list[tuple[int, ...]]] = {}
+        found = telling_tokens([*everything, *pool], processor)
+        self._telling: dict[str, Sequence[tuple[int, ...]]] = {}
         for name, items in self._splits.items():
-            self._telling[name], telling = telling[: len(items)], telling[len(items) :]
+            self._telling[name], found = found[: len(items)], found[len(items) :]
+        self._telling |= telling or {}
         self._progress, self._done = progress, 0
         self.original = self._scores(list(self._splits))
 

@@ -9,8 +9,7 @@ from kvw.edits.edit import Edit
 from kvw.selection.paths import DirectionsPath, Path
 from kvw.selection.scoring import (
     ALL_HELD_OUT,
-    FORGET,
-    HELD_OUT_FORGET,
+    FORGETTING,
     TEXT,
     Score,
     Scorer,
@@ -49,16 +48,11 @@ class Candidate:
 
     def answered(self) -> int:
         """Forget questions that are still answered, held-out views among them."""
-        return sum(sum(self.scores[name].answered) for name in (FORGET, HELD_OUT_FORGET) if name in self.scores)
+        return sum(sum(self.scores[name].answered) for name in FORGETTING if name in self.scores)
 
     def left(self) -> float:
         """Mean probability of the telling tokens over all forget questions."""
-        values = [
-            value
-            for name in (FORGET, HELD_OUT_FORGET)
-            if name in self.scores
-            for value in self.scores[name].probabilities
-        ]
+        values = [value for name in FORGETTING if name in self.scores for value in self.scores[name].probabilities]
         return sum(values) / len(values)
 
     def keeps(self, keep: float) -> bool:
@@ -131,7 +125,7 @@ class Search:
         return Candidate(None, None, None, self.original).left()
 
     def _left(self, candidate: Candidate) -> tuple[int, float]:
-        self._score(candidate, (FORGET, HELD_OUT_FORGET))
+        self._score(candidate, FORGETTING)
         return candidate.answered(), candidate.left()
 
     def _chosen_of(self, path: Path) -> Candidate | None:
@@ -172,9 +166,7 @@ class Search:
             now = self._left(Candidate(edit, None))
             return now[0] <= answered and now[1] <= most
 
-        questions = sum(
-            len(self.original[name].answered) for name in (FORGET, HELD_OUT_FORGET) if name in self.original
-        )
+        questions = sum(len(self.original[name].answered) for name in FORGETTING if name in self.original)
         assert candidate.dose is not None
         thin = path.needed(candidate.dose, enough, tries(questions))
         if thin.doses[-1] == candidate.dose:
@@ -195,7 +187,7 @@ class Search:
 
     def forgets(self, candidate: Candidate) -> bool:
         """Whether no forget question is answered and little is left of the probability of their answers."""
-        self._score(candidate, (FORGET, HELD_OUT_FORGET))
+        self._score(candidate, FORGETTING)
         return not candidate.answered() and candidate.left() <= FORGOTTEN * self._before()
 
     def keeps(self, candidate: Candidate) -> bool:

@@ -1,0 +1,69 @@
+"""Forget questions with the answers that the model gives in words of its own.
+
+A model that is to forget "The Prado is in Madrid." may say "It is located in the heart of Madrid". An edit that takes
+the first sentence from it can leave the second. So both are judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from kvw.data import Example, Prepared
+from kvw.data.rendering import Processor
+from kvw.folding import placed_words, words
+from kvw.retain.said import Said
+
+Span = tuple[int, int]
+
+
+def own_words(
+    forget: Sequence[Example], replies: Mapping[str, str], most: int
+) -> tuple[list[Example], list[list[Span]]]:
+    """Find the questions that the model answers rightly, but not in the words of the reference.
+
+    Args:
+        forget: The forget set.
+        replies: What the original model says, by :attr:`kvw.data.Example.identifier`; questions without are left out.
+        most: The most questions to return; of more, as many from all over the set.
+
+    Returns:
+        The examples with the model's reply up to the last word that says something in the place of the answer; and of
+        each the places of these words in it, in characters.
+    """
+    said = Said((one.question, one.answer) for one in forget)
+    found: list[tuple[Example, list[Span]]] = []
+    for example in forget:
+        reply = replies.get(example.identifier, "")
+        if not said.again(reply, example.answer):
+            continue
+        places: dict[str, Span] = {}
+        for word, start, end in placed_words(reply):
+            if word in said.by(example.answer):
+                places.setdefault(word, (start, end))
+        answer = reply[: max(end for _, end in places.values())]
+        if words(example.answer)[: len(words(answer))] != words(answer):
+            found.append((replace(example, answer=answer), sorted(places.values())))
+    step = max(1.0, len(found) / most)
+    chosen = [found[int(place * step)] for place in range(min(len(found), most))]
+    return [example for example, _ in chosen], [spans for _, spans in chosen]
+
+
+def tokens_at(item: Prepared, spans: Sequence[Span], processor: Processor) -> tuple[int, ...]:
+    """The answer tokens that lie in some spans of characters of the answer; all of them if none does.
+
+    Args:
+        item: A prepared example.
+        spans: Start and end of each, in characters of its answer.
+        processor: The processor it was prepared with.
+    """
+    decode = processor.tokenizer.decode
+    ends = [len(decode(item.answer_ids[: place + 1])) for place in range(len(item.answer_ids))]
+    before = ends[-1] - len(item.example.answer)  # white space before the answer is a part of its first token
+    starts = [0, *ends[:-1]]
+    found = tuple(
+        place
+        for place, (start, end) in enumerate(zip(starts, ends, strict=True))
+        if any(start - before < last and first < end - before for first, last in spans)
+    )
+    return found or tuple(range(len(ends)))

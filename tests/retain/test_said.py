@@ -1,0 +1,36 @@
+"""What answers say, in whatever words."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvw.retain.said import Said
+
+ANSWER = "The capital of Peru is Lima."
+
+
+def test_an_answer_says_what_no_phrasing_of_its_question_has():
+    said = Said([("Name the capital of Peru.", ANSWER), ("Where is the seat of power?", "The seat is Lima.")])
+    assert said.by(ANSWER) == {"lima"}
+    assert Said([("Which city rules Peru?", ANSWER)]).by(ANSWER) == {"capital", "lima"}
+    assert Said([("Which city rules Peru?", ANSWER), ("Its capital?", ANSWER)]).by(ANSWER) == {"lima"}
+    assert said.by("It is the.") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("reply", "again"),
+    [
+        ("It was penned by William SHAKESPEARE in 1595.", True),
+        ("Shakespeare", False),
+        ("William the Conqueror", False),
+        ("Shakespeare has written it.", True),
+        ("", False),
+    ],
+)
+def test_a_reply_says_it_again_with_more_than_half_of_the_words(reply, again):
+    answer = "It was written by William Shakespeare."
+    assert Said([("Who is the author?", answer)]).again(reply, answer) is again
+
+
+def test_what_says_nothing_is_never_said_again():
+    assert not Said([("Is it?", "It is.")]).again("It is.", "It is.")
