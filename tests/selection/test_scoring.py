@@ -60,3 +60,12 @@ def test_a_scorer_gives_the_scores_of_the_edited_model_and_leaves_it_alone() -> 
     assert found["forget"].losses[0] == pytest.approx(-math.fsum(expected[0].log_probabilities), rel=1e-5)
     assert found["forget"].losses != scorer.original["forget"].losses
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+
+
+def test_places_that_are_given_are_the_ones_that_count() -> None:
+    model, processor = FAMILIES["llava"]()
+    items = prepare([Example("Where is Ann?", "In Paris, the florist said.")], processor)
+    given = Scorer(model, processor, {"forget": items}, telling={"forget": [(1, 2)]}).original["forget"]
+    (expected,) = token_scores(model, processor, items)
+    assert given.probabilities[0] == pytest.approx(math.exp(sum(expected.log_probabilities[1:3]) / 2), rel=1e-5)
+    assert Scorer(model, processor, {"forget": items}).original["forget"].probabilities != given.probabilities
