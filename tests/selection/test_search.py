@@ -337,3 +337,13 @@ def test_a_path_that_spares_every_source_is_taken_before_one_that_spares_all_tog
     assert chosen.path.where == where  # type: ignore[union-attr]
     assert list(chosen.below(0.98)) == below
     assert chosen.kept[ALL_HELD_OUT].value > 0.98
+
+
+def test_the_weakest_edit_is_among_the_candidates_whatever_was_tried() -> None:
+    for scorer, path in ((Invented(forgets=9, loses=1), Line()), (Pieces(forgets=1), path_of(1, 2, 3, 4))):
+        found = Search(scorer, (TEXT, NEAR), 0.98)  # type: ignore[arg-type]
+        found.choose([path])  # type: ignore[list-item]
+        chosen = found.weakest(path)  # type: ignore[arg-type]
+        assert chosen.dose == path.doses[0]
+        assert [one for one in found.candidates if one is chosen] == [chosen]
+        assert set(scorer.splits) == set(chosen.scores)

@@ -175,9 +175,7 @@ class Search:
 
     def weakest(self, path: Path) -> Candidate:
         """The weakest edit of a path, whatever it keeps."""
-        dose = path.doses[0]
-        known = (one for one in self.candidates if one.path is path and one.dose == dose)
-        return self._complete(next(known, Candidate(path.edit(dose), dose, path)))
+        return self._complete(self._at(path, 0))
 
     def judge(self, edit: Edit) -> Candidate:
         """Score one edit on everything."""
