@@ -155,4 +155,19 @@ def test_examples_without_a_subject_get_one_of_their_own(monkeypatch):
     ("count", "most", "expected"), [(3, 5, [0, 1, 2]), (10, 5, [0, 2, 4, 6, 8]), (7, 3, [0, 2, 4])]
 )
 def test_spread_takes_from_all_over(count, most, expected):
-    assert spread(list(range(count)), most) == expected
+    examples = [Example(str(number), "a") for number in range(count)]
+    assert spread(examples, most) == [examples[number] for number in expected]
+
+
+@pytest.mark.parametrize("rows", ["by subject", "by phrasing"])
+def test_spread_takes_every_subject_and_every_phrasing_in_whatever_order_they_come(rows):
+    places = [(subject, phrasing) for subject in range(16) for phrasing in range(4)]
+    if rows == "by phrasing":
+        places.sort(key=lambda place: place[1])
+    examples = [Example(f"{phrasing}?", "a", metadata={"subject": str(subject)}) for subject, phrasing in places]
+    for most in (16, 32):
+        found = spread(examples, most)
+        assert len(found) == most
+        assert [sum(one.subject == str(subject) for one in found) for subject in range(16)] == [most // 16] * 16
+        assert {one.question for one in found} == {"0?", "1?", "2?", "3?"}
+        assert found == [one for one in examples if one in found]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -128,9 +128,20 @@ def dealt_out(data: DataSets, gathered: Sequence[Source], request: EraseRequest,
 
 
 def spread(examples: Sequence[Example], most: int) -> list[Example]:
-    """At most so many examples, from all over the list."""
-    step = max(1.0, len(examples) / most)
-    return [examples[int(place * step)] for place in range(min(len(examples), most))]
+    """At most so many examples, in order: one of each subject before a second of any, and different ones of each.
+
+    Of more subjects, or of more that have a further example, those are taken that are evenly far apart.
+    """
+    of_subject: dict[Hashable, list[int]] = {}
+    for row, example in enumerate(examples):
+        of_subject.setdefault(example.subject_key or row, []).append(row)
+    own, chosen = list(of_subject.values()), list[int]()
+    for turn in range(max(map(len, own), default=0)):
+        # Not the first of each: forget sets often hold the same phrasings of a question in the same order.
+        rows = [own[place][(place + turn) % len(own[place])] for place in range(len(own)) if turn < len(own[place])]
+        step = max(1.0, len(rows) / max(most - len(chosen), 1))
+        chosen += [rows[int(place * step)] for place in range(min(len(rows), most - len(chosen)))]
+    return [examples[row] for row in sorted(chosen)]
 
 
 def asked_for(loaded: Loaded, data: DataSets, request: EraseRequest) -> dict[str, Any]:
