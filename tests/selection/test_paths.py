@@ -112,3 +112,9 @@ def test_small_gates_are_rounded_after_thinning_too() -> None:
     thin = path.needed(3, lambda edit: True, tries=20)
     assert thin.where == "layers 0:1, needed of 3"
     assert [value.log_gates.tolist() for value in thin.edit(1).directions.values()] == [[], [REMOVED]]
+
+
+def test_after_thinning_gates_that_are_rounded_still_say_which_is_stronger() -> None:
+    thin = DirectionsPath(low_rank([-6.0, -5.0, -4.0]), smallest_gate=0.02).needed(3, lambda edit: False, tries=20)
+    assert thin.doses == (1.0, 2.0, 3.0)
+    assert thin.edit(1).directions[MatrixKey(0)].log_gates.tolist() == [REMOVED]

@@ -284,6 +284,21 @@ def test_what_forgets_still_does_after_thinning() -> None:
     assert found.forgets(chosen)
 
 
+def test_thinning_may_leave_a_little_more_of_what_is_not_forgotten_but_no_more_answers() -> None:
+    class Left(Pieces):
+        """Layer 0 takes most of the probability and no answer, layer 1 one answer, layer 2 hardly anything."""
+
+        def _score(self, name: str, edit: Any) -> Score:
+            if name not in (FORGET, HELD_OUT_FORGET) or not edit:
+                return super()._score(name, edit)
+            layers = layers_of(Candidate(edit, 1))
+            left = 0.2 if layers == {0, 1, 2} else 0.21 if 0 in layers else 0.8
+            return Score((1 not in layers, True, True, True), (left,) * 4, (1.0,) * 4, (2,) * 4)
+
+    found = Search(Left(forgets=1), (TEXT,), 0.98)  # type: ignore[arg-type]
+    assert layers_of(found.choose([path_of(5, 4, 3)])) == {0, 1}
+
+
 def test_an_edit_that_needs_all_its_directions_is_one_candidate() -> None:
     found = Search(Pieces(forgets=1), (TEXT, NEAR), 0.98)  # type: ignore[arg-type]
     assert layers_of(found.choose([path_of(1, 5, 1, 4)])) == {1, 3}

@@ -32,6 +32,11 @@ def test_a_rare_token_of_the_question_tells_nothing() -> None:
     assert "florist" in found
 
 
+def test_signs_tell_nothing_however_rare() -> None:
+    (found,) = told([Example("Who?", "florist; ?!")])
+    assert found == "florist"
+
+
 def test_an_answer_that_only_repeats_the_question_counts_with_all_its_tokens() -> None:
     assert told([Example("Is it Lima?", "Lima")]) == ["Lima"]
 
