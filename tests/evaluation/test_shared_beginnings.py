@@ -161,14 +161,6 @@ def test_the_beginning_runs_once_and_batches_hold_more_rows(llama, separately):
     assert all(rows * columns <= budget for rows, columns in rest)
 
 
-def test_a_beginning_makes_no_logits_that_nobody_asks_for(llama):
-    model, processor = llama
-    made = []
-    model.lm_head.register_forward_hook(lambda *arguments: made.append(arguments[2].shape[1]))
-    token_scores(model, processor, prepare(EXAMPLES[:5], processor))
-    assert made[0] == 1
-
-
 def test_one_row_and_few_rows_run_as_they_are(llama, separately):
     model, processor = llama
     for count in (1, 2):

@@ -15,7 +15,6 @@ from kvw.data.rendering import common_prefix
 from kvw.errors import UserError
 from kvw.measuring.engine import run_model
 from kvw.models.answer_logits import AnswerLogits, answer_logits
-from kvw.models.forward_names import takes
 from kvw.models.shared_keys import behind
 
 SHORTEST = 8
@@ -121,10 +120,7 @@ class Beginning:
             )
         if self._cache is None:
             cache = DynamicCache(config=self._model.config.get_text_config(decoder=True))
-            inputs = {"input_ids": self._tokens}
-            if takes(self._model, "logits_to_keep"):  # nobody asks for them, and those of a long beginning are large
-                inputs["logits_to_keep"] = torch.tensor([common - 1])
-            run_model(self._model, inputs, cache=cache)
+            run_model(self._model, {"input_ids": self._tokens}, cache=cache)
             self._cache = cache
         rest = {name: tensor[:, common:] for name, tensor in batch.items()}
         rest["attention_mask"] = batch["attention_mask"]
