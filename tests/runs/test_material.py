@@ -13,7 +13,7 @@ from kvw.methods.registry import get_method
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.retain.sources import Source
 from kvw.runs.left_out import LeftOut
-from kvw.runs.material import gather_material, spread
+from kvw.runs.material import gather_material, of_all_subjects, spread
 
 
 def shared(name, count):
@@ -166,7 +166,7 @@ def test_spread_takes_every_subject_and_every_phrasing_in_whatever_order_they_co
         places.sort(key=lambda place: place[1])
     examples = [Example(f"{phrasing}?", "a", metadata={"subject": str(subject)}) for subject, phrasing in places]
     for most in (16, 32):
-        found = spread(examples, most)
+        found = of_all_subjects(examples, most)
         assert len(found) == most
         assert [sum(one.subject == str(subject) for one in found) for subject in range(16)] == [most // 16] * 16
         assert {one.question for one in found} == {"0?", "1?", "2?", "3?"}

@@ -111,9 +111,9 @@ def dealt_out(data: DataSets, gathered: Sequence[Source], request: EraseRequest,
     # A method that holds out views itself needs all there are.
     holds_out = request.made_by.holds_out(request.settings)
     forget, views = (data.forget, []) if holds_out else split_forget(data.forget)
-    judged = {FORGET: spread(forget, MOST_FORGET)}
+    judged = {FORGET: of_all_subjects(forget, MOST_FORGET)}
     if views:
-        judged[HELD_OUT_FORGET] = spread(views, MOST_FORGET)
+        judged[HELD_OUT_FORGET] = of_all_subjects(views, MOST_FORGET)
     if retain:
         judged[OWN] = spread(retain, MOST_RETAIN)
     if (text := "held-out text") in held_out:
@@ -128,6 +128,12 @@ def dealt_out(data: DataSets, gathered: Sequence[Source], request: EraseRequest,
 
 
 def spread(examples: Sequence[Example], most: int) -> list[Example]:
+    """At most so many examples, from all over the list."""
+    step = max(1.0, len(examples) / most)
+    return [examples[int(place * step)] for place in range(min(len(examples), most))]
+
+
+def of_all_subjects(examples: Sequence[Example], most: int) -> list[Example]:
     """At most so many examples, in order: one of each subject before a second of any, and different ones of each.
 
     Of more subjects, or of more that have a further example, those are taken that are evenly far apart.
