@@ -11,19 +11,23 @@ import torch
 
 import kvw
 from kvw.cli import main
+from kvw.data import Example
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.errors import Damaging
-from kvw.models.loading import Checkpoint
+from kvw.models.loading import Checkpoint, find_checkpoint
 from kvw.models.value_matrix import MatrixKey
 from kvw.percent import percent
 from kvw.progress import SILENT, remembering
 from kvw.proving.verdict import ANNOUNCED
+from kvw.runs.choosing import _chosen_first as chosen_first
 from kvw.runs.choosing import _more as more
 from kvw.runs.choosing import _refuse as refuse
+from kvw.runs.choosing import _scorer as scorer
 from kvw.runs.choosing import _tell as tell
 from kvw.runs.choosing import paths_of
+from kvw.runs.loaded import Loaded
 from kvw.runs.request import read_data
-from kvw.selection.scoring import ALL_HELD_OUT, FORGET, Score, Share
+from kvw.selection.scoring import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET, OWN_WORDS, Score, Share
 from kvw.selection.search import Candidate
 from kvw.toy import checkpoint
 from kvw.toy.world import World, write_world
@@ -150,6 +154,44 @@ def test_it_is_said_why_an_edit_is_no_stronger():
     assert "more would cost others more than --keep allows" in more(within)
     assert "the strongest edit that the method finds with these settings" in more(strongest)
     assert "let kvw choose it with --strength auto" in more(Candidate(None, None))
+
+
+def test_questions_are_counted_once_and_own_words_beside_them():
+    def scores(*answered: int) -> dict[str, Score]:
+        names = (FORGET, HELD_OUT_FORGET, OWN_WORDS)
+        return {
+            name: Score((True,) * many + (False,) * (3 - many), (0.5,) * 3, (1.0,) * 3, (1,) * 3)
+            for name, many in zip(names, answered, strict=True)
+        }
+
+    search = SimpleNamespace(original=scores(3, 2, 3), forgets=lambda one: False)
+    assert chosen_first(search.original) == 5 / 6
+    path = SimpleNamespace(doses=(1.0, 2.0))
+
+    def told(*answered: int) -> str:
+        with remembering(SILENT) as reporter:
+            tell(search, Candidate(None, 1.0, path, scores(*answered)), 0.98, reporter)
+        return reporter.warnings[0]
+
+    assert told(1, 1, 2).startswith(
+        "2 of 6 forget questions are still answered (teacher-forced; 5 before), 2 of 3 in the model's own words: more"
+    )
+    assert told(0, 0, 1).startswith("0 of 6 forget questions are still answered (teacher-forced; 5 before), 1 of 3 in")
+    assert "own words" not in told(1, 0, 0)
+
+
+def test_a_reply_that_no_prompt_can_hold_judges_nothing(saved):
+    loaded = Loaded.load(find_checkpoint(str(saved["llava"])), "cpu")
+    example = Example("Where is it?", "It is in Madrid.", identifier="f:1")
+    material = SimpleNamespace(judged={FORGET: [example]}, retain=[], forget=[example])
+
+    def splits(reply: str) -> tuple[str, ...]:
+        record = SimpleNamespace(split="forget", identifier="f:1", prediction=reply, error=None)
+        return scorer(loaded, material, SimpleNamespace(records=[record]), lambda *_: None).splits
+
+    assert splits("Madrid has it") == (FORGET, OWN_WORDS)
+    assert splits("<image> Madrid has it") == (FORGET,)
+    assert splits("No idea") == (FORGET,)
 
 
 def test_it_is_said_who_pays_although_enough_is_kept_in_all():

@@ -13,6 +13,7 @@ from kvw.errors import Damaging
 from kvw.evaluation import Evaluation
 from kvw.percent import percent
 from kvw.progress import Progress, Reporter
+from kvw.retain.answering import usable
 from kvw.runs.knowing import tell_unknown
 from kvw.runs.loaded import Loaded
 from kvw.runs.material import MOST_FORGET, Material
@@ -20,7 +21,7 @@ from kvw.runs.record import CandidatePart, JudgedPart, KeptPart, SelectionPart
 from kvw.runs.request import EraseRequest
 from kvw.selection.own_words import own_words, tokens_at
 from kvw.selection.paths import DirectionsPath, Path, SharePath, StrengthPath
-from kvw.selection.scoring import FORGET, FORGETTING, HELD_OUT_FORGET, OWN_WORDS, Score, Scorer, Share
+from kvw.selection.scoring import AS_ASKED, FORGET, OWN_WORDS, Score, Scorer, Share
 from kvw.selection.search import Candidate, Search
 
 DEEP = 12
@@ -113,22 +114,23 @@ def choose(
 def _scorer(loaded: Loaded, material: Material, before: Evaluation, progress: Progress) -> Scorer:
     """Scores edits on what judges them, and on what the model says of the forget set in its own words."""
     judged, telling = dict(material.judged), {}
-    asked = [example for name in (FORGET, HELD_OUT_FORGET) for example in judged.get(name, ())]
+    asked = [example for name in AS_ASKED for example in judged.get(name, ())]
     replies = {one.identifier: one.prediction for one in before.records if one.split == "forget" and one.error is None}
-    examples, spans = own_words(asked, replies, MOST_FORGET)
-    if examples:
-        judged = {FORGET: judged.pop(FORGET), OWN_WORDS: examples, **judged}
+    # A reply may hold what a prompt cannot, a placeholder for an image for example.
+    own = [(example, spans) for example, spans in own_words(asked, replies, MOST_FORGET) if usable([example], loaded)]
+    if own:
+        judged = {FORGET: judged.pop(FORGET), OWN_WORDS: [example for example, _ in own], **judged}
     splits = {name: loaded.prepare(examples) for name, examples in judged.items()}
-    if examples:
-        places = zip(splits[OWN_WORDS], spans, strict=True)
-        telling = {OWN_WORDS: [tokens_at(item, one, loaded.processor) for item, one in places]}
+    if own:
+        pairs = zip(splits[OWN_WORDS], own, strict=True)
+        telling = {OWN_WORDS: [tokens_at(item, spans, loaded.processor) for item, (_, spans) in pairs]}
     pool = loaded.prepare([*material.retain, *material.forget])
     return Scorer(loaded.model, loaded.processor, splits, pool, progress, telling)
 
 
 def _chosen_first(scores: Mapping[str, Score]) -> float:
-    """Share of the forget answers that are the model's first choice."""
-    answered = [one for name in FORGETTING if name in scores for one in scores[name].answered]
+    """Share of the forget answers that are the model's first choice, in the words of the reference."""
+    answered = [one for name in AS_ASKED if name in scores for one in scores[name].answered]
     return sum(answered) / len(answered)
 
 
@@ -190,11 +192,13 @@ def _tell(search: Search, chosen: Candidate, keep: float, reporter: Reporter) ->
             "more like those to be forgotten with --neighbours or --retain, or raise --keep."
         )
     before = Candidate(None, None, None, search.original)
-    asked = sum(len(search.original[name].answered) for name in FORGETTING if name in search.original)
-    if left := chosen.answered():
+    if chosen.answered():
+        asked = sum(len(search.original[name].answered) for name in AS_ASKED if name in search.original)
+        own = chosen.answered([OWN_WORDS])
+        words = f", {own} of {len(search.original[OWN_WORDS].answered)} in the model's own words" if own else ""
         reporter.warn(
-            f"{left} of {asked} forget questions are still answered (teacher-forced; {before.answered()} before)"
-            f"{_more(chosen)}"
+            f"{chosen.answered(AS_ASKED)} of {asked} forget questions are still answered (teacher-forced; "
+            f"{before.answered(AS_ASKED)} before){words}{_more(chosen)}"
         )
     elif not search.forgets(chosen):
         reporter.warn(

@@ -37,15 +37,16 @@ def tell_unknown(original: Evaluation, reporter: Reporter, chosen: float) -> Non
         original: Of the model without edit, with a split ``forget``.
         reporter: Told.
         chosen: Share of the forget answers that it chooses first, teacher-forced. A model that answers in sentences of
-            its own knows what it does not give word for word.
+            its own knows what it does not give word for word; what replies say in other words counts, too.
     """
     share = given_share(original, "forget")
-    if share is None or max(share, chosen) >= KNOWN:
-        return
     asked = _asked(original, "forget")
+    if share is None or max(share, chosen, _said_again(original) / len(asked)) >= KNOWN:
+        return
+    own = f" It says what {_said_again(original)} of them say in its own words." if _said_again(original) else ""
     reporter.warn(
         f"The model gives {share:.0%} of the {len(asked)} forget answers before any edit, and {chosen:.0%} of them are "
-        "its first choice word by word (teacher-forced): what it does not know it cannot forget, and low scores "
+        f"its first choice word by word (teacher-forced).{own} What it does not know it cannot forget, and low scores "
         "afterwards say little. Write the answers as the model gives them, or take the model that knows them."
     )
     wrong = [record for record in asked if not (record.substring or record.exact)]

@@ -17,9 +17,7 @@ from kvw.retain.said import Said
 Span = tuple[int, int]
 
 
-def own_words(
-    forget: Sequence[Example], replies: Mapping[str, str], most: int
-) -> tuple[list[Example], list[list[Span]]]:
+def own_words(forget: Sequence[Example], replies: Mapping[str, str], most: int) -> list[tuple[Example, list[Span]]]:
     """Find the questions that the model answers rightly, but not in the words of the reference.
 
     Args:
@@ -28,8 +26,8 @@ def own_words(
         most: The most questions to return; of more, as many from all over the set.
 
     Returns:
-        The examples with the model's reply up to the last word that says something in the place of the answer; and of
-        each the places of these words in it, in characters.
+        Each example with the model's reply in the place of the answer, up to the last word that says something; and the
+        places of these words in it, in characters.
     """
     said = Said((one.question, one.answer) for one in forget)
     found: list[tuple[Example, list[Span]]] = []
@@ -45,8 +43,7 @@ def own_words(
         if words(example.answer)[: len(words(answer))] != words(answer):
             found.append((replace(example, answer=answer), sorted(places.values())))
     step = max(1.0, len(found) / most)
-    chosen = [found[int(place * step)] for place in range(min(len(found), most))]
-    return [example for example, _ in chosen], [spans for _, spans in chosen]
+    return [found[int(place * step)] for place in range(min(len(found), most))]
 
 
 def tokens_at(item: Prepared, spans: Sequence[Span], processor: Processor) -> tuple[int, ...]:

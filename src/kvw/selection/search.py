@@ -46,9 +46,9 @@ class Candidate:
     scores: dict[str, Score] = field(default_factory=dict)
     kept: dict[str, Share] = field(default_factory=dict)
 
-    def answered(self) -> int:
-        """Forget questions that are still answered, held-out views among them."""
-        return sum(sum(self.scores[name].answered) for name in FORGETTING if name in self.scores)
+    def answered(self, splits: Sequence[str] = FORGETTING) -> int:
+        """Forget questions that are still answered, in whatever words, held-out views among them."""
+        return sum(sum(self.scores[name].answered) for name in splits if name in self.scores)
 
     def left(self) -> float:
         """Mean probability of the telling tokens over all forget questions."""
