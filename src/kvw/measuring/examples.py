@@ -21,7 +21,7 @@ from kvw.measuring.recorder import Recorder, recording
 from kvw.measuring.sources import Positions
 from kvw.measuring.statistics import Statistics
 from kvw.measuring.totals import Totals
-from kvw.models.finding import find_value_matrices, select_layers
+from kvw.models.finding import find_value_matrices, in_layers
 from kvw.models.placement import execution_device
 from kvw.models.value_matrix import MatrixKey
 from kvw.processes import current
@@ -79,8 +79,7 @@ def measure_examples(
     Raises:
         UserError: As :func:`kvw.measuring.engine.measure`, or an image cannot be read.
     """
-    matrices = find_value_matrices(model)
-    matrices = matrices if layers is None else select_layers(matrices, layers)
+    matrices = in_layers(find_value_matrices(model), layers)
     kept = KeptStatistics(fingerprint)
     if finished := current().first(kept.finished):
         return Measured(finished, reused=True)

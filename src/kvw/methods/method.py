@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from docstring_parser import parse
 
+from kvw.errors import UserError
 from kvw.methods.grid import every_combination
 from kvw.methods.reading import default_of, read_settings
 from kvw.progress import Progress, unheard
@@ -217,8 +218,16 @@ class Method(ABC, Generic[Settings]):
         settings: Settings,
         progress: Progress,
     ) -> Unlearned:
-        """As :meth:`make`, from statistics of the retain set; for methods with :meth:`statistics_positions`."""
-        raise NotImplementedError(f"method {self.name} reads the retain examples themselves")
+        """As :meth:`make`, from statistics of the retain set; for methods with :meth:`statistics_positions`.
+
+        Raises:
+            UserError: The method reads the retain examples themselves.
+        """
+        raise UserError(
+            f"Method {self.name} reads the retain examples themselves.",
+            found="a statistics file",
+            do="give --retain the file of the examples",
+        )
 
     def holds_out(self, settings: Settings) -> bool:
         """Whether it holds views of the forget facts out itself, and needs all there are."""

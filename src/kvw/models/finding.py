@@ -119,6 +119,11 @@ def select_layers(matrices: Sequence[ValueMatrix], layers: tuple[int, int] | Non
     return [matrix for matrix in matrices if start <= matrix.key.layer <= end]
 
 
+def in_layers(matrices: Sequence[ValueMatrix], layers: tuple[int, int] | None) -> list[ValueMatrix]:
+    """As :func:`select_layers`, but all layers for None."""
+    return list(matrices) if layers is None else select_layers(matrices, layers)
+
+
 def default_layers(count: int) -> tuple[int, int]:
     """Layers 1 to L - 3, both included, kept within a model of ``count`` layers."""
     end = max(count - 3, 0)

@@ -8,7 +8,6 @@ from typing import Any
 
 from kvw.data import Example
 from kvw.edits.edit import Edit
-from kvw.errors import UserError
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.salt import salted
 from kvw.measuring.statistics import Statistics
@@ -40,16 +39,10 @@ def unlearn(
     Raises:
         UserError: The method cannot use what it was given.
     """
-    if not isinstance(retain, Statistics):
-        unlearned = method.make(loaded, forget, retain, settings, progress)
-    elif method.statistics_positions(settings) is not None:
+    if isinstance(retain, Statistics):
         unlearned = method.make_from_statistics(loaded, forget, retain, settings, progress)
     else:
-        raise UserError(
-            f"Method {method.name} reads the retain examples themselves.",
-            found="a statistics file",
-            do="give --retain the file of the examples",
-        )
+        unlearned = method.make(loaded, forget, retain, settings, progress)
     _describe(unlearned.edit, method.name, loaded, forget, retain, settings)
     return unlearned
 

@@ -28,10 +28,9 @@ class ConditionalKvw(Method[ConditionalKvwSettings]):
 
     def value_matrices(self, model: PreTrainedModel, settings: ConditionalKvwSettings) -> list[ValueMatrix]:
         """Those of the FFNs of the layers."""
-        from kvw.models.finding import find_value_matrices, select_layers
+        from kvw.models.finding import find_value_matrices, in_layers
 
-        matrices = find_value_matrices(model)
-        return matrices if settings.layers is None else select_layers(matrices, settings.layers)
+        return in_layers(find_value_matrices(model), settings.layers)
 
     def make(
         self,

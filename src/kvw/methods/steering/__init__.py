@@ -26,10 +26,9 @@ class Steering(Method[SteeringSettings]):
 
     def value_matrices(self, model: PreTrainedModel, settings: SteeringSettings) -> list[ValueMatrix]:
         """It changes none; those of the layers say where it acts."""
-        from kvw.models.finding import find_value_matrices, select_layers
+        from kvw.models.finding import find_value_matrices, in_layers
 
-        matrices = find_value_matrices(model)
-        return matrices if settings.layers is None else select_layers(matrices, settings.layers)
+        return in_layers(find_value_matrices(model), settings.layers)
 
     def check(self, loaded: LoadedModel, forget: Sequence[Example], settings: SteeringSettings) -> None:
         """See :func:`kvw.methods.gradient.refusals.check_refusals`."""

@@ -27,7 +27,7 @@ from kvw.methods.subspace.directions import Measurements, find_directions
 from kvw.methods.subspace.labels import EverySoManyth, Labels
 from kvw.methods.subspace.paths import chosen_path, layers_that_fit
 from kvw.methods.subspace.settings import SubspaceSettings
-from kvw.models.finding import find_value_matrices, select_layers
+from kvw.models.finding import find_value_matrices, in_layers
 from kvw.models.parts import Part
 from kvw.models.quantised import quantisation
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
@@ -258,8 +258,7 @@ def matrices_in(model: PreTrainedModel, settings: Range) -> list[ValueMatrix]:
     Raises:
         UserError: The model does not have these layers, no attention that kvw knows, or nothing is left.
     """
-    matrices = find_value_matrices(model, settings.matrices)
-    chosen = matrices if settings.layers is None else select_layers(matrices, settings.layers)
+    chosen = in_layers(find_value_matrices(model, settings.matrices), settings.layers)
     if not (chosen := [matrix for matrix in chosen if matrix.key != MatrixKey(0, attention=True)]):
         raise UserError(
             "There is nothing to weaken: the attention of the first layer is left alone.",
