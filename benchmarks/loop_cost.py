@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from kvw.cli.options import find_model
+from kvw.evaluation.loaded import Loaded
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.moment_passes import measure_moments
 from kvw.methods.subspace.examples import subspace_edit
 from kvw.methods.subspace.method import matrices_in
 from kvw.runs.choosing import paths_of, settings_to_solve
-from kvw.runs.loaded import Loaded
 from kvw.runs.material import gather_material
 from kvw.runs.request import EraseRequest, read_data
 from kvw.selection.scoring import Scorer

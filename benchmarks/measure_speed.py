@@ -20,13 +20,13 @@ import torch
 
 from kvw.cli.options import find_model
 from kvw.data import Prepared, answer_batch, prepare, read_examples, to_model
+from kvw.evaluation.loaded import Loaded
 from kvw.measuring.examples import measure_examples
 from kvw.measuring.statistics import Statistics
 from kvw.models.finding import find_value_matrices
 from kvw.models.saving import parameter_bytes
 from kvw.models.value_matrix import MatrixKey
 from kvw.runs.costs import peak_memory
-from kvw.runs.loaded import Loaded
 from kvw.toy import World, write_world
 
 

@@ -28,17 +28,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from kvw.cli.console import ConsoleReporter
 from kvw.cli.options import find_model, quiet_libraries
+from kvw.console import ConsoleReporter
 from kvw.data import Example, Prepared, prepare, read_examples
 from kvw.edits import Edit, compose, diff
 from kvw.evaluation import evaluate
+from kvw.evaluation.loaded import Loaded
 from kvw.measuring.examples import measure_examples
 from kvw.measuring.statistics import Statistics
 from kvw.methods.kvw import one_shot, weaken
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.runs.costs import Stopwatch
-from kvw.runs.loaded import Loaded
 from kvw.runs.unlearning import ForgetBatches, subspace_edit
 from kvw.toy import World, write_world
 from kvw.toy.world import LONGEST_ANSWER

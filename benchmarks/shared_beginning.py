@@ -23,13 +23,13 @@ import torch
 from kvw.cli.options import find_model, quiet_libraries
 from kvw.data import Example
 from kvw.evaluation import TokenScores, token_scores
+from kvw.evaluation.loaded import Loaded
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.moment_passes import measure_moments
 from kvw.measuring.moments import Moment
 from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey
 from kvw.proving.facts import facts
-from kvw.runs.loaded import Loaded
 
 Result = TypeVar("Result")
 WAYS = ("shared", "separate")

@@ -21,10 +21,10 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from kvw.cli.options import find_model, quiet_libraries
 from kvw.data import Example, prepare, read_examples
+from kvw.evaluation.loaded import Loaded
 from kvw.measuring.examples import measure_examples
 from kvw.methods.kvw import one_shot
 from kvw.methods.subspace.settings import SubspaceSettings
-from kvw.runs.loaded import Loaded
 from kvw.runs.unlearning import subspace_edit
 from kvw.toy import World, write_world
 

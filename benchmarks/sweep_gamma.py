@@ -11,13 +11,13 @@ from pathlib import Path
 
 from kvw.methods.settings import KvwSettings
 
-from kvw.cli.console import ConsoleReporter
 from kvw.cli.options import find_model, quiet_libraries
+from kvw.console import ConsoleReporter
 from kvw.evaluation import evaluate
+from kvw.evaluation.loaded import Loaded
 from kvw.report.tables import print_sweep
 from kvw.runs.costs import Stopwatch
 from kvw.runs.erase import check, measure_retain
-from kvw.runs.loaded import Loaded
 from kvw.runs.request import EraseRequest, read_data
 from kvw.runs.sweep import sweep
 from kvw.toy import SPLITS, World, write_world

@@ -14,8 +14,8 @@ from kvw.cache import cache_directory
 from kvw.data import Example, prepare
 from kvw.errors import UserError
 from kvw.evaluation.generation import generate_answers
+from kvw.evaluation.loaded import Loaded
 from kvw.models.checkpoint import find_checkpoint
-from kvw.runs.loaded import Loaded
 
 
 def test_a_model_that_was_not_made_is_told_with_the_command() -> None:

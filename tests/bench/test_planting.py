@@ -11,19 +11,19 @@ from tests.bench.killed import watched
 from tests.data.benchmarks import copies
 from tests.several_processes import run_alone
 
-import kvw
+import kvw.bench.benchmarks
 from kvw.bench import planting as bench_planting
 from kvw.bench.recipe import PlantPart, read_recipe
 from kvw.bench.record import PlantingPart, read_file
 from kvw.bench.results import read_results
 from kvw.bench.run import load_benchmark
 from kvw.cli import main
+from kvw.evaluation.loaded import Loaded
 from kvw.measuring.fingerprint import weights_digest
 from kvw.models.loading import find_checkpoint
 from kvw.progress import SILENT
 from kvw.report.bench_tables import bench_table
 from kvw.runs.costs import Stopwatch
-from kvw.runs.loaded import Loaded
 from kvw.training.result import apply_result
 
 pytestmark = pytest.mark.thorough
@@ -57,7 +57,7 @@ def clear_copy(tmp_path_factory):
 
 @pytest.fixture
 def data(clear_copy):
-    return kvw.data.benchmarks.get_benchmark("clear").load(clear_copy, "forget05")
+    return kvw.bench.benchmarks.get_benchmark("clear").load(clear_copy, "forget05")
 
 
 def planted(part, data, base, folder):

@@ -11,8 +11,8 @@ from tests.program import assert_refused, run
 from kvw.cli.options import parse_template_options
 from kvw.data import Example, render
 from kvw.errors import UserError
+from kvw.evaluation.loaded import Loaded
 from kvw.models.loading import Checkpoint
-from kvw.runs.loaded import Loaded
 
 TEMPLATE = (
     "{% if style is defined %}<|im_start|>system\nBe {{ style }}.<|im_end|>\n{% endif %}"

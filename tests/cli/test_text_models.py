@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import kvw
 from kvw.data import Example, prepare
 from kvw.evaluation import answer_probabilities, generate_answers
+from kvw.evaluation.loaded import Loaded
 from kvw.measuring.examples import measure_examples
-from kvw.runs.loaded import Loaded
 
 pytestmark = pytest.mark.thorough
 

@@ -8,11 +8,12 @@ import pytest
 from transformers import GenerationConfig
 
 from kvw.bench.asking import ask, questions
+from kvw.bench.benchmarks import get_benchmark
 from kvw.bench.recipe import EvaluationPart
-from kvw.data.benchmarks import Protocol, get_benchmark
+from kvw.data.benchmarks import Protocol
 from kvw.evaluation import Journal, generation, running
+from kvw.evaluation.loaded import Loaded
 from kvw.models.loading import Checkpoint
-from kvw.runs.loaded import Loaded
 from kvw.toy import checkpoint
 
 pytestmark = pytest.mark.thorough

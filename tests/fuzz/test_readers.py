@@ -36,6 +36,7 @@ from kvw.edits.edit import Edit
 from kvw.edits.gates import GateEdit
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.evaluation import evaluate
+from kvw.evaluation.loaded import Loaded
 from kvw.measuring.statistics import Statistics
 from kvw.models.finding import find_value_matrices
 from kvw.models.loading import Checkpoint, find_checkpoint, skeleton
@@ -43,7 +44,6 @@ from kvw.progress import SILENT
 from kvw.retain.neighbours import neighbour_questions, read_names
 from kvw.runs.apply import apply
 from kvw.runs.inspect import inspect
-from kvw.runs.loaded import Loaded
 from kvw.toy import checkpoint as toy_checkpoint
 
 pytestmark = pytest.mark.thorough

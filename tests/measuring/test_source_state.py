@@ -10,6 +10,8 @@ import pytest
 from tests.checkpoints import gate_edit, sharded
 
 from kvw.errors import UserError
+from kvw.evaluation import loaded as loaded_module
+from kvw.evaluation.loaded import Loaded
 from kvw.measuring import fingerprint
 from kvw.measuring.fingerprint import remembered_digest, weight_digests, weights_digest
 from kvw.measuring.source_state import SourceState
@@ -17,10 +19,8 @@ from kvw.models import patching
 from kvw.models.loading import find_checkpoint
 from kvw.progress import SILENT
 from kvw.runs import erase as erase_module
-from kvw.runs import loaded as loaded_module
 from kvw.runs.apply import apply
 from kvw.runs.erase import erase
-from kvw.runs.loaded import Loaded
 from kvw.runs.request import EraseRequest
 
 

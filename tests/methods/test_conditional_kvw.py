@@ -11,6 +11,7 @@ from tests.methods.test_steering import examples
 import kvw
 from kvw.data import prepare
 from kvw.edits import ConditionalGateEdit
+from kvw.evaluation.loaded import Loaded
 from kvw.methods.conditional_kvw.condition import find_condition
 from kvw.methods.conditional_kvw.settings import ConditionalKvwSettings
 from kvw.methods.kvw.settings import KvwSettings
@@ -18,7 +19,6 @@ from kvw.methods.registry import get_method
 from kvw.methods.steering.null_space import null_space, solve_filter
 from kvw.methods.steering.states import read_states, readings
 from kvw.models.loading import find_checkpoint
-from kvw.runs.loaded import Loaded
 from kvw.runs.unlearning import unlearn
 
 pytestmark = pytest.mark.thorough

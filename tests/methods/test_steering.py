@@ -16,6 +16,7 @@ from tests.tiny_models import noise_png
 
 import kvw
 from kvw.data import Example, answer_batch, prepare, prompt_batch, to_model
+from kvw.evaluation.loaded import Loaded
 from kvw.methods.gradient.refusals import REFUSALS, with_refusals
 from kvw.methods.registry import get_method
 from kvw.methods.steering.diagnosis import Diagnosis, diagnose
@@ -31,7 +32,6 @@ from kvw.report.gate_plot import plot_gates
 from kvw.report.tables import what_changed
 from kvw.runs.apply import apply
 from kvw.runs.edits import summarise
-from kvw.runs.loaded import Loaded
 from kvw.runs.unlearning import unlearn
 from kvw.runs.weights import check_weights
 

@@ -11,10 +11,10 @@ from tests.gradient import FORGET, RETAIN, weights_of
 from tests.program import run
 
 from kvw.edits import WeightsEdit, load_edit
+from kvw.evaluation.loaded import Loaded
 from kvw.methods.registry import get_method
 from kvw.models.loading import find_checkpoint
 from kvw.progress import unheard
-from kvw.runs.loaded import Loaded
 
 pytestmark = pytest.mark.thorough
 

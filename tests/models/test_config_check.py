@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kvw.errors import UserError
+from kvw.evaluation.loaded import Loaded
 from kvw.models import config_check
 from kvw.models.headers import read_header
 from kvw.models.loading import find_checkpoint, load_config, load_model, skeleton
 from kvw.models.quantised import stored_quantisation
 from kvw.runs.inspect import inspect
-from kvw.runs.loaded import Loaded
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from tests.program import assert_refused, run
 from kvw.data import Example, TextProcessor, answer_batch, prepare
 from kvw.errors import UserError
 from kvw.evaluation import generate_answers, token_scores
+from kvw.evaluation.loaded import Loaded
 from kvw.models.loading import Checkpoint, load_processor
 from kvw.models.repairs import repair_processor, repair_tokens
 from kvw.runs.erase import erase
-from kvw.runs.loaded import Loaded
 from kvw.runs.request import EraseRequest
 
 PICTURE = tiny_models.noise_png(1, (60, 34))

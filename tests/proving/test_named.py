@@ -8,11 +8,11 @@ import pytest
 from tests import text_models
 
 from kvw.data import Example
+from kvw.evaluation.loaded import Loaded
 from kvw.models.checkpoint import find_checkpoint
 from kvw.proving import named
 from kvw.proving.named import Named, named_by
 from kvw.retain.sources import Source
-from kvw.runs.loaded import Loaded
 from kvw.runs.record import RunRecord, SelectionPart, SourcePart
 from kvw.runs.request import EraseRequest
 

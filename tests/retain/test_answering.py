@@ -11,11 +11,11 @@ from tests.tiny_models import noise_png
 from kvw.cache import cache_directory
 from kvw.data import prepare
 from kvw.evaluation import generate_answers
+from kvw.evaluation.loaded import Loaded
 from kvw.models.checkpoint import find_checkpoint
 from kvw.retain import answering
 from kvw.retain.answering import self_answered, usable
 from kvw.retain.question import Question
-from kvw.runs.loaded import Loaded
 
 QUESTIONS = [
     Question("Who is this?", (noise_png(1),), "p:1", {"subject": "one"}),

@@ -10,12 +10,12 @@ from tests import text_models
 
 import kvw
 from kvw.cache import cache_directory
+from kvw.evaluation.loaded import Loaded
 from kvw.folding import words
 from kvw.models.checkpoint import find_checkpoint
 from kvw.retain import facts, proposals
 from kvw.retain.continuing import Continuation
 from kvw.retain.facts import GAPS, LINE, NAMES_OF_A_GAP, fact_gaps, fact_questions
-from kvw.runs.loaded import Loaded
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ from tests import text_models
 
 from kvw.data import Example, prepare
 from kvw.evaluation import Journal
+from kvw.evaluation.loaded import Loaded
 from kvw.models.checkpoint import find_checkpoint
 from kvw.retain import proposals
 from kvw.retain.continuing import Continuation
 from kvw.retain.gaps import Gap
 from kvw.retain.proposals import MOST_NAMES, neighbour_names, proposed_names
-from kvw.runs.loaded import Loaded
 
 CAPITAL = Gap("What is the capital of ", "?", "Peru")
 

@@ -10,10 +10,10 @@ from tests.conftest import USER_CACHE
 from kvw import smollm2
 from kvw.data import Example
 from kvw.errors import UserError
+from kvw.evaluation.loaded import Loaded
 from kvw.models.checkpoint import find_checkpoint
 from kvw.retain.proposals import neighbour_names
 from kvw.retain.sources import gather
-from kvw.runs.loaded import Loaded
 
 pytestmark = pytest.mark.slow
 

@@ -30,8 +30,8 @@ from tests.data.benchmarks import copies
 
 from kvw import claim
 from kvw.cli import main
+from kvw.evaluation import loaded
 from kvw.models.loading import find_checkpoint
-from kvw.runs import loaded
 
 CALLS = ("rename", "replace", "unlink", "rmdir", "mkdir", "fsync", "open", "link", "ftruncate", "copy_file_range")
 BENCH = """

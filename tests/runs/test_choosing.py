@@ -14,6 +14,7 @@ from kvw.cli import main
 from kvw.data import Example
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.errors import Damaging
+from kvw.evaluation.loaded import Loaded
 from kvw.models.loading import Checkpoint, find_checkpoint
 from kvw.models.value_matrix import MatrixKey
 from kvw.percent import percent
@@ -25,7 +26,6 @@ from kvw.runs.choosing import _refuse as refuse
 from kvw.runs.choosing import _scorer as scorer
 from kvw.runs.choosing import _tell as tell
 from kvw.runs.choosing import paths_of
-from kvw.runs.loaded import Loaded
 from kvw.runs.request import read_data
 from kvw.selection.scoring import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET, OWN_WORDS, Score, Share
 from kvw.selection.search import Candidate

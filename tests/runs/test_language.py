@@ -7,6 +7,7 @@ import pytest
 from kvw.data import Example
 from kvw.evaluation import Reply
 from kvw.evaluation.language import Speech
+from kvw.evaluation.loaded import Loaded
 from kvw.evaluation.records import collect
 from kvw.models.loading import find_checkpoint
 from kvw.progress import SILENT
@@ -14,7 +15,6 @@ from kvw.proving.verdict import ANNOUNCED
 from kvw.runs.costs import Stopwatch
 from kvw.runs.knowing import given_share, lost, tell_outcome, tell_unknown
 from kvw.runs.language import compared, heard
-from kvw.runs.loaded import Loaded
 from kvw.runs.record import KNOWS_ENGLISH, LanguagePart
 
 GOOD = ("A dog ran home.", "Rain fell.", "We ate bread.", "It is late.", "Go on.", "He sings.") * 2

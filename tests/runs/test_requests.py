@@ -14,6 +14,7 @@ from tests.program import run
 
 import kvw
 from kvw.edits import EditMetadata, GateEdit
+from kvw.evaluation.loaded import Loaded
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.salt import salted
 from kvw.measuring.statistics import differing_parts
@@ -23,7 +24,6 @@ from kvw.methods.registry import get_method
 from kvw.models.loading import find_checkpoint
 from kvw.models.value_matrix import MatrixKey
 from kvw.runs.left_out import LeftOut, without_forgotten
-from kvw.runs.loaded import Loaded
 from kvw.runs.telling import refuse_no_edit
 from kvw.runs.union import ForgetFile, joined, read_forget_files
 

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 import kvw
-from kvw.data.benchmarks import get_benchmark, two_folds
+from kvw.bench.benchmarks import get_benchmark
+from kvw.data.benchmarks import two_folds
 from kvw.mark import MARK
 from kvw.toy.copies import COPIES, cached_copy, write_copy
 from kvw.toy.copies.writing import fictitious_people, forgotten, real_people

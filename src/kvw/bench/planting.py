@@ -12,12 +12,12 @@ from kvw.bench.record import PlantingPart, read_file
 from kvw.data import Example
 from kvw.data.benchmarks import BenchmarkData, Item
 from kvw.edits.edit import package_versions
+from kvw.evaluation.loaded import Loaded
 from kvw.files import write_text
 from kvw.measuring.fingerprint import digest, example_digest, examples_digest, weights_digest
 from kvw.methods.gradient.planting import finetune, gold
 from kvw.models.loading import Checkpoint
 from kvw.runs.costs import Stopwatch
-from kvw.runs.loaded import Loaded
 from kvw.training.result import save_model
 
 

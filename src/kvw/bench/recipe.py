@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from kvw.bench.benchmarks import BENCHMARKS, get_benchmark
 from kvw.bench.toml import read_toml
-from kvw.data.benchmarks import BENCHMARKS, get_benchmark
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
 from kvw.methods.registry import get_method

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kvw.bench.asking import Question, ask, questions
+from kvw.bench.benchmarks import get_benchmark
 from kvw.bench.changes import Change, EditChange, TrainedChange
 from kvw.bench.first_checks import check_same_recipe, find_models, recipe_digest, run_places
 from kvw.bench.planting import plant
@@ -18,10 +19,11 @@ from kvw.bench.results import choose
 from kvw.bench.scores import COMPUTED, HEADLINES, PAIRED, ItemScore, alternatives
 from kvw.bench.training import first_wrong_answers, train_and_put_back
 from kvw.data import Example
-from kvw.data.benchmarks import BenchmarkData, Item, Protocol, get_benchmark, two_folds
+from kvw.data.benchmarks import BenchmarkData, Item, Protocol, two_folds
 from kvw.data.benchmarks.items import known
 from kvw.edits.edit import package_versions, read_edit, write_edit
 from kvw.errors import UserError
+from kvw.evaluation.loaded import Loaded
 from kvw.evaluation.metrics import OutcomeCounts
 from kvw.measuring.fingerprint import digest, examples_digest, weights_digest
 from kvw.methods.registry import get_method
@@ -30,7 +32,6 @@ from kvw.models.loading import Checkpoint
 from kvw.output import growing_directory
 from kvw.progress import Progress, Reporter
 from kvw.runs.costs import Stopwatch
-from kvw.runs.loaded import Loaded
 from kvw.runs.unlearning import unlearn
 from kvw.toy.copies import SOURCE, cached_copy
 

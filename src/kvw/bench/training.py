@@ -8,9 +8,9 @@ from typing import Any
 
 from kvw.data import Example
 from kvw.data.benchmarks import Item
+from kvw.evaluation.loaded import Loaded
 from kvw.methods.trained import Trained
 from kvw.progress import Progress
-from kvw.runs.loaded import Loaded
 from kvw.training.keeping import weights_kept
 
 

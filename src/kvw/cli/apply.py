@@ -58,7 +58,7 @@ def apply(
     check_output(out, force=force, keep=[checkpoint.folder, edit])
     quiet_libraries()
 
-    from kvw.cli.console import ConsoleReporter
+    from kvw.console import ConsoleReporter
     from kvw.edits import load_edit
     from kvw.progress import remembering
     from kvw.report.tables import print_applied

@@ -38,7 +38,7 @@ def chat(
     checkpoint = find_model(model, value_matrices, load.template_option)
     quiet_libraries()
 
-    from kvw.cli.console import ConsoleReporter
+    from kvw.console import ConsoleReporter
     from kvw.edits import load_edit
     from kvw.runs.chat import Conversation
 

@@ -23,7 +23,7 @@ def demo(
     check_output(out, force=force, keep=[])
     quiet_libraries()
 
-    from kvw.cli.console import ConsoleReporter
+    from kvw.console import ConsoleReporter
     from kvw.report.plots import plot_demo
     from kvw.report.tables import print_demo
     from kvw.runs.demo import demo as run

@@ -135,7 +135,7 @@ def erase(
     data = read_data(request)
     quiet_libraries()
 
-    from kvw.cli.console import ConsoleReporter
+    from kvw.console import ConsoleReporter
     from kvw.runs.erase import erase as run
     from kvw.runs.plan import dry_run as plan
 

@@ -98,7 +98,7 @@ def _loaded(
     _check_data(data)
     quiet_libraries()
 
-    from kvw.cli.console import ConsoleReporter
+    from kvw.console import ConsoleReporter
     from kvw.edits import load_edit
     from kvw.runs.evaluate import evaluate as run
 
@@ -125,7 +125,7 @@ def _served(
 ) -> dict[str, Evaluation]:
     _check_data(data)
 
-    from kvw.cli.console import ConsoleReporter
+    from kvw.console import ConsoleReporter
     from kvw.evaluation import EndpointModel
     from kvw.runs.evaluate import evaluate_served
 

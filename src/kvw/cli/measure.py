@@ -44,7 +44,7 @@ def measure(
     read_examples(data)
     quiet_libraries()
 
-    from kvw.cli.console import ConsoleReporter
+    from kvw.console import ConsoleReporter
     from kvw.report.tables import print_statistics
     from kvw.runs.measure import measure as run
     from kvw.runs.measure import summarise

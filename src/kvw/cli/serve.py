@@ -96,7 +96,7 @@ def serve(
     check_edit_files(files.values())
     quiet_libraries()
 
-    from kvw.cli.console import ConsoleReporter
+    from kvw.console import ConsoleReporter
     from kvw.runs.serve import serve as run
 
     run(

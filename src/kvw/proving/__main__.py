@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kvw import smollm2
-from kvw.cli.console import ConsoleReporter
+from kvw.console import ConsoleReporter
 from kvw.errors import UserError
 from kvw.models.checkpoint import find_checkpoint
 from kvw.proving.known import known_facts

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvw.data import Example
+from kvw.evaluation.loaded import Loaded
 from kvw.folding import words
 from kvw.models.loading import is_text_model
 from kvw.progress import Progress
 from kvw.retain.gaps import same_name
 from kvw.retain.neighbours import read_names
 from kvw.retain.sources import NAMED, gather
-from kvw.runs.loaded import Loaded
 from kvw.runs.record import RunRecord
 from kvw.runs.request import EraseRequest
 

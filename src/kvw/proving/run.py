@@ -11,6 +11,7 @@ from kvw.data import Example
 from kvw.edits.edit import Edit, load_edit, package_versions
 from kvw.errors import Damaging, UserError
 from kvw.evaluation import Journal
+from kvw.evaluation.loaded import Loaded
 from kvw.measuring.fingerprint import digest, examples_digest, weights_digest
 from kvw.models.loading import Checkpoint
 from kvw.output import growing_directory
@@ -23,7 +24,6 @@ from kvw.proving.requests import Request
 from kvw.proving.scoring import ask, asked_of
 from kvw.runs.costs import Stopwatch
 from kvw.runs.erase import erase
-from kvw.runs.loaded import Loaded
 from kvw.runs.record import RunRecord
 from kvw.runs.request import EraseRequest
 from kvw.runs.writing import EDIT

@@ -9,15 +9,15 @@ from itertools import accumulate
 from kvw.data import Example, Prepared
 from kvw.data.rendering import Processor
 from kvw.evaluation import Journal
+from kvw.evaluation.answers import kept_answers
 from kvw.evaluation.generation import generate_answers
+from kvw.evaluation.loaded import Loaded
 from kvw.evaluation.metrics import exact_match
 from kvw.evaluation.probability import TokenScores, token_scores
 from kvw.progress import Progress
 from kvw.proving.facts import is_given
 from kvw.proving.known import brings
 from kvw.proving.record import Answer
-from kvw.runs.answers import kept_answers
-from kvw.runs.loaded import Loaded
 
 NEW_TOKENS = 24
 """The longest answer, in tokens."""

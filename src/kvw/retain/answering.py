@@ -9,13 +9,13 @@ from dataclasses import replace
 
 from kvw.data import Example, Prepared, prepare
 from kvw.errors import UserError
+from kvw.evaluation.answers import kept_answers
 from kvw.evaluation.generation import generate_answers
 from kvw.evaluation.language import is_broken
+from kvw.evaluation.loaded import Loaded
 from kvw.folding import stands_alone
 from kvw.progress import Progress
 from kvw.retain.question import Question
-from kvw.runs.answers import kept_answers
-from kvw.runs.loaded import Loaded
 
 LONGEST_ANSWER = 32
 """In tokens. The beginning of a longer answer is an answer as good: what it teaches is how to begin."""

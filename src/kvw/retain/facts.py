@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from kvw.evaluation.answers import kept_answers
+from kvw.evaluation.loaded import Loaded
 from kvw.progress import Progress
 from kvw.retain.gaps import Gap
 from kvw.retain.proposals import LONGEST_NAME, proposed_names
 from kvw.retain.question import Question
-from kvw.runs.answers import kept_answers
-from kvw.runs.loaded import Loaded
 
 GAPS = Path(__file__).parent / "gaps.txt"
 """One question a line, with one name in braces where the gap is."""

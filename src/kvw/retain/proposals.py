@@ -12,6 +12,7 @@ from typing import TypeVar
 from kvw.data.example import Example
 from kvw.data.rendering import Processor, Tokenizer, adds_special_tokens, render, unchanged
 from kvw.evaluation.journal import Journal
+from kvw.evaluation.loaded import Loaded
 from kvw.folding import placed_words, words
 from kvw.measuring.engine import evaluating
 from kvw.phrases import Phrase, Phrases
@@ -20,7 +21,6 @@ from kvw.progress import Progress
 from kvw.retain.answering import usable
 from kvw.retain.continuing import Continuation, can_continue, continue_text
 from kvw.retain.gaps import Gap, gaps_of, same_name
-from kvw.runs.loaded import Loaded
 
 Item = TypeVar("Item")
 

@@ -8,6 +8,7 @@ from functools import partial
 
 from kvw.data.example import Example
 from kvw.errors import UserError
+from kvw.evaluation.loaded import Loaded
 from kvw.folding import words
 from kvw.progress import Progress
 from kvw.retain import SOURCES
@@ -22,7 +23,6 @@ from kvw.retain.pictures import picture_questions
 from kvw.retain.proposals import MOST_NAMES, neighbour_names
 from kvw.retain.question import Question
 from kvw.retain.texts import text_examples
-from kvw.runs.loaded import Loaded
 
 NAMED = ("facts", "neighbours")
 """Sources whose questions name their subject. What they ask is a fact, and a short answer says it."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from kvw import __version__
+from kvw._version import __version__
 from kvw.edits.edit import Edit, refuse_nothing
 from kvw.errors import UserError
 from kvw.files import write_text
@@ -29,7 +29,7 @@ from kvw.models.weight_files import weight_files
 from kvw.output import check_output_directory
 from kvw.partial import PartialDirectory, finished_before, resumable_directory
 from kvw.progress import Reporter
-from kvw.report.card import model_card
+from kvw.runs.card import model_card
 from kvw.runs.language import compare_written
 from kvw.runs.record import LanguagePart, RunRecord
 from kvw.runs.weights import check_weights

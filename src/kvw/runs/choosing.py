@@ -11,11 +11,11 @@ from kvw.edits.edit import Edit
 from kvw.edits.low_rank import LowRankEdit
 from kvw.errors import Damaging
 from kvw.evaluation import Evaluation
+from kvw.evaluation.loaded import Loaded
 from kvw.percent import percent
 from kvw.progress import Progress, Reporter
 from kvw.retain.answering import usable
 from kvw.runs.knowing import tell_unknown
-from kvw.runs.loaded import Loaded
 from kvw.runs.material import MOST_FORGET, Material
 from kvw.runs.record import CandidatePart, JudgedPart, KeptPart, SelectionPart
 from kvw.runs.request import EraseRequest

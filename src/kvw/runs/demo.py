@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from kvw.claim import new_directory
 from kvw.evaluation import Summary, evaluate
+from kvw.evaluation.loaded import Loaded
 from kvw.files import write_text
 from kvw.measuring.examples import Measured, measure_examples
 from kvw.methods.kvw.settings import KvwSettings
@@ -19,7 +20,6 @@ from kvw.percent import percent
 from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
 from kvw.runs.erase import Job, check, erase, measure_retain
-from kvw.runs.loaded import Loaded
 from kvw.runs.record import RunRecord
 from kvw.runs.request import EraseRequest, read_data
 from kvw.runs.sweep import SweepPoint, sweep

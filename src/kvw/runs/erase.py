@@ -11,7 +11,9 @@ from kvw.data import Prepared, check_images
 from kvw.edits.edit import Edit
 from kvw.errors import UserError
 from kvw.evaluation import Evaluation, Journal, evaluate
+from kvw.evaluation.answers import kept_answers, tell_kept
 from kvw.evaluation.language import Speech
+from kvw.evaluation.loaded import Loaded
 from kvw.files import write_text
 from kvw.mark import write_mark
 from kvw.measuring.examples import Measured
@@ -32,17 +34,15 @@ from kvw.models.value_matrix import MatrixKey, Parameter, ValueMatrix
 from kvw.output import check_output_directory
 from kvw.processes import current
 from kvw.progress import SILENT, Progress, Remembering, Reporter, remembering
-from kvw.runs.answers import kept_answers, tell_kept
 from kvw.runs.apply import write_card
 from kvw.runs.choosing import choose, settings_to_solve
 from kvw.runs.costs import Stopwatch
-from kvw.runs.data_parts import asked_part, forget_part, retain_part, split_part
 from kvw.runs.knowing import tell_outcome
 from kvw.runs.language import compared, heard
-from kvw.runs.loaded import Loaded
 from kvw.runs.material import Material, gather_material
 from kvw.runs.measure import tell_origin
 from kvw.runs.record import KNOWS_ENGLISH, LanguagePart, RunRecord
+from kvw.runs.record_parts import asked_part, forget_part, model_part, retain_part, split_part
 from kvw.runs.request import DataSets, EraseRequest, read_data
 from kvw.runs.samples import sample_lines
 from kvw.runs.telling import refuse_no_edit, tell_of_method, tell_of_request
@@ -356,7 +356,7 @@ def _record(
         settings=edit.metadata.settings,
         edit_digest=edit.digest(),
         asked=asked_part(request),
-        model=job.loaded.part(),
+        model=model_part(job.loaded),
         forget=forget_part(data),
         retain=retain_part(request, data),
         retain_statistics_reused=bool(retain and retain.reused),

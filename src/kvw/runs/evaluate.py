@@ -9,6 +9,8 @@ from kvw.data import read_examples
 from kvw.edits.edit import Edit, package_versions
 from kvw.evaluation import EndpointModel, Evaluation, Journal, evaluate_endpoint
 from kvw.evaluation import evaluate as score
+from kvw.evaluation.answers import kept_answers, tell_kept
+from kvw.evaluation.loaded import Loaded
 from kvw.evaluation.records import MORE_THOUGHT
 from kvw.files import write_text
 from kvw.measuring.fingerprint import digest, examples_digest
@@ -16,11 +18,9 @@ from kvw.models.loading import Checkpoint
 from kvw.models.quantised import Quantise
 from kvw.processes import current
 from kvw.progress import Reporter
-from kvw.runs.answers import kept_answers, tell_kept
 from kvw.runs.costs import Stopwatch
 from kvw.runs.counts import Count
 from kvw.runs.first_checks import check_samples_output
-from kvw.runs.loaded import Loaded
 from kvw.runs.samples import sample_lines
 from kvw.runs.weights import check_weights
 

@@ -14,13 +14,13 @@ from typing import Any
 
 from kvw.errors import UserError
 from kvw.evaluation import Evaluation, Journal
+from kvw.evaluation.answers import kept_answers
 from kvw.evaluation.language import LONGEST_ANSWER, PROMPTS, Speech, broken_share, everyday_examples, listen
+from kvw.evaluation.loaded import Loaded
 from kvw.models.loading import Checkpoint, load_model, load_processor
 from kvw.progress import Reporter
-from kvw.runs.answers import kept_answers
 from kvw.runs.costs import Stopwatch
 from kvw.runs.knowing import lost
-from kvw.runs.loaded import Loaded
 from kvw.runs.record import KNOWS_ENGLISH, Change, LanguagePart
 
 LARGEST_RATIO = 1.5

@@ -9,10 +9,10 @@ from typing import Any
 from kvw.data import Example
 from kvw.data.shared import RetainSet, is_shared
 from kvw.evaluation.language import everyday_examples
+from kvw.evaluation.loaded import Loaded
 from kvw.models.loading import is_text_model
 from kvw.progress import Progress
 from kvw.retain.sources import Source, gather
-from kvw.runs.loaded import Loaded
 from kvw.runs.record import SourcePart
 from kvw.runs.request import DataSets, EraseRequest
 from kvw.selection.held_out import split_forget, split_retain

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from kvw.data import read_examples
+from kvw.evaluation.loaded import Loaded
 from kvw.measuring.examples import Measured, measure_examples
 from kvw.measuring.sources import Positions
 from kvw.measuring.statistics import Statistics
@@ -17,7 +18,6 @@ from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
 from kvw.runs.counts import Count
 from kvw.runs.first_checks import check_statistics_output
-from kvw.runs.loaded import Loaded
 
 
 class StatisticsSummary(BaseModel):

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from kvw.errors import UserError
 from kvw.evaluation import answer_probabilities, generate_answers
 from kvw.evaluation.language import perplexity
+from kvw.evaluation.loaded import Loaded
 from kvw.measuring.fitting import token_budget
 from kvw.methods.plan import MethodPlan, largest_batch, timed
 from kvw.methods.subspace.memory import MemoryPlan
@@ -18,7 +19,6 @@ from kvw.retain.sources import stand_ins
 from kvw.runs.choosing import parts_tried
 from kvw.runs.costs import Stopwatch, peak_memory
 from kvw.runs.erase import Job, check, choosing_stage, for_the_solve, refuse_nothing_kept
-from kvw.runs.loaded import Loaded
 from kvw.runs.material import asked_for, dealt_out
 from kvw.runs.record import KNOWS_ENGLISH
 from kvw.runs.request import DataSets, EraseRequest

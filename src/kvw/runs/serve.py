@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from kvw.edits.edit import Edit, load_edit
 from kvw.errors import UserError
+from kvw.evaluation.loaded import Loaded
 from kvw.models.loading import Checkpoint
 from kvw.models.quantised import Quantise
 from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
 from kvw.runs.first_checks import check_longest_answer
-from kvw.runs.loaded import Loaded
 from kvw.runs.weights import check_weights
 from kvw.serving.limits import DEFAULTS, Limits
 from kvw.serving.names import Names

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from kvw.errors import UserError
+from kvw.evaluation.loaded import Loaded
 from kvw.methods.method import Unlearned
 from kvw.progress import Reporter
-from kvw.runs.loaded import Loaded
 from kvw.runs.request import EraseRequest
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from kvw.data import Example
 from kvw.edits.edit import Edit
+from kvw.evaluation.loaded import Loaded
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.salt import salted
 from kvw.measuring.statistics import Statistics
 from kvw.methods.method import Method, Unlearned
 from kvw.processes import current
 from kvw.progress import Progress
-from kvw.runs.loaded import Loaded
 
 Retain = Sequence[Example] | Statistics
 """The retain set, or for methods that want no more its statistics."""

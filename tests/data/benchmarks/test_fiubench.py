@@ -4,7 +4,8 @@ from collections import Counter
 import pytest
 from tests.data.benchmarks import copies
 
-from kvw.data.benchmarks import examples, get_benchmark
+from kvw.bench.benchmarks import get_benchmark
+from kvw.data.benchmarks import examples
 from kvw.data.images import load_image
 from kvw.errors import UserError
 

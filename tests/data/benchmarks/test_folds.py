@@ -1,7 +1,8 @@
 import pytest
 from tests.data.benchmarks import copies
 
-from kvw.data.benchmarks import get_benchmark, two_folds
+from kvw.bench.benchmarks import get_benchmark
+from kvw.data.benchmarks import two_folds
 
 
 @pytest.fixture(scope="module")

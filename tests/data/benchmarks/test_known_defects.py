@@ -5,7 +5,8 @@ from datasets import Dataset
 from PIL import Image
 from tests.data.benchmarks import copies
 
-from kvw.data.benchmarks import Protocol, examples, get_benchmark, two_folds
+from kvw.bench.benchmarks import get_benchmark
+from kvw.data.benchmarks import Protocol, examples, two_folds
 from kvw.data.images import load_image
 from kvw.errors import UserError
 

@@ -5,7 +5,8 @@ import pytest
 from datasets import Features, Value
 from tests.data.benchmarks import copies
 
-from kvw.data.benchmarks import Protocol, examples, get_benchmark
+from kvw.bench.benchmarks import get_benchmark
+from kvw.data.benchmarks import Protocol, examples
 from kvw.errors import UserError
 
 MLLMU = get_benchmark("mllmu")

@@ -3,7 +3,8 @@ from collections import Counter
 import pytest
 from tests.data.benchmarks import copies
 
-from kvw.data.benchmarks import examples, get_benchmark, two_folds
+from kvw.bench.benchmarks import get_benchmark
+from kvw.data.benchmarks import examples, two_folds
 from kvw.errors import UserError
 
 OFFSIDE = get_benchmark("offside")

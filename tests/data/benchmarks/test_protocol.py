@@ -1,8 +1,9 @@
 import pytest
 from tests.data.benchmarks import copies
 
+from kvw.bench.benchmarks import get_benchmark
 from kvw.data import answer_batch, prepare
-from kvw.data.benchmarks import Prompt, Protocol, examples, get_benchmark
+from kvw.data.benchmarks import Prompt, Protocol, examples
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 from tests.data.benchmarks import copies
 
-from kvw.data.benchmarks import BENCHMARKS, get_benchmark
+from kvw.bench.benchmarks import BENCHMARKS, get_benchmark
 from kvw.data.benchmarks.store import Columns, Store
 from kvw.errors import UserError
 
@@ -184,7 +184,7 @@ def test_without_the_package_the_error_names_the_extra(folder, monkeypatch):
 
 def test_asking_for_a_benchmark_imports_neither_torch_nor_datasets():
     code = (
-        "import sys\nfrom kvw.data.benchmarks import BENCHMARKS, get_benchmark\n"
+        "import sys\nfrom kvw.bench.benchmarks import BENCHMARKS, get_benchmark\n"
         "for name in BENCHMARKS: get_benchmark(name)\n"
         "print([name for name in ('torch', 'datasets', 'huggingface_hub', 'transformers') if name in sys.modules])"
     )

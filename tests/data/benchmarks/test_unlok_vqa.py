@@ -3,7 +3,8 @@ from collections import Counter
 import pytest
 from tests.data.benchmarks import copies
 
-from kvw.data.benchmarks import examples, get_benchmark, only
+from kvw.bench.benchmarks import get_benchmark
+from kvw.data.benchmarks import examples, only
 from kvw.errors import UserError
 
 UNLOK = get_benchmark("unlok-vqa")

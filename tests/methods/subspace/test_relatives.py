@@ -19,6 +19,7 @@ import kvw
 from kvw.bench.recipe import read_recipe
 from kvw.edits import GateEdit, LowRankEdit, invert, scale
 from kvw.edits.low_rank import REMOVED
+from kvw.evaluation.loaded import Loaded
 from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.sources import Sources
 from kvw.methods.registry import get_method
@@ -39,7 +40,6 @@ from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.shrinkage import floored_diagonal, shrink
 from kvw.methods.subspace.vectors import view_means
 from kvw.models.finding import find_value_matrices
-from kvw.runs.loaded import Loaded
 from kvw.runs.unlearning import unlearn
 
 pytestmark = pytest.mark.thorough

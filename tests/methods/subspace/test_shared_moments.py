@@ -9,11 +9,11 @@ import kvw
 import kvw.methods.subspace.shared_moments as module
 from kvw.data import Example
 from kvw.data.shared import RetainSet
+from kvw.evaluation.loaded import Loaded
 from kvw.methods.subspace.examples import subspace_edit
 from kvw.methods.subspace.method import matrices_in
 from kvw.methods.subspace.shared_moments import shared_moments
 from kvw.models.loading import find_checkpoint
-from kvw.runs.loaded import Loaded
 
 SETTINGS = kvw.SubspaceSettings(layers=(0, 2))
 SHARED = [

@@ -35,12 +35,12 @@ from kvw.evaluation.attacks import (
     trained_weights,
 )
 from kvw.evaluation.attacks.relearning import LEARNING_RATE
+from kvw.evaluation.loaded import Loaded
 from kvw.measuring.fingerprint import digest, example_digest
 from kvw.models.loading import Checkpoint
 from kvw.output import growing_directory
 from kvw.progress import Progress, Reporter
 from kvw.runs.costs import Stopwatch
-from kvw.runs.loaded import Loaded
 from kvw.training.settings import TrainingSettings
 
 ROUNDED = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -43,7 +43,7 @@ def attack(
     quiet_libraries()
 
     from kvw.bench.attacks.run import attack as attack_run
-    from kvw.cli.console import ConsoleReporter
+    from kvw.console import ConsoleReporter
     from kvw.files import write_text
     from kvw.report.attack_tables import attack_table
     from kvw.report.bench_tables import FORMATS

@@ -23,7 +23,7 @@ def cost(
     quiet_libraries()
 
     from kvw.bench.cost.run import compare_costs
-    from kvw.cli.console import ConsoleReporter
+    from kvw.console import ConsoleReporter
     from kvw.files import write_text
     from kvw.report.cost_tables import cost_tables
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 def ls() -> None:
     """List the benchmarks that recipes can name."""
-    from kvw.data.benchmarks import BENCHMARKS, get_benchmark
+    from kvw.bench.benchmarks import BENCHMARKS, get_benchmark
 
     table = Table()
     for title in ("name", "settings", "data", "licence"):

@@ -33,7 +33,7 @@ def run(
 
     from kvw.bench.results import read_results
     from kvw.bench.run import run as run_recipe
-    from kvw.cli.console import ConsoleReporter
+    from kvw.console import ConsoleReporter
     from kvw.files import write_text
     from kvw.report.bench_tables import FORMATS, bench_table
 

@@ -34,7 +34,7 @@ def export(
     check_output(out, force=force, keep=[checkpoint.folder, edit])
     quiet_libraries()
 
-    from kvw.cli.console import ConsoleReporter
+    from kvw.console import ConsoleReporter
     from kvw.runs.edits import export as run
 
     run(edit, checkpoint, format, out, ConsoleReporter(), other_weights=other_weights, force=force)

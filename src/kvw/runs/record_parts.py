@@ -1,4 +1,4 @@
-"""What ``run.json`` says of the request and its data: names of files, counts and salted digests, never an example."""
+"""What ``run.json`` says of the request, the model and the data: names, counts and salted digests, never an example."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 
 from kvw.data import Example
 from kvw.evaluation import Evaluation
+from kvw.evaluation.loaded import Loaded
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.salt import salted
 from kvw.runs.counts import Count
-from kvw.runs.record import AskedPart, DataPart, ForgetPart, RetainPart, SplitPart
+from kvw.runs.record import AskedPart, DataPart, ForgetPart, ModelPart, RetainPart, SplitPart
 from kvw.runs.request import DataSets, EraseRequest
 
 
@@ -24,6 +25,19 @@ def asked_part(request: EraseRequest) -> AskedPart:
         write_damaged=request.write_damaged,
         quantise=request.quantise or "",
         template_options=dict(request.model.template_options),
+    )
+
+
+def model_part(loaded: Loaded) -> ModelPart:
+    """The model that is edited."""
+    return ModelPart(
+        name=loaded.checkpoint.name,
+        revision=loaded.checkpoint.revision,
+        fingerprint=loaded.fingerprint,
+        model_type=loaded.model.config.model_type,
+        dtype=str(loaded.model.dtype).removeprefix("torch."),
+        quantised=loaded.quantised,
+        parameters=loaded.model.num_parameters(),
     )
 
 

@@ -23,10 +23,10 @@ from kvw.methods.steering.settings import SteeringSettings
 from kvw.methods.subspace.relatives.settings import LeaceSettings
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.checkpoint import find_checkpoint
-from kvw.report.card import BEGIN, END, model_card, options
 from kvw.retain import SOURCES
-from kvw.runs.data_parts import asked_part
+from kvw.runs.card import BEGIN, END, model_card, options
 from kvw.runs.record import AskedPart, CandidatePart, KeptPart, SelectionPart, SplitPart
+from kvw.runs.record_parts import asked_part
 from kvw.runs.request import EraseRequest
 
 METADATA = EditMetadata(

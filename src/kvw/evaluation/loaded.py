@@ -28,7 +28,6 @@ from kvw.models.quantised import Quantise, quantisation
 from kvw.models.repairs import repair_tokens
 from kvw.processes import current
 from kvw.progress import Progress
-from kvw.runs.record import ModelPart
 
 
 @dataclass(frozen=True)
@@ -193,15 +192,3 @@ class Loaded:
         """
         if current().size > 1:
             current().agree(self.statistics_fingerprint(examples, "answer"))
-
-    def part(self) -> ModelPart:
-        """The model in a run record."""
-        return ModelPart(
-            name=self.checkpoint.name,
-            revision=self.checkpoint.revision,
-            fingerprint=self.fingerprint,
-            model_type=self.model.config.model_type,
-            dtype=str(self.model.dtype).removeprefix("torch."),
-            quantised=self.quantised,
-            parameters=self.model.num_parameters(),
-        )

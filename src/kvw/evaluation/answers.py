@@ -8,12 +8,12 @@ from kvw.data import Example
 from kvw.edits.edit import Edit
 from kvw.evaluation import Journal
 from kvw.evaluation.journal import ANSWERS
+from kvw.evaluation.loaded import Loaded
 from kvw.measuring.fingerprint import digest
 from kvw.models.loading import Checkpoint
 from kvw.models.placement import execution_device
 from kvw.processes import current
 from kvw.progress import Reporter
-from kvw.runs.loaded import Loaded
 
 
 def kept_answers(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int, edit: Edit | None = None) -> Journal:

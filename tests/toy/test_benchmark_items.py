@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kvw.data.benchmarks import get_benchmark, two_folds
+from kvw.bench.benchmarks import get_benchmark
+from kvw.data.benchmarks import two_folds
 from kvw.toy.benchmark.people import FORGET_PERCENT, PERSON_TASKS, SPLITS, benchmark_world, percent
 
 pytestmark = pytest.mark.thorough

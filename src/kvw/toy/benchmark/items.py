@@ -10,8 +10,8 @@ from kvw.data.benchmarks.benchmark import Benchmark, Request
 from kvw.data.benchmarks.choices import shuffled
 from kvw.data.benchmarks.items import Account, BenchmarkData, Item, Kind, Modality, Task
 from kvw.data.benchmarks.prompts import BARE, UNSEEN_OPTIONS
-from kvw.data.benchmarks.toy import METRICS, make_item
 from kvw.toy.benchmark.people import FORGET_PERCENT, TASKS, benchmark_world, facts, percent, training
+from kvw.toy.items import METRICS, make_item
 from kvw.toy.world import LONGEST_ANSWER, Line, World
 
 OPTIONS = 4

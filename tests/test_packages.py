@@ -1,0 +1,93 @@
+"""The order of packages in docs/architecture.md is true: nothing imports from a package that stands below its own."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "kvw"
+BLOCK = re.search(r"^```\nsrc/kvw/\n(.*?)^```$", (ROOT / "docs" / "architecture.md").read_text(), re.M | re.S)
+SMALL, PUBLIC = "small things", "public names"
+"""The files beside the packages: those that all others use, and those that only users use."""
+ORDER = [SMALL, *re.findall(r"^  (\w+)/ ", BLOCK[1] if BLOCK else "", re.M), PUBLIC]
+
+
+def package(file: Path) -> str:
+    first, *below = file.relative_to(SOURCE).parts
+    return first if below else PUBLIC if first in ("__init__.py", "__main__.py") else SMALL
+
+
+@cache
+def target(name: str) -> Path | None:
+    """The file of a module, or of the module that a name is of; None if it is not of kvw."""
+    if name.partition(".")[0] != "kvw":
+        return None
+    parts = name.split(".")[1:]
+    found = [SOURCE.joinpath(*parts[:count]) for count in range(len(parts), -1, -1)]
+    files = (file for path in found for file in (path.with_suffix(".py"), path / "__init__.py"))
+    return next(file for file in files if file.is_file())
+
+
+def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and full name of all that is imported, wherever it stands; names of modules in strings are imported, too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports name the whole module"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"kvw(\.\w+)+(:\w+)?", str(node.value)):
+            yield node.lineno, str(node.value).partition(":")[0]
+
+
+def back_arrows(file: Path, text: str) -> list[str]:
+    """Every import of a file that goes to a package below its own."""
+    own = ORDER.index(package(file))
+    targets = ((line, name, target(name)) for line, name in imported(ast.parse(text)))
+    return [
+        f"{file.relative_to(ROOT)}:{line} imports {name}"
+        for line, name, found in targets
+        if found is not None and ORDER.index(package(found)) > own
+    ]
+
+
+def test_the_list_names_every_package_once() -> None:
+    folders = sorted(path.name for path in SOURCE.iterdir() if any(path.glob("*.py")))
+    assert sorted(ORDER[1:-1]) == folders
+
+
+def test_no_package_imports_from_one_below_it() -> None:
+    files = sorted(SOURCE.rglob("*.py"))
+    assert len(files) > 400
+    assert [arrow for file in files for arrow in back_arrows(file, file.read_text())] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from kvw.runs.apply import apply",
+        "import kvw.runs",
+        "from kvw import runs",
+        "import kvw",
+        "from kvw import __version__",
+        "def late():\n    from kvw.bench import run",
+        "if TYPE_CHECKING:\n    from kvw.evaluation import Evaluation",
+        "TABLE = {'toy': 'kvw.toy.items'}",
+        "TABLE = {'kvw': 'kvw.methods.kvw:METHOD'}",
+    ],
+)
+def test_an_import_from_below_is_seen(text: str) -> None:
+    assert len(back_arrows(SOURCE / "data" / "readers.py", text)) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["from kvw.data import Example", "from kvw.errors import UserError", "import torch", "HUB = 'kvw.methods'"]
+)
+def test_what_stands_above_or_elsewhere_may_be_imported(text: str) -> None:
+    assert back_arrows(SOURCE / "runs" / "apply.py", text) == []
