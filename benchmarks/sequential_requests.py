@@ -36,7 +36,8 @@ from kvw.evaluation import evaluate
 from kvw.evaluation.loaded import Loaded
 from kvw.measuring.examples import measure_examples
 from kvw.measuring.statistics import Statistics
-from kvw.methods.kvw import one_shot, weaken
+from kvw.methods.kvw.settings import KvwSettings
+from kvw.methods.kvw.weaken import one_shot, weaken
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.runs.costs import Stopwatch
 from kvw.runs.unlearning import ForgetBatches, subspace_edit
@@ -95,7 +96,12 @@ class Study:
     def progressive(self, examples: Sequence[Example], gamma: float) -> Edit:
         """An edit from one step for each example, on the model as it is now."""
         batches = ForgetBatches(self.prepared(examples), self.loaded.processor)
-        return weaken(self.loaded.model, batches, self.retain, gamma=gamma, layers=self.loaded.all_layers)
+        return weaken(
+            self.loaded.model,
+            batches,
+            self.retain,
+            KvwSettings(seed=None, gamma=gamma, layers=self.loaded.all_layers),
+        )
 
     def in_turn(self, order: Sequence[str], make: Callable[[Sequence[Example], float], Edit], gamma: float) -> Edit:
         """All requests in this order, each on the model with the earlier edits attached, composed at the end."""

@@ -207,10 +207,10 @@ def main() -> None:
         edits = {
             f"{name}, ratio {ratio:g}": steering(
                 bench.model,
-                bench.processor,
                 examples["forget"],
                 examples["retain"],
                 replace(settings, ratio=ratio),
+                processor=bench.processor,
                 pairs=pairs,
             )
             for name, pairs in sources.items()

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
         scale,
     )
     from kvw.evaluation import evaluate
-    from kvw.measuring.engine import measure
+    from kvw.measuring.given import measure
+    from kvw.measuring.in_memory import batches
     from kvw.measuring.statistics import Statistics
     from kvw.methods.kvw.settings import KvwSettings
     from kvw.methods.kvw.weaken import one_shot, weaken
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from kvw.methods.subspace.labels import Labels
     from kvw.methods.subspace.method import subspace
     from kvw.methods.subspace.settings import SubspaceSettings
+    from kvw.methods.unlearn import unlearn
     from kvw.models.detection import confirm_value_matrices
     from kvw.models.finding import find_value_matrices
     from kvw.models.loading import find_checkpoint, load_model, load_processor
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from kvw.runs.request import EraseRequest
 
 _HOMES = {
+    "batches": "kvw.measuring.in_memory",
     "Edit": "kvw.edits",
     "EditMetadata": "kvw.edits",
     "EraseRequest": "kvw.runs.request",
@@ -76,7 +79,7 @@ _HOMES = {
     "load_edit": "kvw.edits",
     "load_model": "kvw.models.loading",
     "load_processor": "kvw.models.loading",
-    "measure": "kvw.measuring.engine",
+    "measure": "kvw.measuring.given",
     "mix": "kvw.edits",
     "one_shot": "kvw.methods.kvw.weaken",
     "read_examples": "kvw.data",
@@ -84,6 +87,7 @@ _HOMES = {
     "subspace": "kvw.methods.subspace.method",
     "steering": "kvw.methods.steering.method",
     "together": "kvw.processes",
+    "unlearn": "kvw.methods.unlearn",
     "weaken": "kvw.methods.kvw.weaken",
 }
 
@@ -103,6 +107,7 @@ __all__ = [
     "Unlearned",
     "UserError",
     "__version__",
+    "batches",
     "calibrate",
     "compose",
     "confirm_value_matrices",
@@ -126,6 +131,7 @@ __all__ = [
     "steering",
     "subspace",
     "together",
+    "unlearn",
     "weaken",
 ]
 

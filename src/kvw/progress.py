@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
@@ -15,6 +17,14 @@ Progress = Callable[[int, int], None]
 
 def unheard(done: int, total: int) -> None:
     """The progress of what nobody watches."""
+
+
+def warn(text: str) -> None:
+    """Tell a Python program what its user should look at."""
+    depth, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("kvw."):
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(text, UserWarning, stacklevel=depth)  # the line of the caller's own program
 
 
 class Reporter(Protocol):

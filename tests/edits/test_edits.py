@@ -108,9 +108,9 @@ def test_offloaded_weights_are_edited_too(llava, make, place, tmp_path):
 @pytest.mark.parametrize("parity", [False, True])
 def test_offloaded_models_are_weakened_as_loaded_ones(llava, parity, tmp_path):
     batches = [text_batch(1, 9, 3, seed=index) for index in range(3)]
-    expected = kvw.weaken(llava, batches, [BATCH], gamma=1.0, layers=(0, 3), parity=parity)
+    expected = kvw.weaken(llava, batches, [BATCH], kvw.KvwSettings(seed=None, gamma=1.0, layers=(0, 3), parity=parity))
     offloaded = disk_offload(llava, tmp_path, execution_device=torch.device("cpu"))
-    found = kvw.weaken(offloaded, batches, [BATCH], gamma=1.0, layers=(0, 3), parity=parity)
+    found = kvw.weaken(offloaded, batches, [BATCH], kvw.KvwSettings(seed=None, gamma=1.0, layers=(0, 3), parity=parity))
     for name, value in expected.tensors().items():
         torch.testing.assert_close(found.tensors()[name], value)
 

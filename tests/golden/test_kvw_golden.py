@@ -66,9 +66,7 @@ def weaken(golden: Golden, parity: bool) -> tuple[kvw.Edit, list[Step]]:
         golden.model,
         golden.batches("forget"),
         golden.batches("retain"),
-        gamma=golden.settings["gamma"],
-        layers=golden.layers,
-        parity=parity,
+        kvw.KvwSettings(gamma=golden.settings["gamma"], layers=golden.layers, seed=None, parity=parity),
         on_step=steps.append,
     )
     return edit, steps
@@ -108,8 +106,7 @@ def test_coefficients_of_the_weakened_model_in_layers_outside_the_range(case):
                 golden_so_far.model,
                 batches[:number],
                 golden.batches("retain"),
-                gamma=golden.settings["gamma"],
-                layers=golden.layers,
+                kvw.KvwSettings(gamma=golden.settings["gamma"], layers=golden.layers, seed=None),
             )
             edit.attach(golden_so_far.model)
         statistics = kvw.measure(golden_so_far.model, [batch], layers=everything)

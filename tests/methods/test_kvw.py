@@ -22,7 +22,12 @@ RETAIN = [text_batch(2, 12, 4, seed=100 + index) for index in range(3)]
 
 
 def gates(model, **settings):
-    edit = kvw.weaken(model, settings.pop("forget", FORGET), settings.pop("retain", RETAIN), **settings)
+    edit = kvw.weaken(
+        model,
+        settings.pop("forget", FORGET),
+        settings.pop("retain", RETAIN),
+        kvw.KvwSettings(**{"seed": None, **settings}),
+    )
     return edit.log_gates
 
 
@@ -39,14 +44,14 @@ def differ(first, second):
 def test_retain_equal_to_forget_leaves_every_weight_bit_identical(model):
     before = weights(model)
     batch = text_batch(3, 11, 4, seed=1)
-    kvw.weaken(model, [batch], [batch], gamma=5.0).fold(model)
+    kvw.weaken(model, [batch], [batch], kvw.KvwSettings(seed=None, gamma=5.0)).fold(model)
     assert_same(weights(model), before, rtol=0, atol=0)
 
 
 def test_measuring_leaves_the_model_as_it_was(model):
     before, states = weights(model), logits(model, RETAIN[0])
     model.train()
-    kvw.weaken(model, FORGET, RETAIN, gamma=0.5)
+    kvw.weaken(model, FORGET, RETAIN, kvw.KvwSettings(seed=None, gamma=0.5))
     assert model.training
     model.eval()
     assert_same(weights(model), before, rtol=0, atol=0)
@@ -55,7 +60,7 @@ def test_measuring_leaves_the_model_as_it_was(model):
 
 def test_layers_outside_the_range_are_bit_identical(model):
     before = weights(model)
-    kvw.weaken(model, FORGET, RETAIN, gamma=1.0, layers=(1, 2)).fold(model)
+    kvw.weaken(model, FORGET, RETAIN, kvw.KvwSettings(seed=None, gamma=1.0, layers=(1, 2))).fold(model)
     after = weights(model)
     for key in before:
         inside = 1 <= key.layer <= 2
@@ -101,7 +106,7 @@ def test_coefficients_are_means_at_answer_predicting_positions(model):
 
 
 def test_scaling_up_projection_rows_equals_scaling_value_columns(model):
-    edit = kvw.weaken(model, FORGET, RETAIN, gamma=1.0)
+    edit = kvw.weaken(model, FORGET, RETAIN, kvw.KvwSettings(seed=None, gamma=1.0))
     other = copy.deepcopy(model)
     edit.fold(model)
     for key, matrix in edit.value_matrices(other).items():
@@ -122,16 +127,18 @@ def test_a_gate_below_bfloat16_resolution_weakens_by_the_exact_amount(llava):
     def watch(step: Step) -> None:
         accessors.update({key: -gate.double().log() for key, gate in step.gates.items()})
 
-    kvw.weaken(llava, FORGET[:1], RETAIN, gamma=1.0, layers=(1, 1), on_step=watch)
+    kvw.weaken(llava, FORGET[:1], RETAIN, kvw.KvwSettings(seed=None, gamma=1.0, layers=(1, 1)), on_step=watch)
     vector = int(accessors[MatrixKey(1)].argmax())
     gamma = 0.001 / float(accessors[MatrixKey(1)][vector])
     repeated = FORGET[:1] * 300
 
     parity = copy.deepcopy(llava)
-    kvw.weaken(parity, repeated, RETAIN, gamma=gamma, layers=(1, 1), parity=True).fold(parity)
+    kvw.weaken(parity, repeated, RETAIN, kvw.KvwSettings(seed=None, gamma=gamma, layers=(1, 1), parity=True)).fold(
+        parity
+    )
     assert torch.equal(weights(parity)[MatrixKey(1)], before[MatrixKey(1)])
 
-    kvw.weaken(llava, repeated, RETAIN, gamma=gamma, layers=(1, 1)).fold(llava)
+    kvw.weaken(llava, repeated, RETAIN, kvw.KvwSettings(seed=None, gamma=gamma, layers=(1, 1))).fold(llava)
     exact = (before[MatrixKey(1)].double()[:, vector] * math.exp(-0.3)).to(torch.bfloat16)
     torch.testing.assert_close(weights(llava)[MatrixKey(1)][:, vector], exact, rtol=2**-8, atol=0)
     assert not torch.equal(exact, before[MatrixKey(1)][:, vector])
@@ -164,10 +171,10 @@ def test_progressive_measures_the_model_as_weakened_so_far(model):
     settings = {"gamma": 3.0, "layers": (0, 3)}
     retain = measure(model, RETAIN, layers=(0, 3))
     together = gates(model, forget=FORGET[:2], retain=retain, **settings)
-    first = kvw.weaken(model, FORGET[:1], retain, **settings)
-    unchanged = kvw.weaken(model, FORGET[1:2], retain, **settings)
+    first = kvw.weaken(model, FORGET[:1], retain, kvw.KvwSettings(seed=None, **settings))
+    unchanged = kvw.weaken(model, FORGET[1:2], retain, kvw.KvwSettings(seed=None, **settings))
     first.fold(model)
-    second = kvw.weaken(model, FORGET[1:2], retain, **settings)
+    second = kvw.weaken(model, FORGET[1:2], retain, kvw.KvwSettings(seed=None, **settings))
     assert differ(second.log_gates, unchanged.log_gates)
     both = {key: value + second.log_gates[key] for key, value in first.log_gates.items()}
     assert_same(together, both, rtol=1e-4, atol=1e-5)
@@ -217,8 +224,10 @@ def test_both_schedules_count_the_same_steps(llava, batches, update_every, epoch
     """A step never spans two epochs, so five batches two by two are three steps in every epoch."""
     settings = {"update_every": update_every, "epochs": epochs}
     steps: list[Step] = []
-    progressive = kvw.weaken(llava, FORGET[:batches], RETAIN, on_step=steps.append, **settings)
-    one_shot = kvw.weaken(llava, FORGET[:batches], RETAIN, schedule="one-shot", **settings)
+    progressive = kvw.weaken(
+        llava, FORGET[:batches], RETAIN, kvw.KvwSettings(seed=None, **settings), on_step=steps.append
+    )
+    one_shot = kvw.weaken(llava, FORGET[:batches], RETAIN, kvw.KvwSettings(seed=None, schedule="one-shot", **settings))
     expected = math.ceil(batches / update_every) * epochs
     assert len(steps) == progressive.metadata.settings["steps"] == one_shot.metadata.settings["steps"] == expected
     assert one_shot.metadata.settings["update_every"] == update_every
@@ -230,7 +239,7 @@ def test_a_seed_repeats_itself(llava):
 
 
 def test_no_retain_set_is_needed_without_the_contrast(llava):
-    edit = kvw.weaken(llava, FORGET, None, retain_contrast=False)
+    edit = kvw.weaken(llava, FORGET, None, kvw.KvwSettings(seed=None, retain_contrast=False))
     assert sum(layer.weakened for layer in edit.describe()) > 0
 
 
@@ -252,7 +261,7 @@ def test_statistics_take_the_place_of_the_retain_set(llava):
 def test_an_exception_in_the_model_comes_through_and_leaves_no_hook(llava):
     broken = {**FORGET[0], "input_ids": torch.full_like(FORGET[0]["input_ids"], 10**6)}
     with pytest.raises(IndexError):
-        kvw.weaken(llava, [broken], RETAIN)
+        kvw.weaken(llava, [broken], RETAIN, kvw.KvwSettings(seed=None))
     assert not any(module._forward_pre_hooks for module in llava.modules())
 
 
@@ -281,12 +290,14 @@ def test_an_exception_in_the_model_comes_through_and_leaves_no_hook(llava):
 def test_unusable_input_is_refused_with_a_message(llava, settings, words):
     arguments = {"forget": FORGET, "retain": RETAIN, **settings}
     with pytest.raises(kvw.UserError, match=words):
-        kvw.weaken(llava, arguments.pop("forget"), arguments.pop("retain"), **arguments)
+        kvw.weaken(
+            llava, arguments.pop("forget"), arguments.pop("retain"), kvw.KvwSettings(**{"seed": None, **arguments})
+        )
 
 
 def test_statistics_of_other_layers_are_refused(llava):
     with pytest.raises(kvw.UserError, match="do not cover the layers"):
-        kvw.weaken(llava, FORGET, measure(llava, RETAIN, layers=(0, 0)), layers=(0, 1))
+        kvw.weaken(llava, FORGET, measure(llava, RETAIN, layers=(0, 0)), kvw.KvwSettings(seed=None, layers=(0, 1)))
 
 
 def test_weights_that_hold_nan_are_noticed(llava):
@@ -295,7 +306,7 @@ def test_weights_that_hold_nan_are_noticed(llava):
     statistics = measure(llava, RETAIN, layers=(0, 0))
     assert statistics.counts[MatrixKey(0)] > 0
     with pytest.raises(kvw.UserError, match="not finite"):
-        kvw.weaken(llava, FORGET, RETAIN, layers=(0, 2))
+        kvw.weaken(llava, FORGET, RETAIN, kvw.KvwSettings(seed=None, layers=(0, 2)))
 
 
 def test_settings_are_those_of_the_paper_code():

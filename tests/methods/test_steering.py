@@ -92,10 +92,10 @@ def test_the_edit_is_made_of_directions_and_filters(llava, llava_processor):
     reports, seen = [], []
     edit = steering(
         llava,
-        llava_processor,
         forget,
         retain,
         settings,
+        processor=llava_processor,
         pairs=pairs,
         on_layer=reports.append,
         progress=lambda *done: seen.append(done),
@@ -122,7 +122,9 @@ def test_the_model_stays_as_it_was(llava, llava_processor):
     batch = text_batch(2, 10, 3, seed=0)
     original = logits(llava, batch)
     llava.train()
-    edit = steering(llava, llava_processor, examples(4, 0), examples(6, 1), SteeringSettings(epsilon=0.05, steps=1))
+    edit = steering(
+        llava, examples(4, 0), examples(6, 1), SteeringSettings(epsilon=0.05, steps=1), processor=llava_processor
+    )
     assert llava.training
     llava.eval()
     assert torch.equal(logits(llava, batch), original)
@@ -141,7 +143,7 @@ def test_pairs_can_be_made_from_the_forget_set(llava, llava_processor):
     assert [item.example for item in pairs.erasure] == [item.example for item in drawn]
     assert {item.example.answer for item in pairs.erasure} <= set(REFUSALS)
     found = find_directions(llava, llava_processor, pairs, [1, 2], SteeringSettings())
-    edit = steering(llava, llava_processor, forget, examples(6, 1), SteeringSettings(layers=(1, 2), seed=3))
+    edit = steering(llava, forget, examples(6, 1), SteeringSettings(layers=(1, 2), seed=3), processor=llava_processor)
     for layer in (1, 2):
         torch.testing.assert_close(edit.steers[layer].direction, found[layer].float())
 
@@ -152,7 +154,7 @@ def test_a_refusal_that_does_not_fit_is_a_user_error(llava, llava_processor, mon
     monkeypatch.setattr(llava.config.text_config, "max_position_embeddings", longest)
     prepare(forget, llava_processor, llava.config)
     with pytest.raises(kvw.UserError, match="the prompt with its answer is longer than the model's context"):
-        steering(llava, llava_processor, forget, examples(6, 1))
+        steering(llava, forget, examples(6, 1), processor=llava_processor)
 
 
 def test_pairs_come_from_files_too(llava_processor, tmp_path):
@@ -172,7 +174,12 @@ def test_parity_reads_directions_from_block_outputs(llava, llava_processor):
     for layer in (1, 2):
         torch.testing.assert_close(parity[layer], plain[layer + 1], rtol=1e-4, atol=1e-5)
     edit = steering(
-        llava, llava_processor, examples(4, 0), examples(9, 1), SteeringSettings(parity=True, ratio=0.3), pairs=pairs
+        llava,
+        examples(4, 0),
+        examples(9, 1),
+        SteeringSettings(parity=True, ratio=0.3),
+        processor=llava_processor,
+        pairs=pairs,
     )
     assert list(edit.steers) == [1, 3]
 
@@ -192,7 +199,9 @@ def test_parity_reads_directions_from_block_outputs(llava, llava_processor):
 )
 def test_every_setting_changes_the_edit(llava, llava_processor, values):
     def made(**settings):
-        return steering(llava, llava_processor, examples(4, 0), examples(60, 1), SteeringSettings(**settings)).tensors()
+        return steering(
+            llava, examples(4, 0), examples(60, 1), SteeringSettings(**settings), processor=llava_processor
+        ).tensors()
 
     default, changed = made(), made(**values)
     assert default.keys() != changed.keys() or any(not torch.equal(default[name], changed[name]) for name in default)
@@ -282,20 +291,20 @@ def test_bad_input_is_refused(llava, llava_processor):
     forget, retain = examples(4, 0), examples(6, 1)
     for name, sets in (("forget", ([], retain)), ("retain", (forget, []))):
         with pytest.raises(kvw.UserError, match=f"The {name} set is empty"):
-            steering(llava, llava_processor, *sets)
+            steering(llava, *sets, processor=llava_processor)
     with pytest.raises(kvw.UserError, match="more examples on the recall side"):
         pairs_of(examples(1, 2), examples(3, 3), llava_processor)
     with pytest.raises(kvw.UserError, match="more examples on the erasure side"):
         pairs_of(examples(3, 2), [], llava_processor)
     with pytest.raises(kvw.UserError, match="more examples on the recall side"):
-        steering(llava, llava_processor, forget[:1], retain)
+        steering(llava, forget[:1], retain, processor=llava_processor)
     same = prepare(forget, llava_processor)
     with pytest.raises(kvw.UserError, match="do not differ in layer 1"):
-        steering(llava, llava_processor, forget, retain, pairs=ContrastPairs(same, same))
+        steering(llava, forget, retain, processor=llava_processor, pairs=ContrastPairs(same, same))
     with pytest.raises(kvw.UserError, match="leaves no direction of layer 1 free"):
-        steering(llava, llava_processor, forget, examples(60, 1), SteeringSettings(energy=0.0))
+        steering(llava, forget, examples(60, 1), SteeringSettings(energy=0.0), processor=llava_processor)
     with pytest.raises(kvw.UserError, match="does not fit this model"):
-        steering(llava, llava_processor, forget, retain, SteeringSettings(layers=(2, 9)))
+        steering(llava, forget, retain, SteeringSettings(layers=(2, 9)), processor=llava_processor)
 
 
 def test_states_that_are_not_finite_are_refused(llava, llava_processor):
@@ -320,7 +329,7 @@ def test_a_layer_that_does_not_run_is_refused(llava, llava_processor, monkeypatc
 
 def test_a_diagnosis_knows_all_sets(llava, llava_processor, tmp_path):
     sets = {"forget": examples(5, 0), "retain": examples(6, 1), "unused": examples(4, 2)}
-    edit = steering(llava, llava_processor, sets["forget"], sets["retain"], SteeringSettings(ratio=0.5))
+    edit = steering(llava, sets["forget"], sets["retain"], SteeringSettings(ratio=0.5), processor=llava_processor)
     seen = []
     found = diagnose(edit, llava, llava_processor, sets, progress=lambda *done: seen.append(done))
     assert seen

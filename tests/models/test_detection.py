@@ -73,7 +73,7 @@ def test_an_edit_knows_where_it_belongs(unknown, tmp_path):
     fresh = copy.deepcopy(unknown)
     kvw.confirm_value_matrices(unknown, template)
     batch = text_batch(2, 10, 3, seed=0)
-    edit = kvw.weaken(unknown, [batch], [text_batch(3, 10, 3, seed=1)], gamma=1.0)
+    edit = kvw.weaken(unknown, [batch], [text_batch(3, 10, 3, seed=1)], kvw.KvwSettings(seed=None, gamma=1.0))
     edit.metadata = edit.metadata.model_copy(update={"value_matrices": template})
     edit.save(tmp_path / "edit.safetensors")
     again = kvw.load_edit(tmp_path / "edit.safetensors")

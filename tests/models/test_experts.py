@@ -108,7 +108,12 @@ def test_experts_that_saw_too_few_tokens_are_left_alone(qwen):
     }
     for schedule in ("one-shot", "progressive"):
         edits = {
-            least: kvw.weaken(qwen, forget, retain, gamma=1, layers=(0, 1), schedule=schedule, min_tokens=least)
+            least: kvw.weaken(
+                qwen,
+                forget,
+                retain,
+                kvw.KvwSettings(seed=None, gamma=1, layers=(0, 1), schedule=schedule, min_tokens=least),
+            )
             for least in (1, 3)
         }
         for least, edit in edits.items():
@@ -119,13 +124,15 @@ def test_experts_that_saw_too_few_tokens_are_left_alone(qwen):
             }
         assert edits[3].log_gates.keys() < edits[1].log_gates.keys()
     with pytest.raises(kvw.UserError, match="min_tokens"):
-        kvw.weaken(qwen, forget, retain, min_tokens=0)
+        kvw.weaken(qwen, forget, retain, kvw.KvwSettings(seed=None, min_tokens=0))
 
 
 def test_a_progressive_run_begins_with_an_expert_when_it_has_seen_enough(qwen):
     forget, retain = [family_batch(qwen, 1, 9, seed) for seed in range(6)], [family_batch(qwen, 6, 9, 9)]
     steps = []
-    kvw.weaken(qwen, forget, retain, gamma=1, layers=(0, 1), min_tokens=4, on_step=steps.append)
+    kvw.weaken(
+        qwen, forget, retain, kvw.KvwSettings(seed=None, gamma=1, layers=(0, 1), min_tokens=4), on_step=steps.append
+    )
     alone = [kvw.measure(qwen, [batch], layers=(0, 1)).counts for batch in forget]
     key = next(key for key in alone[0] if 0 < alone[0][key] < 4)
     reached = next(n for n in range(6) if sum(counts[key] for counts in alone[: n + 1]) >= 4)
@@ -269,7 +276,10 @@ def test_experts_in_a_list_give_what_experts_in_one_parameter_give(qwen):
     assert found.counts == expected.counts
     for key, total in expected.sums.items():
         torch.testing.assert_close(found.sums[key], total, rtol=1e-4, atol=1e-6)
-    edits = {model: kvw.weaken(model, [batch], [retain], gamma=1.0, min_tokens=2) for model in (qwen, listed)}
+    edits = {
+        model: kvw.weaken(model, [batch], [retain], kvw.KvwSettings(seed=None, gamma=1.0, min_tokens=2))
+        for model in (qwen, listed)
+    }
     assert edits[listed].log_gates.keys() == edits[qwen].log_gates.keys()
     assert edits[listed].metadata.left_alone == edits[qwen].metadata.left_alone
     with edits[listed].attach(listed), edits[qwen].attach(qwen):

@@ -85,7 +85,9 @@ def reference(model, matrices, forget, retain):
 def test_weaken_equals_the_reference(model, matrices):
     forget = [family_batch(model, 1, 10, seed) for seed in range(3)]
     retain = family_batch(model, 4, 12, 9)
-    edit = kvw.weaken(model, forget, [retain], gamma=GAMMA, layers=layer_range(matrices), min_tokens=1)
+    edit = kvw.weaken(
+        model, forget, [retain], kvw.KvwSettings(seed=None, gamma=GAMMA, layers=layer_range(matrices), min_tokens=1)
+    )
     expected = reference(model, matrices, forget, retain)
     assert len({matrix.key.layer for matrix in matrices}) >= LAYERS - 2
     assert edit.log_gates.keys() == expected.keys()

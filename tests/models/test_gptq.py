@@ -70,7 +70,9 @@ def test_gptq_and_awq_checkpoints_are_measured_and_edited_by_hook(method, tmp_pa
     model = load_model(find_checkpoint(str(tmp_path)), "cpu")
     matrices = find_value_matrices(model)
     assert all(quantisation(matrix.module).startswith("gptqmodel ") for matrix in matrices)
-    edit = kvw.weaken(model, [BATCH], [text_batch(4, 12, 4, seed=1)], gamma=2.0, layers=(0, 3))
+    edit = kvw.weaken(
+        model, [BATCH], [text_batch(4, 12, 4, seed=1)], kvw.KvwSettings(seed=None, gamma=2.0, layers=(0, 3))
+    )
     exact, original = reference(model), logits(model, BATCH)
     with edit.attach(model):
         found = logits(model, BATCH).float() - original.float()

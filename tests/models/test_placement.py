@@ -118,7 +118,8 @@ def test_edits_of_weights_on_disk_take_effect(on_disk, saved, llava, make):
 def test_weakening_a_model_on_disk_gives_the_same_edit(on_disk, llava, parity):
     batches = [text_batch(1, 9, 3, seed=index) for index in range(3)]
     expected, found = (
-        kvw.weaken(model, batches, [BATCH], gamma=1.0, layers=(0, 3), parity=parity) for model in (llava, on_disk)
+        kvw.weaken(model, batches, [BATCH], kvw.KvwSettings(seed=None, gamma=1.0, layers=(0, 3), parity=parity))
+        for model in (llava, on_disk)
     )
     assert all(torch.equal(found.tensors()[name], value) for name, value in expected.tensors().items())
 

@@ -76,7 +76,7 @@ def test_value_matrices_are_found_and_measured(name):
     assert all((quantisation(matrix.module) is None) == (name in FULL) for matrix in matrices)
     forget, retain = hooked(model, FORGET), hooked(model, RETAIN)
     statistics = kvw.measure(model, [FORGET])
-    edit = kvw.weaken(model, [FORGET], [RETAIN], gamma=0.5, layers=(0, LAYERS - 1))
+    edit = kvw.weaken(model, [FORGET], [RETAIN], kvw.KvwSettings(seed=None, gamma=0.5, layers=(0, LAYERS - 1)))
     for matrix in matrices:
         layer = matrix.key.layer
         torch.testing.assert_close(statistics.coefficients(matrix.key), forget[layer], rtol=1e-6, atol=0)
@@ -133,7 +133,7 @@ def test_packed_weights_are_never_rewritten(name):
         lambda: KeptWeights([matrix]),
         matrix.read,
         lambda: matrix.write(torch.zeros(HIDDEN, WIDTH)),
-        lambda: kvw.weaken(model, [FORGET], [RETAIN], layers=(0, 1), parity=True),
+        lambda: kvw.weaken(model, [FORGET], [RETAIN], kvw.KvwSettings(seed=None, layers=(0, 1), parity=True)),
     ]
     for attempt in attempts:
         with pytest.raises(kvw.UserError, match="quantised weights") as caught:

@@ -189,7 +189,7 @@ def killed_while_the_first_weakens():
             processes._meet = lambda *some, **more: os.kill(os.getpid(), signal.SIGKILL) if steps else plain(*some)
             steps.append("the next time it hears of the first")
         try:
-            kvw.weaken(model, batches, None, retain_contrast=False, on_step=step)
+            kvw.weaken(model, batches, None, kvw.KvwSettings(seed=None, retain_contrast=False), on_step=step)
         except LostProcess as error:
             return steps, error.gone
 

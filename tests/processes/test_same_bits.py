@@ -60,9 +60,9 @@ def measured():
     def progress(done, total):
         calls.append((done, total))
 
-    def weaken(**settings):
-        settings = {"gamma": 0.7, "layers": (0, 2), "retain": retain, "model": model} | settings
-        return kvw.weaken(forget_batches=batches[:5], **settings).tensors()
+    def weaken(on_step=None, **settings):
+        found = kvw.KvwSettings(**{"gamma": 0.7, "layers": (0, 2), "seed": None} | settings)
+        return kvw.weaken(model, batches[:5], retain, found, on_step=on_step).tensors()
 
     retain = measure_examples(model, processor, prepared, budget=SEVERAL_BATCHES, progress=progress).statistics
     own = kvw.measure(model, iter(batches), layers=(1, 2))

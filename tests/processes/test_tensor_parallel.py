@@ -29,8 +29,8 @@ SETTINGS = {"gamma": 0.8, "layers": (0, 2)}
 def found(model):
     """Statistics, edits and the logits of the model with and without them, all of the whole width."""
     retain = measure(model, BATCHES)
-    edit = kvw.weaken(model, BATCHES, retain, **SETTINGS)
-    parity = kvw.weaken(model, BATCHES, retain, parity=True, **SETTINGS)
+    edit = kvw.weaken(model, BATCHES, retain, kvw.KvwSettings(seed=None, **SETTINGS))
+    parity = kvw.weaken(model, BATCHES, retain, kvw.KvwSettings(seed=None, parity=True, **SETTINGS))
     numbers = {"plain": logits(model, BATCHES[0])}
     with edit.attach(model):
         numbers["attached"] = logits(model, BATCHES[0])

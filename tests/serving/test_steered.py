@@ -34,7 +34,9 @@ def toy(tmp_path_factory):
     """The toy model with edits as they come out of their files."""
     toy, folder = Toy(), tmp_path_factory.mktemp("edits")
     forget, retain = drawn("forget", 6), drawn("retain", 10)
-    steered = steering(toy.model, toy.processor, forget, retain, SteeringSettings(layers=(1, 5), strength=6.0))
+    steered = steering(
+        toy.model, forget, retain, SteeringSettings(layers=(1, 5), strength=6.0), processor=toy.processor
+    )
     # The gates are chance, as those of the other edits; who they are for is not.
     gates = {key: 4 * value for key, value in toy.edits["alice"].log_gates.items() if key.layer >= 1}
     picked = ConditionalGateEdit(GateEdit(gates), Condition.of(steered, 1))

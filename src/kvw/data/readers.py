@@ -59,7 +59,7 @@ def read_examples(path: Path) -> list[Example]:
     examples: list[Example] = []
     text = pictures = 0
     for number, row in reader(file):
-        example = _example(named(row, f"{file.name}:{number}"), number, file)
+        example = example_of(named(row, f"{file.name}:{number}"), number, file)
         examples.append(example)
         pictures += sum(len(image) for image in example.images if isinstance(image, bytes))
         text += len(example.question) + len(example.answer) + _held(example.metadata)
@@ -106,7 +106,17 @@ def _metadata_file(folder: Path) -> Path:
     return found[0]
 
 
-def _example(row: Mapping[str, Any], number: int, file: Path) -> Example:
+def example_of(row: Mapping[str, Any], number: int, file: Path) -> Example:
+    """The example that a row of a file is.
+
+    Args:
+        row: By column.
+        number: Of the row, for messages.
+        file: Its name is for messages, and paths are relative to its folder.
+
+    Raises:
+        UserError: A column is missing or cannot be used.
+    """
     identifier = _identifier(row, number, file)
     question, answer = (_text(row, column, identifier) for column in TEXT_COLUMNS)
     images = _images(row, identifier, file)

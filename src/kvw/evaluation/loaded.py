@@ -6,11 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any
 
 import torch
 from PIL import Image
-from transformers import PreTrainedModel
 
 from kvw.data import Example, Prepared, prepare
 from kvw.edits.edit import package_versions
@@ -19,7 +17,7 @@ from kvw.evaluation.evaluation import unreadable_images
 from kvw.evaluation.probability import try_model
 from kvw.measuring.examples import Measured, measure_examples
 from kvw.measuring.fingerprint import combined_digest, digest, examples_digest, processor_parts, weight_digests
-from kvw.measuring.labelled import LabelledBatches
+from kvw.measuring.in_memory import InMemory
 from kvw.measuring.source_state import SourceState
 from kvw.measuring.sources import Positions
 from kvw.models.finding import find_value_matrices
@@ -31,21 +29,19 @@ from kvw.progress import Progress
 
 
 @dataclass(frozen=True)
-class Loaded:
+class Loaded(InMemory):
     """A loaded checkpoint.
 
     Args:
-        checkpoint: Where it came from.
         model: On its device, in evaluation mode.
         processor: Its processor.
+        checkpoint: Where it came from.
         digests: SHA-256 of each of its weight files by name.
         source: Its files as they were when they were loaded.
         tried: The numbers of images in the examples that the model has been tried on.
     """
 
     checkpoint: Checkpoint
-    model: PreTrainedModel
-    processor: Any
     digests: Mapping[str, str]
     source: SourceState
     tried: set[int] = field(default_factory=set)
@@ -75,7 +71,7 @@ class Loaded:
         if not current().is_first:
             digests = weight_digests(checkpoint.folder)
         source.check()  # so the digests are those of what was loaded
-        return cls(checkpoint, model, processor, digests, source)
+        return cls(model, processor, checkpoint, digests, source)
 
     @property
     def fingerprint(self) -> str:
@@ -103,11 +99,6 @@ class Loaded:
             return "Question: ... Answer: (the model has no chat template)"
         options = [f"{name}={json.dumps(value)}" for name, value in self.checkpoint.template_options]
         return " with ".join(["the model's own chat template", *([", ".join(options)] if options else [])])
-
-    @property
-    def all_layers(self) -> tuple[int, int]:
-        """First and last decoder layer."""
-        return 0, find_value_matrices(self.model)[-1].key.layer
 
     def statistics_fingerprint(self, examples: Sequence[Example], positions: Positions) -> dict[str, str]:
         """What statistics over all layers of this model on these examples depend on."""
@@ -149,10 +140,6 @@ class Loaded:
                 self.tried.add(item.image_count)
                 try_model(self.model, self.processor, item)
         return prepared
-
-    def batches(self, examples: Sequence[Example]) -> LabelledBatches:
-        """Batches of examples, the longest first, made when asked for."""
-        return LabelledBatches(self.prepare(examples), self.processor, self.model)
 
     def measure(
         self, examples: Sequence[Example], positions: Positions = "answer", progress: Progress | None = None

@@ -11,6 +11,7 @@ from typing import Any, overload
 from transformers import PreTrainedModel
 
 from kvw.data.batches import Prepared, answer_batch, image_groups
+from kvw.data.example import Example
 from kvw.measuring.engine import Batch
 from kvw.measuring.fitting import batches_of, token_budget
 from kvw.measuring.prefixes import SharedBatch, bundle, share, shares_prefixes
@@ -84,6 +85,8 @@ class LabelledBatches(Sequence[Batch | SharedBatch]):
         budget: Padded tokens of a batch; None for the device's default.
 
     Attributes:
+        prepared: What they are made of.
+        processor: Its processor.
         order: The example of each row, as position in ``prepared``, over all batches. It does not depend on whether
             batches are cut when memory runs out.
     """
@@ -91,7 +94,7 @@ class LabelledBatches(Sequence[Batch | SharedBatch]):
     def __init__(
         self, prepared: Sequence[Prepared], processor: Any, model: PreTrainedModel, budget: int | None = None
     ) -> None:
-        self._processor = processor
+        self.prepared, self.processor = list(prepared), processor
         self._shares = shares_prefixes(model)
         budget = budget or token_budget(execution_device(model))
         self._batches: list[list[list[Prepared]]] = []
@@ -116,6 +119,11 @@ class LabelledBatches(Sequence[Batch | SharedBatch]):
             first_row = pieces[-1].first_row + pieces[-1].rows if pieces else 0
             pieces.append(self._piece(first_row, batch))
         return pieces
+
+    @property
+    def examples(self) -> list[Example]:
+        """The examples in the order of the rows."""
+        return [self.prepared[place].example for place in self.order]
 
     def unshared(self) -> LabelledBatches:
         """The same examples in the same order and batches, nothing run once for several of them."""
@@ -143,8 +151,8 @@ class LabelledBatches(Sequence[Batch | SharedBatch]):
 
     def _made(self, bundles: list[list[Prepared]]) -> Batch | SharedBatch:
         if self._shares and (bundles[0][0].image_count or len(bundles[0]) > 1):
-            return share(bundles, self._processor)
-        return answer_batch([item for alike in bundles for item in alike], self._processor)
+            return share(bundles, self.processor)
+        return answer_batch([item for alike in bundles for item in alike], self.processor)
 
     def _piece(self, first_row: int, bundles: list[list[Prepared]]) -> Piece:
         """Whole bundles."""

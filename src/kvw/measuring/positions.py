@@ -26,14 +26,20 @@ def predicting_positions(batch: Mapping[str, Tensor], positions: Positions = "an
         Indices into the flattened (batch x tokens) grid, ascending: (n,), int64, on the CPU if the labels are there.
 
     Raises:
-        UserError: ``labels`` is missing, or the shapes do not agree.
+        UserError: It is no mapping, ``labels`` is missing or no tensor, or the shapes do not agree.
     """
+    if not isinstance(batch, Mapping):
+        raise UserError(
+            "A batch is no mapping of tensors.",
+            found=type(batch).__name__,
+            do="give what the model's forward takes by name, and labels; of kvw.batches give itself and no list of it",
+        )
     labels = batch.get("labels")
-    if labels is None:
+    if not isinstance(labels, Tensor):
         raise UserError(
             "A batch has no 'labels'.",
             found=", ".join(sorted(batch)),
-            do="add labels of the shape of input_ids, -100 outside the answer",
+            do="add labels of the shape of input_ids, a tensor with -100 outside the answer",
         )
     attention = batch.get("attention_mask")
     attended = torch.ones_like(labels, dtype=torch.bool) if attention is None else attention.bool()

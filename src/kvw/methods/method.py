@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast
 
 from docstring_parser import parse
 
@@ -161,6 +161,22 @@ class Method(ABC, Generic[Settings]):
             UserError: There is no such setting, one is missing, or a value makes no sense.
         """
         return read_settings(self.settings, values, f"method {self.name}")
+
+    def settings_from(self, given: object) -> Settings:
+        """The settings that a caller gives: an object, some of them by name, or None for the defaults.
+
+        Raises:
+            UserError: They are of another method, there is no such setting, or a value makes no sense.
+        """
+        if given is None or isinstance(given, Mapping):
+            return self.read(given or {})
+        if not self.accepts(given):
+            raise UserError(
+                f"These are not the settings of method {self.name}.",
+                found=type(given).__name__,
+                do=f"give {self.settings.__name__} or a dict of settings, or name the method they are of",
+            )
+        return cast(Settings, given)
 
     def as_given(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
         """The settings as an edit records them, by the names that users give them; groups are mappings."""

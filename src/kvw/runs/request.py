@@ -91,14 +91,7 @@ class EraseRequest:
     quantise: Quantise | None = None
 
     def __post_init__(self) -> None:
-        if self.settings is None:
-            object.__setattr__(self, "settings", self.made_by.read({}))
-        elif not self.made_by.accepts(self.settings):
-            raise UserError(
-                f"These are not the settings of method {self.method}.",
-                found=type(self.settings).__name__,
-                do=f"give {self.made_by.settings.__name__}, or name the method they are of",
-            )
+        object.__setattr__(self, "settings", self.made_by.settings_from(self.settings))
         if self.choose and self.made_by.scaling(self.settings) is None:
             raise UserError(
                 f"No strength can be chosen: with these settings method {self.method} offers one edit alone.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from kvw.methods.kvw.settings import KvwSettings
@@ -117,7 +117,7 @@ class Kvw(Method[KvwSettings]):
 
         if settings.schedule == "progressive":
             batches = ExampleBatches(loaded.prepare(forget), loaded.processor)
-            return Unlearned(weaken(loaded.model, batches, reference, progress=progress, **asdict(settings)))
+            return Unlearned(weaken(loaded.model, batches, reference, settings, progress=progress))
         matrices = self.value_matrices(loaded.model, settings)
         measured = loaded.measure(forget, settings.positions, progress).statistics
         return Unlearned(

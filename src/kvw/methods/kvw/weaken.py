@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,12 +17,15 @@ from kvw.data import Prepared, answer_batch
 from kvw.edits.edit import Edit, EditMetadata
 from kvw.edits.gates import GateEdit
 from kvw.errors import UserError
-from kvw.measuring.engine import Batch, evaluating, measure, not_finite, run_batch
+from kvw.measuring import engine
+from kvw.measuring.engine import Batch, evaluating, not_finite, run_batch
+from kvw.measuring.given import Given, batches_given, measure
+from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.recorder import recording
-from kvw.measuring.sources import Positions
 from kvw.measuring.statistics import Statistics
+from kvw.methods.kvw import METHOD
 from kvw.methods.kvw.progressive import RoundedWeights, ScaledCoefficients
-from kvw.methods.kvw.settings import KvwSettings, Schedule
+from kvw.methods.kvw.settings import KvwSettings
 from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.processes import current
@@ -67,19 +70,11 @@ class ExampleBatches(Sequence[Batch]):
 
 def weaken(
     model: PreTrainedModel,
-    forget_batches: Iterable[Batch],
-    retain: Iterable[Batch] | Statistics | None,
+    forget: Given,
+    retain: Given | Statistics | None,
+    settings: KvwSettings | Mapping[str, Any] | None = None,
     *,
-    gamma: float = 0.02,
-    layers: tuple[int, int] | None = None,
-    update_every: int = 1,
-    epochs: int = 1,
-    seed: int | None = None,
-    retain_contrast: bool = True,
-    positions: Positions = "answer",
-    schedule: Schedule = "progressive",
-    min_tokens: int = 16,
-    parity: bool = False,
+    processor: Any = None,
     on_step: Callable[[Step], None] | None = None,
     progress: Progress | None = None,
 ) -> Edit:
@@ -90,12 +85,13 @@ def weaken(
 
     Args:
         model: A loaded model of a known family.
-        forget_batches: Mappings of tensors with ``labels``, see :data:`kvw.measuring.engine.Batch`. Fed in the order
-            given (unless ``seed`` is set, which needs a sequence); must be iterable again for ``epochs`` > 1.
+        forget: Examples, or batches, see :data:`kvw.measuring.given.Given`. Of examples and of :func:`kvw.batches`
+            every example is a step of its own. Batches of the caller's own are a step each; they must be a sequence
+            unless the seed is None, and iterable again for several epochs.
         retain: The same for the retain set, or its statistics from :func:`kvw.measure`; ignored (and may be None)
             without ``retain_contrast``.
-        gamma, layers, update_every, epochs, seed, retain_contrast, positions, schedule, min_tokens, parity: See
-            :class:`KvwSettings`.
+        settings: :class:`KvwSettings`, or some of them by name; None for the defaults.
+        processor: The model's processor or tokenizer, for examples.
         on_step: Called after every progressive step.
         progress: Called with the number of forget batches done and their total (0 if unknown).
 
@@ -104,30 +100,44 @@ def weaken(
         :class:`~kvw.edits.rounded_gates.RoundedGateEdit`.
 
     Raises:
-        UserError: A setting, a batch or the model is not usable; nothing was changed.
+        UserError: A setting, an example, a batch or the model is not usable; nothing was changed.
     """
-    settings = KvwSettings(
-        gamma, layers, update_every, epochs, seed, retain_contrast, positions, schedule, min_tokens, parity
-    )
+    settings = METHOD.settings_from(settings)
     matrices = select_layers(find_value_matrices(model), settings.layers)
     layer_range = (matrices[0].key.layer, matrices[-1].key.layer)
-    reference = _measured_retain(model, retain, settings, layer_range)
-    if schedule == "one-shot":
-        counted = _Counted(forget_batches)
-        forget = measure(model, counted, layers=layer_range, positions=positions, progress=progress)
-        edit = one_shot(forget, reference, gamma=gamma, steps=settings.steps(counted.count), min_tokens=min_tokens)
+    steps = _one_by_one(model, forget, processor)
+    reference = _measured_retain(model, retain, settings, layer_range, processor)
+    if settings.schedule == "one-shot":
+        counted = _Counted(steps)
+        measured = engine.measure(model, counted, layers=layer_range, positions=settings.positions, progress=progress)
+        edit = one_shot(
+            measured,
+            reference,
+            gamma=settings.gamma,
+            steps=settings.steps(counted.count),
+            min_tokens=settings.min_tokens,
+        )
         found = asdict(settings) | edit.metadata.settings
         edit.metadata = edit.metadata.model_copy(update={"settings": found})
         return edit
     told = _also_to_waiting_processes(progress)
-    return current().first(lambda: _progressive(model, matrices, forget_batches, reference, settings, on_step, told))
+    return current().first(lambda: _progressive(model, matrices, steps, reference, settings, on_step, told))
+
+
+def _one_by_one(model: PreTrainedModel, forget: Given, processor: Any) -> Iterable[Batch]:
+    """Examples one at a time; batches of the caller's own as they are."""
+    batches = batches_given(model, forget, processor, "forget")
+    if isinstance(batches, LabelledBatches):
+        return ExampleBatches(batches.prepared, batches.processor)
+    return cast(Iterable[Batch], batches)
 
 
 def _measured_retain(
     model: PreTrainedModel,
-    retain: Iterable[Batch] | Statistics | None,
+    retain: Given | Statistics | None,
     settings: KvwSettings,
     layers: tuple[int, int],
+    processor: Any,
 ) -> Statistics | None:
     """Statistics of the retain set; None for the ablation without it."""
     if not settings.retain_contrast:
@@ -136,9 +146,10 @@ def _measured_retain(
         return retain
     if retain is None:
         raise UserError(
-            "The retain set is missing.", do="give retain batches or statistics, or set retain_contrast=False"
+            "The retain set is missing.",
+            do="give retain examples, batches or statistics, or set retain_contrast=False",
         )
-    return measure(model, retain, layers=layers, positions=settings.positions)
+    return measure(model, retain, processor=processor, layers=layers, positions=settings.positions)
 
 
 def one_shot(
@@ -310,7 +321,7 @@ def _shuffled(batches: Iterable[Batch], shuffle: random.Random) -> Iterator[Batc
         raise UserError(
             "Shuffling needs the forget batches as a sequence.",
             found=type(batches).__name__,
-            do="pass a list, or leave seed at None and shuffle in your data loader",
+            do="pass a list, or set seed to None, which keeps the order of the loader",
         )
     for index in shuffle.sample(range(len(batches)), len(batches)):
         yield batches[index]

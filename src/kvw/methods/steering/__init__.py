@@ -45,14 +45,19 @@ class Steering(Method[SteeringSettings]):
         progress: Progress,
     ) -> Unlearned:
         """See :func:`kvw.methods.steering.method.steering`."""
-        from kvw.methods.steering.gate import GateReport
         from kvw.methods.steering.method import steering
 
-        reports: list[GateReport] = []
+        warnings: list[str] = []
         edit = steering(
-            loaded.model, loaded.processor, forget, retain, settings, on_layer=reports.append, progress=progress
+            loaded.model,
+            forget,
+            retain,
+            settings,
+            processor=loaded.processor,
+            on_warning=warnings.append,
+            progress=progress,
         )
-        return Unlearned(edit, warnings=tuple(warning for report in reports for warning in report.warnings))
+        return Unlearned(edit, warnings=tuple(warnings))
 
 
 METHOD = Steering()

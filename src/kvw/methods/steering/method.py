@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kvw.data import Example, prepare
-from kvw.data.rendering import Processor
+from kvw.data import Example
 from kvw.edits.edit import EditMetadata, signed
 from kvw.edits.steering import Steer, SteeringEdit
 from kvw.errors import UserError
+from kvw.measuring.given import Given, examples_given
+from kvw.methods.steering import METHOD
 from kvw.methods.steering.direction import ContrastPairs, find_directions, refusal_pairs
 from kvw.methods.steering.gate import GateReport, auc, held_out_gates
 from kvw.methods.steering.null_space import check_null_space, null_space, solve_filter
 from kvw.methods.steering.settings import SteeringSettings
 from kvw.methods.steering.states import read_states, readings
 from kvw.models.layer_inputs import decoder_layers
-from kvw.progress import Progress
+from kvw.progress import Progress, warn
 
 
 def steering(
     model: PreTrainedModel,
-    processor: Processor,
-    forget: Sequence[Example],
-    retain: Sequence[Example],
-    settings: SteeringSettings | None = None,
+    forget: Given,
+    retain: Given,
+    settings: SteeringSettings | Mapping[str, Any] | None = None,
     *,
+    processor: Any = None,
     pairs: ContrastPairs | None = None,
     on_layer: Callable[[GateReport], None] | None = None,
+    on_warning: Callable[[str], None] = warn,
     progress: Progress | None = None,
 ) -> SteeringEdit:
     """Find where to move hidden states, and a linear gate that decides by the prompt how far.
@@ -44,32 +47,38 @@ def steering(
 
     Args:
         model: A loaded model of a known family.
-        processor: Its processor.
-        forget: Examples whose knowledge must go; never empty.
-        retain: Examples whose knowledge must stay; never empty. Do not score the result on them.
-        settings: See :class:`~kvw.methods.steering.settings.SteeringSettings`.
+        forget: Examples whose knowledge must go, or :func:`kvw.batches` of them; never empty. Their prompts and answers
+            are read apart, so batches of the caller's own will not do.
+        retain: The same of what must stay; never empty. Do not score the result on them.
+        settings: See :class:`~kvw.methods.steering.settings.SteeringSettings`; or some of them by name.
+        processor: The model's processor or tokenizer; not needed beside :func:`kvw.batches`.
         pairs: What the direction is made from; None for the forget set's answers against refusals.
-        on_layer: Gets what was found for each layer, with warnings.
+        on_layer: Gets what was found for each layer.
+        on_warning: Gets told of gates that can hardly tell the two sets apart. By default a :class:`UserWarning` says
+            it.
         progress: Called with batches done in the current pass and their total.
 
     Raises:
         UserError: A setting, an example or the model is not usable, recall and erasure do not differ, or the retain set
             leaves no null space.
     """
-    settings = settings or SteeringSettings()
-    check_not_empty(forget, retain)
+    settings = METHOD.settings_from(settings)
+    loaded, (forgotten, kept) = examples_given(model, {"forget": forget, "retain": retain}, processor)
+    check_not_empty(forgotten, kept)
     layers = settings.chosen_layers(len(decoder_layers(model)))
-    pairs = pairs or refusal_pairs(forget, processor, settings.seed, model.config)
-    directions = find_directions(model, processor, pairs, layers, settings, progress=progress)
-    forgotten, kept = (
-        read_states(model, readings(prepare(examples, processor, model.config), processor), layers, progress=progress)
-        for examples in (forget, retain)
+    pairs = pairs or refusal_pairs(forgotten, loaded.processor, settings.seed, model.config)
+    directions = find_directions(model, loaded.processor, pairs, layers, settings, progress=progress)
+    first, second = (
+        read_states(model, readings(loaded.prepare(examples), loaded.processor), layers, progress=progress)
+        for examples in (forgotten, kept)
     )
     steers = {}
     for layer in layers:
-        steers[layer], report = fit_layer(layer, directions[layer], forgotten.pop(layer), kept.pop(layer), settings)
+        steers[layer], report = fit_layer(layer, directions[layer], first.pop(layer), second.pop(layer), settings)
         if on_layer is not None:
             on_layer(report)
+        for warning in report.warnings:
+            on_warning(warning)
     values = asdict(settings) | {"layers": (layers[0], layers[-1])}
     return SteeringEdit(
         steers,

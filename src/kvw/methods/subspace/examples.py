@@ -9,7 +9,7 @@ from kvw.data import Example
 from kvw.data.shared import is_shared
 from kvw.measuring.labelled import LabelledBatches
 from kvw.methods.method import LoadedModel, Unlearned
-from kvw.methods.subspace.bounds import DistortionBounds, separation_warnings
+from kvw.methods.subspace.bounds import DistortionBounds
 from kvw.methods.subspace.labels import Labels, labels_of
 from kvw.methods.subspace.method import subspace
 from kvw.methods.subspace.relatives.method import relative
@@ -51,8 +51,7 @@ def subspace_edit(
         progress=progress,
     )
     bounds = current().first(lambda: bounds)  # others are told nothing while the edit is made
-    counted = "forget examples" if forget_labels.subjects is None else "forget subjects"
-    return Unlearned(edit, tuple(bounds), (*warnings, *separation_warnings(bounds, counted)))
+    return Unlearned(edit, tuple(bounds), tuple(warnings))
 
 
 def relative_edit(

@@ -5,54 +5,49 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-import torch
 from transformers import PreTrainedModel
 
-from kvw.edits.edit import EditMetadata
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.errors import UserError
 from kvw.measuring.engine import Batch
+from kvw.measuring.given import Given, batches_given
+from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.layer_calls import NotWalkable
 from kvw.measuring.layerwise import Layers, WaitingSet
 from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.moments import Moment, Tokens
 from kvw.measuring.plans import Examples
 from kvw.measuring.prefixes import SharedBatch
-from kvw.measuring.retain_rows import RetainRows
+from kvw.methods.subspace import METHOD
 from kvw.methods.subspace.bounds import DistortionBounds
-from kvw.methods.subspace.directions import Measurements, find_directions
-from kvw.methods.subspace.labels import EverySoManyth, Labels
+from kvw.methods.subspace.labels import EverySoManyth, Labels, labels_of
 from kvw.methods.subspace.paths import chosen_path, layers_that_fit
 from kvw.methods.subspace.settings import SubspaceSettings
+from kvw.methods.subspace.solution import UNLABELLED, Measured, Solution, handed_out
 from kvw.models.finding import find_value_matrices, in_layers
 from kvw.models.parts import Part
-from kvw.models.quantised import quantisation
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
-from kvw.processes import current
-from kvw.progress import Progress
+from kvw.progress import Progress, warn
 
-UNLABELLED = Labels()
 FEWEST_VIEWS = 3
 """Every third view of a fact is held out."""
-Found = TypeVar("Found")
-Measured = Callable[[ValueMatrix], Measurements | None]
-"""What a value matrix saw, None for an expert that saw too little; to be asked once for each."""
 
 
 def subspace(
     model: PreTrainedModel,
-    forget: Iterable[Batch | SharedBatch],
-    retain: Iterable[Batch | SharedBatch],
-    settings: SubspaceSettings | None = None,
+    forget: Given,
+    retain: Given,
+    settings: SubspaceSettings | Mapping[str, Any] | None = None,
     *,
-    forget_labels: Labels = UNLABELLED,
-    retain_labels: Labels = UNLABELLED,
+    processor: Any = None,
+    forget_labels: Labels | None = None,
+    retain_labels: Labels | None = None,
     known: Mapping[MatrixKey, Moment] | None = None,
     on_matrix: Callable[[DistortionBounds], None] | None = None,
-    on_warning: Callable[[str], None] | None = None,
+    on_warning: Callable[[str], None] = warn,
     progress: Progress | None = None,
 ) -> LowRankEdit:
     """Find the directions that carry the forget set and not the retain set, and how much to weaken each.
@@ -64,43 +59,50 @@ def subspace(
 
     Args:
         model: A loaded model of a known family.
-        forget: Batches, see :data:`~kvw.measuring.engine.Batch`; must be iterable again if there are several passes
-            over the whole model. :class:`~kvw.measuring.labelled.LabelledBatches` makes them from examples, and runs
-            what several questions about one image share once.
+        forget: Examples, or batches, see :data:`kvw.measuring.given.Given`. Batches must be iterable again if there are
+            several passes over the whole model. Examples and :func:`kvw.batches` run once what several questions about
+            one image share.
         retain: The same of the retain set. Ask it in the form in which the forget set is asked.
-        settings: See :class:`~kvw.methods.subspace.settings.SubspaceSettings`.
-        forget_labels: Facts and subjects of the forget examples. With facts, what all views of one share is weakened.
+        settings: See :class:`~kvw.methods.subspace.settings.SubspaceSettings`; or some of them by name.
+        processor: The model's processor or tokenizer, for examples.
+        forget_labels: Facts and subjects of the forget examples, in the order in which they run. With facts, what all
+            views of one share is weakened. None: as examples and :func:`kvw.batches` name their subjects.
         retain_labels: The same of the retain examples. With subjects, all of them count the same.
         known: Second moments of further retain examples, in the weights of ``retain``, which may then be empty. Only on
             the path of the whole model.
         on_matrix: Gets what was found for each value matrix.
-        on_warning: Gets told if another path is taken than would have been best.
+        on_warning: Gets told if another path is taken than would have been best, and if forget and retain set can
+            hardly be told apart. By default a :class:`UserWarning` says it.
         progress: Called with batches done in the current pass and their total (0 if unknown).
 
     Returns:
         The edit: directions for every value matrix in range, none (rank 0) where nothing stands out.
 
     Raises:
-        UserError: A setting, a batch, a label or the model is not usable; nothing was changed.
+        UserError: A setting, an example, a batch, a label or the model is not usable; nothing was changed.
     """
-    settings = settings or SubspaceSettings()
+    settings = METHOD.settings_from(settings)
+    forget = batches_given(model, forget, processor, "forget")
+    retain = batches_given(model, retain, processor, "retain")
+    forget_labels, retain_labels = labels_for(forget, forget_labels), labels_for(retain, retain_labels)
     check_views(settings, forget_labels)
     matrices = matrices_in(model, settings)
     data = _Data(model, forget, retain, forget_labels, retain_labels, known or {}, progress)
-    directions: dict[MatrixKey, Directions] = {}
-    left_alone = []
-    for group, measured in _everything(data, matrices, directions, settings, on_warning):
-        solved = _solved(data, group, measured, settings)
-        for matrix, found in sorted(solved, key=lambda entry: entry[0].key.order):
-            if found is None:
-                left_alone.append(str(matrix.key))
-                continue
-            directions[matrix.key], entry = found
-            if on_matrix and current().is_first:
-                on_matrix(entry)
-    values = asdict(settings) | range_of(matrices)
-    metadata = EditMetadata(method="subspace", settings=values, left_alone=tuple(left_alone))
-    return LowRankEdit(directions, settings.strength, metadata)
+    solution = Solution(settings, forget_labels, retain_labels, on_matrix)
+    for group, measured in _everything(data, matrices, solution.directions, settings, on_warning):
+        solution.solve(group, measured)
+    return solution.edit(matrices, on_warning)
+
+
+def labels_for(batches: Iterable[Batch | SharedBatch], given: Labels | None) -> Labels:
+    """The labels that were given, or those that the examples of batches name themselves.
+
+    Raises:
+        UserError: Some of the examples name their subject and others do not.
+    """
+    if given is not None:
+        return given
+    return labels_of(batches.examples) if isinstance(batches, LabelledBatches) else UNLABELLED
 
 
 @dataclass(frozen=True)
@@ -114,34 +116,12 @@ class _Data:
     progress: Progress | None
 
 
-def _solved(
-    data: _Data, group: Sequence[ValueMatrix], measured: Measured, settings: SubspaceSettings
-) -> list[tuple[ValueMatrix, tuple[Directions, DistortionBounds] | None]]:
-    """What is found at every value matrix of a group, the same in all processes."""
-
-    def solve(matrix: ValueMatrix) -> tuple[Directions, DistortionBounds] | None:
-        seen = measured(matrix)
-        if seen is None:
-            return None
-        found, entry = find_directions(seen, settings, data.forget_labels, data.retain_labels)
-        return found.to(torch.device("cpu")), entry
-
-    return dealt(group, solve)
-
-
-def dealt(group: Sequence[ValueMatrix], solve: Callable[[ValueMatrix], Found]) -> list[tuple[ValueMatrix, Found]]:
-    """Solve each value matrix in the process that has its sums; all processes get every result, tensors on the CPU."""
-    processes = current()
-    found = [result for _, result in processes.deal(group, solve)]
-    return list(zip(group, processes.first(lambda: found), strict=True))
-
-
 def _everything(
     data: _Data,
     matrices: Sequence[ValueMatrix],
     directions: dict[MatrixKey, Directions],
     settings: SubspaceSettings,
-    on_warning: Callable[[str], None] | None,
+    on_warning: Callable[[str], None],
 ) -> Iterator[tuple[Sequence[ValueMatrix], Measured]]:
     """What value matrices saw, group by group, on one path or the other; ``directions`` are those found so far."""
     groups = passes(matrices, settings)
@@ -154,8 +134,7 @@ def _everything(
             if settings.path is not None or settings.retain_rows is not None:
                 raise
             groups = passes_instead(data.model, matrices, settings)
-            if on_warning:
-                on_warning(f"Measured in {len(groups)} passes over the whole model, not layer by layer: {error.found}.")
+            on_warning(f"Measured in {len(groups)} passes over the whole model, not layer by layer: {error.found}.")
         else:
             yield from _layer_by_layer(data, sets, matrices, directions, settings)
             return
@@ -189,7 +168,7 @@ def _layer_by_layer(
         rows = settings.retain_rows
         moments, null = retain.moments(group) if rows is None else retain.rows(group, rows)
         tokens = forget.tokens(group, onwards=joint)
-        yield group, _handed_out(moments, tokens, null, settings)
+        yield group, handed_out(moments, tokens, null, settings)
         if not joint and group is not groups[-1]:
             own = {matrix.key: directions[matrix.key] for matrix in group if matrix.key in directions}
             with _weakened_so_far(data.model, own, settings):
@@ -218,22 +197,7 @@ def _measured(
     with _weakened_so_far(data.model, directions, settings):
         weights = data.forget_labels.weights()
         tokens = measure_tokens(data.model, data.forget, group, weights=weights, progress=data.progress)
-    return _handed_out(moments, tokens, null, settings)
-
-
-def _handed_out(
-    moments: dict[MatrixKey, Moment] | dict[MatrixKey, RetainRows],
-    tokens: dict[MatrixKey, Tokens],
-    null: dict[MatrixKey, Tokens],
-    settings: SubspaceSettings,
-) -> Measured:
-    """What was measured, given away one value matrix at a time, so that its moment can be let go of."""
-
-    def measured(matrix: ValueMatrix) -> Measurements | None:
-        moment, forget, others = moments.pop(matrix.key, None), tokens.pop(matrix.key, None), null.pop(matrix.key, None)
-        return measurements(matrix, moment, forget, others, settings.min_tokens)
-
-    return measured
+    return handed_out(moments, tokens, null, settings)
 
 
 class Range(Protocol):
@@ -266,15 +230,6 @@ def matrices_in(model: PreTrainedModel, settings: Range) -> list[ValueMatrix]:
             do="add layers, or weaken its FFN (matrices=ffn)",
         )
     return chosen
-
-
-def range_of(matrices: Sequence[ValueMatrix]) -> dict[str, Any]:
-    """Which layers and which matrices were weakened, as settings would say it."""
-    kinds: dict[bool, Part] = {
-        matrix.key.attention: "attention" if matrix.key.attention else "ffn" for matrix in matrices
-    }
-    part: Part = "both" if len(kinds) > 1 else next(iter(kinds.values()))
-    return {"layers": (matrices[0].key.layer, matrices[-1].key.layer), "matrices": part}
 
 
 def passes(matrices: Sequence[ValueMatrix], settings: Range, size: int | None = None) -> list[list[ValueMatrix]]:
@@ -311,19 +266,6 @@ def _weakened_so_far(
     if settings.schedule == "joint" or not directions:
         return nullcontext()
     return LowRankEdit(directions, settings.strength).attach(model)
-
-
-def measurements(
-    matrix: ValueMatrix, moment: Moment | RetainRows | None, forget: Tokens | None, null: Tokens | None, min_tokens: int
-) -> Measurements | None:
-    """What was measured at a value matrix; None for an expert that saw fewer than ``min_tokens`` in either set."""
-    if moment is None or forget is None:
-        return None
-    if matrix.key.expert is not None and min(moment.count, len(forget.rows)) < min_tokens:
-        return None
-    weight = None if quantisation(matrix.module) else matrix.read()
-    columns = weight.T if weight is not None and matrix.vectors_first else weight
-    return Measurements(matrix.key, moment, forget, null, columns)
 
 
 def check_views(settings: SubspaceSettings, forget: Labels) -> None:

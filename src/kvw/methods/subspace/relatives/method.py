@@ -19,9 +19,10 @@ from kvw.measuring.plans import Examples
 from kvw.measuring.prefixes import SharedBatch
 from kvw.methods.subspace.directions import Measurements
 from kvw.methods.subspace.labels import Labels
-from kvw.methods.subspace.method import UNLABELLED, check_repeatable, dealt, matrices_in, measurements, passes, range_of
+from kvw.methods.subspace.method import check_repeatable, matrices_in, passes
 from kvw.methods.subspace.relatives.formulas import FORMULAS, Given, rms_log_gates
 from kvw.methods.subspace.relatives.settings import RelativeSettings, RmsKvwSettings
+from kvw.methods.subspace.solution import UNLABELLED, dealt, measurements, range_of
 from kvw.methods.subspace.vectors import view_means
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.progress import Progress
