@@ -119,7 +119,7 @@ def _intercept_listed(expert: ListedExpert, see: See, first: bool) -> list[Handl
         changed = see(Seen([expert], inputs[0], find_rows(mine.rows, everything.rows)))
         return None if changed is None else (changed, *inputs[1:])
 
-    hooked = ((expert.block, everything), (expert.opener, mine))
+    hooked = ((expert.block, everything), (expert.up_projection, mine))
     handles: list[Handle] = [module.register_forward_pre_hook(hook) for module, hook in hooked if module is not None]
     handles.append(expert.module.register_forward_pre_hook(hook, prepend=first))
     return handles

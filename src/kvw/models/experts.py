@@ -72,8 +72,8 @@ class ExpertMatrix(ValueMatrix):
 class ListedExpert(ValueMatrix):
     """The value matrix of an expert that is a module of its own, in a list."""
 
-    opener: nn.Module | None = None
-    """The linear map that opens this expert; it gets the tokens that were routed to it."""
+    up_projection: nn.Module | None = None
+    """The up projection of this expert; it gets the tokens that were routed to it."""
     block: nn.Module | None = None
     """The part of the layer that gets all tokens and routes them."""
 

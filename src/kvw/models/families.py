@@ -27,8 +27,8 @@ class Decoder:
     """From the decoder to its list of layers."""
     value: str = "mlp.down_proj"
     """From a layer to its value projection."""
-    opener: str = "mlp.up_proj"
-    """From a layer to the linear map that opens the FFN; its output has the FFN's width (twice, if fused)."""
+    up_projection: str = "mlp.up_proj"
+    """From a layer to the up projection of its FFN; its output has the FFN's width (twice, if fused with the gate's)."""
     causal: str = "model"
     """From a causal language model of its own to the decoder."""
     experts: str = ""
@@ -116,7 +116,7 @@ DECODERS = (
     ),
     Decoder(("mllama_text_model",), attention=("self_attn.o_proj", "cross_attn.o_proj")),
     Decoder(("qwen3_5_text",), attention=("self_attn.o_proj", "linear_attn.out_proj")),
-    Decoder(("glm4", "glm4v_text", "glm_ocr_text", "phi3", "phi4_multimodal"), opener="mlp.gate_up_proj"),
+    Decoder(("glm4", "glm4v_text", "glm_ocr_text", "phi3", "phi4_multimodal"), up_projection="mlp.gate_up_proj"),
     Decoder(("gemma4_text",), experts="experts"),
     Decoder(
         (
@@ -148,7 +148,7 @@ DECODERS = (
     Decoder(
         ("llama4_text",),
         value="feed_forward.down_proj",
-        opener="feed_forward.up_proj",
+        up_projection="feed_forward.up_proj",
         experts="feed_forward.experts",
         shared="feed_forward.shared_expert",
     ),
@@ -156,7 +156,7 @@ DECODERS = (
     Decoder(
         ("lfm2_moe",),
         value="feed_forward.w2",
-        opener="feed_forward.w3",
+        up_projection="feed_forward.w3",
         experts="feed_forward.experts",
         attention=("self_attn.out_proj", "conv.out_proj"),
     ),
@@ -164,14 +164,14 @@ DECODERS = (
     Decoder(
         ("lfm2",),
         value="feed_forward.w2",
-        opener="feed_forward.w3",
+        up_projection="feed_forward.w3",
         attention=("self_attn.out_proj", "conv.out_proj"),
     ),
-    Decoder(("phi",), value="mlp.fc2", opener="mlp.fc1", attention=("self_attn.dense",)),
+    Decoder(("phi",), value="mlp.fc2", up_projection="mlp.fc1", attention=("self_attn.dense",)),
     Decoder(
         ("gpt_neox",),
         value="mlp.dense_4h_to_h",
-        opener="mlp.dense_h_to_4h",
+        up_projection="mlp.dense_h_to_4h",
         causal="gpt_neox",
         attention=("attention.dense",),
     ),
@@ -184,7 +184,7 @@ DECODERS = (
         attention=("self_attention.dense",),
     ),
     Decoder(("gpt2",), "h", "mlp.c_proj", "mlp.c_fc", causal="transformer", attention=("attn.c_proj",)),
-    Decoder(("opt",), value="fc2", opener="fc1", causal="model.decoder", attention=("self_attn.out_proj",)),
+    Decoder(("opt",), value="fc2", up_projection="fc1", causal="model.decoder", attention=("self_attn.out_proj",)),
     Decoder(("bart",), "decoder.layers", "fc2", "fc1", attention=("self_attn.out_proj",)),
     Decoder(
         ("t5",),

@@ -145,20 +145,20 @@ def _layer_matrices(model: PreTrainedModel, decoder: Decoder, layer: str, index:
     """All value matrices of one layer: of the dense FFN, or of the experts and of what stands beside them."""
     experts = decoder.experts and _optional(model, f"{layer}.{decoder.experts}")
     if not experts:
-        return [_dense(model, f"{layer}.{decoder.value}", f"{layer}.{decoder.opener}", index, hidden)]
+        return [_dense(model, f"{layer}.{decoder.value}", f"{layer}.{decoder.up_projection}", index, hidden)]
     found: list[ValueMatrix] = []
-    value_leaf, opener_leaf = decoder.value.rpartition(".")[2], decoder.opener.rpartition(".")[2]
+    value_leaf, up_leaf = decoder.value.rpartition(".")[2], decoder.up_projection.rpartition(".")[2]
     for beside in (decoder.value.rpartition(".")[0], decoder.shared):
         if beside and _optional(model, f"{layer}.{beside}.{value_leaf}"):
             name = f"{layer}.{beside}"
-            found.append(_dense(model, f"{name}.{value_leaf}", f"{name}.{opener_leaf}", index, hidden))
+            found.append(_dense(model, f"{name}.{value_leaf}", f"{name}.{up_leaf}", index, hidden))
     if isinstance(experts, nn.ModuleList):
         block = _submodule(model, f"{layer}.{decoder.experts}".rpartition(".")[0])
         for number in range(len(experts)):
             name = f"{layer}.{decoder.experts}.{number}"
-            value = _dense(model, f"{name}.{value_leaf}", f"{name}.{opener_leaf}", index, hidden)
-            opener = _submodule(model, f"{name}.{opener_leaf}")
-            found.append(ListedExpert(MatrixKey(index, number), value.name, value.module, opener, block))
+            value = _dense(model, f"{name}.{value_leaf}", f"{name}.{up_leaf}", index, hidden)
+            up = _submodule(model, f"{name}.{up_leaf}")
+            found.append(ListedExpert(MatrixKey(index, number), value.name, value.module, up, block))
         return found
     chooser = _submodule(model, f"{layer}.{decoder.chooser}") if decoder.chooser else None
     found.extend(expert_matrices(index, f"{layer}.{decoder.experts}", experts, chooser))
@@ -171,16 +171,16 @@ def _layer_matrices(model: PreTrainedModel, decoder: Decoder, layer: str, index:
     return found
 
 
-def _dense(model: PreTrainedModel, name: str, opener_name: str, index: int, hidden: int) -> ValueMatrix:
+def _dense(model: PreTrainedModel, name: str, up_name: str, index: int, hidden: int) -> ValueMatrix:
     value = _submodule(model, name)  # a quantised linear map may be of any class
-    opener = linear_shape(_submodule(model, opener_name))
+    up = linear_shape(_submodule(model, up_name))
     shape = linear_shape(value)
-    wired = shape and opener and opener[0] == hidden == shape[1] and opener[1] in (shape[0], 2 * shape[0])
+    wired = shape and up and up[0] == hidden == shape[1] and up[1] in (shape[0], 2 * shape[0])
     if not wired:
         raise UserError(
             f"{name} is not the value projection of an FFN.",
-            found=f"(in, out) = {shape or type(value).__name__} after {opener_name} {opener}",
-            do=f"expected a linear map back to the hidden width {hidden} from the width that {opener_name} opens",
+            found=f"(in, out) = {shape or type(value).__name__} after {up_name} {up}",
+            do=f"expected a linear map back to the hidden width {hidden} from the width that {up_name} leads to",
         )
     return ValueMatrix(MatrixKey(index), name, value)
 
