@@ -35,8 +35,8 @@ class Decoder:
     """From a layer to its experts. A layer may have them instead of the dense FFN, or beside it."""
     shared: str = ""
     """From a layer to an FFN that all tokens pass beside the experts; it is built like the dense one."""
-    chooser: str = ""
-    """From a layer to what hands only some of its tokens to ``experts`` (text but not images)."""
+    router: str = ""
+    """From a layer to the router that hands only some of its tokens to ``experts`` (text but not images)."""
     attention: tuple[str, ...] = ("self_attn.o_proj",)
     """From a layer to the output projection of its attention, or of what it has in place of it: the first of these
     that the layer has. Layers without any are not an error."""
@@ -152,7 +152,7 @@ DECODERS = (
         experts="feed_forward.experts",
         shared="feed_forward.shared_expert",
     ),
-    Decoder(("ernie4_5_vl_moe_text",), experts="mlp.text_moe.experts", shared="mlp.shared_experts", chooser="mlp"),
+    Decoder(("ernie4_5_vl_moe_text",), experts="mlp.text_moe.experts", shared="mlp.shared_experts", router="mlp"),
     Decoder(
         ("lfm2_moe",),
         value="feed_forward.w2",

@@ -160,8 +160,8 @@ def _layer_matrices(model: PreTrainedModel, decoder: Decoder, layer: str, index:
             up = _submodule(model, f"{name}.{up_leaf}")
             found.append(ListedExpert(MatrixKey(index, number), value.name, value.module, up, block))
         return found
-    chooser = _submodule(model, f"{layer}.{decoder.chooser}") if decoder.chooser else None
-    found.extend(expert_matrices(index, f"{layer}.{decoder.experts}", experts, chooser))
+    router = _submodule(model, f"{layer}.{decoder.router}") if decoder.router else None
+    found.extend(expert_matrices(index, f"{layer}.{decoder.experts}", experts, router))
     if found[-1].hidden != hidden:
         raise UserError(
             f"{found[-1].name} are not the experts of this decoder.",
