@@ -124,10 +124,10 @@ def ffns(layer: nn.Module, hidden: int) -> Iterator[tuple[str, int]]:
     for name, module in layer.named_modules():
         shapes = {child: linear_shape(part) for child, part in module.named_children()}
         linear = {child: shape for child, shape in shapes.items() if shape and min(shape) > 1}
-        closing = [child for child, shape in linear.items() if shape[1] == hidden and shape[0] != hidden]
-        if len(closing) != 1:
+        down = [child for child, shape in linear.items() if shape[1] == hidden and shape[0] != hidden]
+        if len(down) != 1:
             continue
-        width = linear.pop(closing[0])[0]
-        opening = sorted(shape[1] for shape in linear.values() if shape[0] == hidden)
-        if len(opening) == len(linear) and opening in ([width], [width, width], [2 * width]):
-            yield re.sub(r"^\.", "", f"{name}.{closing[0]}"), width
+        width = linear.pop(down[0])[0]
+        up = sorted(shape[1] for shape in linear.values() if shape[0] == hidden)
+        if len(up) == len(linear) and up in ([width], [width, width], [2 * width]):
+            yield re.sub(r"^\.", "", f"{name}.{down[0]}"), width

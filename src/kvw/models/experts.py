@@ -263,9 +263,9 @@ def _routed(module: Any, show: Callable[[Routed], Tensor], inputs: Tensor, index
     # Experts of other devices have numbers behind those that are here.
     if len(ends) > count or getattr(module, "_is_expert_parallel", False):
         raise _dealt(module)
-    opening = "gate_up_proj" if module.has_gate else "up_proj"
-    opened = _each(module, opening, inputs[tokens], experts, ends)
-    coefficients = module._apply_gate(opened) if module.has_gate else module.act_fn(opened)
+    up_name = "gate_up_proj" if module.has_gate else "up_proj"
+    up = _each(module, up_name, inputs[tokens], experts, ends)
+    coefficients = module._apply_gate(up) if module.has_gate else module.act_fn(up)
     coefficients = show(Routed(coefficients, experts, tokens, inputs))
     outputs = _each(module, DOWN, coefficients, experts, ends)
     if getattr(module, "has_post_expert_norm", False):

@@ -28,7 +28,7 @@ class Decoder:
     value: str = "mlp.down_proj"
     """From a layer to its value projection."""
     up_projection: str = "mlp.up_proj"
-    """From a layer to the up projection of its FFN; its output has the FFN's width (twice, if fused with the gate's)."""
+    """From a layer to the up projection of its FFN, as wide as the FFN (twice, if fused with the gate projection)."""
     causal: str = "model"
     """From a causal language model of its own to the decoder."""
     experts: str = ""

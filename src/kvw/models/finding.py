@@ -19,8 +19,8 @@ from kvw.models.value_matrix import MatrixKey, ValueMatrix, linear_shape
 def find_value_matrices(model: PreTrainedModel, part: Part = "ffn") -> list[ValueMatrix]:
     """Find the value matrices of the language decoder, layer by layer.
 
-    The family says where they should be. What is there must be a linear map from the FFN's width, which the map that
-    opens the FFN states, to the hidden width of the model's configuration; at least one for every decoder layer.
+    The family says where they should be. What is there must be a linear map from the FFN's width, which its
+    up projection states, to the hidden width of the model's configuration; at least one for every decoder layer.
 
     What attention writes is a matrix times coefficients, too: its output projection and what the heads have gathered.
     Not every layer needs to have one, and of a model whose FFNs were confirmed by hand kvw knows none.
