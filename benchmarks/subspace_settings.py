@@ -62,7 +62,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         for mu in (1.0, 3.0, 10.0)
     },
     "sequential": {"schedule": "sequential"},
-    "honest 1.5": {"honest": 1.5},
+    "held-out ratio 1.5": {"held_out_ratio": 1.5},
     "small gates stay": {"smallest_gate": 0.0},
     "answers alone in S": {"sources": Sources(1, 0, 0, 0)},
     "more prompt in S": {"sources": Sources(0.3, 0.4, 0.2, 0.1)},

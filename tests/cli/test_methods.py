@@ -45,7 +45,7 @@ def erase(saved, *more, out="run", retain="retain.jsonl", family="llava"):
 
 @pytest.mark.thorough
 def test_a_subspace_run_leaves_bounds_and_the_attached_model(people, saved, capsys):
-    by_hand = ("--set", "gate=wiener", "--set", "mu=30", "--strength", 1.5, "--set", "honest=0")
+    by_hand = ("--set", "gate=wiener", "--set", "mu=30", "--strength", 1.5, "--set", "held_out_ratio=0")
     assert erase(saved, *by_hand, "--set", "matrices=both") == 0
     record = json.loads((people / "run" / "run.json").read_text())
     assert record["method"] == "subspace"
@@ -118,13 +118,13 @@ def most(taken, groups):
 
 @pytest.mark.thorough
 def test_a_dry_run_finds_that_facts_have_too_few_views(people, saved, capsys):
-    assert erase(saved, "--set", "honest=1.5", "--dry-run") == 0
+    assert erase(saved, "--set", "held_out_ratio=1.5", "--dry-run") == 0
     for name in ("forget", "retain"):
         rows = [json.loads(line) for line in (people / f"{name}.jsonl").read_text().splitlines()]
         lines = [json.dumps({key: value for key, value in row.items() if key != "subject"}) for row in rows]
         (people / f"{name}.jsonl").write_text("\n".join(lines))
     capsys.readouterr()
-    assert erase(saved, "--set", "honest=1.5", "--dry-run") == 2
+    assert erase(saved, "--set", "held_out_ratio=1.5", "--dry-run") == 2
     error = " ".join(capsys.readouterr().err.split())
     assert "needs three of each" in error
     assert "without 'subject' in the data every example is a fact of its own" in error

@@ -61,7 +61,7 @@ def test_each_part_is_in_the_solve_or_judges_and_never_both(monkeypatch):
     ("settings", "held_out"),
     [
         ({}, True),
-        ({"honest": 1.5}, False),
+        ({"held_out_ratio": 1.5}, False),
         ({"shrinkage": "cross-validated"}, False),
     ],
 )

@@ -88,7 +88,7 @@ def _print_bounds(console: Console, bounds: Sequence[DistortionBounds]) -> None:
             "On data like the retain set the outputs of each value matrix change, on average, by at most "
             f"{worst.relative_distortion:.2%} of their energy ({worst.key}; at most, by kind of position: {by_source})."
         )
-    held_out = [ratio for found in bounds for ratio in found.honest or ()]
+    held_out = [ratio for found in bounds for ratio in found.held_out_eigenvalues or ()]
     if held_out:
         console.print(
             f"On photos and phrasings kept out of the search the median direction holds {median(held_out):.1f} times "

@@ -124,7 +124,7 @@ def test_shuffled_batches_change_nothing_without_labels_of_their_order(llava):
         {"threshold": None},
         {"quantile": 0.05},
         {"smallest_gate": 0.9},
-        {"honest": 1.5},
+        {"held_out_ratio": 1.5},
         {"strength": 0.5},
         {"matrices": "both"},
         {"matrices": "attention"},
@@ -232,7 +232,7 @@ def test_bounds_come_with_every_matrix(llava):
             alone = measure_moments(llava, RETAIN, [matrix], sources=Sources(**shares))[0][key].mean.double()
             assert float((change @ alone @ change.T).trace()) <= bound * total * 1.001
         assert entry.gates == pytest.approx(tuple(directions.log_gates.exp().tolist()), abs=1e-6)
-        assert entry.honest is not None
+        assert entry.held_out_eigenvalues is not None
 
 
 def test_experts_with_too_few_tokens_are_left_alone():
@@ -293,7 +293,7 @@ def test_mistakes_are_named(llava):
     with pytest.raises(kvw.UserError, match="goes by subject"):
         subspace(llava, FORGET, RETAIN, cross, forget_labels=VIEWS)
     two = Labels(facts=["a", "a", "a", "b", "b", "c"])
-    for settings in (cross, SubspaceSettings(honest=1.5)):
+    for settings in (cross, SubspaceSettings(held_out_ratio=1.5)):
         with pytest.raises(kvw.UserError, match="needs three of each") as caught:
             subspace(llava, iter(()), iter(()), settings, retain_labels=THREE_SUBJECTS)
         assert "every example is a fact of its own" in str(caught.value)
@@ -307,8 +307,8 @@ def test_nothing_is_weakened_where_no_held_out_view_was_seen(llava):
     moments, null = measure_moments(llava, RETAIN, [matrix], examples=Examples(keep=lambda row: row % 2 == 0))
     tokens = measure_tokens(llava, FORGET[:2], [matrix])[matrix.key]
     measured = Measurements(matrix.key, moments[matrix.key], tokens, null[matrix.key], matrix.read())
-    found, entry = find_directions(measured, SubspaceSettings(honest=1.5), VIEWS, Labels())
-    assert (found.rank, entry.honest) == (0, None)
+    found, entry = find_directions(measured, SubspaceSettings(held_out_ratio=1.5), VIEWS, Labels())
+    assert (found.rank, entry.held_out_eigenvalues) == (0, None)
     assert find_directions(measured, SubspaceSettings(), VIEWS, Labels())[0].rank > 0
 
 

@@ -294,14 +294,14 @@ def test_sources_are_bounded_by_their_share():
     assert found == pytest.approx({"answer": 1.8, "image": 3.6})
 
 
-def test_honest_ratios_are_energies_of_data_that_were_not_fitted():
+def test_held_out_eigenvalues_are_energies_of_data_that_were_not_fitted():
     data, other = layer(), layer(seed=9)
     modes = solve(metric(data.moment, 0.1), data.vectors)
-    fitted = bounds.honest_eigenvalues(modes.filters, data.vectors, torch.ones(6))
+    fitted = bounds.held_out_eigenvalues(modes.filters, data.vectors, torch.ones(6))
     assert_close(fitted, modes.eigenvalues, rtol=1e-8, atol=0)
     energies = (modes.filters.T @ other.retain).square().mean(1)
-    honest = bounds.honest_eigenvalues(modes.filters, other.vectors, energies)
-    assert_close(honest, (modes.filters.T @ other.vectors).square().sum(1) / energies)
+    ratios = bounds.held_out_eigenvalues(modes.filters, other.vectors, energies)
+    assert_close(ratios, (modes.filters.T @ other.vectors).square().sum(1) / energies)
 
 
 def test_spread_is_flat_for_a_form_and_peaked_for_a_person():
@@ -310,7 +310,7 @@ def test_spread_is_flat_for_a_form_and_peaked_for_a_person():
     recorded = tokens(values)
     columns = view_means(recorded, Labels(subjects=["x", "y", "z", "z"]))
     # z has two columns: what counts is the mean energy of a subject.
-    assert_close(bounds.spread(filters, columns), torch.tensor([1, 1 / 3, 2 / 3, 1 / 3]).double())
+    assert_close(bounds.participation_ratio(filters, columns), torch.tensor([1, 1 / 3, 2 / 3, 1 / 3]).double())
 
 
 def test_a_reduced_metric_is_the_metric_of_the_same_rows():
@@ -368,8 +368,18 @@ def test_bounds_say_together_what_cannot_be_separated():
 
 def test_bounds_of_earlier_records_are_still_read():
     old = {name: 0 if field.annotation in (int, float) else () for name, field in DistortionBounds.model_fields.items()}
-    old |= {"key": "layer.0", "honest": None, "distortion": None, "relative_distortion": None, "source_bounds": {}}
-    assert DistortionBounds.model_validate(old | {"warnings": ("said on no console",)}).key == "layer.0"
+    old |= {
+        "key": "layer.0",
+        "honest": (1.5,),
+        "spread": (0.5,),
+        "distortion": None,
+        "relative_distortion": None,
+        "source_bounds": {},
+    }
+    for name in ("held_out_eigenvalues", "participation_ratio"):
+        del old[name]
+    read = DistortionBounds.model_validate(old | {"warnings": ("said on no console",)})
+    assert (read.key, read.held_out_eigenvalues, read.participation_ratio) == ("layer.0", (1.5,), (0.5,))
 
 
 # Settings.
@@ -392,7 +402,7 @@ def test_bounds_of_earlier_records_are_still_read():
         ({"shrinkage": 1.5}, "shrinkage must lie"),
         ({"quantile": 0}, "quantile must lie"),
         ({"smallest_gate": 1.0}, "smallest_gate must lie"),
-        ({"honest": -1}, "honest cannot be"),
+        ({"held_out_ratio": -1}, "held_out_ratio cannot be"),
         ({"threshold": float("nan")}, "threshold must be"),
         ({"gamma": 3.0}, "gamma would do nothing"),
         ({"gate": "hard", "mu": 3.0}, "mu would do nothing"),

@@ -127,7 +127,7 @@ def test_a_sample_of_all_rows_gives_the_edit_and_the_bounds_of_full_moments(llav
         assert rows.threshold == pytest.approx(full.threshold, rel=1e-3)
         for name in ("distortion", "relative_distortion"):
             assert getattr(rows, name) == pytest.approx(getattr(full, name), rel=2e-3)
-        for name in ("eigenvalues", "honest", "gates", "spread", "resistance"):
+        for name in ("eigenvalues", "held_out_eigenvalues", "gates", "participation_ratio", "resistance"):
             assert getattr(rows, name) == pytest.approx(getattr(full, name), rel=2e-3)
         assert rows.source_bounds == pytest.approx(full.source_bounds, rel=2e-3)
 

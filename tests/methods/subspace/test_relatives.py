@@ -210,7 +210,7 @@ def test_every_edit_is_its_formula_in_single_precision(llava, kind):
 
 
 def test_memit_to_zero_is_subspace_weakening_by_tokens_without_its_caution(llava):
-    values = {"gate": "wiener", "mu": 2.0, "honest": 0.0, "threshold": -50.0, "smallest_gate": 0.0, "rank": 1000}
+    values = {"gate": "wiener", "mu": 2.0, "threshold": -50.0, "smallest_gate": 0.0, "rank": 1000}
     tokens_alone = Labels(subjects=VIEWS.subjects, facts=list(range(6)))
     expected = subspace(llava, FORGET, RETAIN, SubspaceSettings(**values), forget_labels=tokens_alone)
     found = relative(llava, FORGET, RETAIN, MemitZeroSettings(mu=2.0), forget_labels=VIEWS)

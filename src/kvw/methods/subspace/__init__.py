@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvw.methods.method import LoadedModel, Method, Scaling, Unlearned
 from kvw.methods.subspace.settings import SubspaceSettings
@@ -23,7 +23,7 @@ class Subspace(Method[SubspaceSettings]):
 
     name = "subspace"
     settings = SubspaceSettings
-    dose = ("strength", "mu", "gamma", "threshold", "quantile", "gate", "smallest_gate", "honest")
+    dose = ("strength", "mu", "gamma", "threshold", "quantile", "gate", "smallest_gate", "held_out_ratio")
     stronger = "a larger --strength, --set mu=2, or more --layers"
     stage = "measuring and solving"
 
@@ -41,13 +41,17 @@ class Subspace(Method[SubspaceSettings]):
 
     def holds_out(self, settings: SubspaceSettings) -> bool:
         """For the check on views, and for a shrinkage that is cross-validated."""
-        return settings.honest > 0 or settings.folds > 1
+        return settings.held_out_ratio > 0 or settings.folds > 1
 
     def value_matrices(self, model: PreTrainedModel, settings: SubspaceSettings) -> list[ValueMatrix]:
         """Those of the layers, of FFNs or attention."""
         from kvw.methods.subspace.method import matrices_in
 
         return matrices_in(model, settings)
+
+    def as_given(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """Edits of earlier versions call ``held_out_ratio`` honest."""
+        return {"held_out_ratio" if name == "honest" else name: value for name, value in recorded.items()}
 
     def most_rank(self, settings: SubspaceSettings) -> int:
         """As the settings say."""

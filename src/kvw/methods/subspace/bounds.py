@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from kvw.methods.subspace.solver import Metric, ReducedMetric, ReducedMoment
@@ -28,11 +28,13 @@ class DistortionBounds(BaseModel):
     """Those of them, numbered in the order of the forget set, that have no direction above the threshold."""
     eigenvalues: tuple[float, ...]
     """lambda on the vectors that the directions were found with."""
-    honest: tuple[float, ...] | None
+    held_out_eigenvalues: tuple[float, ...] | None = Field(
+        validation_alias=AliasChoices("held_out_eigenvalues", "honest")  # the name in earlier records
+    )
     """lambda on held-out views and left-out retain examples; None if no fact has three views."""
     gates: tuple[float, ...]
-    spread: tuple[float, ...]
-    """How evenly the forget subjects share a direction, see :func:`spread`."""
+    participation_ratio: tuple[float, ...] = Field(validation_alias=AliasChoices("participation_ratio", "spread"))
+    """How evenly the forget subjects share a direction, see :func:`participation_ratio`; earlier: ``spread``."""
     resistance: tuple[float, ...]
     """R, see :func:`resistance`."""
     distortion: float | None
@@ -87,7 +89,7 @@ def source_bounds(raw: float, shares: Mapping[str, float]) -> dict[str, float]:
     return {name: raw / share for name, share in shares.items() if share > 0}
 
 
-def honest_eigenvalues(filters: Tensor, held_out: Tensor, retain_energies: Tensor) -> Tensor:
+def held_out_eigenvalues(filters: Tensor, held_out: Tensor, retain_energies: Tensor) -> Tensor:
     """lambda where it was not fitted: forget energy of held-out views over retain energy of left-out examples.
 
     Args:
@@ -102,10 +104,11 @@ def honest_eigenvalues(filters: Tensor, held_out: Tensor, retain_energies: Tenso
     return forget / retain_energies.double().clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def spread(filters: Tensor, columns: Columns) -> Tensor:
-    """How evenly subjects share a direction: (sum_j e_j)^2 / (J sum_j e_j^2) with e_j the mean energy of subject j.
+def participation_ratio(filters: Tensor, columns: Columns) -> Tensor:
+    """The participation ratio of the subjects in a direction, as a share of them: (sum_j e_j)^2 / (J sum_j e_j^2).
 
-    1 if all of them have the same energy in it, as in a direction of the question's form; 1 / J if one has it all.
+    e_j is the mean energy of subject j in the direction. The result is 1 if all have the same energy in it, as in a
+    direction of the question's form; 1 / J if one has it all.
 
     Args:
         filters: V: (width, rank).

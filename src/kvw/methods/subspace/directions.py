@@ -68,22 +68,22 @@ def find_directions(
         left_out = LeftOut.of(found, null_tokens.coefficients.T.to(modes.filters), shares)
     least = least_threshold(found.shrinkage, measured.moment.shares["answer"])
     tau = _threshold(settings, least, left_out, null, len(columns.weights))
-    honest = None
+    ratios = None
     if checked is not None:
-        honest = bounds.honest_eigenvalues(
+        ratios = bounds.held_out_eigenvalues(
             modes.filters, checked.values.to(modes.filters), _retain_energies(modes, left_out, null_tokens)
         )
     gating = None
-    if settings.honest > 0:  # an expert may have seen no fact three times: nothing is known to be safe there
-        gating = torch.zeros_like(modes.eigenvalues) if honest is None else honest
+    if settings.held_out_ratio > 0:  # an expert may have seen no fact three times: nothing is known to be safe there
+        gating = torch.zeros_like(modes.eigenvalues) if ratios is None else ratios
     decisive = modes.eigenvalues if gating is None else torch.minimum(modes.eigenvalues, gating)
     log_gates = gates.log_gates(decisive, settings, tau).masked_fill(0.5 * decisive.log() <= tau, 0)
     if gating is not None:
-        log_gates = log_gates.masked_fill(gating < settings.honest, 0)
+        log_gates = log_gates.masked_fill(gating < settings.held_out_ratio, 0)
     strongest = (log_gates < 0).nonzero()[:, 0][: settings.rank]
     chosen, log_gates = modes.chosen(strongest), log_gates[strongest]
     entry = _bounds_of(
-        measured, found, columns, chosen, log_gates, None if honest is None else honest[strongest], tau, settings
+        measured, found, columns, chosen, log_gates, None if ratios is None else ratios[strongest], tau, settings
     )
     return Directions(chosen.patterns, chosen.filters, log_gates), entry
 
@@ -165,11 +165,11 @@ def _bounds_of(
     columns: Columns,
     modes: Modes,
     log_gates: Tensor,
-    honest: Tensor | None,
+    ratios: Tensor | None,
     tau: float,
     settings: SubspaceSettings,
 ) -> DistortionBounds:
-    spreads = bounds.spread(modes.filters, columns)
+    shares = bounds.participation_ratio(modes.filters, columns)
     lost = bounds.inseparable(found, columns, tau)
     distortion = relative = None
     at_sources: dict[str, float] = {}
@@ -188,9 +188,9 @@ def _bounds_of(
         subjects=len(set(columns.subjects)),
         inseparable=tuple(lost),
         eigenvalues=tuple(modes.eigenvalues.tolist()),
-        honest=None if honest is None else tuple(honest.tolist()),
+        held_out_eigenvalues=None if ratios is None else tuple(ratios.tolist()),
         gates=tuple((settings.strength * log_gates).exp().tolist()),
-        spread=tuple(spreads.tolist()),
+        participation_ratio=tuple(shares.tolist()),
         resistance=tuple(bounds.resistance(modes.filters, found.moment).tolist()),
         distortion=distortion,
         relative_distortion=relative,

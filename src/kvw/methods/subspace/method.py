@@ -274,7 +274,8 @@ def check_views(settings: SubspaceSettings, forget: Labels) -> None:
     Raises:
         UserError: Some fact has fewer than three.
     """
-    wanting = [name for name, value in (("honest", settings.honest > 0), ("shrinkage", settings.folds > 1)) if value]
+    holding = {"held_out_ratio": settings.held_out_ratio > 0, "shrinkage": settings.folds > 1}
+    wanting = [name for name, holds in holding.items() if holds]
     views = Counter(forget.facts or ()).values()
     if wanting and min(views, default=1) < FEWEST_VIEWS:
         raise UserError(

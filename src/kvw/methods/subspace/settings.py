@@ -42,9 +42,9 @@ class SubspaceSettings:
             could show, which is much less.
         quantile: Which part of those examples' lambda lies below a threshold that is measured.
         smallest_gate: A gate below this becomes 0, so that the direction cannot be read from what is left; 0 keeps all.
-        honest: Above 0, a direction is weakened by what held-out views of the forget set have in it and held-out retain
-            examples have not, and not at all below this ratio of energies: it may hold single photos and not the fact.
-            1.5 is a fair value where nothing must be lost. Needs three views of a fact.
+        held_out_ratio: Above 0, held-out views of the forget set and held-out retain examples decide, too. A direction
+            in which their energies have a smaller ratio than this is not weakened: it may hold single photos and not
+            the fact. 1.5 is a fair value where nothing must be lost. Needs three views of a fact.
         rank: At most so many directions for each value matrix, the strongest first.
         strength: t in T(t), multiplies all log-gates.
         schedule: ``joint`` measures everything on the original model; ``sequential`` measures the forget set of each
@@ -78,7 +78,7 @@ class SubspaceSettings:
     threshold: float | None = None
     quantile: float = 0.9
     smallest_gate: float = 0.02
-    honest: float = 0.0
+    held_out_ratio: float = 0.0
     rank: int = 64
     strength: float = 1.0
     schedule: Schedule = "joint"
@@ -171,7 +171,8 @@ class SubspaceSettings:
             raise UserError("quantile must lie above 0 and at most at 1.", found=str(self.quantile))
         if not 0 <= self.smallest_gate < 1:
             raise UserError("smallest_gate must lie between 0 and 1.", found=str(self.smallest_gate))
-        if not self.honest >= 0:
-            raise UserError("honest cannot be negative.", found=str(self.honest), do="0 switches the check off")
+        if not self.held_out_ratio >= 0:
+            found = str(self.held_out_ratio)
+            raise UserError("held_out_ratio cannot be negative.", found=found, do="0 switches the check off")
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise UserError("threshold must be a number.", found=str(self.threshold))
