@@ -1,8 +1,8 @@
 """Several processes that do one run together and come to the same bits as one, or up to rounding where results are too
 large to be put in order.
 
-Every process calls the same functions in the same order with the same data. Work is dealt out, results are put in order
-by the first process, and what it makes of them is sent to all. Before anything is exchanged all processes say how they
+Every process calls the same functions in the same order with the same data. Work is scattered, results are put in order
+by the first process, and what it makes of them is broadcast. Before anything is exchanged all processes say how they
 are, so an error in one of them ends the run in all, and a process that was killed is noticed at once.
 """
 
@@ -55,15 +55,15 @@ class Processes:
         self._broken = False
         self._places: list[tuple[str, int]] = []
         if group:
-            self._places = self._all_gather((socket.gethostname(), os.getpid()))
+            self._places = self._exchange((socket.gethostname(), os.getpid()))
 
     @property
     def is_first(self) -> bool:
         """Whether this is the process that writes files, prints and decides."""
         return self.rank == 0
 
-    def deal(self, items: Iterable[Item], run: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
-        """Run items one each in turn, as cards are dealt; the first process gets all results in the items' order.
+    def scatter(self, items: Iterable[Item], run: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
+        """Scatter items over the processes, one each in turn, and run them. The first process gets the results in order.
 
         Gathering to one process and sending it the finished total once takes less communication than giving every
         process every result.
@@ -91,10 +91,10 @@ class Processes:
             yield from zip(turn, self._gather(send_to_device(result, "cpu")), strict=False)
 
     def owner(self, number: int) -> int:
-        """The process that :meth:`deal` gives an item to."""
+        """The process that :meth:`scatter` gives an item to."""
         return number % self.size
 
-    def everyone(self, value: Result) -> list[Result]:
+    def all_gather(self, value: Result) -> list[Result]:
         """What each process has, small and on the CPU, in the order of the processes.
 
         Raises:
@@ -103,8 +103,8 @@ class Processes:
         """
         if self.size == 1:
             return [value]
-        self._meet("everyone")
-        return self._all_gather(value)
+        self._meet("all_gather")
+        return self._exchange(value)
 
     def gather(self, value: Result, to: int) -> list[Result]:
         """What each process has, tensors on the CPU, in the order of the processes; in the others nothing.
@@ -149,8 +149,8 @@ class Processes:
                 else:
                     dist.send(block.cpu(), dst=to, group=self._group)
 
-    def first(self, work: Callable[[], Result]) -> Result:
-        """Let the first process do something, and give all processes what it returns.
+    def broadcast(self, work: Callable[[], Result]) -> Result:
+        """Let the first process do something, and broadcast what it returns.
 
         Work that takes long calls :meth:`working` from time to time.
 
@@ -161,16 +161,16 @@ class Processes:
         if self.size == 1:
             return work()
         value = [work() if self.is_first else None]
-        while any(news.working for news in self._meet("first")):
+        while any(news.working for news in self._meet("broadcast")):
             pass
         with self._reaching():
             dist.broadcast_object_list(value, src=0, group=self._group)
         return value[0]  # type: ignore[return-value]
 
     def working(self) -> None:
-        """Inside :meth:`first`: let the waiting processes know, and notice if one of them is gone."""
+        """Inside :meth:`broadcast`: let the waiting processes know, and notice if one of them is gone."""
         if self.size > 1:
-            self._meet("first", working=True)
+            self._meet("broadcast", working=True)
 
     def agree(self, parts: Mapping[str, str]) -> None:
         """Make sure that all processes have the same before they work on it.
@@ -183,8 +183,8 @@ class Processes:
         """
         if self.size == 1:
             return
-        everyone = self._meet("agree", parts=parts)
-        differing = [name for name in parts if any(news.parts.get(name) != parts[name] for news in everyone)]
+        gathered = self._meet("agree", parts=parts)
+        differing = [name for name in parts if any(news.parts.get(name) != parts[name] for news in gathered)]
         if differing:
             raise UserError(
                 "The processes of this run do not have the same before them.",
@@ -215,12 +215,12 @@ class Processes:
 
     def _meet(self, step: str, **more: Any) -> list[_News]:
         """Wait for all processes and hear how they are."""
-        everyone = self._all_gather(_News(step, **more))
-        for news in everyone:
+        gathered = self._exchange(_News(step, **more))
+        for news in gathered:
             if news.failure is not None:
                 self._told = news.failure
                 raise news.failure
-        steps = [news.step for news in everyone]
+        steps = [news.step for news in gathered]
         if len(set(steps)) > 1:
             self._told = UserError(
                 "The processes of this run do not do the same thing.",
@@ -228,20 +228,20 @@ class Processes:
                 do="call the same functions with the same data in every process",
             )
             raise self._told
-        return everyone
+        return gathered
 
-    def _all_gather(self, value: Any) -> list[Any]:
-        everyone: list[Any] = [None] * self.size
+    def _exchange(self, value: Any) -> list[Any]:
+        gathered: list[Any] = [None] * self.size
         with self._reaching():
-            dist.all_gather_object(everyone, value, group=self._group)
-        return everyone
+            dist.all_gather_object(gathered, value, group=self._group)
+        return gathered
 
     def _gather(self, value: Any, to: int = 0) -> list[Any]:
         """The values of all processes in one of them; nothing in the others."""
-        everyone: list[Any] = [None] * self.size if self.rank == to else []
+        gathered: list[Any] = [None] * self.size if self.rank == to else []
         with self._reaching():
-            dist.gather_object(value, everyone if self.rank == to else None, dst=to, group=self._group)
-        return everyone
+            dist.gather_object(value, gathered if self.rank == to else None, dst=to, group=self._group)
+        return gathered
 
     def _sum(self, block: Tensor, having: Sequence[int]) -> Tensor:
         """The sum of a block of this and other processes, on the CPU."""

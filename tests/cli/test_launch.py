@@ -23,5 +23,5 @@ def test_what_libraries_print_while_processes_connect_is_kept_out_of_the_output(
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(launch, "_join", join)
     monkeypatch.setattr("kvw.processes.together", together)
-    launch.dealt(lambda: print("{}", flush=True))()
+    launch.shared_by_all(lambda: print("{}", flush=True))()
     assert capfd.readouterr().out == "{}\n"

@@ -19,7 +19,7 @@ from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.layer_calls import NotWalkable, enter
 from kvw.measuring.layerwise import Layers, WaitingSet, _alike
 from kvw.measuring.moment_passes import measure_moments, measure_tokens
-from kvw.measuring.plans import Examples, everyone
+from kvw.measuring.plans import Examples, every_example
 from kvw.measuring.recorder import StopForward
 from kvw.measuring.sources import Sources
 from kvw.models.finding import find_value_matrices
@@ -92,7 +92,7 @@ def test_moments_and_tokens_are_those_of_whole_forwards(name):
     crossed = getattr(model.config.get_text_config(), "cross_attention_layers", None) or []
     matrices = [matrix for matrix in find_value_matrices(model) if matrix.key.layer not in crossed]
     batches = [family_batch(model, 2, 40, 1), family_batch(model, 1, 9, 2)]
-    options = {"examples": Examples(weights=[1.0, 3.0, 0.5], folds=[0, 2, 1], keep=everyone)}
+    options = {"examples": Examples(weights=[1.0, 3.0, 0.5], folds=[0, 2, 1], keep=every_example)}
     expected, expected_kept = measure_moments(model, batches, matrices, **options)
     found, kept = walked(model, batches, matrices, **options)
     assert_equal_moments(found, expected)

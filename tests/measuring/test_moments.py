@@ -17,7 +17,7 @@ from kvw.data import Example, prepare
 from kvw.data.batches import answer_batch, to_model
 from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.moment_recorder import MomentRecorder
-from kvw.measuring.plans import Examples, Plan, everyone
+from kvw.measuring.plans import Examples, Plan, every_example
 from kvw.measuring.source_weights import image_token_ids, source_weights
 from kvw.measuring.sources import SOURCES, Sources
 from kvw.models.coefficients import Seen
@@ -148,7 +148,7 @@ def test_only_wanted_examples_are_kept_with_their_weight_in_the_sums(llava):
     torch.testing.assert_close(kept[matrix.key].weights, torch.tensor([2 / 3] * 3 + [3 / 2] * 2).double())
     assert float(moments[matrix.key].masses.sum()) == pytest.approx(10)
     everything = measure_moments(
-        llava, batches, [matrix], sources=ANSWERS, examples=Examples([1, 2, 3, 4], None, everyone)
+        llava, batches, [matrix], sources=ANSWERS, examples=Examples([1, 2, 3, 4], None, every_example)
     )
     tokens = everything[1][matrix.key]
     values = tokens.coefficients.double()

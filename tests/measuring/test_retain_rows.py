@@ -12,7 +12,7 @@ from tests.families import build_family, family_batch
 import kvw
 from kvw.measuring.layerwise import Layers, WaitingSet
 from kvw.measuring.moment_passes import measure_moments
-from kvw.measuring.plans import Examples, everyone
+from kvw.measuring.plans import Examples, every_example
 from kvw.measuring.retain_rows import _Rows, _Sample
 from kvw.methods.subspace.directions import Measurements, find_directions
 from kvw.methods.subspace.labels import Labels
@@ -108,7 +108,7 @@ def test_samples_are_right_on_average():
 def test_subjects_have_about_as_many_rows_as_they_count(llava):
     """Nine examples of one subject and one of another, each subject counting the same."""
     batches = [text_batch(1, 20, 9, seed=seed) for seed in range(10)]
-    examples = Examples([1 / 9] * 9 + [1.0], keep=everyone)
+    examples = Examples([1 / 9] * 9 + [1.0], keep=every_example)
     found, _ = sampled(llava, batches, 16, examples=examples)
     answers = found.rows[found.rows >= 0]
     assert 2 <= int((answers == 9).sum()) <= len(answers) - 2
@@ -142,7 +142,7 @@ def test_a_sample_of_nothing_is_a_programming_error():
 
 
 def test_rows_have_no_folds_to_cross_validate(llava):
-    found, kept = sampled(llava, BATCHES, 12, examples=Examples(keep=everyone))
+    found, kept = sampled(llava, BATCHES, 12, examples=Examples(keep=every_example))
     (matrix, *_) = find_value_matrices(llava)
     measured = Measurements(matrix.key, found, kept, None, matrix.read())
     with pytest.raises(ValueError, match="no folds"):

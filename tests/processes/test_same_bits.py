@@ -140,17 +140,17 @@ def test_progress_and_steps_are_told_in_the_first_process_only(found):
     assert [several["steps"] for several in found.several] == [found.one["steps"], []]
 
 
-def dealt():
+def scattered():
     _join()
     own = []
     with together() as processes:
-        dealt = list(processes.deal(iter(range(7)), lambda item: own.append(item) or torch.tensor(item / 10)))
-        told = processes.first(lambda: ("told", processes.rank))
-    return dealt, own, told
+        scattered = list(processes.scatter(iter(range(7)), lambda item: own.append(item) or torch.tensor(item / 10)))
+        told = processes.broadcast(lambda: ("told", processes.rank))
+    return scattered, own, told
 
 
-def test_items_are_dealt_in_turn_and_results_come_in_the_order_of_the_items(tmp_path):
-    first, second, third = (ended.result for ended in run_several(dealt, folder=tmp_path, size=3))
+def test_items_are_scattered_in_turn_and_results_come_in_the_order_of_the_items(tmp_path):
+    first, second, third = (ended.result for ended in run_several(scattered, folder=tmp_path, size=3))
     assert [item for item, _ in first[0]] == list(range(7))
     assert [result.item() for _, result in first[0]] == [torch.tensor(item / 10).item() for item in range(7)]
     assert (second[0], third[0]) == ([], [])
@@ -278,7 +278,7 @@ def test_a_process_without_a_group_works_alone():
     with together() as processes:
         assert processes is current()
     assert (processes.rank, processes.size, processes.is_first) == (0, 1, True)
-    assert list(Processes().deal([1, 2], lambda item: 10 * item)) == [(1, 10), (2, 20)]
-    assert Processes().first(lambda: "found") == "found"
+    assert list(Processes().scatter([1, 2], lambda item: 10 * item)) == [(1, 10), (2, 20)]
+    assert Processes().broadcast(lambda: "found") == "found"
     Processes().working()
     Processes().agree({"anything": "at all"})

@@ -140,7 +140,7 @@ def sums():
             found[to] = own
         own = torch.zeros(3, 4) if processes.rank == 1 else share.clone()
         processes.add(None if processes.rank == 2 else own, [0], 1)
-        shared = processes.everyone(processes.rank), processes.gather(str(processes.rank), 2)
+        shared = processes.all_gather(processes.rank), processes.gather(str(processes.rank), 2)
         owners = [processes.owner(number) for number in range(4)]
     return found, own, shared, owners
 
@@ -164,7 +164,7 @@ def test_a_process_alone_exchanges_nothing():
     alone, share = Processes(), torch.ones(2)
     alone.add(share, [0], 0)
     assert share.tolist() == [1, 1]
-    assert (alone.everyone("a"), alone.gather("a", 0), alone.owner(3)) == (["a"], ["a"], 0)
+    assert (alone.all_gather("a"), alone.gather("a", 0), alone.owner(3)) == (["a"], ["a"], 0)
 
 
 def refused():

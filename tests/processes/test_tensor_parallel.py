@@ -92,7 +92,7 @@ def test_a_split_model_gives_the_numbers_of_the_whole_one(several, family):
     torch.testing.assert_close(first[family]["folded"], first[family]["attached"], rtol=1e-3, atol=1e-4)
 
 
-def test_other_splits_and_dealt_data_are_refused(several):
-    for _, (split, dealt) in several:
+def test_other_splits_and_scattered_data_are_refused(several):
+    for _, (split, scattered) in several:
         assert "split over processes in a way that kvw does not know" in split
-        assert "data cannot be dealt over the same processes" in dealt
+        assert "data cannot be scattered over the same processes" in scattered

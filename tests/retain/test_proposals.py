@@ -173,12 +173,12 @@ def test_a_model_that_cannot_go_on_names_nobody(loaded, monkeypatch):
 class Second:
     """What the second of two processes sees: it runs every second item, gets no results, and is told what they are."""
 
-    def deal(self, items, run):
+    def scatter(self, items, run):
         for item in items[1::2]:
             run(item)
         return iter(())
 
-    def first(self, work):
+    def broadcast(self, work):
         assert work() == []
         return ["what the first process has put together"]
 

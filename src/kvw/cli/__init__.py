@@ -19,7 +19,7 @@ from kvw.cli.env import env
 from kvw.cli.erase import erase
 from kvw.cli.evaluate import evaluate
 from kvw.cli.inspect import inspect
-from kvw.cli.launch import dealt, done_by_the_first, only_the_first_speaks, speaks_for_all
+from kvw.cli.launch import only_the_first_speaks, run_by_the_first, shared_by_all, speaks_for_all
 from kvw.cli.measure import measure
 from kvw.cli.methods import methods
 from kvw.cli.serve import serve
@@ -38,7 +38,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 for verb in (erase, methods, measure, apply, evaluate, inspect, chat, serve, demo, env):
-    app.command(dealt(verb) if verb in (erase, measure, evaluate) else done_by_the_first(verb))
+    app.command(shared_by_all(verb) if verb in (erase, measure, evaluate) else run_by_the_first(verb))
 app.command(edit)
 app.command(bench)
 

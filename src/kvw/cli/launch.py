@@ -25,7 +25,7 @@ def launched_rank() -> int | None:
     return int(os.environ["RANK"])
 
 
-def dealt(verb: Callable[..., None]) -> Callable[..., None]:
+def shared_by_all(verb: Callable[..., None]) -> Callable[..., None]:
     """A verb that all launched processes work on together."""
 
     @functools.wraps(verb)
@@ -46,8 +46,8 @@ def dealt(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def done_by_the_first(verb: Callable[..., None]) -> Callable[..., None]:
-    """A verb that has nothing to deal out: of the launched processes only the first runs it."""
+def run_by_the_first(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb that has nothing to share: of the launched processes only the first runs it."""
 
     @functools.wraps(verb)
     def run(*arguments: Any, **options: Any) -> None:

@@ -34,7 +34,7 @@ def generate_answers(
     Examples with the same prompt and the same images are generated once. The model's own settings for
     sampling, beams, repetition penalties and forced or suppressed tokens are not used: a repetition penalty
     would count padding and prompt tokens, and so make answers depend on the batch. Batches are formed by
-    content, so the order of the examples changes nothing. Several processes (:func:`kvw.processes.together`) deal
+    content, so the order of the examples changes nothing. Several processes (:func:`kvw.processes.together`) share
     the batches among them.
 
     Args:
@@ -73,7 +73,7 @@ def generate_answers(
                 done += len(duplicates[index])
             if progress is not None:
                 progress(done, len(prepared))
-    return current().first(lambda: answers)
+    return current().broadcast(lambda: answers)
 
 
 def _generate(model: PreTrainedModel, processor: Processor, batch: list[Prepared]) -> list[str]:

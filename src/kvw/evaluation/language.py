@@ -52,7 +52,7 @@ def listen(
 ) -> Speech:
     """Score the shipped sentences and let the model answer the shipped requests, in words alone.
 
-    Several processes (:func:`kvw.processes.together`) deal the batches among them.
+    Several processes (:func:`kvw.processes.together`) share the batches among them.
 
     Args:
         model: A model that generates text, of images and text or of text alone; its mode and settings are restored.

@@ -67,7 +67,7 @@ class Loaded(InMemory):
         model = load_model(checkpoint, device, quantise=quantise)
         repair_tokens(model, processor)
         # The first process leaves the digests in the cache, so that the others on its machine need not read the files.
-        digests = current().first(lambda: weight_digests(checkpoint.folder))
+        digests = current().broadcast(lambda: weight_digests(checkpoint.folder))
         if not current().is_first:
             digests = weight_digests(checkpoint.folder)
         source.check()  # so the digests are those of what was loaded

@@ -112,7 +112,7 @@ def token_scores(
     Answer probability, truth ratio, extraction strength, Min-K and Min-K++ all follow from it. Logits are made
     at answer-predicting positions only where the model supports that. The end token is not part of the answer.
     What many texts begin with, such as a system prompt, runs once where that changes no number but for rounding.
-    Several processes (:func:`kvw.processes.together`) deal the batches among them.
+    Several processes (:func:`kvw.processes.together`) share the batches among them.
 
     Args:
         model: A model that takes images and text; its mode is restored.
@@ -150,7 +150,7 @@ def token_scores(
                     results[rows[group[index]]] = scores
                 if progress is not None:
                     progress(len(results), len(prepared))
-    return current().first(lambda: [results[row] for row in range(len(prepared))])
+    return current().broadcast(lambda: [results[row] for row in range(len(prepared))])
 
 
 def _groups(

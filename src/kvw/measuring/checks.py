@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def refuse_missed(matrices: Sequence[ValueMatrix], reached: Iterable[MatrixKey]) -> None:
     """Raise a UserError where a value matrix outside the experts saw no token in any process."""
-    everywhere = set().union(*current().everyone(set(reached)))
+    everywhere = set().union(*current().all_gather(set(reached)))
     missed = [matrix.name for matrix in matrices if matrix.key.expert is None and matrix.key not in everywhere]
     if missed:
         raise UserError(

@@ -18,7 +18,7 @@ from kvw.measuring.statistics import Statistics
 from kvw.measuring.totals import Totals
 from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.forward_names import cache_name
-from kvw.models.sharding import refuse_dealt_data
+from kvw.models.sharding import refuse_scattered_data
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.processes import current
 from kvw.progress import Progress
@@ -71,7 +71,7 @@ def measure(
 ) -> Statistics:
     """Measure mean absolute coefficients (C_f or C_r of the paper) over batches.
 
-    Several processes (:func:`kvw.processes.together`) deal the batches among them and come to the digits of one.
+    Several processes (:func:`kvw.processes.together`) share the batches among them and come to the digits of one.
 
     Args:
         model: A loaded model; an edit attached to it is in force, and coefficients are those before its gates.
@@ -99,11 +99,11 @@ def measure(
             run_batch(model, recorder, batch, positions)
             return dict(recorder.sums), dict(recorder.counts)
 
-        for done, (_, (sums, counts)) in enumerate(processes.deal(batches, run), 1):
+        for done, (_, (sums, counts)) in enumerate(processes.scatter(batches, run), 1):
             totals.add(sums, counts, 1)
             if progress:
                 progress(done, total)
-    return processes.first(lambda: statistics_of(totals.sums, totals.counts, matrices))
+    return processes.broadcast(lambda: statistics_of(totals.sums, totals.counts, matrices))
 
 
 def statistics_of(
@@ -149,9 +149,9 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients for the block; every module gets its own training flag back.
 
     Raises:
-        UserError: The model is split over the processes that the data are dealt over.
+        UserError: The model is split over the processes that the data are scattered over.
     """
-    refuse_dealt_data(model)
+    refuse_scattered_data(model)
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -64,7 +64,7 @@ def measure_examples(
     With a fingerprint the result is kept in the cache directory and found there the next time. An interrupted run
     leaves what it has, and the next one with the same fingerprint goes on from there to the same digits.
 
-    Several processes (:func:`kvw.processes.together`) deal the batches among them and come to the digits of one.
+    Several processes (:func:`kvw.processes.together`) share the batches among them and come to the digits of one.
 
     Args:
         model: A loaded model.
@@ -81,13 +81,13 @@ def measure_examples(
     """
     matrices = in_layers(find_value_matrices(model), layers)
     kept = KeptStatistics(fingerprint)
-    if finished := current().first(kept.finished):
+    if finished := current().broadcast(kept.finished):
         return Measured(finished, reused=True)
     share = positions == "answer" and shares_prefixes(model)
     budget = budget or token_budget(execution_device(model))
     groups = _bundled(prepared, share, budget)
     order = _order_digest(groups)
-    start, total = current().first(lambda: kept.unfinished(order))
+    start, total = current().broadcast(lambda: kept.unfinished(order))
     running = Totals(total, start)
     last_save = time.monotonic()
     with evaluating(model), recording(matrices) as recorder:
@@ -105,7 +105,7 @@ def measure_examples(
         finally:
             if start < running.done < len(prepared):
                 kept.keep_unfinished(running.done, order, running.so_far())
-    whole = current().first(lambda: kept.keep_finished(statistics_of(running.sums, running.counts, matrices)))
+    whole = current().broadcast(lambda: kept.keep_finished(statistics_of(running.sums, running.counts, matrices)))
     return Measured(whole, resumed_at=start)
 
 

@@ -34,7 +34,7 @@ def run_fitted(
     fits all. The budget is a fixed number of tokens and not found by timing, because a batch size that depends on
     the clock would make the last digits of every result differ from run to run.
 
-    Several processes (:func:`kvw.processes.together`) deal the batches among them. They are the batches of a single
+    Several processes (:func:`kvw.processes.together`) share the batches among them. They are the batches of a single
     process, unless memory runs out: a batch is then split by the process that has it.
 
     Args:
@@ -54,7 +54,7 @@ def run_fitted(
     processes.agree({"batches": digest(list(lengths), budget)})
     waiting = sorted(range(len(items)), key=lambda index: (-lengths[index], index))
     fitted = _Fitted(items, lengths, run, budget)
-    for _, parts in processes.deal(batches_of(waiting, lengths, budget), fitted.run):
+    for _, parts in processes.scatter(batches_of(waiting, lengths, budget), fitted.run):
         yield from parts
 
 

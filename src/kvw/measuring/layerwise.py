@@ -24,7 +24,7 @@ from kvw.measuring.labelled import LabelledBatches, Piece, pieces_of
 from kvw.measuring.layer_calls import Entered, NotWalkable, enter, entering_states
 from kvw.measuring.moment_recorder import MomentRecorder
 from kvw.measuring.moments import Moment, Tokens
-from kvw.measuring.plans import Examples, InOrder, Plan, everyone, plan_of
+from kvw.measuring.plans import Examples, InOrder, Plan, every_example, plan_of
 from kvw.measuring.prefixes import SharedBatch
 from kvw.measuring.recorder import StopForward
 from kvw.measuring.retain_rows import RetainRows, RowRecorder
@@ -208,7 +208,7 @@ class WaitingSet:
     ) -> WaitingSet:
         """A set of which all coefficients at answer-predicting positions are kept."""
         answers = Sources(answer=1, prompt=0, image=0, first=0)
-        return cls(layers, batches, sources=answers, examples=Examples(weights, keep=everyone), progress=progress)
+        return cls(layers, batches, sources=answers, examples=Examples(weights, keep=every_example), progress=progress)
 
     @property
     def held_bytes(self) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from kvw.measuring.fitting import Halving
 from kvw.measuring.labelled import LabelledBatches, Piece, pieces_of
 from kvw.measuring.moment_recorder import MomentRecorder
 from kvw.measuring.moments import Moment, Tokens
-from kvw.measuring.plans import Examples, InOrder, everyone, plan_of, shared_plans
+from kvw.measuring.plans import Examples, InOrder, every_example, plan_of, shared_plans
 from kvw.measuring.prefixes import SharedBatch, run_beginnings, run_endings, shares_prefixes
 from kvw.measuring.source_weights import image_token_ids
 from kvw.measuring.sources import Sources
@@ -46,10 +46,10 @@ def measure_moments(
     When memory runs out, :class:`~kvw.measuring.labelled.LabelledBatches` are halved, to the same numbers up to
     rounding. What the value matrices before the one that failed have taken in stays, and the halves skip it.
 
-    Several processes (:func:`kvw.processes.together`) deal the batches among them. Each adds up a share of all moments,
-    and at the end the shares of each value matrix are added, in the order of the processes, in the one that
-    :meth:`~kvw.processes.Processes.deal` gives it to. That is the result of one process up to float32 rounding and not
-    to the bit: other sums are formed first. (The order of the batches could only be kept by sending the moments of
+    Several processes (:func:`kvw.processes.together`) share the batches. Each adds up its part of all moments, and
+    at the end the parts of each value matrix are added, in the order of the processes, in the one that
+    :meth:`~kvw.processes.Processes.scatter` gives it to. That is the result of one process up to float32 rounding and
+    not to the bit: other sums are formed first. (The order of the batches could only be kept by sending the moments of
     every batch, gigabytes each time.) Tokens are gathered in the order of the examples, and are those of one process.
 
     Args:
@@ -64,7 +64,7 @@ def measure_moments(
 
     Returns:
         Moments and kept tokens, for every value matrix that saw any; of several processes each gets those of the value
-        matrices that are dealt to it.
+        matrices that are scattered to it.
 
     Raises:
         UserError: A batch lacks labels, lists are too short, a value matrix outside the experts saw no token,
@@ -102,7 +102,7 @@ def measure_tokens(
     """
     recorder = MomentRecorder(matrices, 1, None)
     answers = Sources(answer=1, prompt=0, image=0, first=0)
-    _run(model, batches, matrices, recorder, answers, Examples(weights, keep=everyone), progress)
+    _run(model, batches, matrices, recorder, answers, Examples(weights, keep=every_example), progress)
     refuse_missed(matrices, recorder.kept)
     tokens = _gathered(recorder, matrices)
     refuse_not_finite(matrices, {}, tokens)
@@ -118,7 +118,7 @@ def _run(
     examples: Examples,
     progress: Progress | None,
 ) -> None:
-    """Let the recorder see the batches that are dealt to this process."""
+    """Let the recorder see the batches that are scattered to this process."""
     examples = replace(examples, keep=InOrder(examples.keep))
     image_ids, processes = image_token_ids(model), current()
     if isinstance(batches, LabelledBatches) and not shares_prefixes(model):
@@ -145,7 +145,7 @@ def _run(
     handles = intercept(matrices, recorder.observe, first=True)
     try:
         with evaluating(model):
-            for done, _ in enumerate(processes.deal(pieces_of(batches), fitted), 1):
+            for done, _ in enumerate(processes.scatter(pieces_of(batches), fitted), 1):
                 if progress:
                     progress(done, total)
     finally:
@@ -175,9 +175,9 @@ def _too_large(recorder: MomentRecorder, matrices: Sequence[ValueMatrix], piece:
 
 
 def _added(recorder: MomentRecorder, matrices: Sequence[ValueMatrix], device: torch.device) -> dict[MatrixKey, Moment]:
-    """The moments of all processes together, each in the process that its value matrix is dealt to."""
+    """The moments of all processes together, each in the process that its value matrix is scattered to."""
     processes, whole = current(), {}
-    held = processes.everyone({key: (moment.masses, moment.count) for key, moment in recorder.moments.items()})
+    held = processes.all_gather({key: (moment.masses, moment.count) for key, moment in recorder.moments.items()})
     for number, matrix in enumerate(matrices):
         key, owner = matrix.key, processes.owner(number)
         having = [rank for rank, moments in enumerate(held) if key in moments]
@@ -195,7 +195,7 @@ def _added(recorder: MomentRecorder, matrices: Sequence[ValueMatrix], device: to
 
 
 def _gathered(recorder: MomentRecorder, matrices: Sequence[ValueMatrix]) -> dict[MatrixKey, Tokens]:
-    """The tokens of all processes, each in the process that its value matrix is dealt to."""
+    """The tokens of all processes, each in the process that its value matrix is scattered to."""
     processes, whole = current(), {}
     for number, matrix in enumerate(matrices):
         parts = processes.gather(recorder.kept.pop(matrix.key, []), processes.owner(number))

@@ -16,12 +16,12 @@ from kvw.measuring.source_weights import source_weights
 from kvw.measuring.sources import Sources
 
 
-def everyone(_: int) -> bool:
+def every_example(_: int) -> bool:
     """Keep the coefficients of every example."""
     return True
 
 
-def nobody(_: int) -> bool:
+def no_example(_: int) -> bool:
     """Keep no example's coefficients."""
     return False
 
@@ -56,7 +56,7 @@ class Examples:
 
     weights: Sequence[float] | None = None
     folds: Sequence[int] | None = None
-    keep: Callable[[int], bool] = nobody
+    keep: Callable[[int], bool] = no_example
 
     def check(self, count: int) -> None:
         """Refuse lists that are too short.

@@ -162,10 +162,10 @@ def tap_experts(module: nn.Module, tap: Tap, *, first: bool = False) -> TapHandl
         first: Before the taps that are there already, as hooks that are prepended.
 
     Raises:
-        UserError: The experts are dealt over several processes.
+        UserError: The experts are split over several processes.
     """
     if any(isinstance(parameter, DTensor) for parameter in module.parameters()):
-        raise _dealt(module)
+        raise _split(module)
     slot = _slot(module)
     forward = getattr(module, slot)
     if not isinstance(forward, _TappedForward):
@@ -175,9 +175,9 @@ def tap_experts(module: nn.Module, tap: Tap, *, first: bool = False) -> TapHandl
     return TapHandle(forward, tap)
 
 
-def _dealt(module: nn.Module) -> UserError:
+def _split(module: nn.Module) -> UserError:
     return UserError(
-        f"{type(module).__name__}: experts that are dealt over several processes cannot be measured or weakened.",
+        f"{type(module).__name__}: experts that are split over several processes cannot be measured or weakened.",
         do="load the model without tp_plan or expert parallelism; device_map='auto' spreads it over accelerators",
     )
 
@@ -262,7 +262,7 @@ def _routed(module: Any, show: Callable[[Routed], Tensor], inputs: Tensor, index
     ends = torch.bincount(experts, minlength=count).cumsum(0).tolist()
     # Experts of other devices have numbers behind those that are here.
     if len(ends) > count or getattr(module, "_is_expert_parallel", False):
-        raise _dealt(module)
+        raise _split(module)
     up_name = "gate_up_proj" if module.has_gate else "up_proj"
     up = _each(module, up_name, inputs[tokens], experts, ends)
     coefficients = module._apply_gate(up) if module.has_gate else module.act_fn(up)

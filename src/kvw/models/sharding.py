@@ -1,4 +1,4 @@
-"""Value matrices whose knowledge vectors are dealt over several processes, as transformers' ``tp_plan`` does it.
+"""Value matrices whose knowledge vectors are split over several processes, as transformers' ``tp_plan`` does it.
 
 Each process then holds some columns of the weight and sees only their coefficients. Statistics and edits are always of
 the whole width: sums are put together when they are measured, gates are cut when they are used.
@@ -15,7 +15,7 @@ from kvw.processes import current
 
 
 def sharded_weight(module: nn.Module) -> DTensor | None:
-    """The weight of a value projection if its knowledge vectors are dealt over processes, None if all are here.
+    """The weight of a value projection if its knowledge vectors are split over processes, None if all are here.
 
     Raises:
         UserError: The weight is split in another way.
@@ -59,7 +59,7 @@ def own_part(whole: Tensor, module: nn.Module) -> Tensor:
 
 
 def whole_weight(module: nn.Module) -> Tensor:
-    """The weight of a value projection, put together if it is dealt over processes."""
+    """The weight of a value projection, put together if it is split over processes."""
     weight = sharded_weight(module)
     if weight is not None:
         with torch.no_grad():
@@ -68,7 +68,7 @@ def whole_weight(module: nn.Module) -> Tensor:
     return held
 
 
-def as_dealt(whole: Tensor, module: nn.Module) -> Tensor:
+def as_split(whole: Tensor, module: nn.Module) -> Tensor:
     """A weight in the form in which the module holds its own."""
     weight = sharded_weight(module)
     if weight is None:
@@ -76,14 +76,14 @@ def as_dealt(whole: Tensor, module: nn.Module) -> Tensor:
     return distribute_tensor(whole, weight.device_mesh, weight.placements, src_data_rank=None)
 
 
-def refuse_dealt_data(model: nn.Module) -> None:
-    """Refuse a model that is split over the same processes that the data are dealt over.
+def refuse_scattered_data(model: nn.Module) -> None:
+    """Refuse a model that is split over the same processes that the data are scattered over.
 
     Raises:
         UserError: It is, and so no process could run a batch alone.
     """
     if current().size > 1 and any(isinstance(weight, DTensor) for weight in model.parameters()):
         raise UserError(
-            "The model is split over processes, and the data cannot be dealt over the same processes.",
+            "The model is split over processes, and the data cannot be scattered over the same processes.",
             do="call kvw outside of kvw.together(): every process then runs all data through its part of the model",
         )

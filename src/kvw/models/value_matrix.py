@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from kvw.models.quantised import packed_shape, refuse_quantised
-from kvw.models.sharding import as_dealt, whole_weight
+from kvw.models.sharding import as_split, whole_weight
 
 
 class MatrixKey(NamedTuple):
@@ -94,7 +94,7 @@ class ValueMatrix:
         return gates[:, None] if self.vectors_first else gates
 
     def read(self) -> Tensor:
-        """The weight, also where accelerate keeps it in memory or on disk between forwards, or where it is dealt over
+        """The weight, also where accelerate keeps it in memory or on disk between forwards, or where it is split over
         processes (which must then all call this); not to be changed.
 
         Raises:
@@ -112,7 +112,7 @@ class ValueMatrix:
             UserError: It is quantised.
         """
         refuse_quantised(self.name, self.module)
-        write_parameter(self.module, "weight", as_dealt(weight, self.module))
+        write_parameter(self.module, "weight", as_split(weight, self.module))
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def proposed_names(
 
     It reads each question with the name that stood there, and then again up to the gap: so it names others of the same
     kind. Names are ranked by the probability of all their tokens and of what follows the gap. Several processes
-    (:func:`kvw.processes.together`) deal the gaps among them.
+    (:func:`kvw.processes.together`) share the gaps among them.
 
     Args:
         loaded: The model, without any edit.
@@ -93,11 +93,11 @@ def proposed_names(
         return names
 
     with evaluating(loaded.model):
-        for done, (_, names) in enumerate(current().deal(gaps, names_in), start=1):
+        for done, (_, names) in enumerate(current().scatter(gaps, names_in), start=1):
             found.append(names)
             if progress is not None:
                 progress(done, len(gaps))
-    return current().first(lambda: found)
+    return current().broadcast(lambda: found)
 
 
 def neighbour_names(

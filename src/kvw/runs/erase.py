@@ -94,7 +94,7 @@ def erase(request: EraseRequest, reporter: Reporter = SILENT, data: DataSets | N
 def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, data: DataSets | None) -> RunRecord:
     watch = Stopwatch(reporter)
     job = check(request, watch, reporter, data)
-    current().first(lambda: _prepare_place(claim, job))
+    current().broadcast(lambda: _prepare_place(claim, job))
     with kept_answers(job.loaded, job.data.all_scored, request.max_new_tokens) as journal:
         tell_kept(journal, reporter)
         with watch.stage("scoring the original model") as progress:
@@ -197,7 +197,7 @@ def _say_origin(edit: Edit, job: Job) -> None:
             found |= {"retain_digest": salted(examples_digest(data.retain)), "retain_count": len(data.retain)}
         return found
 
-    edit.metadata = edit.metadata.model_copy(update=current().first(origin))
+    edit.metadata = edit.metadata.model_copy(update=current().broadcast(origin))
 
 
 def for_the_solve(job: Job, material: Material) -> Job:
@@ -221,23 +221,23 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
         UserError: Names what to fix.
     """
     processes = current()
-    processes.first(lambda: check_output_directory(request.out, force=request.force, keep=request.inputs()))
+    processes.broadcast(lambda: check_output_directory(request.out, force=request.force, keep=request.inputs()))
     if request.writes_model:
         refuse_stored_quantised(str(request.model), request.model.folder)
     data = data or read_data(request)
     inputs = [*request.inputs(), *data.pictures]
-    processes.first(lambda: check_output_directory(request.out, force=request.force, keep=inputs))
+    processes.broadcast(lambda: check_output_directory(request.out, force=request.force, keep=inputs))
     with watch.stage("loading the model"):
         loaded = Loaded.load(request.model, request.device, quantise=request.quantise)
     matrices = request.made_by.value_matrices(loaded.model, request.settings)
     needed = most_bytes(request, loaded.model, data.all_scored)
-    processes.first(lambda: check_room(request.out, needed + DISK_RESERVE, "the edit and the samples"))
+    processes.broadcast(lambda: check_room(request.out, needed + DISK_RESERVE, "the edit and the samples"))
     stored: dict[MatrixKey | str, StoredMatrix] = {}
     if request.writes_model:
         instead = "keep only the edit with --no-model"
-        processes.first(lambda: check_disk_space(request.model.folder, request.out, instead))
+        processes.broadcast(lambda: check_disk_space(request.model.folder, request.out, instead))
         stored = _locate(loaded, matrices)
-        processes.first(lambda: check_copy(request.model))
+        processes.broadcast(lambda: check_copy(request.model))
     if request.made_by.changes_weights_meanwhile(request.settings):
         for matrix in matrices:
             refuse_quantised(matrix.name, matrix.module)

@@ -50,7 +50,7 @@ def evaluate(
         UserError: The data, the model or the edit cannot be used, or the edit was made on other weights and
             ``other_weights`` is off.
     """
-    current().first(lambda: check_samples_output(samples))
+    current().broadcast(lambda: check_samples_output(samples))
     splits = {data.stem: read_examples(data)}
     reporter.note(f"{data.stem}: {Count.of(splits[data.stem])}.")
     watch = Stopwatch(reporter)

@@ -26,7 +26,7 @@ MOST_FORGET, MOST_HELD_OUT, MOST_RETAIN = 32, 32, 16
 
 @dataclass(frozen=True)
 class Material:
-    """The examples of a run, dealt out.
+    """The examples of a run, divided.
 
     Args:
         forget: What the method forgets with.
@@ -89,7 +89,7 @@ def dealt_out(data: DataSets, gathered: Sequence[Source], request: EraseRequest,
     held_out: dict[str, list[Example]] = {}
     parts = []
     for source in [*own, *gathered]:
-        # What is excluded is dealt out with the rest, so that the same is held out whatever is to be forgotten.
+        # What is excluded is divided with the rest, so that the same is held out whatever is to be forgotten.
         out = set(map(id, source.excluded))
         solved, held = split_retain(source.everything)
         if data.retain_statistics is not None:  # they are all that the solve gets

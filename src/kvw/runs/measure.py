@@ -53,7 +53,7 @@ def measure(
     Raises:
         UserError: The data or the model cannot be used, or ``out`` exists and ``force`` is off.
     """
-    current().first(lambda: check_statistics_output(out, data, force=force))
+    current().broadcast(lambda: check_statistics_output(out, data, force=force))
     examples = read_examples(data)
     watch = Stopwatch(reporter)
     with watch.stage("loading the model"):
@@ -73,7 +73,7 @@ def measure(
             progress=progress,
         )
     tell_origin(measured, reporter)
-    current().first(lambda: measured.statistics.save(out))
+    current().broadcast(lambda: measured.statistics.save(out))
     return measured
 
 

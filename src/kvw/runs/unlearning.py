@@ -56,7 +56,9 @@ def _describe(
     else:
         retain_digest, retain_count = examples_digest(retain) if retain else "", len(retain)
     # By the secret of the first process's machine: others may have another, and write none.
-    digests = current().first(lambda: (salted(examples_digest(forget)), salted(retain_digest) if retain_digest else ""))
+    digests = current().broadcast(
+        lambda: (salted(examples_digest(forget)), salted(retain_digest) if retain_digest else "")
+    )
     edit.metadata = edit.metadata.model_copy(
         update={
             "method": edit.metadata.method or method,

@@ -36,7 +36,7 @@ def claimed_output(out: Path, inputs: Iterable[Path], reporter: Reporter, *, for
     """
     with ExitStack() as stack:
         taken: list[Claim] = []
-        current().first(lambda: taken.append(stack.enter_context(claimed(out, force=force, keep=inputs))))
+        current().broadcast(lambda: taken.append(stack.enter_context(claimed(out, force=force, keep=inputs))))
         claim = taken[0] if taken else None
         if claim is not None and claim.kept is not None:
             reporter.note(

@@ -10,8 +10,8 @@ from kvw.cli.bench.listing import ls
 from kvw.cli.bench.run import run
 from kvw.cli.bench.table import table
 from kvw.cli.bench.validate import validate
-from kvw.cli.launch import done_by_the_first
+from kvw.cli.launch import run_by_the_first
 
 bench = App(name="bench", help="Run benchmarks from recipes: unlearn, choose settings on one half, report the other.")
 for verb in (ls, validate, run, table, attack, cost):
-    bench.command(done_by_the_first(verb))
+    bench.command(run_by_the_first(verb))

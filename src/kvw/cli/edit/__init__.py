@@ -11,9 +11,9 @@ from kvw.cli.edit.importing import import_
 from kvw.cli.edit.invert import invert
 from kvw.cli.edit.scale import scale
 from kvw.cli.edit.show import show
-from kvw.cli.launch import done_by_the_first
+from kvw.cli.launch import run_by_the_first
 
 edit = App(name="edit", help="Look at edit files, put them together, undo them, and turn them into PEFT adapters.")
 for verb in (show, diff, compose, scale, invert, export):
-    edit.command(done_by_the_first(verb))
-edit.command(done_by_the_first(import_), name="import")
+    edit.command(run_by_the_first(verb))
+edit.command(run_by_the_first(import_), name="import")

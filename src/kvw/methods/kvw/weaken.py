@@ -80,7 +80,7 @@ def weaken(
 ) -> Edit:
     """Find the knowledge vectors that carry the forget set and how much to weaken each; the model stays as it was.
 
-    Several processes (:func:`kvw.processes.together`) deal measuring among them. The first alone does the progressive
+    Several processes (:func:`kvw.processes.together`) share measuring. The first one does the progressive
     schedule, since each of its steps needs the one before, and the others get its edit.
 
     Args:
@@ -121,7 +121,7 @@ def weaken(
         edit.metadata = edit.metadata.model_copy(update={"settings": found})
         return edit
     told = _also_to_waiting_processes(progress)
-    return current().first(lambda: _progressive(model, matrices, steps, reference, settings, on_step, told))
+    return current().broadcast(lambda: _progressive(model, matrices, steps, reference, settings, on_step, told))
 
 
 def _one_by_one(model: PreTrainedModel, forget: Given, processor: Any) -> Iterable[Batch]:

@@ -50,7 +50,7 @@ def subspace_edit(
         on_warning=warnings.append,
         progress=progress,
     )
-    bounds = current().first(lambda: bounds)  # others are told nothing while the edit is made
+    bounds = current().broadcast(lambda: bounds)  # others are told nothing while the edit is made
     return Unlearned(edit, tuple(bounds), tuple(warnings))
 
 

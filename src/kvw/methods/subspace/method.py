@@ -54,7 +54,7 @@ def subspace(
 
     The model stays as it was. Nothing depends on how examples are split into batches, or on padding.
 
-    Several processes (:func:`kvw.processes.together`) deal measuring and solving among them, and all get the edit of
+    Several processes (:func:`kvw.processes.together`) share measuring and solving among them, and all get the edit of
     one process up to rounding: see :func:`~kvw.measuring.moment_passes.measure_moments`.
 
     Args:
@@ -178,7 +178,7 @@ def _layer_by_layer(
 def _measured(
     data: _Data, group: Sequence[ValueMatrix], directions: dict[MatrixKey, Directions], settings: SubspaceSettings
 ) -> Measured:
-    """Run both sets over the whole model; in each process for the value matrices that are dealt to it."""
+    """Run both sets over the whole model; in each process for the value matrices that are scattered to it."""
     moments: dict[MatrixKey, Moment] = {}
     null: dict[MatrixKey, Tokens] = {}
     if not (data.known and isinstance(data.retain, Sequence) and not data.retain):

@@ -25,7 +25,7 @@ def chosen_path(model: PreTrainedModel, matrices: Sequence[ValueMatrix], setting
     Joint, one pass over the whole model runs each layer once and shares what questions about one image have in common.
     So it is taken wherever the second moments of all layers fit, and layer by layer where they do not: several passes
     would run early layers again and again. Sequential, the whole model takes a pass for each layer whatever fits, so
-    layer by layer is taken, as it is for a sample of retain rows. Several processes deal batches of the whole model.
+    layer by layer is taken, as it is for a sample of retain rows. Several processes share batches of the whole model.
 
     How much waiting states take is known only when the batches are; a dry run says it.
 

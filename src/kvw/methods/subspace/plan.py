@@ -15,7 +15,7 @@ from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.layer_calls import NotWalkable
 from kvw.measuring.layerwise import Layers, WaitingSet
 from kvw.measuring.moment_passes import measure_moments, measure_tokens
-from kvw.measuring.plans import Examples, everyone
+from kvw.measuring.plans import Examples, every_example
 from kvw.measuring.prefixes import SharedBatch
 from kvw.methods.method import LoadedModel
 from kvw.methods.plan import MethodPlan, timed
@@ -104,7 +104,7 @@ def _walk(
 
     def retain(some: Sequence[Batch | SharedBatch], rows: int) -> WaitingSet:
         folds = [*[0] * (rows - 1), settings.folds - 1]
-        examples = Examples(folds=folds if settings.folds > 1 else None, keep=everyone)
+        examples = Examples(folds=folds if settings.folds > 1 else None, keep=every_example)
         return WaitingSet(layers, some, sources=settings.sources, examples=examples)
 
     def forget(some: Sequence[Batch | SharedBatch], rows: int) -> WaitingSet:

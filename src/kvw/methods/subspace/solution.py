@@ -62,7 +62,7 @@ class Solution:
             found, entry = find_directions(seen, self._settings, self._forget_labels, self._retain_labels)
             return found.to(torch.device("cpu")), entry
 
-        for matrix, found in sorted(dealt(group, one), key=lambda entry: entry[0].key.order):
+        for matrix, found in sorted(scattered(group, one), key=lambda entry: entry[0].key.order):
             if found is None:
                 self._left_alone.append(str(matrix.key))
                 continue
@@ -81,11 +81,11 @@ class Solution:
         return LowRankEdit(self.directions, self._settings.strength, metadata)
 
 
-def dealt(group: Sequence[ValueMatrix], solve: Callable[[ValueMatrix], Found]) -> list[tuple[ValueMatrix, Found]]:
+def scattered(group: Sequence[ValueMatrix], solve: Callable[[ValueMatrix], Found]) -> list[tuple[ValueMatrix, Found]]:
     """Solve each value matrix in the process that has its sums; all processes get every result, tensors on the CPU."""
     processes = current()
-    found = [result for _, result in processes.deal(group, solve)]
-    return list(zip(group, processes.first(lambda: found), strict=True))
+    found = [result for _, result in processes.scatter(group, solve)]
+    return list(zip(group, processes.broadcast(lambda: found), strict=True))
 
 
 def handed_out(

@@ -22,7 +22,7 @@ from kvw.methods.subspace.labels import Labels
 from kvw.methods.subspace.method import check_repeatable, matrices_in, passes
 from kvw.methods.subspace.relatives.formulas import FORMULAS, Given, rms_log_gates
 from kvw.methods.subspace.relatives.settings import RelativeSettings, RmsKvwSettings
-from kvw.methods.subspace.solution import UNLABELLED, dealt, measurements, range_of
+from kvw.methods.subspace.solution import UNLABELLED, measurements, range_of, scattered
 from kvw.methods.subspace.vectors import view_means
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.progress import Progress
@@ -102,7 +102,7 @@ def _solved(
             return rms_log_gates(given, settings)
         return Directions(*FORMULAS[type(settings)](given, settings)).to(torch.device("cpu"))
 
-    return {matrix.key: result for matrix, result in dealt(group, solve)}
+    return {matrix.key: result for matrix, result in scattered(group, solve)}
 
 
 def token_vectors(tokens: Tokens, device: torch.device) -> Tensor:
