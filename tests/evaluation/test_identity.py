@@ -47,7 +47,7 @@ def scores(size, processor, journal=None):
             yield list(range(start, start + sizes[-1])), run(items[start : start + size])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "run_fitted", in_batches)
+        patch.setattr(running, "run_batched", in_batches)
         found = ask(toy().model, processor, asked(), journal or Journal(None))
     assert max(sizes) == size
     return found

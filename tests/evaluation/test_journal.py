@@ -203,7 +203,7 @@ def people(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_command_goes_on(people, saved, monkeypatch, capsys, generated):
-    monkeypatch.setattr("kvw.measuring.fitting.TOKENS_ON_CPU", 40)
+    monkeypatch.setattr("kvw.measuring.batch_sizing.TOKENS_ON_CPU", 40)
     more = ("--data", "people.jsonl", "--max-new-tokens", 3)
     assert run("evaluate", saved["llava"], *more, "--samples", "whole.jsonl") == 0
     assert "an earlier run" not in capsys.readouterr().err

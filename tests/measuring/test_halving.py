@@ -9,7 +9,7 @@ from tests.measuring.test_labelled import EXAMPLES, assert_same_tokens
 
 import kvw
 from kvw.data import prepare
-from kvw.measuring.fitting import Halving
+from kvw.measuring.batch_sizing import Halving
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.layerwise import Layers, WaitingSet
 from kvw.measuring.moment_passes import measure_moments, measure_tokens

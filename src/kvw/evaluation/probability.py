@@ -18,9 +18,9 @@ from kvw.edits.prompts import ends_before, prompt_ends
 from kvw.errors import UserError
 from kvw.evaluation.journal import SCORES, Journal
 from kvw.evaluation.running import budget_for, content_keys
+from kvw.measuring.batch_sizing import out_of_memory
 from kvw.measuring.beginnings import Beginning, find_alike_examples
 from kvw.measuring.engine import evaluating
-from kvw.measuring.fitting import out_of_memory
 from kvw.measuring.prefixes import shares_prefixes
 from kvw.models.answer_logits import AnswerLogits, answer_logits
 from kvw.processes import current

@@ -9,7 +9,7 @@ from typing import TypeVar
 from transformers import PreTrainedModel
 
 from kvw.data import ImageSource, Prepared, image_digest, image_groups
-from kvw.measuring.fitting import run_fitted, token_budget
+from kvw.measuring.batch_sizing import run_batched, token_budget
 from kvw.models.placement import execution_device
 
 Key = tuple[str, tuple[str, ...]]
@@ -41,7 +41,7 @@ def run_grouped(
     *,
     budget: int,
 ) -> Iterator[tuple[list[int], Result]]:
-    """Like ``run_fitted``, with equal image counts in every batch.
+    """Like ``run_batched``, with equal image counts in every batch.
 
     Args:
         prepared: What to run.
@@ -58,7 +58,7 @@ def run_grouped(
     """
     for group in image_groups(prepared):
         items = [prepared[position] for position in group]
-        for indices, result in run_fitted(items, [lengths[position] for position in group], run, budget=budget):
+        for indices, result in run_batched(items, [lengths[position] for position in group], run, budget=budget):
             yield [group[index] for index in indices], result
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kvw.data.batches import Prepared, answer_batch, image_groups
+from kvw.measuring.batch_sizing import run_batched, token_budget
 from kvw.measuring.engine import evaluating, run_batch, statistics_of
 from kvw.measuring.fingerprint import digest
-from kvw.measuring.fitting import run_fitted, token_budget
 from kvw.measuring.kept import KeptStatistics
 from kvw.measuring.prefixes import bundle, run_bundles, shares_prefixes
 from kvw.measuring.recorder import Recorder, recording
@@ -95,7 +95,7 @@ def measure_examples(
         try:
             for group in _without(groups, start):
                 lengths = [sum(item.length for item in alike) for alike in group]
-                for indices, (sums, counts) in run_fitted(group, lengths, run, budget=budget):
+                for indices, (sums, counts) in run_batched(group, lengths, run, budget=budget):
                     running.add(sums, counts, sum(len(group[index]) for index in indices))
                     if progress:
                         progress(running.done, len(prepared))
@@ -144,7 +144,7 @@ def _without(groups: Sequence[list[list[Prepared]]], skip: int) -> list[list[lis
     remaining = []
     for group in groups:
         left = []
-        # run_fitted takes the longest bundles first, so that is the order in which they were done.
+        # run_batched takes the longest bundles first, so that is the order in which they were done.
         for alike in sorted(group, key=lambda alike: -sum(item.length for item in alike)):
             if skip > 0:
                 skip -= len(alike)

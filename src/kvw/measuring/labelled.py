@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from kvw.data.batches import Prepared, answer_batch, image_groups
 from kvw.data.example import Example
+from kvw.measuring.batch_sizing import batches_of, token_budget
 from kvw.measuring.engine import Batch
-from kvw.measuring.fitting import batches_of, token_budget
 from kvw.measuring.prefixes import SharedBatch, bundle, share, shares_prefixes
 from kvw.models.placement import execution_device
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kvw.errors import UserError
+from kvw.measuring.batch_sizing import Halving, out_of_memory
 from kvw.measuring.checks import refuse_missed, refuse_not_finite
 from kvw.measuring.engine import Batch, evaluating, not_finite, run_model
-from kvw.measuring.fitting import Halving, out_of_memory
 from kvw.measuring.labelled import LabelledBatches, Piece, pieces_of
 from kvw.measuring.layer_calls import Entered, NotWalkable, enter, entering_states
 from kvw.measuring.moment_recorder import MomentRecorder
@@ -190,10 +190,10 @@ class WaitingSet:
             plan = plan_of(batch, piece.first_row, sources or Sources(), planned, image_ids)
             self._waiting.append(_Waiting(layers.enter(batch), plan, piece.first_row, piece.rows))
 
-        fitted = Halving(admit, _too_large)
+        run_halving = Halving(admit, _too_large)
         with evaluating(layers.model):
             for done, piece in enumerate(pieces_of(plain), 1):
-                fitted(piece)
+                run_halving(piece)
                 if progress:
                     progress(done, total)
 

@@ -10,10 +10,10 @@ import torch
 from transformers import PreTrainedModel
 
 from kvw.errors import UserError
+from kvw.measuring.batch_sizing import Halving
 from kvw.measuring.checks import refuse_missed, refuse_not_finite
 from kvw.measuring.engine import Batch, evaluating, run_model
 from kvw.measuring.fingerprint import digest
-from kvw.measuring.fitting import Halving
 from kvw.measuring.labelled import LabelledBatches, Piece, pieces_of
 from kvw.measuring.moment_recorder import MomentRecorder
 from kvw.measuring.moments import Moment, Tokens
@@ -141,11 +141,11 @@ def _run(
             recorder.expect(replace(plan, taken=piece.taken.rows))
             run_model(model, {name: value for name, value in batch.items() if name != "labels"})
 
-    fitted = Halving(run, partial(_too_large, recorder, matrices))
+    run_halving = Halving(run, partial(_too_large, recorder, matrices))
     handles = intercept(matrices, recorder.observe, first=True)
     try:
         with evaluating(model):
-            for done, _ in enumerate(processes.scatter(pieces_of(batches), fitted), 1):
+            for done, _ in enumerate(processes.scatter(pieces_of(batches), run_halving), 1):
                 if progress:
                     progress(done, total)
     finally:

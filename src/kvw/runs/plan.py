@@ -8,7 +8,7 @@ from kvw.errors import UserError
 from kvw.evaluation import answer_probabilities, generate_answers
 from kvw.evaluation.language import perplexity
 from kvw.evaluation.loaded import Loaded
-from kvw.measuring.fitting import token_budget
+from kvw.measuring.batch_sizing import token_budget
 from kvw.methods.plan import MethodPlan, largest_batch, timed
 from kvw.methods.subspace.memory import MemoryPlan
 from kvw.models.placement import describe_devices, execution_device

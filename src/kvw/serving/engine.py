@@ -19,8 +19,8 @@ from kvw.data.context import context_length
 from kvw.data.rendering import Processor
 from kvw.edits.edit import Edit
 from kvw.evaluation.generation import decoding
+from kvw.measuring.batch_sizing import out_of_memory
 from kvw.measuring.engine import evaluating
-from kvw.measuring.fitting import out_of_memory
 from kvw.serving import limits
 from kvw.serving.answer import Answer, Ending
 from kvw.serving.answer_text import AnswerText

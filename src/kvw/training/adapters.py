@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kvw.errors import UserError
-from kvw.measuring.fitting import out_of_memory
+from kvw.measuring.batch_sizing import out_of_memory
 from kvw.models.value_matrix import linear_shape
 from kvw.training.parts import find_parts, trained_names
 from kvw.training.settings import LoraSettings, Part

@@ -26,8 +26,8 @@ from kvw.data import prepare
 from kvw.edits.edit import package_versions
 from kvw.errors import UserError
 from kvw.files import write_text
+from kvw.measuring.batch_sizing import out_of_memory
 from kvw.measuring.fingerprint import digest
-from kvw.measuring.fitting import out_of_memory
 from kvw.methods.gradient.settings import ADAPTERS
 from kvw.methods.registry import get_method
 from kvw.models.finding import find_layers

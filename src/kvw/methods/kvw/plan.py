@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvw.data import Prepared
+from kvw.measuring.batch_sizing import token_budget
 from kvw.measuring.engine import measure
 from kvw.measuring.examples import measure_examples
-from kvw.measuring.fitting import token_budget
 from kvw.methods.kvw.settings import KvwSettings
 from kvw.methods.kvw.weaken import ExampleBatches
 from kvw.methods.method import LoadedModel

@@ -21,7 +21,7 @@ TOKENS_ON_CPU = 4_096
 TOKENS_ON_ACCELERATOR = 16_384
 
 
-def run_fitted(
+def run_batched(
     items: Sequence[Item],
     lengths: Sequence[int],
     run: Callable[[list[Item]], Result],
@@ -53,8 +53,8 @@ def run_fitted(
     processes = current()
     processes.agree({"batches": digest(list(lengths), budget)})
     waiting = sorted(range(len(items)), key=lambda index: (-lengths[index], index))
-    fitted = _Fitted(items, lengths, run, budget)
-    for _, parts in processes.scatter(batches_of(waiting, lengths, budget), fitted.run):
+    batched = _Batched(items, lengths, run, budget)
+    for _, parts in processes.scatter(batches_of(waiting, lengths, budget), batched.run):
         yield from parts
 
 
@@ -71,7 +71,7 @@ def batches_of(waiting: list[int], lengths: Sequence[int], budget: int) -> Itera
         waiting = waiting[size:]
 
 
-class _Fitted(Generic[Item, Result]):
+class _Batched(Generic[Item, Result]):
     """Runs batches, in parts once memory has run out."""
 
     def __init__(

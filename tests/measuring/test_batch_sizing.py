@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvw.errors import UserError
-from kvw.measuring.fitting import run_fitted
+from kvw.measuring.batch_sizing import run_batched
 
 pytestmark = pytest.mark.thorough
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 200))
 def test_every_item_runs_once_longest_first_within_the_budget(lengths, budget):
-    batches = list(run_fitted(list(range(len(lengths))), lengths, lambda items: list(items), budget=budget))
+    batches = list(run_batched(list(range(len(lengths))), lengths, lambda items: list(items), budget=budget))
     order = [index for indices, _ in batches for index in indices]
     assert sorted(order) == list(range(len(lengths)))
     assert [lengths[index] for index in order] == sorted(lengths, reverse=True)
@@ -36,7 +36,7 @@ def test_batches_are_halved_until_they_fit(error):
             raise error
         return len(items)
 
-    results = list(run_fitted(range(10), [1] * 10, run, budget=10))
+    results = list(run_batched(range(10), [1] * 10, run, budget=10))
     assert sizes[:3] == [10, 5, 2]
     assert sum(result for _, result in results) == 10
 
@@ -46,7 +46,7 @@ def test_a_single_item_that_does_not_fit_is_the_users_problem():
         raise MemoryError
 
     with pytest.raises(UserError, match="single example"):
-        list(run_fitted([1, 2], [700, 7], run, budget=1000))
+        list(run_batched([1, 2], [700, 7], run, budget=1000))
 
 
 def test_other_errors_come_through():
@@ -54,4 +54,4 @@ def test_other_errors_come_through():
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        list(run_fitted([1], [1], run, budget=1))
+        list(run_batched([1], [1], run, budget=1))
