@@ -1,6 +1,6 @@
 """What subspace weakening reaches on the toy world beside one-shot KVW and the gold model: exact match by split.
 
-usage: python benchmarks/subspace_toy.py [--examples 120] [--layers 0 5] [--relatives]
+usage: python benchmarks/subspace_toy.py [--examples 120] [--layers 0 5] [--baselines]
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.moments import Moment, Tokens
 from kvw.methods.kvw import one_shot
-from kvw.methods.subspace.labels import Labels
-from kvw.methods.subspace.method import subspace
-from kvw.methods.subspace.relatives.formulas import FORMULAS, Given
-from kvw.methods.subspace.relatives.settings import (
+from kvw.methods.subspace.baselines.formulas import FORMULAS, Given
+from kvw.methods.subspace.baselines.settings import (
+    BaselineSettings,
     DeepUnlearningSettings,
     ForgetComponentsSettings,
     MemitZeroSettings,
     OutputSideSettings,
-    RelativeSettings,
 )
+from kvw.methods.subspace.labels import Labels
+from kvw.methods.subspace.method import subspace
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.vectors import view_means
 from kvw.models.finding import find_value_matrices, select_layers
@@ -60,7 +60,7 @@ COLUMNS = (
 )
 
 
-RELATIVE_SETTINGS: dict[str, RelativeSettings] = {
+BASELINE_SETTINGS: dict[str, BaselineSettings] = {
     **{f"output side, mu {mu:g}": OutputSideSettings(mu=mu) for mu in (0.3, 1, 3)},
     **{f"diagonal S, mu {mu:g}": MemitZeroSettings(mu=mu, shrinkage=1.0) for mu in (0.03, 0.1, 0.3)},
     **{f"Deep Unlearning, alpha_f {alpha:g}": DeepUnlearningSettings(alpha_f=alpha) for alpha in (3, 30, 300)},
@@ -76,7 +76,7 @@ def relative_edits(
     for matrix in matrices:
         vectors = view_means(tokens[matrix.key], labels).values.double()
         given[matrix.key] = Given(matrix.read().double(), moments[matrix.key].mean.double(), vectors)
-    for name, settings in RELATIVE_SETTINGS.items():
+    for name, settings in BASELINE_SETTINGS.items():
         formula = FORMULAS[type(settings)]
         yield name, LowRankEdit({key: Directions(*formula(one, settings)) for key, one in given.items()})
 
@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=120, help="per split")
     parser.add_argument("--layers", type=int, nargs=2, default=(0, 5), help="first and last")
-    parser.add_argument("--relatives", action="store_true", help="ablations instead of the method's own gates")
+    parser.add_argument("--baselines", action="store_true", help="ablations instead of the method's own gates")
     arguments = parser.parse_args()
     quiet_libraries()
     layers = tuple(arguments.layers)
@@ -115,7 +115,7 @@ def main() -> None:
         )
         forget_labels = labels_of([examples["forget"][place] for place in forget.order])
         retain_labels = labels_of([examples["retain"][place] for place in retain.order])
-        if arguments.relatives:
+        if arguments.baselines:
             matrices = select_layers(find_value_matrices(model), layers)
             moments, _ = measure_moments(model, retain, matrices)
             tokens = measure_tokens(model, forget, matrices, weights=forget_labels.weights())

@@ -63,7 +63,7 @@ class Processes:
         return self.rank == 0
 
     def scatter(self, items: Iterable[Item], run: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
-        """Scatter items over the processes, one each in turn, and run them. The first process gets all results in order.
+        """Scatter items over the processes, one each in turn, and run them; the first process gets the results.
 
         Gathering to one process and sending it the finished total once takes less communication than giving every
         process every result.

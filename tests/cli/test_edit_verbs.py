@@ -18,7 +18,7 @@ from tests.program import LIGHT, assert_refused, run
 import kvw
 from kvw.edits import EditMetadata, GateEdit, RoundedGateEdit
 from kvw.methods.steering.settings import SteeringSettings
-from kvw.methods.subspace.relatives.settings import MemitZeroSettings
+from kvw.methods.subspace.baselines.settings import MemitZeroSettings
 from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey
 

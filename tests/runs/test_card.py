@@ -20,7 +20,7 @@ from kvw.measuring.sources import Sources
 from kvw.methods.kvw.settings import KvwSettings
 from kvw.methods.registry import get_method
 from kvw.methods.steering.settings import SteeringSettings
-from kvw.methods.subspace.relatives.settings import LeaceSettings
+from kvw.methods.subspace.baselines.settings import LeaceSettings
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.checkpoint import find_checkpoint
 from kvw.retain import SOURCES

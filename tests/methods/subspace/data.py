@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kvw.measuring.moments import Tokens
-from kvw.methods.subspace.relatives.formulas import Found, Given
+from kvw.methods.subspace.baselines.formulas import Found, Given
 from kvw.methods.subspace.solver import Modes
 
 WIDTH, HIDDEN = 40, 12
@@ -71,11 +71,11 @@ def tokens(values: Tensor, rows: list[int] | None = None, offsets: list[int] | N
 
 
 def given(data: Layer) -> Given:
-    """What relatives of subspace weakening are given of a layer."""
+    """What baselines of subspace weakening are given of a layer."""
     return Given(data.weight, data.moment, data.vectors)
 
 
 def applied(found: Found) -> Tensor:
-    """The operator T = I + U (g - 1) V^T of a relative."""
+    """The operator T = I + U (g - 1) V^T of a baseline."""
     identity = torch.eye(len(found.patterns), dtype=torch.float64)
     return identity + (found.patterns * torch.expm1(found.log_gates)) @ found.filters.T

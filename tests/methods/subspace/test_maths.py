@@ -14,10 +14,10 @@ import kvw
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.measuring.moment_passes import measure_moments
 from kvw.methods.subspace import bounds, gates
+from kvw.methods.subspace.baselines import formulas
+from kvw.methods.subspace.baselines.settings import LeaceSettings, MemitZeroSettings, RmsKvwSettings
 from kvw.methods.subspace.labels import Labels
 from kvw.methods.subspace.null import LeftOut, least_threshold, null_eigenvalues, threshold
-from kvw.methods.subspace.relatives import formulas
-from kvw.methods.subspace.relatives.settings import LeaceSettings, MemitZeroSettings, RmsKvwSettings
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.shrinkage import shrink
 from kvw.methods.subspace.solver import metric, reduced_metric, solve

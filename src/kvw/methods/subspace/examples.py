@@ -1,4 +1,4 @@
-"""Subspace weakening and its relatives from a loaded model and examples."""
+"""Subspace weakening and its baselines from a loaded model and examples."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from kvw.data import Example
 from kvw.data.shared import is_shared
 from kvw.measuring.labelled import LabelledBatches
 from kvw.methods.method import LoadedModel, Unlearned
+from kvw.methods.subspace.baselines.method import baseline
+from kvw.methods.subspace.baselines.settings import BaselineSettings
 from kvw.methods.subspace.bounds import DistortionBounds
 from kvw.methods.subspace.labels import Labels, labels_of
 from kvw.methods.subspace.method import subspace
-from kvw.methods.subspace.relatives.method import relative
-from kvw.methods.subspace.relatives.settings import RelativeSettings
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.shared_moments import shared_moments
 from kvw.processes import current
@@ -54,18 +54,18 @@ def subspace_edit(
     return Unlearned(edit, tuple(bounds), tuple(warnings))
 
 
-def relative_edit(
+def baseline_edit(
     loaded: LoadedModel,
     forget: Sequence[Example],
     retain: Sequence[Example],
-    settings: RelativeSettings,
+    settings: BaselineSettings,
     progress: Progress,
 ) -> Unlearned:
-    """A relative of subspace weakening, from the same batches with the same labels."""
+    """A baseline of subspace weakening, from the same batches with the same labels."""
     forget_batches, forget_labels = _labelled(loaded, forget)
     retain_batches, retain_labels = _labelled(loaded, retain)
     return Unlearned(
-        relative(
+        baseline(
             loaded.model,
             forget_batches,
             retain_batches,

@@ -1,4 +1,4 @@
-"""Settings of the relatives of subspace weakening, checked before anything heavy is loaded."""
+"""Settings of the baselines of subspace weakening, checked before anything heavy is loaded."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from kvw.training.settings import positive, whole
 
 
 @dataclass(frozen=True)
-class RelativeSettings:
-    """What all relatives can be told.
+class BaselineSettings:
+    """What all baselines can be told.
 
     Args:
         layers: First and last decoder layer, 0-based, both included; None for all of them.
@@ -61,7 +61,7 @@ class RelativeSettings:
 
 
 @dataclass(frozen=True)
-class MemitZeroSettings(RelativeSettings):
+class MemitZeroSettings(BaselineSettings):
     """MEMIT with zero as the wanted output: the Wiener gate on every direction of single forget tokens.
 
     Args:
@@ -81,7 +81,7 @@ class MemitZeroSettings(RelativeSettings):
 
 
 @dataclass(frozen=True)
-class LeaceSettings(RelativeSettings):
+class LeaceSettings(BaselineSettings):
     """LEACE with the forget facts as the concept: their strongest directions are projected out, obliquely.
 
     Args:
@@ -103,12 +103,12 @@ class LeaceSettings(RelativeSettings):
 
     @property
     def most_rank(self) -> int:
-        """See :class:`RelativeSettings`."""
+        """See :class:`BaselineSettings`."""
         return self.rank
 
 
 @dataclass(frozen=True)
-class DeepUnlearningSettings(RelativeSettings):
+class DeepUnlearningSettings(BaselineSettings):
     """Deep Unlearning: two soft projectors, on what the forget tokens use and on what the retain set does not.
 
     Args:
@@ -128,7 +128,7 @@ class DeepUnlearningSettings(RelativeSettings):
 
 
 @dataclass(frozen=True)
-class ForgetComponentsSettings(RelativeSettings):
+class ForgetComponentsSettings(BaselineSettings):
     """The principal components of the forget tokens are projected out, as Nullu does with differences.
 
     Args:
@@ -145,12 +145,12 @@ class ForgetComponentsSettings(RelativeSettings):
 
     @property
     def most_rank(self) -> int:
-        """See :class:`RelativeSettings`."""
+        """See :class:`BaselineSettings`."""
         return self.rank
 
 
 @dataclass(frozen=True)
-class OutputSideSettings(RelativeSettings):
+class OutputSideSettings(BaselineSettings):
     """The Wiener gate on directions of what comes out of a value matrix for the forget facts, not of what goes in.
 
     Args:
@@ -171,7 +171,7 @@ class OutputSideSettings(RelativeSettings):
 
 
 @dataclass(frozen=True)
-class RmsKvwSettings(RelativeSettings):
+class RmsKvwSettings(BaselineSettings):
     """KVW's gates in one shot, with root mean squares of tokens in place of mean absolute values.
 
     Args:

@@ -1,4 +1,4 @@
-"""Relatives of subspace weakening: measured as it is, each solved in its own way; see docs/methods/subspace.md."""
+"""Baselines of subspace weakening: measured as it is, each solved in its own way; see docs/methods/subspace.md."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.moments import Moment, Tokens
 from kvw.measuring.plans import Examples
 from kvw.measuring.prefixes import SharedBatch
+from kvw.methods.subspace.baselines.formulas import FORMULAS, Given, rms_log_gates
+from kvw.methods.subspace.baselines.settings import BaselineSettings, RmsKvwSettings
 from kvw.methods.subspace.directions import Measurements
 from kvw.methods.subspace.labels import Labels
 from kvw.methods.subspace.method import check_repeatable, matrices_in, passes
-from kvw.methods.subspace.relatives.formulas import FORMULAS, Given, rms_log_gates
-from kvw.methods.subspace.relatives.settings import RelativeSettings, RmsKvwSettings
 from kvw.methods.subspace.solution import UNLABELLED, measurements, range_of, scattered
 from kvw.methods.subspace.vectors import view_means
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.progress import Progress
 
 
-def relative(
+def baseline(
     model: PreTrainedModel,
     forget: Iterable[Batch | SharedBatch],
     retain: Iterable[Batch | SharedBatch],
-    settings: RelativeSettings,
+    settings: BaselineSettings,
     *,
     forget_labels: Labels = UNLABELLED,
     retain_labels: Labels = UNLABELLED,
     progress: Progress | None = None,
 ) -> LowRankEdit | GateEdit:
-    """Make the edit of a relative of subspace weakening; which one the class of the settings says.
+    """Make the edit of a baseline of subspace weakening; which one the class of the settings says.
 
     The model stays as it was. There is no threshold and no check on held-out views. Directions are as many as forget
     vectors, or as the settings allow; 8 bytes for each of them and each knowledge vector.
@@ -47,7 +47,7 @@ def relative(
         model: A loaded model of a known family.
         forget: Batches, as :func:`kvw.methods.subspace.method.subspace` takes them.
         retain: The same of the retain set.
-        settings: Of one of the relatives, see :mod:`kvw.methods.subspace.relatives.settings`.
+        settings: Of one of the baselines, see :mod:`kvw.methods.subspace.baselines.settings`.
         forget_labels: Facts and subjects of the forget examples; subjects count the same, and facts matter where
             forget vectors are means over their views.
         retain_labels: The same of the retain examples.
@@ -87,7 +87,7 @@ def _solved(
     group: Sequence[ValueMatrix],
     moments: dict[MatrixKey, Moment],
     tokens: dict[MatrixKey, Tokens],
-    settings: RelativeSettings,
+    settings: BaselineSettings,
     forget_labels: Labels,
 ) -> dict[MatrixKey, Directions | Tensor | None]:
     """What becomes of each value matrix: directions, or log-gates; None for an expert that saw too little."""
@@ -123,7 +123,7 @@ def token_vectors(tokens: Tokens, device: torch.device) -> Tensor:
     return found
 
 
-def _given(measured: Measurements, retain: Moment, settings: RelativeSettings, labels: Labels) -> Given:
+def _given(measured: Measurements, retain: Moment, settings: BaselineSettings, labels: Labels) -> Given:
     moment = retain.mean.double()
     if settings.by_fact:
         vectors = view_means(measured.forget, labels).values.to(moment)

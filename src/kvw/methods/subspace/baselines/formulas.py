@@ -1,4 +1,4 @@
-"""What each relative of subspace weakening does to one value matrix: W' = W T, T = I + U (g - 1) V^T.
+"""What each baseline of subspace weakening does to one value matrix: W' = W T, T = I + U (g - 1) V^T.
 
 All come out with V^T U = I, so that T(t) is T to the power t for each of them, and T(-1) undoes it if no gate is 0.
 """
@@ -14,16 +14,16 @@ from torch import Tensor
 
 from kvw.edits.low_rank import REMOVED
 from kvw.errors import UserError
-from kvw.methods.subspace.gates import exponential, hard, wiener
-from kvw.methods.subspace.relatives.settings import (
+from kvw.methods.subspace.baselines.settings import (
+    BaselineSettings,
     DeepUnlearningSettings,
     ForgetComponentsSettings,
     LeaceSettings,
     MemitZeroSettings,
     OutputSideSettings,
-    RelativeSettings,
     RmsKvwSettings,
 )
+from kvw.methods.subspace.gates import exponential, hard, wiener
 from kvw.methods.subspace.shrinkage import floored_diagonal
 from kvw.methods.subspace.solver import metric, solve
 
@@ -139,7 +139,7 @@ def rms_log_gates(given: Given, settings: RmsKvwSettings) -> Tensor:
     return exponential(ratio.clamp(min=torch.finfo(ratio.dtype).tiny), settings.gamma, 0.0)
 
 
-FORMULAS: dict[type[RelativeSettings], Callable[[Given, Any], Found]] = {
+FORMULAS: dict[type[BaselineSettings], Callable[[Given, Any], Found]] = {
     MemitZeroSettings: memit_zero,
     LeaceSettings: leace,
     DeepUnlearningSettings: deep_unlearning,

@@ -1,4 +1,4 @@
-"""Relatives of subspace weakening: their formulas, and whole runs of them."""
+"""Baselines of subspace weakening: their formulas, and whole runs of them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,10 @@ from kvw.evaluation.loaded import Loaded
 from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.sources import Sources
 from kvw.methods.registry import get_method
-from kvw.methods.subspace.labels import Labels
-from kvw.methods.subspace.method import subspace
-from kvw.methods.subspace.relatives import formulas
-from kvw.methods.subspace.relatives.formulas import FORMULAS, Given
-from kvw.methods.subspace.relatives.method import relative, token_vectors
-from kvw.methods.subspace.relatives.settings import (
+from kvw.methods.subspace.baselines import formulas
+from kvw.methods.subspace.baselines.formulas import FORMULAS, Given
+from kvw.methods.subspace.baselines.method import baseline, token_vectors
+from kvw.methods.subspace.baselines.settings import (
     DeepUnlearningSettings,
     ForgetComponentsSettings,
     LeaceSettings,
@@ -36,6 +34,8 @@ from kvw.methods.subspace.relatives.settings import (
     OutputSideSettings,
     RmsKvwSettings,
 )
+from kvw.methods.subspace.labels import Labels
+from kvw.methods.subspace.method import subspace
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.shrinkage import floored_diagonal, shrink
 from kvw.methods.subspace.vectors import view_means
@@ -47,7 +47,7 @@ pytestmark = pytest.mark.thorough
 FORGET = [text_batch(2, 11, 3, seed=index) for index in range(3)]
 RETAIN = [text_batch(2, 12, 4, seed=100 + index) for index in range(20)]
 VIEWS = Labels(facts=["a", "a", "a", "b", "b", "b"], subjects=["A", "A", "A", "B", "B", "B"])
-RELATIVES = [
+BASELINES = [
     MemitZeroSettings,
     LeaceSettings,
     DeepUnlearningSettings,
@@ -55,7 +55,7 @@ RELATIVES = [
     OutputSideSettings,
     RmsKvwSettings,
 ]
-LOW_RANK = [kind for kind in RELATIVES if kind is not RmsKvwSettings]
+LOW_RANK = [kind for kind in BASELINES if kind is not RmsKvwSettings]
 
 
 # Formulas: W' by inverses, square roots and projectors of full size.
@@ -67,7 +67,7 @@ def soft(moment, alpha):
 
 
 def expected_weight(data: Given, settings):
-    """W' of a relative by its defining formula."""
+    """W' of a baseline by its defining formula."""
     identity, forget = torch.eye(len(data.moment), dtype=torch.float64), data.vectors @ data.vectors.T
     if isinstance(settings, MemitZeroSettings):
         priced = shrink(data.moment, settings.shrinkage) / settings.mu
@@ -190,10 +190,10 @@ def measured(model, settings):
         yield matrix, Given(matrix.read().double(), moment, columns.values.double())
 
 
-@pytest.mark.parametrize("kind", RELATIVES, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", BASELINES, ids=lambda kind: kind.name)
 def test_every_edit_is_its_formula_in_single_precision(llava, kind):
     before, settings = weights(llava), kind()
-    edit = relative(llava, FORGET, RETAIN, settings, forget_labels=VIEWS)
+    edit = baseline(llava, FORGET, RETAIN, settings, forget_labels=VIEWS)
     assert all(torch.equal(weights(llava)[key], value) for key, value in before.items())
     assert edit.metadata.method == kind.name
     assert edit.metadata.settings["layers"] == (0, 3)
@@ -213,16 +213,16 @@ def test_memit_to_zero_is_subspace_weakening_by_tokens_without_its_caution(llava
     values = {"gate": "wiener", "mu": 2.0, "threshold": -50.0, "smallest_gate": 0.0, "rank": 1000}
     tokens_alone = Labels(subjects=VIEWS.subjects, facts=list(range(6)))
     expected = subspace(llava, FORGET, RETAIN, SubspaceSettings(**values), forget_labels=tokens_alone)
-    found = relative(llava, FORGET, RETAIN, MemitZeroSettings(mu=2.0), forget_labels=VIEWS)
+    found = baseline(llava, FORGET, RETAIN, MemitZeroSettings(mu=2.0), forget_labels=VIEWS)
     for matrix in find_value_matrices(llava):
         one, other = (edit.changed(matrix, matrix.read()) for edit in (found, expected))
         assert_close(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
 
 
-@pytest.mark.parametrize("kind", RELATIVES, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", BASELINES, ids=lambda kind: kind.name)
 def test_every_setting_changes_the_edit(llava, kind):
     def found(**values):
-        edit = relative(llava, FORGET, RETAIN, kind(layers=(0, 1), **values), forget_labels=VIEWS)
+        edit = baseline(llava, FORGET, RETAIN, kind(layers=(0, 1), **values), forget_labels=VIEWS)
         return torch.stack([edit.changed(matrix, matrix.read()) for matrix in edit.value_matrices(llava).values()])
 
     changes = {"mu": 9.0, "shrinkage": 0.9, "rank": 1, "alpha_r": 3.0, "alpha_f": 90.0, "gamma": 0.1}
@@ -237,7 +237,7 @@ def test_every_setting_changes_the_edit(llava, kind):
 
 @pytest.mark.parametrize("kind", LOW_RANK, ids=lambda kind: kind.name)
 def test_half_of_an_edit_twice_is_the_edit_and_its_inverse_undoes_it(llava, kind):
-    edit = relative(llava, FORGET, RETAIN, kind(layers=(1, 1)), forget_labels=VIEWS)
+    edit = baseline(llava, FORGET, RETAIN, kind(layers=(1, 1)), forget_labels=VIEWS)
     (matrix,) = edit.value_matrices(llava).values()
     original = matrix.read()
     if kind in (LeaceSettings, ForgetComponentsSettings):
@@ -253,8 +253,8 @@ def test_half_of_an_edit_twice_is_the_edit_and_its_inverse_undoes_it(llava, kind
 def test_experts_with_too_few_tokens_are_left_alone():
     model = copy.deepcopy(build_family("qwen3_moe"))
     forget, retain = [family_batch(model, 2, 9, 1)], [family_batch(model, 8, 9, 2)]
-    few = relative(model, forget, retain, MemitZeroSettings(min_tokens=1))
-    many = relative(model, forget, retain, MemitZeroSettings(min_tokens=5))
+    few = baseline(model, forget, retain, MemitZeroSettings(min_tokens=1))
+    many = baseline(model, forget, retain, MemitZeroSettings(min_tokens=5))
     assert set(many.directions) < set(few.directions)
     assert set(many.metadata.left_alone) > set(few.metadata.left_alone)
 
@@ -265,8 +265,8 @@ def test_experts_with_too_few_tokens_are_left_alone():
 @pytest.mark.parametrize(
     ("kind", "values", "reason"),
     [
-        *((kind, {"layers_per_pass": 0}, "layers_per_pass must be") for kind in RELATIVES),
-        *((kind, {"min_tokens": 0}, "min_tokens must be") for kind in RELATIVES),
+        *((kind, {"layers_per_pass": 0}, "layers_per_pass must be") for kind in BASELINES),
+        *((kind, {"min_tokens": 0}, "min_tokens must be") for kind in BASELINES),
         (MemitZeroSettings, {"mu": 0.0}, "mu must be"),
         (MemitZeroSettings, {"shrinkage": 1.5}, "shrinkage must lie"),
         (LeaceSettings, {"rank": 0}, "rank must be"),
@@ -286,14 +286,14 @@ def test_settings_that_make_no_sense_are_refused(kind, values, reason):
 
 def test_mistakes_are_named(llava):
     with pytest.raises(kvw.UserError, match="can be gone through again"):
-        relative(llava, iter(FORGET), RETAIN, MemitZeroSettings(layers_per_pass=1))
-    assert relative(llava, iter(FORGET), iter(RETAIN), MemitZeroSettings(layers=(1, 1))).directions
+        baseline(llava, iter(FORGET), RETAIN, MemitZeroSettings(layers_per_pass=1))
+    assert baseline(llava, iter(FORGET), iter(RETAIN), MemitZeroSettings(layers=(1, 1))).directions
     with pytest.raises(kvw.UserError, match="these are quantised"):
         formulas.output_side(replace(given(layer()), weight=None), OutputSideSettings())
 
 
 def test_settings_do_not_load_torch():
-    code = "import sys, kvw.methods.subspace.relatives.settings; sys.exit('torch' in sys.modules)"
+    code = "import sys, kvw.methods.subspace.baselines.settings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -301,15 +301,15 @@ def test_settings_do_not_load_torch():
 
 
 def test_the_registry_knows_them_all():
-    assert {kind.name for kind in RELATIVES} == {
+    assert {kind.name for kind in BASELINES} == {
         *("memit-zero", "leace", "deep-unlearning", "forget-components", "output-side", "rms-kvw")
     }
-    assert all(get_method(kind.name).settings is kind for kind in RELATIVES)
+    assert all(get_method(kind.name).settings is kind for kind in BASELINES)
     assert set(FORMULAS) == set(LOW_RANK)
 
 
 RECIPE = """
-title = "relatives"
+title = "baselines"
 [benchmark]
 name = "toy"
 [models]
@@ -318,8 +318,8 @@ vanilla = "toy:vanilla"
 
 
 def test_recipes_name_them(tmp_path):
-    (tmp_path / "recipe.toml").write_text(RECIPE + "".join(f"[[method]]\nname = '{kind.name}'\n" for kind in RELATIVES))
-    assert [method.name for method in read_recipe(tmp_path / "recipe.toml").method] == [kind.name for kind in RELATIVES]
+    (tmp_path / "recipe.toml").write_text(RECIPE + "".join(f"[[method]]\nname = '{kind.name}'\n" for kind in BASELINES))
+    assert [method.name for method in read_recipe(tmp_path / "recipe.toml").method] == [kind.name for kind in BASELINES]
 
 
 def test_they_run_by_name_on_examples(saved):
@@ -329,7 +329,7 @@ def test_they_run_by_name_on_examples(saved):
         [kvw.Example("Who is this?", f"{name} {row}", metadata={"subject": f"{name} {row % 3}"}) for row in range(6)]
         for name in ("Somebody", "Another")
     )
-    for kind in RELATIVES:
+    for kind in BASELINES:
         edit = unlearn(get_method(kind.name), loaded, forget, retain, kind(), lambda *_: None).edit
         assert edit.metadata.method == kind.name
         assert edit.metadata.forget_count == edit.metadata.retain_count == 6

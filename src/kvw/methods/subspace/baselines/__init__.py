@@ -1,4 +1,4 @@
-"""Relatives of subspace weakening, each with a formula of its own; see docs/methods/subspace.md."""
+"""Baselines of subspace weakening, each with a formula of its own; see docs/methods/subspace.md."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvw.methods.method import LoadedModel, Method, Unlearned
-from kvw.methods.subspace.relatives.settings import (
+from kvw.methods.subspace.baselines.settings import (
+    BaselineSettings,
     DeepUnlearningSettings,
     ForgetComponentsSettings,
     LeaceSettings,
     MemitZeroSettings,
     OutputSideSettings,
-    RelativeSettings,
     RmsKvwSettings,
 )
 from kvw.progress import Progress
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from kvw.models.value_matrix import ValueMatrix
 
 
-class Relative(Method[RelativeSettings]):
-    """A relative; which one, the class of its settings says.
+class Baseline(Method[BaselineSettings]):
+    """A baseline; which one, the class of its settings says.
 
     Args:
         settings: That class.
@@ -34,16 +34,16 @@ class Relative(Method[RelativeSettings]):
     scales = "share"
     stage = "measuring and solving"
 
-    def __init__(self, settings: type[RelativeSettings]) -> None:
+    def __init__(self, settings: type[BaselineSettings]) -> None:
         self.name, self.settings = settings.name, settings
 
-    def value_matrices(self, model: PreTrainedModel, settings: RelativeSettings) -> list[ValueMatrix]:
+    def value_matrices(self, model: PreTrainedModel, settings: BaselineSettings) -> list[ValueMatrix]:
         """Those of the layers, of FFNs or attention."""
         from kvw.methods.subspace.method import matrices_in
 
         return matrices_in(model, settings)
 
-    def most_rank(self, settings: RelativeSettings) -> int:
+    def most_rank(self, settings: BaselineSettings) -> int:
         """As the settings say."""
         return settings.most_rank
 
@@ -52,18 +52,18 @@ class Relative(Method[RelativeSettings]):
         loaded: LoadedModel,
         forget: Sequence[Example],
         retain: Sequence[Example],
-        settings: RelativeSettings,
+        settings: BaselineSettings,
         progress: Progress,
     ) -> Unlearned:
-        """See :func:`kvw.methods.subspace.examples.relative_edit`."""
-        from kvw.methods.subspace.examples import relative_edit
+        """See :func:`kvw.methods.subspace.examples.baseline_edit`."""
+        from kvw.methods.subspace.examples import baseline_edit
 
-        return relative_edit(loaded, forget, retain, settings, progress)
+        return baseline_edit(loaded, forget, retain, settings, progress)
 
 
-MEMIT_ZERO = Relative(MemitZeroSettings)
-LEACE = Relative(LeaceSettings)
-DEEP_UNLEARNING = Relative(DeepUnlearningSettings)
-FORGET_COMPONENTS = Relative(ForgetComponentsSettings)
-OUTPUT_SIDE = Relative(OutputSideSettings)
-RMS_KVW = Relative(RmsKvwSettings)
+MEMIT_ZERO = Baseline(MemitZeroSettings)
+LEACE = Baseline(LeaceSettings)
+DEEP_UNLEARNING = Baseline(DeepUnlearningSettings)
+FORGET_COMPONENTS = Baseline(ForgetComponentsSettings)
+OUTPUT_SIDE = Baseline(OutputSideSettings)
+RMS_KVW = Baseline(RmsKvwSettings)
