@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from kvw.methods.kvw.weaken import one_shot, weaken
     from kvw.methods.method import Method, Unlearned
     from kvw.methods.steering.method import steering
+    from kvw.methods.subspace.fitter import SubspaceFitter
     from kvw.methods.subspace.labels import Labels
     from kvw.methods.subspace.method import subspace
     from kvw.methods.subspace.settings import SubspaceSettings
@@ -61,6 +62,7 @@ _HOMES = {
     "LowRankEdit": "kvw.edits",
     "Method": "kvw.methods.method",
     "Statistics": "kvw.measuring.statistics",
+    "SubspaceFitter": "kvw.methods.subspace.fitter",
     "SubspaceSettings": "kvw.methods.subspace.settings",
     "SteeringEdit": "kvw.edits",
     "Unlearned": "kvw.methods.method",
@@ -103,6 +105,7 @@ __all__ = [
     "Method",
     "Statistics",
     "SteeringEdit",
+    "SubspaceFitter",
     "SubspaceSettings",
     "Unlearned",
     "UserError",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, overload
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from kvw.data.batches import Prepared, answer_batch, image_groups
@@ -68,7 +69,9 @@ def pieces_of(batches: Iterable[Batch | SharedBatch]) -> Iterator[Piece]:
         return
     first_row = 0
     for batch in batches:
-        labels = batch.endings if isinstance(batch, SharedBatch) else batch.get("labels")
+        labels = batch.endings if isinstance(batch, SharedBatch) else None
+        if isinstance(batch, Mapping) and isinstance(batch.get("labels"), Tensor):
+            labels = batch["labels"]
         rows = 0 if labels is None else len(labels)  # what lacks labels is refused when it is run
         yield Piece(first_row, rows, 0 if labels is None else labels.numel(), partial(_as_given, batch))
         first_row += rows

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -119,13 +120,36 @@ def _run(
     progress: Progress | None,
 ) -> None:
     """Let the recorder see the batches that are scattered to this process."""
-    examples = replace(examples, keep=InOrder(examples.keep))
-    image_ids, processes = image_token_ids(model), current()
+    processes = current()
     if isinstance(batches, LabelledBatches) and not shares_prefixes(model):
         batches = batches.unshared()  # an edit may have been attached since they were made
     total = len(batches) if isinstance(batches, Sequence) else 0
     if isinstance(batches, LabelledBatches):
         processes.agree({"batches": digest([(piece.rows, piece.tokens) for piece in batches.pieces])})
+    run = shown_to(recorder, model, matrices, sources, examples)
+    with watched(recorder, model, matrices):
+        for done, _ in enumerate(processes.scatter(pieces_of(batches), run), 1):
+            if progress:
+                progress(done, total)
+
+
+def shown_to(
+    recorder: MomentRecorder,
+    model: PreTrainedModel,
+    matrices: Sequence[ValueMatrix],
+    sources: Sources,
+    examples: Examples,
+) -> Callable[[Piece], object]:
+    """A function that runs a batch so that the recorder sees it, in halves if memory runs out.
+
+    Args:
+        recorder: Of these value matrices; to be :func:`watched` meanwhile.
+        model: The model that they are of.
+        matrices: What is measured.
+        sources: How much each kind of position counts.
+        examples: Weights, folds, and whose coefficients are kept.
+    """
+    examples, image_ids = replace(examples, keep=InOrder(examples.keep)), image_token_ids(model)
 
     def run(piece: Piece) -> None:
         batch = piece.batch()
@@ -141,13 +165,16 @@ def _run(
             recorder.expect(replace(plan, taken=piece.taken.rows))
             run_model(model, {name: value for name, value in batch.items() if name != "labels"})
 
-    run_halving = Halving(run, partial(_too_large, recorder, matrices))
+    return Halving(run, partial(_too_large, recorder, matrices))
+
+
+@contextmanager
+def watched(recorder: MomentRecorder, model: PreTrainedModel, matrices: Sequence[ValueMatrix]) -> Iterator[None]:
+    """In the block the recorder sees what value matrices get. The model is in evaluation mode, without gradients."""
     handles = intercept(matrices, recorder.observe, first=True)
     try:
         with evaluating(model):
-            for done, _ in enumerate(processes.scatter(pieces_of(batches), run_halving), 1):
-                if progress:
-                    progress(done, total)
+            yield
     finally:
         for handle in handles:
             handle.remove()
