@@ -29,6 +29,15 @@ def mark_growing(folder: Path, kind: str) -> None:
     _write(folder, {"kind": kind}, public=False)
 
 
+def mark_also(folder: Path, name: str) -> None:
+    """Add a file to what the mark of a complete folder lists; without such a mark nothing is done."""
+    found = _read(folder)
+    if found is None or not isinstance(found.get("files"), list) or name in found["files"]:
+        return
+    content = {"kind": found.get("kind"), "files": sorted([*found["files"], name])}
+    _write(folder, content, public=bool((folder / MARK).stat().st_mode & 0o004))
+
+
 def marked_kind(folder: Path) -> str | None:
     """The kind that a folder is marked as; None if it carries no mark."""
     found = _read(folder)

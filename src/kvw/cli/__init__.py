@@ -22,6 +22,7 @@ from kvw.cli.inspect import inspect
 from kvw.cli.launch import only_the_first_speaks, run_by_the_first, shared_by_all, speaks_for_all
 from kvw.cli.measure import measure
 from kvw.cli.methods import methods
+from kvw.cli.report import report
 from kvw.cli.serve import serve
 from kvw.errors import Damaging, LostProcess, UserError
 
@@ -37,7 +38,7 @@ app = App(
     help_epilogue="Start with: kvw demo",
     suppress_keyboard_interrupt=False,
 )
-for verb in (erase, methods, measure, apply, evaluate, inspect, chat, serve, demo, env):
+for verb in (erase, methods, measure, apply, evaluate, inspect, report, chat, serve, demo, env):
     app.command(shared_by_all(verb) if verb in (erase, measure, evaluate) else run_by_the_first(verb))
 app.command(edit)
 app.command(bench)

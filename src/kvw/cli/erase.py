@@ -14,6 +14,7 @@ from kvw.cli.options import (
     LoadOptions,
     MethodOptions,
     Model,
+    ShowExamples,
     Strict,
     ValueMatrices,
     check_output,
@@ -97,6 +98,7 @@ def erase(
         bool,
         Parameter(negative="", help="Print what was found and run one batch through every stage; write nothing."),
     ] = False,
+    show_examples: ShowExamples = False,
     value_matrices: ValueMatrices = "",
     force: Force = False,
     strict: Strict = False,
@@ -105,7 +107,7 @@ def erase(
     """Weaken what a model knows of the forget set and write an ordinary checkpoint, the edit and the numbers.
 
     Subspace weakening runs unless --method names another. Three dials matter: --keep, --neighbours and --strength.
-    OUT gets edit.safetensors (small, reversible), run.json, samples.jsonl and model/.
+    OUT gets report.html, edit.safetensors (small, reversible), run.json, samples.jsonl and model/.
     """
     settings, splits = options.settings(), parse_splits(scored.eval or [])
 
@@ -128,6 +130,7 @@ def erase(
         max_new_tokens=scored.max_new_tokens,
         save_model=save_model,
         force=force,
+        show_examples=show_examples,
         device=load.device,
         quantise=load.quantise,
     )

@@ -43,8 +43,9 @@ from kvw.runs.material import Material, gather_material
 from kvw.runs.measure import tell_origin
 from kvw.runs.record import KNOWS_ENGLISH, LanguagePart, RunRecord
 from kvw.runs.record_parts import asked_part, forget_part, model_part, retain_part, split_part
+from kvw.runs.reporting import Classed, write_report
 from kvw.runs.request import DataSets, EraseRequest, read_data
-from kvw.runs.samples import sample_lines
+from kvw.runs.seen import seen_part
 from kvw.runs.telling import refuse_no_edit, tell_of_method, tell_of_request
 from kvw.runs.unlearning import unlearn
 from kvw.runs.writing import EDIT, MODEL, RECORD, RUN, SAMPLES, claimed_output, kept_on_failure, most_bytes
@@ -70,11 +71,11 @@ class Job:
 def erase(request: EraseRequest, reporter: Reporter = SILENT, data: DataSets | None = None) -> RunRecord:
     """Measure, weaken, score before and after, and write the run directory.
 
-    ``out`` receives ``edit.safetensors``, ``run.json``, ``samples.jsonl`` and, unless switched off, ``model/``: an
-    ordinary checkpoint with its processor. It appears when all of it is complete, or not at all; nobody else can write
-    there from the beginning on. If something fails after the passes, the edit, the samples and the record are kept
-    beside ``out``, and the message says where. Of several processes (:func:`kvw.processes.together`) the first writes
-    it; the others return before that.
+    ``out`` receives ``edit.safetensors``, ``run.json``, ``samples.jsonl``, ``report.html`` and, unless switched off,
+    ``model/``: an ordinary checkpoint with its processor. It appears when all of it is complete, or not at all; nobody
+    else can write there from the beginning on. If something fails after the passes, the edit, the samples and the
+    record are kept beside ``out``, and the message says where. Of several processes
+    (:func:`kvw.processes.together`) the first writes it; the others return before that.
 
     Args:
         request: What to do.
@@ -124,13 +125,20 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
     judged = choice.selection is not None
     tell_outcome(request.made_by.stronger, before, after, reporter, judged=judged, chosen=judged and request.chooses)
     record = _record(job, replace(unlearned, edit=edit), retain, before, after, watch, language, reporter.warnings)
-    record = record.model_copy(update={"selection": choice.selection})
+    classed = Classed.of(job.data, {"original": before, "unlearned": after})
+    splits = {
+        name: split.model_copy(
+            update={"answers": classed.part(name), "seen": seen_part(job.data.scored[name], job.data, material)}
+        )
+        for name, split in record.splits.items()
+    }
+    record = record.model_copy(update={"selection": choice.selection, "splits": splits})
     if claim is None:
         return record
     with kept_on_failure(claim, request, reporter):
         folder = claim.empty()
         edit.save(folder / EDIT)
-        write_text(folder / SAMPLES, "".join(sample_lines({"original": before, "unlearned": after})))
+        write_text(folder / SAMPLES, classed.lines(record, job.data.all_scored))
         _write_record(record, folder)
         claim.secure()
         if request.writes_model:
@@ -140,6 +148,7 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
                 update={"costs": watch.costs(job.loaded.model), "warnings": list(reporter.warnings)}
             )
             _write_record(record, folder)
+        write_report(folder, record, show_examples=request.show_examples)
         job.loaded.check_source()
         claim.publish(RUN)
     return record

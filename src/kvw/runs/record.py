@@ -96,6 +96,31 @@ class CostPart(_Part):
     """How many processes worked together; seconds and memory are those of the first."""
 
 
+class AnswersPart(_Part):
+    """What kind of answers a split was given, see :mod:`kvw.runs.answer_classes`."""
+
+    original: dict[str, int]
+    """How many answers of the original model are of each kind; every example that was asked counts once."""
+    unlearned: dict[str, int]
+    lost: int
+    """Questions that were answered right before and are not afterwards."""
+    gained: int
+    """Questions that are answered right afterwards and were not before."""
+
+
+class SeenPart(_Part):
+    """How far the examples that were asked had a part in making the edit."""
+
+    used: int
+    """So many were given to the method."""
+    judged: int
+    """So many others helped to choose the strength."""
+    about_forgotten: int
+    """So many are about a subject of the forget set, or are themselves in it."""
+    new_subjects: int
+    """So many are about subjects that neither the forget set, nor the retain set, nor any other source names."""
+
+
 class SplitPart(_Part):
     """Scores of one split by the original and by the unlearned model."""
 
@@ -110,6 +135,10 @@ class SplitPart(_Part):
     """Over the examples asked, in any order; salted."""
     original: Summary
     unlearned: Summary
+    answers: AnswersPart | None = None
+    """None in records of earlier versions."""
+    seen: SeenPart | None = None
+    """None in records of earlier versions, and where a statistics file stands for the retain set."""
 
 
 class Change(_Part):

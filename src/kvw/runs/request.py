@@ -64,6 +64,7 @@ class EraseRequest:
         max_new_tokens: The longest answer, in tokens.
         save_model: Off: write the edit and the records only, as is always done for methods without weights to write.
         force: Replace what ``out`` holds.
+        show_examples: Whether ``report.html`` shows questions, answers and photos.
         device: Where to run; None for the accelerator if there is one, ``auto`` for all there are and offloading.
         quantise: Quantise the model while it is loaded; what is written is the checkpoint in its own precision.
 
@@ -87,6 +88,7 @@ class EraseRequest:
     max_new_tokens: int = 50
     save_model: bool = True
     force: bool = False
+    show_examples: bool = False
     device: torch.device | str | None = None
     quantise: Quantise | None = None
 

@@ -1,0 +1,172 @@
+"""What a run came to, in words, from its record alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from kvw.report.html.frame import Verdict
+from kvw.runs.record import RunRecord, SelectionPart, SplitPart
+from kvw.selection.scoring import ALL_HELD_OUT, FORGETTING, HELD_OUT_FORGET, OWN_WORDS
+
+NBSP = "\N{NO-BREAK SPACE}"
+
+
+def verdict(record: RunRecord) -> Verdict:
+    """The verdict on a run: what was forgotten, what was kept, what is still answered, and damage.
+
+    A sentence is there only if the record says what it tells; what was not measured is said to be unknown.
+    """
+    forgot, forgotten = _forgotten(record)
+    kept, share = _kept(record)
+    still, left = _still(record)
+    damage = _damage(record)
+    sentences = [forgot, kept, *still, *damage]
+    enough = share is None or record.asked is None or share >= record.asked.keep
+    if damage:
+        return Verdict("bad", "Damaged", sentences)
+    if forgotten is None:
+        return Verdict("unknown", "Not known", sentences)
+    if forgotten == 0:
+        return Verdict("bad", "Not forgotten", sentences)
+    if forgotten < 1 or left:
+        return Verdict("part", "Forgotten in part", sentences)
+    if share is None:
+        return Verdict("part", "Forgotten; at what cost is not known", sentences)
+    return Verdict("good", "Forgotten", sentences) if enough else Verdict("part", "Forgotten; others pay", sentences)
+
+
+def _forgotten(record: RunRecord) -> tuple[str, float | None]:
+    """What was forgotten of the forget questions, and which share of what was known; None if nothing can be said."""
+    split = record.splits.get("forget")
+    if split is not None and split.answers is not None:
+        count, known = split.original.count, split.answers.original.get("correct", 0)
+        if known:
+            lost, gained = split.answers.lost, split.answers.gained
+            of = f"{known}" if known == count else f"the {known} forget questions that were answered before"
+            text = f"Forgot {lost or 'none'} of {of}" + (_plural(" question", known) if known == count else "") + "."
+            if gained:
+                text += f" {_number(gained)} that {_was(gained)} not answered before {_is(gained)} answered now."
+            return text, lost / known
+    return _forgotten_by_force(record, split)
+
+
+def _forgotten_by_force(record: RunRecord, split: SplitPart | None) -> tuple[str, float | None]:
+    """The same teacher-forced, where no free answer was right before or none was classed."""
+    none = "No forget question was answered before the edit"
+    classed = split is not None and split.answers is not None
+    said = f"{none}, asked freely" if classed else "How free answers changed is not in this record"
+    selection = record.selection
+    if selection is None:
+        return f"{none}: what was forgotten is not known." if classed else f"{said}.", None
+    before, after = _first_choices(selection)
+    if not before:
+        return f"{said}, nor was any answer the first choice word by word: what was forgotten is not known.", None
+    lost = before - after
+    return (
+        f"{said}. Word by word (teacher-forced), {after or 'none'} of the {before} answers that were its first choice "
+        f"{_is(after)} so still.",
+        max(lost, 0) / before,
+    )
+
+
+def _first_choices(selection: SelectionPart) -> tuple[int, int]:
+    """Forget answers that were the first choice before, and those that are after, among the same questions."""
+    chosen = selection.chosen.splits
+    names = [name for name in FORGETTING if name in selection.original and name in chosen]
+    return sum(selection.original[name].answered for name in names), sum(chosen[name].answered for name in names)
+
+
+def _kept(record: RunRecord) -> tuple[str, float | None]:
+    """What was kept, by the best evidence that there is, and which share; None if nothing is known."""
+    unseen = [split for split in record.splits.values() if asks_others(split) and is_new(split)]
+    share, count = _share_kept(unseen)
+    if share is not None:
+        return f"Kept {floored(share)} of what others are asked, on {count} questions about subjects that the edit " + (
+            "never saw."
+        ), share
+    if record.selection is not None and ALL_HELD_OUT in record.selection.chosen.kept:
+        share = record.selection.chosen.kept[ALL_HELD_OUT].value
+        return (
+            f"Kept {floored(share, 1)} of the probability of answers about others, on questions held out from it.",
+            share,
+        )
+    retain = record.splits.get("retain")
+    share, count = _share_kept([retain] if retain is not None else [])
+    if share is not None:
+        return f"Kept {floored(share)} of the retain set's answers; what others lost is not known.", share
+    return "What else was lost is not known: nothing was asked about others.", None
+
+
+def _share_kept(splits: Iterable[SplitPart]) -> tuple[float | None, int]:
+    """Of the questions that were answered right before the share that still is, and how many these are."""
+    answers = [split.answers for split in splits if split.answers is not None]
+    known = sum(one.original.get("correct", 0) for one in answers)
+    return (1 - sum(one.lost for one in answers) / known if known else None), known
+
+
+def _still(record: RunRecord) -> tuple[list[str], int]:
+    """What is still answered about the forgotten when it is asked in other ways, and how many questions that is."""
+    forget, told, total, asked = record.splits.get("forget"), list[str](), 0, 0
+    for name, split in record.splits.items():
+        if name == "forget" or split.answers is None or not asks_forgotten(split):
+            continue
+        left = split.answers.unlearned.get("correct", 0)
+        total, asked = total + left, asked + split.original.count
+        if left:
+            by_name = split.pictures == 0 and forget is not None and bool(forget.pictures)
+            how = "when asked by name" if by_name else f"in “{name.replace('_', ' ')}”"
+            told.append(f"{_number(left)} of {split.original.count} {_is(left)} still answered {how}.")
+    if asked and not total:
+        told.append(f"None of {asked} other questions about the forgotten is answered.")
+    return told, total + _own_words_left(record.selection)
+
+
+def _own_words_left(selection: SelectionPart | None) -> int:
+    """Held-out phrasings and own words of the model that are its first choice still."""
+    if selection is None:
+        return 0
+    chosen = selection.chosen.splits
+    return sum(chosen[name].answered for name in (HELD_OUT_FORGET, OWN_WORDS) if name in chosen)
+
+
+def _damage(record: RunRecord) -> list[str]:
+    return [] if record.language is None else list(record.language.damage)
+
+
+def asks_forgotten(split: SplitPart) -> bool:
+    """Whether all questions of a split are about the forgotten."""
+    return split.seen is not None and split.seen.about_forgotten == split.original.count
+
+
+def asks_others(split: SplitPart) -> bool:
+    """Whether no question of a split is about the forgotten."""
+    return split.seen is not None and split.seen.about_forgotten == 0
+
+
+def is_new(split: SplitPart) -> bool:
+    """Whether a split had no part in the edit, and is about subjects that it never saw."""
+    seen = split.seen
+    return seen is not None and not seen.used and not seen.judged and seen.new_subjects == split.original.count
+
+
+def floored(share: float, digits: int = 0) -> str:
+    """A share in percent, never rounded up."""
+    scale = 10**digits * 100
+    return f"{math.floor(share * scale + 1e-9) / 10**digits:.{digits}f}{NBSP}%"
+
+
+def _number(count: int) -> str:
+    return "One" if count == 1 else str(count)
+
+
+def _is(count: int) -> str:
+    return "is" if count <= 1 else "are"
+
+
+def _was(count: int) -> str:
+    return "was" if count == 1 else "were"
+
+
+def _plural(noun: str, count: int) -> str:
+    return noun if count == 1 else f"{noun}s"

@@ -1,0 +1,139 @@
+"""``report.html`` of a run: written by ``kvw erase``, and made again by ``kvw report``."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from kvw.data import Example
+from kvw.data.images import load_image
+from kvw.errors import UserError
+from kvw.evaluation import Evaluation
+from kvw.files import write_text
+from kvw.mark import mark_also
+from kvw.report.html.cases import cases
+from kvw.report.html.run_page import run_page
+from kvw.runs.answer_classes import AnswerClass, Classifier, counts
+from kvw.runs.record import AnswersPart, RunRecord
+from kvw.runs.request import DataSets
+from kvw.runs.samples import read_rows, sample_lines
+from kvw.runs.writing import RECORD, SAMPLES
+
+REPORT = "report.html"
+THUMBNAIL = 112
+"""Longer side of a small picture, in pixels."""
+
+
+@dataclass(frozen=True)
+class Classed:
+    """The answers of both models, and what kind each is.
+
+    Args:
+        evaluations: ``original`` and ``unlearned``, of the same examples.
+        kinds: Of every record, in order, by model.
+    """
+
+    evaluations: Mapping[str, Evaluation]
+    kinds: Mapping[str, Sequence[AnswerClass]]
+
+    @classmethod
+    def of(cls, data: DataSets, evaluations: Mapping[str, Evaluation]) -> Classed:
+        """Class every answer; whose answers may be somebody else's is known from all files of the request."""
+        classifier = Classifier([*data.forget, *data.retain, *data.all_scored])
+        kinds = {
+            name: [
+                classifier.kind(one.question, example.subject_key, one.reference, one.prediction)
+                if one.error is None
+                else "none"
+                for one, example in zip(found.records, data.all_scored, strict=True)
+            ]
+            for name, found in evaluations.items()
+        }
+        return cls(evaluations, kinds)
+
+    def part(self, split: str) -> AnswersPart:
+        """What the record says of a split."""
+        places = [place for place, one in enumerate(self.evaluations["original"].records) if one.split == split]
+        before, after = ([self.kinds[name][place] for place in places] for name in ("original", "unlearned"))
+        pairs = list(zip(before, after, strict=True))
+        return AnswersPart(
+            original=counts(before),
+            unlearned=counts(after),
+            lost=sum(was == "correct" != now for was, now in pairs),
+            gained=sum(was != "correct" == now for was, now in pairs),
+        )
+
+    def lines(self, record: RunRecord, examples: Sequence[Example]) -> str:
+        """What ``samples.jsonl`` holds: with a small picture where the report shows one."""
+        rows = read_rows(sample_lines(self.evaluations, self.kinds), SAMPLES)
+        shown = {id(row) for case in cases(record, rows) for row in case.rows}
+        pictures = {
+            place: thumbnail(example)
+            for place, (row, example) in enumerate(zip(rows, examples, strict=True))
+            if id(row) in shown and example.images
+        }
+        return "".join(sample_lines(self.evaluations, self.kinds, pictures))
+
+
+def thumbnail(example: Example) -> str:
+    """The first picture of an example, small, as a data URI; empty if it cannot be read."""
+    try:
+        image = load_image(example.images[0], example.identifier)
+    except UserError:
+        return ""
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def write_report(folder: Path, record: RunRecord, *, show_examples: bool) -> Path:
+    """Write ``report.html`` into the folder of a run, from its record and its samples.
+
+    Raises:
+        UserError: The samples cannot be read.
+    """
+    samples = folder / SAMPLES
+    lines = samples.read_text(encoding="utf-8").splitlines() if samples.is_file() else []
+    page = run_page(record, read_rows(lines, str(samples)), show_examples=show_examples)
+    write_text(folder / REPORT, page)
+    return folder / REPORT
+
+
+def report(folder: Path, *, show_examples: bool = False) -> Path:
+    """``kvw report``: make the report of a finished run again.
+
+    Args:
+        folder: What ``kvw erase --out`` wrote.
+        show_examples: Whether questions, answers and photos are shown.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: It is no folder of a run, or its record or samples cannot be read.
+    """
+    found = folder / RECORD
+    if not found.is_file():
+        raise UserError(
+            f"{folder} is no folder of a run.",
+            found=f"no {RECORD} in it",
+            do="give the folder that kvw erase --out wrote",
+        )
+    try:
+        record = RunRecord.model_validate_json(found.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(
+            f"{found} is no run record of this version.",
+            found=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            do="make the run again, or use the version of kvw that wrote it",
+        ) from error
+    written = write_report(folder, record, show_examples=show_examples)
+    mark_also(folder, REPORT)
+    return written
