@@ -25,7 +25,7 @@ from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.checkpoint import find_checkpoint
 from kvw.retain import SOURCES
 from kvw.runs.card import BEGIN, END, model_card, options
-from kvw.runs.record import AskedPart, CandidatePart, KeptPart, SelectionPart, SplitPart
+from kvw.runs.record import AskedPart, CandidatePart, JudgedPart, KeptPart, SelectionPart, SplitPart
 from kvw.runs.record_parts import asked_part
 from kvw.runs.request import EraseRequest
 
@@ -96,9 +96,14 @@ def test_it_says_what_how_how_much_and_how_again():
 
 def selection(dose, keep=0.98, unit="strength"):
     kept = {"held-out retain": KeptPart(value=0.9912, error=0.001), "plain text": KeptPart(value=1.0, error=0.0)}
+
+    def asked(answered):
+        part = JudgedPart(questions=4, answered=answered, probability=0.5, perplexity=9.0)
+        return {"forget": part, "forget, own words": part, "held-out retain": part}
+
     tried = [CandidatePart(dose=9.0, chosen=False, splits={}, kept={})]
-    tried.append(CandidatePart(dose=dose, chosen=True, splits={}, kept=kept))
-    return SelectionPart(keep=keep, unit=unit if dose else "", sources=[], original={}, candidates=tried)
+    tried.append(CandidatePart(dose=dose, chosen=True, splits=asked(1), kept=kept))
+    return SelectionPart(keep=keep, unit=unit if dose else "", sources=[], original=asked(3), candidates=tried)
 
 
 def test_it_says_how_strong_the_edit_is_and_what_it_keeps():
@@ -106,7 +111,8 @@ def test_it_says_how_strong_the_edit_is_and_what_it_keeps():
     text = model_card(chosen, LAYERS, selection=selection(0.25, keep=0.985))
     assert (
         "The strength was chosen to keep 98.5% (strength: 0.25); the edit keeps 99.1% of held-out retain, 100.0% of "
-        "plain text (teacher-forced)."
+        "plain text. Of 8 forget questions 6 were answered before and 2 are now, held-out phrasings and the model's own "
+        "words among them (all teacher-forced)."
     ) in text
     assert "--gamma 0.03 --layers 1:25 --set seed=none --strength auto\n" in text
     by_hand = model_card(METADATA, LAYERS, selection=selection(None))

@@ -27,8 +27,9 @@ from kvw.runs.choosing import _scorer as scorer
 from kvw.runs.choosing import _tell as tell
 from kvw.runs.choosing import paths_of
 from kvw.runs.request import read_data
-from kvw.selection.scoring import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET, OWN_WORDS, Score, Share
+from kvw.selection.scoring import Score, Share
 from kvw.selection.search import Candidate
+from kvw.selection.splits import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET, OWN_WORDS
 from kvw.toy import checkpoint
 from kvw.toy.world import World, write_world
 

@@ -10,8 +10,9 @@ import torch
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.models.value_matrix import MatrixKey
 from kvw.selection.paths import DirectionsPath
-from kvw.selection.scoring import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET, OWN_WORDS, TEXT, Score
+from kvw.selection.scoring import Score
 from kvw.selection.search import Candidate, Search
+from kvw.selection.splits import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET, OWN_WORDS, TEXT
 
 NEAR = "held-out neighbours"
 

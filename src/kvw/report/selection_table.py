@@ -9,7 +9,7 @@ from rich.text import Text
 
 from kvw.percent import percent
 from kvw.runs.record import JudgedPart, SelectionPart
-from kvw.selection.scoring import ALL_HELD_OUT, FORGETTING
+from kvw.selection.splits import ALL_HELD_OUT, FORGETTING
 
 
 def print_selection(console: Console, selection: SelectionPart) -> None:

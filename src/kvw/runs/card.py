@@ -14,6 +14,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK, RepoCard
 
 from kvw.edits.edit import EditMetadata, printable
 from kvw.edits.summary import LayerSummary
+from kvw.methods.describing import acting
 from kvw.methods.registry import DEFAULT, get_method, installed
 from kvw.retain import SOURCES
 from kvw.runs.record import AskedPart, LanguagePart, SelectionPart, SplitPart
@@ -154,7 +155,7 @@ def _data(metadata: EditMetadata) -> list[str]:
 
 def _how(metadata: EditMetadata, layers: Sequence[LayerSummary]) -> list[str]:
     lines = [f"Method {code(metadata.method) or 'not known'} with the settings", ""]
-    lines += ["```json", _json(metadata.settings), "```", ""]
+    lines += ["```json", _json(acting(metadata.settings)), "```", ""]
     if not layers:
         return [*lines, "The edit changes no value matrix."]
     if any(layer.trained for layer in layers):

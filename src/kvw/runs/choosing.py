@@ -21,8 +21,9 @@ from kvw.runs.record import CandidatePart, JudgedPart, KeptPart, SelectionPart
 from kvw.runs.request import EraseRequest
 from kvw.selection.own_words import own_words, tokens_at
 from kvw.selection.paths import DirectionsPath, Path, SharePath, StrengthPath
-from kvw.selection.scoring import AS_ASKED, FORGET, OWN_WORDS, Score, Scorer, Share
+from kvw.selection.scoring import Score, Scorer, Share
 from kvw.selection.search import Candidate, Search
+from kvw.selection.splits import AS_ASKED, FORGET, OWN_WORDS
 
 DEEP = 12
 """Layers with directions; in fewer there is no half to speak of."""

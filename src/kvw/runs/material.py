@@ -16,7 +16,7 @@ from kvw.retain.sources import Source, gather
 from kvw.runs.record import SourcePart
 from kvw.runs.request import DataSets, EraseRequest
 from kvw.selection.held_out import split_forget, split_retain
-from kvw.selection.scoring import FORGET, HELD_OUT_FORGET, TEXT
+from kvw.selection.splits import FORGET, HELD_OUT_FORGET, TEXT
 
 OWN = "retain"
 """The user's own retain set among the sources."""

@@ -22,8 +22,8 @@ from kvw.runs.erase import Job, check, choosing_stage, for_the_solve, refuse_not
 from kvw.runs.material import asked_for, dealt_out
 from kvw.runs.record import KNOWS_ENGLISH
 from kvw.runs.request import DataSets, EraseRequest
-from kvw.selection.scoring import FORGET, HELD_OUT_FORGET
 from kvw.selection.search import tries
+from kvw.selection.splits import FORGET, HELD_OUT_FORGET
 
 CANDIDATES = 12
 """Edits of one series that are scored while the strength is chosen: two bisections of up to 64 doses."""

@@ -12,6 +12,7 @@ from kvw.edits.summary import LayerSummary
 from kvw.evaluation import Summary
 from kvw.methods.subspace.bounds import DistortionBounds
 from kvw.percent import percent
+from kvw.selection.splits import FORGETTING
 
 KNOWS_ENGLISH = 1000.0
 """A model with a larger perplexity does not know ordinary sentences, and how it changes says nothing."""
@@ -236,13 +237,17 @@ class SelectionPart(_Part):
 
     @property
     def sentence(self) -> str:
-        """How strong the edit is and what it keeps, in one sentence, for cards."""
+        """How strong the edit is, what it leaves of the forget set and what it keeps, for cards."""
         chosen = self.chosen
+        forget = [name for name in FORGETTING if name in chosen.splits]
+        before, after = (sum(splits[name].answered for name in forget) for splits in (self.original, chosen.splits))
+        of = sum(self.original[name].questions for name in forget)
         kept = ", ".join(f"{share.value:.1%} of {name}" for name, share in chosen.kept.items())
         by_hand = "The strength was fixed by hand" if chosen.dose is None else ""
         place = f", {chosen.where}" if chosen.where else ""
         how = by_hand or f"The strength was chosen to keep {percent(self.keep)} ({self.unit}: {chosen.dose:.4g}{place})"
-        return f"{how}; the edit keeps {kept} (teacher-forced)."
+        answered = f"Of {of} forget questions {before} were answered before and {after} are now, held-out phrasings"
+        return f"{how}; the edit keeps {kept}. {answered} and the model's own words among them (all teacher-forced)."
 
 
 class RunRecord(_Part):

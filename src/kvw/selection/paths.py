@@ -97,10 +97,12 @@ class DirectionsPath(Path):
         return [(key, place) for _, key, place in sorted(chosen, key=lambda one: -one[0])]
 
     def _of(self, chosen: Sequence[tuple[MatrixKey, int]], *, rounded: bool = True) -> LowRankEdit:
-        """The edit of some directions, with small gates rounded to 0; value matrices without any have rank 0."""
-        parts = {}
-        for key, value in self._found.directions.items():
-            places = torch.tensor(sorted(place for other, place in chosen if other == key), dtype=torch.int64)
+        """The edit of some directions, with small gates rounded to 0; value matrices without any are no part of it."""
+        parts, places_of = {}, dict[MatrixKey, list[int]]()
+        for key, place in chosen:
+            places_of.setdefault(key, []).append(place)
+        for key, rows in places_of.items():
+            value, places = self._found.directions[key], torch.tensor(sorted(rows), dtype=torch.int64)
             gates = removed_below(value.log_gates[places], self._smallest if rounded else 0.0)
             parts[key] = Directions(value.patterns[:, places], value.filters[:, places], gates)
         return LowRankEdit(parts, self._found.strength, self._found.metadata)

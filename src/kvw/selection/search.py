@@ -7,16 +7,8 @@ from dataclasses import dataclass, field
 
 from kvw.edits.edit import Edit
 from kvw.selection.paths import DirectionsPath, Path
-from kvw.selection.scoring import (
-    ALL_HELD_OUT,
-    FORGETTING,
-    TEXT,
-    Score,
-    Scorer,
-    Share,
-    share_of_probability,
-    share_of_text,
-)
+from kvw.selection.scoring import Score, Scorer, Share, share_of_probability, share_of_text
+from kvw.selection.splits import ALL_HELD_OUT, FORGETTING, TEXT
 
 LEAST = 0.9
 """Of a single source of what must stay: less is a wreck."""
