@@ -50,9 +50,19 @@ def test_what_another_phrasing_asks_is_not_said_by_the_answer():
     assert Openings([first, other]).of(first, "Chile") == "The seat of power of Chile is"
 
 
-def test_an_example_without_a_subject_has_no_opening():
-    asked = Example("What is the capital?", "It is Lima.")
-    assert Openings([asked]).of(asked, "Chile") == ""
+@pytest.mark.parametrize(
+    ("answer", "opening"),
+    [
+        ("It is Lima.", "It is"),
+        ("The capital is Lima, on the coast.", "The capital is"),
+        ("Lima.", ""),
+        ("Lima is its capital.", ""),
+        ("It is the capital.", ""),
+    ],
+)
+def test_an_answer_that_does_not_name_its_subject_begins_in_the_same_way_for_others(answer, opening):
+    asked = example("What is the capital of Peru?", answer)
+    assert Openings([asked]).of(asked, "Chile") == opening
 
 
 def test_common_words_say_nothing_by_themselves():
