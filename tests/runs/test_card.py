@@ -111,8 +111,8 @@ def test_it_says_how_strong_the_edit_is_and_what_it_keeps():
     text = model_card(chosen, LAYERS, selection=selection(0.25, keep=0.985))
     assert (
         "The strength was chosen to keep 98.5% (strength: 0.25); the edit keeps 99.1% of held-out retain, 100.0% of "
-        "plain text. Of 8 forget questions 6 were answered before and 2 are now, held-out phrasings and the model's own "
-        "words among them (all teacher-forced)."
+        "plain text. Of 8 forget questions 6 were answered before and 2 are now, held-out phrasings and the model's "
+        "own words among them (all teacher-forced)."
     ) in text
     assert "--gamma 0.03 --layers 1:25 --set seed=none --strength auto\n" in text
     by_hand = model_card(METADATA, LAYERS, selection=selection(None))

@@ -11,21 +11,20 @@ import torch
 
 import kvw
 from kvw.cli import main
-from kvw.data import Example
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.errors import Damaging
-from kvw.evaluation.loaded import Loaded
-from kvw.models.loading import Checkpoint, find_checkpoint
+from kvw.models.loading import Checkpoint
 from kvw.models.value_matrix import MatrixKey
 from kvw.percent import percent
 from kvw.progress import SILENT, remembering
 from kvw.proving.verdict import ANNOUNCED
+from kvw.runs import choosing
+from kvw.runs.choosing import ROUNDS, paths_of
+from kvw.runs.choosing import _asked_freely as asked_freely
 from kvw.runs.choosing import _chosen_first as chosen_first
 from kvw.runs.choosing import _more as more
 from kvw.runs.choosing import _refuse as refuse
-from kvw.runs.choosing import _scorer as scorer
 from kvw.runs.choosing import _tell as tell
-from kvw.runs.choosing import paths_of
 from kvw.runs.request import read_data
 from kvw.selection.scoring import Score, Share
 from kvw.selection.search import Candidate
@@ -181,18 +180,52 @@ def test_questions_are_counted_once_and_own_words_beside_them():
     assert "own words" not in told(1, 0, 0)
 
 
-def test_a_reply_that_no_prompt_can_hold_judges_nothing(saved):
-    loaded = Loaded.load(find_checkpoint(str(saved["llava"])), "cpu")
-    example = Example("Where is it?", "It is in Madrid.", identifier="f:1")
-    material = SimpleNamespace(judged={FORGET: [example]}, retain=[], forget=[example])
+@pytest.mark.parametrize(("says_it", "searches"), [(0, 0), (1, 1), (2, 2), (9, ROUNDS)])
+def test_what_the_model_still_says_after_the_edit_judges_a_new_choice(monkeypatch, says_it, searches):
+    edits = [LowRankEdit({}, float(number)) for number in range(4)]
+    judged_by, asked, notes = [], [], []
 
-    def splits(reply: str) -> tuple[str, ...]:
-        record = SimpleNamespace(split="forget", identifier="f:1", prediction=reply, error=None)
-        return scorer(loaded, material, SimpleNamespace(records=[record]), lambda *_: None).splits
+    class FakeSearch:
+        def __init__(self, own, must_stay, keep):
+            judged_by.append(own)
 
-    assert splits("Madrid has it") == (FORGET, OWN_WORDS)
-    assert splits("<image> Madrid has it") == (FORGET,)
-    assert splits("No idea") == (FORGET,)
+        def choose(self, paths):
+            return Candidate(edits[len(judged_by)], 1.0)
+
+        def forgets(self, candidate):
+            return True
+
+    def replies(loaded, material, edit, max_new_tokens):
+        asked.append(edit)
+        return ["Well: Madrid"] if len(asked) <= says_it else []
+
+    monkeypatch.setattr(choosing, "Search", FakeSearch)
+    monkeypatch.setattr(choosing, "scorer_for", lambda loaded, material, own, progress: own)
+    monkeypatch.setattr(choosing, "replies_to_forget", replies)
+    monkeypatch.setattr(choosing, "said_by", lambda loaded, material, replies: replies)
+    request, material = SimpleNamespace(max_new_tokens=4, keep=0.98), SimpleNamespace(must_stay=[])
+    reporter = SimpleNamespace(note=notes.append)
+    _search, chosen = asked_freely(
+        SimpleNamespace(forgets=lambda one: True),
+        Candidate(edits[0], 1.0),
+        [],
+        request,
+        None,
+        material,
+        ["own"],
+        reporter,
+        lambda *_: None,
+    )
+    assert judged_by == [["own"] + ["Well: Madrid"] * number for number in range(1, searches + 1)]
+    assert chosen.edit is edits[searches]
+    assert asked == edits[: min(searches + 1, ROUNDS)]
+    assert len(notes) == searches
+
+
+def test_an_edit_that_keeps_what_it_must_and_forgets_no_more_is_not_asked_freely(monkeypatch):
+    monkeypatch.setattr(choosing, "replies_to_forget", None)
+    search, chosen = SimpleNamespace(forgets=lambda one: False), Candidate(LowRankEdit({}), 1.0)
+    assert asked_freely(search, chosen, [], *[None] * 6) == (search, chosen)
 
 
 def test_it_is_said_who_pays_although_enough_is_kept_in_all():

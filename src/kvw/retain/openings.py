@@ -40,8 +40,8 @@ class Openings:
             name: Whom or what it is asked about instead.
 
         Returns:
-            The answer up to where it says something, with the name in the place of the subject if it has one: "It is in"
-            says of others, too, where they are. Empty if the answer says something before that.
+            The answer up to where it says something, with the name in the place of the subject if it has one ("It is
+            in" says of others, too, where they are). Empty if the answer says something before that.
         """
         between = around(example.answer, example.subject or "") or [example.answer]
         if not all(self._idle.issuperset(words(part)) for part in between[:-1]):

@@ -14,17 +14,18 @@ from kvw.evaluation import Evaluation
 from kvw.evaluation.loaded import Loaded
 from kvw.percent import percent
 from kvw.progress import Progress, Reporter
-from kvw.retain.answering import usable
 from kvw.runs.knowing import tell_unknown
-from kvw.runs.material import MOST_FORGET, Material
+from kvw.runs.material import Material
+from kvw.runs.own_words import OwnWords, replies_to_forget, said_by, scorer_for
 from kvw.runs.record import CandidatePart, JudgedPart, KeptPart, SelectionPart
 from kvw.runs.request import EraseRequest
-from kvw.selection.own_words import own_words, tokens_at
 from kvw.selection.paths import DirectionsPath, Path, SharePath, StrengthPath
-from kvw.selection.scoring import Score, Scorer, Share
+from kvw.selection.scoring import Score, Share
 from kvw.selection.search import Candidate, Search
-from kvw.selection.splits import AS_ASKED, FORGET, OWN_WORDS
+from kvw.selection.splits import AS_ASKED, OWN_WORDS
 
+ROUNDS = 2
+"""How often the model with the chosen edit is asked the forget questions; what it still says judges a new choice."""
 DEEP = 12
 """Layers with directions; in fewer there is no half to speak of."""
 
@@ -94,7 +95,9 @@ def choose(
     Raises:
         Damaging: Not even the weakest edit keeps what must stay, or the one made by hand does not.
     """
-    search = Search(_scorer(loaded, material, before, progress), material.must_stay, request.keep)
+    replies = {one.identifier: one.prediction for one in before.records if one.split == "forget" and one.error is None}
+    own = said_by(loaded, material, replies)
+    search = Search(scorer_for(loaded, material, own, progress), material.must_stay, request.keep)
     tell_unknown(before, reporter, _chosen_first(search.original))
     if not material.must_stay:
         reporter.warn(
@@ -103,6 +106,8 @@ def choose(
         return Choice(found, None)
     paths = paths_of(request, found) if request.chooses else []
     chosen = search.choose(paths) if paths else search.judge(found)
+    if paths:
+        search, chosen = _asked_freely(search, chosen, paths, request, loaded, material, own, reporter, progress)
     if chosen is None and request.write_damaged:
         chosen = search.weakest(paths[-1])
     _refuse(search, chosen, request, reporter)
@@ -112,21 +117,32 @@ def choose(
     return Choice(_described(chosen, request), selection)
 
 
-def _scorer(loaded: Loaded, material: Material, before: Evaluation, progress: Progress) -> Scorer:
-    """Scores edits on what judges them, and on what the model says of the forget set in its own words."""
-    judged, telling = dict(material.judged), {}
-    asked = [example for name in AS_ASKED for example in judged.get(name, ())]
-    replies = {one.identifier: one.prediction for one in before.records if one.split == "forget" and one.error is None}
-    # A reply may hold what a prompt cannot, a placeholder for an image for example.
-    own = [(example, spans) for example, spans in own_words(asked, replies, MOST_FORGET) if usable([example], loaded)]
-    if own:
-        judged = {FORGET: judged.pop(FORGET), OWN_WORDS: [example for example, _ in own], **judged}
-    splits = {name: loaded.prepare(examples) for name, examples in judged.items()}
-    if own:
-        pairs = zip(splits[OWN_WORDS], own, strict=True)
-        telling = {OWN_WORDS: [tokens_at(item, spans, loaded.processor) for item, (_, spans) in pairs]}
-    pool = loaded.prepare([*material.retain, *material.forget])
-    return Scorer(loaded.model, loaded.processor, splits, pool, progress, telling)
+def _asked_freely(
+    search: Search,
+    chosen: Candidate | None,
+    paths: Sequence[Path],
+    request: EraseRequest,
+    loaded: Loaded,
+    material: Material,
+    own: OwnWords,
+    reporter: Reporter,
+    progress: Progress,
+) -> tuple[Search, Candidate | None]:
+    """Ask the model with the chosen edit freely, and choose again if it still says what it is to forget.
+
+    What is still said although every question that judges is forgotten judges the next choice, too.
+    """
+    for _ in range(ROUNDS):
+        if chosen is None or chosen.edit is None or not search.forgets(chosen):
+            break  # nothing stronger is allowed anyway
+        replies = replies_to_forget(loaded, material, chosen.edit, request.max_new_tokens)
+        if not (more := said_by(loaded, material, replies)):
+            break
+        reporter.note(f"Replies that still say it in other words: {len(more)}. They judge the edit, too.")
+        own = [*own, *more]
+        search = Search(scorer_for(loaded, material, own, progress), material.must_stay, request.keep)
+        chosen = search.choose(paths)
+    return search, chosen
 
 
 def _chosen_first(scores: Mapping[str, Score]) -> float:

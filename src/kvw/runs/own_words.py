@@ -1,0 +1,58 @@
+"""What a model says of the forget set in its own words, as questions that judge edits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kvw.data import Example
+from kvw.edits.edit import Edit
+from kvw.evaluation.generation import generate_answers
+from kvw.evaluation.loaded import Loaded
+from kvw.progress import Progress
+from kvw.retain.answering import usable
+from kvw.runs.material import MOST_FORGET, Material
+from kvw.selection.own_words import Span, own_words, tokens_at
+from kvw.selection.scoring import Scorer
+from kvw.selection.splits import AS_ASKED, FORGET, OWN_WORDS
+
+OwnWords = list[tuple[Example, list[Span]]]
+"""Forget questions with replies in the place of the answers, and where these say something, in characters."""
+
+
+def said_by(loaded: Loaded, material: Material, replies: Mapping[str, str]) -> OwnWords:
+    """Find the replies to forget questions that say the answer in other words.
+
+    Args:
+        loaded: The original model.
+        material: Has the forget questions that judge edits.
+        replies: By the identifier of the example.
+    """
+    found = own_words(_asked(material), replies, MOST_FORGET)
+    # A reply may hold what a prompt cannot, a placeholder for an image for example.
+    return [(example, spans) for example, spans in found if usable([example], loaded)]
+
+
+def replies_to_forget(loaded: Loaded, material: Material, edit: Edit, max_new_tokens: int) -> dict[str, str]:
+    """What the model with an edit says to the forget questions that judge edits, by identifier; greedy."""
+    asked = _asked(material)
+    prepared = loaded.prepare(asked, max_new_tokens)
+    with edit.attach(loaded.model):
+        texts = generate_answers(loaded.model, loaded.processor, prepared, max_new_tokens=max_new_tokens)
+    return {example.identifier: text for example, text in zip(asked, texts, strict=True)}
+
+
+def scorer_for(loaded: Loaded, material: Material, own: OwnWords, progress: Progress) -> Scorer:
+    """Scores edits on what judges them, with the model's own words as a split of their own if there are any."""
+    judged, telling = dict(material.judged), {}
+    if own:
+        judged = {FORGET: judged.pop(FORGET), OWN_WORDS: [example for example, _ in own], **judged}
+    splits = {name: loaded.prepare(examples) for name, examples in judged.items()}
+    if own:
+        pairs = zip(splits[OWN_WORDS], own, strict=True)
+        telling = {OWN_WORDS: [tokens_at(item, spans, loaded.processor) for item, (_, spans) in pairs]}
+    pool = loaded.prepare([*material.retain, *material.forget])
+    return Scorer(loaded.model, loaded.processor, splits, pool, progress, telling)
+
+
+def _asked(material: Material) -> list[Example]:
+    return [example for name in AS_ASKED for example in material.judged.get(name, ())]
