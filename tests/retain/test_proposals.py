@@ -12,7 +12,7 @@ from kvw.models.checkpoint import find_checkpoint
 from kvw.retain import proposals
 from kvw.retain.continuing import Continuation
 from kvw.retain.gaps import Gap
-from kvw.retain.proposals import MOST_NAMES, neighbour_names, proposed_names
+from kvw.retain.proposals import MOST_NAMES, begun_gaps, neighbour_names, proposed_names
 
 CAPITAL = Gap("What is the capital of ", "?", "Peru")
 
@@ -58,6 +58,34 @@ def test_the_prompt_shows_the_question_and_ends_at_the_gap(loaded, goes_on):
     begin = loaded.processor.tokenizer.bos_token or ""
     assert whole.prompt.removeprefix(begin).startswith(asked[0]["prompt"].removeprefix(begin))
     assert asked[0]["prompt"].endswith(question)
+
+
+@pytest.mark.parametrize(
+    ("shown", "beginnings"),
+    [
+        ("Peru", [""]),
+        ("the Louvre", ["the ", ""]),
+        ("the Battle of Waterloo", ["the Battle of ", "the ", ""]),
+        ("Isaac of Nineveh", ["Isaac of ", ""]),
+        ("the king of the north of Spain", ["the king of ", "the ", ""]),
+        ("the", [""]),
+        ("of Mice and Men", [""]),
+        ("what it is made of", [""]),
+    ],
+)
+def test_names_are_read_up_to_their_article_and_their_of(shown, beginnings):
+    gaps = begun_gaps(Gap("Where is ", "?", shown))
+    assert [start for start, _ in gaps] == beginnings
+    assert all((gap.before, start + gap.shown) == (f"Where is {start}", shown) for start, gap in gaps)
+
+
+def test_names_of_several_beginnings_come_in_turn_with_what_stood_before_them(loaded, goes_on):
+    asked = goes_on((" Hastings?", -1.0), (" the Nile?", -2.0))
+    found = named(loaded, Gap("When was ", "?", "the Battle of Waterloo"), 3)
+    assert [one["prompt"].rpartition("When was")[2] for one in asked] == [" the Battle of", " the", ""]
+    assert found == ["the Battle of Hastings", "the Hastings", "the Battle of the Nile"]
+    found = named(loaded, Gap("When was ", "?", "the Battle of Waterloo"), 3, but=["Hastings"])
+    assert found == ["the Battle of the Nile", "the Nile"]
 
 
 def test_first_tokens_begin_a_word(loaded, goes_on):

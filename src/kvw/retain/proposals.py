@@ -60,8 +60,10 @@ def proposed_names(
     """Let a model put names into questions.
 
     It reads each question with the name that stood there, and then again up to the gap: so it names others of the same
-    kind. Names are ranked by the probability of all their tokens and of what follows the gap. Several processes
-    (:func:`kvw.processes.together`) share the gaps among them.
+    kind. If the name begins with an article, or names something *of* something, it is read up to there, too: "the
+    Battle of" goes on with other battles. Names with the same beginning are ranked by the probability of all their
+    tokens and of what follows the gap, and those of several beginnings come in turn. Several processes
+    (:func:`kvw.processes.together`) scatter the gaps.
 
     Args:
         loaded: The model, without any edit.
@@ -85,7 +87,8 @@ def proposed_names(
         return [[] for _ in gaps]
 
     def names_in(gap: Gap) -> list[str]:
-        key = (f"{gap.before}{PLACE}{gap.after}", (gap.shown, str(count), *sorted(but)))
+        begun = [beginning for beginning, _ in begun_gaps(gap)]
+        key = (f"{gap.before}{PLACE}{gap.after}", (gap.shown, str(count), *begun, *sorted(but)))
         names = kept.find(key)
         if names is None:
             names = _names_in(loaded, gap, count, unwanted)
@@ -141,8 +144,39 @@ def neighbour_names(
     }
 
 
+def begun_gaps(gap: Gap) -> list[tuple[str, Gap]]:
+    """A gap with more and more of the name that it shows before it: up to its first "of", up to its article, nothing.
+
+    Returns:
+        Each beginning of the name, white space included, with the gap that is left behind it; the longest first.
+    """
+    placed = placed_words(gap.shown)
+    of = next((end for word, _, end in placed[1:-1] if word == "of"), 0)
+    article = placed[0][2] if len(placed) > 1 and placed[0][0] in ARTICLES else 0
+    starts = {gap.shown[:end] + gap.shown[end : end + 1] for end in (of, article) if gap.shown[end : end + 1] == " "}
+    ordered = [*sorted(starts - {" "}, key=len, reverse=True), ""]
+    return [(start, Gap(gap.before + start, gap.after, gap.shown[len(start) :])) for start in ordered]
+
+
 def _names_in(loaded: Loaded, gap: Gap, count: int, unwanted: _Unwanted) -> list[str]:
     """The names for one gap."""
+    several = [
+        [beginning + name for name in _names_behind(loaded, begun, count, unwanted)]
+        for beginning, begun in begun_gaps(gap)
+    ]
+    in_turn = (name for names in zip_longest(*several) for name in names if name is not None)
+    wanted = [name for name in in_turn if not (_twice_begun(name) or unwanted.like(_plain(name)))]
+    found = {_plain(name): name for name in reversed(wanted)}
+    return list(reversed(found.values()))[:count]
+
+
+def _twice_begun(name: str) -> bool:
+    """Whether a name has two articles at its beginning."""
+    return len(words(name)) > 1 and ARTICLES.issuperset(words(name)[:2])
+
+
+def _names_behind(loaded: Loaded, gap: Gap, count: int, unwanted: _Unwanted) -> list[str]:
+    """The names that continue the text before a gap."""
     tokenizer = loaded.processor.tokenizer
     question = f"{gap.filled(gap.shown)}\n{gap.before}{PLACE}{gap.after}"
     asked = Example(question, "-", identifier="a question with a gap")
