@@ -56,6 +56,7 @@ def test_what_another_phrasing_asks_is_not_said_by_the_answer():
         ("It is Lima.", "It is"),
         ("The capital is Lima, on the coast.", "The capital is"),
         ("Lima.", ""),
+        ("A town.", ""),
         ("Lima is its capital.", ""),
         ("It is the capital.", ""),
     ],

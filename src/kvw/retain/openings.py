@@ -41,9 +41,13 @@ class Openings:
 
         Returns:
             The answer up to where it says something, with the name in the place of the subject if it has one ("It is
-            in" says of others, too, where they are). Empty if the answer says something before that.
+            in" says of others, too, where they are). Empty if the answer says something before that, or begins with
+            one idle word and no subject.
         """
-        between = around(example.answer, example.subject or "") or [example.answer]
+        between = around(example.answer, example.subject or "")
+        if between is None:
+            beginning = self._idle_beginning(example.answer)
+            return beginning if len(words(beginning)) > 1 else ""
         if not all(self._idle.issuperset(words(part)) for part in between[:-1]):
             return ""
         return fill([*between[:-1], self._idle_beginning(between[-1])], name)
