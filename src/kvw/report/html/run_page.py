@@ -12,7 +12,7 @@ from kvw.report.html.frame import page
 from kvw.report.html.verdict import asks_forgotten, asks_others, verdict
 from kvw.runs.record import CandidatePart, RunRecord, SelectionPart, SplitPart
 from kvw.runs.samples import Row
-from kvw.selection.scoring import ALL_HELD_OUT, FORGET, FORGETTING, HELD_OUT_FORGET, OWN_WORDS
+from kvw.selection.splits import ALL_HELD_OUT, FORGET, FORGETTING, HELD_OUT_FORGET, OWN_WORDS
 
 KINDS = {
     "correct": "correct",

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from kvw.report.html.frame import Verdict
 from kvw.runs.record import RunRecord, SelectionPart, SplitPart
-from kvw.selection.scoring import ALL_HELD_OUT, FORGETTING, HELD_OUT_FORGET, OWN_WORDS
+from kvw.selection.splits import ALL_HELD_OUT, FORGETTING, HELD_OUT_FORGET, OWN_WORDS
 
 NBSP = "\N{NO-BREAK SPACE}"
 
