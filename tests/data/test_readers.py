@@ -169,7 +169,8 @@ def test_row_errors_name_the_example(tmp_path, row, parts):
         ("d.jsonl", b"\n \n", ["no examples"]),
         ("d.csv", b"", ["no examples"]),
         ("d.csv", b"question,answer\n", ["no examples"]),
-        ("d.txt", b"x", ["kind of data file", "d.txt", ".jsonl, .csv, .parquet"]),
+        ("d.pdf", b"x", ["kind of data file", "d.pdf", "save its text as .txt"]),
+        ("d.bin", b"x", ["kind of data file", "d.bin", ".jsonl, .json, .csv"]),
         ("d", b"x", ["kind of data file"]),
         ("d.jsonl", b'{"question": "Q", "answer": "A"}\n\n{"question": ', ["d.jsonl:3: the line is not JSON"]),
         ("d.jsonl", b"question,answer\n", ["d.jsonl:1: the line is not JSON", "question,answer"]),
@@ -212,7 +213,7 @@ def test_parquet_rows_are_checked_as_well(tmp_path):
 def test_missing_file_and_folders_without_one_metadata_file(folder):
     with pytest.raises(UserError, match="does not exist"):
         read_examples(folder / "nowhere.jsonl")
-    with pytest.raises(UserError, match=r"exactly one metadata file[\s\S]*none of them"):
+    with pytest.raises(UserError, match=r"exactly one metadata file[\s\S]*no metadata file, 0 pictures, and portraits"):
         read_examples(folder)
     write_jsonl(folder / "metadata.jsonl", [GOOD])
     (folder / "metadata.csv").write_text("question,answer\nQ,A\n")

@@ -18,6 +18,7 @@ from tests.program import run
 from tests.servers import completion, fake_server, transformers_serve
 
 from kvw.data import Example, load_image, prepare
+from kvw.data.example import Turn
 from kvw.errors import UserError
 from kvw.evaluation import EndpointModel, Reply, evaluate_endpoint, generate_answers
 from kvw.models.loading import Checkpoint, load_model, load_processor
@@ -146,6 +147,20 @@ def test_questions_are_put_as_to_a_local_model(server):
         assert shown.mode == "RGB"
         assert shown.tobytes() == load_image(source, "").tobytes()
     assert request == {"model": "served", "max_tokens": 7, "temperature": 0.0, "frequency_penalty": 0.0}
+
+
+def test_conversations_are_put_whole_and_documents_not_at_all(server):
+    earlier = (Turn("system", "Be brief."), Turn("user", "Who is this?", 1), Turn("assistant", "Ada"))
+    talks = [Example("Where?", "Rome", (A,), "d:1", earlier=earlier), Example("Where?", "Rome", (A,), "d:2")]
+    EndpointModel(server.url, "served").answers(talks)
+    (talk, _) = sorted((request["messages"] for request in server.requests[1:]), key=len, reverse=True)
+    assert [message["role"] for message in talk] == ["system", "user", "assistant", "user"]
+    assert [[part["type"] for part in message["content"]] for message in talk[1:4:2]] == [
+        ["image_url", "text"],
+        ["text"],
+    ]
+    with pytest.raises(UserError, match="page: a model behind a server cannot be asked to go on with a document"):
+        EndpointModel(server.url, "served").answers([Example("a", "b", (), "page", plain=True)])
 
 
 def test_records_have_no_probability_and_equal_questions_are_asked_once(server):

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -116,6 +117,23 @@ def _parquet() -> bytes:
     return out.getvalue()
 
 
+def _xlsx() -> bytes:
+    book, out = openpyxl.Workbook(), io.BytesIO()
+    for row in (["question", "answer", "image", "subject"], ["Who is this?", "Ann Lee", "a.png", "Ann"]):
+        book.active.append(row)
+    book.save(out)
+    return out.getvalue()
+
+
+TALK = {
+    "messages": [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Who is this?"}]},
+        {"role": "assistant", "content": "Ann Lee"},
+    ],
+    "images": ["a.png"],
+}
+
+
 def _read_data(path: Path) -> None:
     check_images(read_examples(path))
 
@@ -145,6 +163,27 @@ def test_names(content: bytes, folder: Path, check_end: Any) -> None:
     path = written(folder / "names.txt", content)
     forget = [Example("Who is Ann?", "Ann Lee", metadata={"subject": "Ann"})]
     check_end("names", lambda: neighbour_questions(forget, read_names(path)))
+
+
+@inputs(20)
+@given(content=mutated_bytes(json.dumps(ROWS, indent=1).encode()))
+def test_json(content: bytes, folder: Path, check_end: Any) -> None:
+    path = written(folder / "x.json", content)
+    check_end("JSON", lambda: _read_data(path))
+
+
+@inputs(20)
+@given(content=mutated_bytes(_xlsx()))
+def test_xlsx(content: bytes, folder: Path, check_end: Any) -> None:
+    path = written(folder / "x.xlsx", content)
+    check_end("XLSX", lambda: _read_data(path))
+
+
+@inputs(20)
+@given(line=mutated_json(TALK))
+def test_conversations(line: bytes, folder: Path, check_end: Any) -> None:
+    path = written(folder / "x.jsonl", line.replace(b"\n", b" "))
+    check_end("conversations", lambda: _read_data(path))
 
 
 @inputs(30)

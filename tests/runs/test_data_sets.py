@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from kvw.data import Example
+from kvw.data.documents import document
 from kvw.errors import UserError
 from kvw.methods.kvw.settings import KvwSettings
 from kvw.methods.subspace.labels import labels_of
@@ -50,6 +51,8 @@ def test_subjects_in_one_set_only_are_an_error(forget, retain):
     there, absent = ("forget", "retain") if forget else ("retain", "forget")
     assert f"in the {there} set and in no example of the {absent} set" in str(raised.value)
     assert without_forgotten([], [about(forget)])[0] == []
+    page = document("A page of nobody in particular.", "page", {})
+    assert without_forgotten([about(retain, "other")], [page])[0], "documents have no subject"
 
 
 def test_counts_are_said_in_words():

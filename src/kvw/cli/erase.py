@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from kvw.cli.options import (
+    KINDS_OF_DATA,
+    DataOptions,
     Force,
     Json,
     LoadOptions,
@@ -35,8 +37,7 @@ Forget = Annotated[
     list[Path],
     Parameter(
         negative="",
-        help="JSONL, CSV or Parquet file, or an image folder with metadata.{jsonl,csv,parquet}. Repeatable: give "
-        "the files of earlier requests beside a further one.",
+        help=f"{KINDS_OF_DATA}. Repeatable: give the files of earlier requests beside a further one.",
     ),
 ]
 Retain = Annotated[
@@ -81,6 +82,7 @@ KEEP_DEFAULTS = KeepOptions()
 SCORE_DEFAULTS = ScoreOptions()
 DEFAULTS = MethodOptions()
 LOAD_DEFAULTS = LoadOptions()
+DATA_DEFAULTS = DataOptions()
 
 
 def erase(
@@ -90,6 +92,7 @@ def erase(
     retain: Retain = None,
     out: Annotated[Path, Parameter(help="Run directory to write.")],
     kept: KeepOptions = KEEP_DEFAULTS,
+    read: DataOptions = DATA_DEFAULTS,
     options: MethodOptions = DEFAULTS,
     load: LoadOptions = LOAD_DEFAULTS,
     scored: ScoreOptions = SCORE_DEFAULTS,
@@ -133,6 +136,7 @@ def erase(
         show_examples=show_examples,
         device=load.device,
         quantise=load.quantise,
+        reading=read.reading(),
     )
     check_output(out, force=force, keep=request.inputs())
     data = read_data(request)

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from kvw.cli.launch import launched_rank
 from kvw.cli.options import (
     Data,
+    DataOptions,
     Json,
     LoadOptions,
     Model,
@@ -23,9 +24,11 @@ from kvw.cli.options import (
 from kvw.errors import UserError
 
 if TYPE_CHECKING:
+    from kvw.data.reading import Reading
     from kvw.evaluation import Evaluation
 
 LOAD_DEFAULTS = LoadOptions()
+DATA_DEFAULTS = DataOptions()
 
 
 def evaluate(
@@ -50,6 +53,7 @@ def evaluate(
     samples: Annotated[Path | None, Parameter(help="Write every question and answer to this JSONL file.")] = None,
     other_weights: OtherWeights = False,
     value_matrices: ValueMatrices = "",
+    read: DataOptions = DATA_DEFAULTS,
     load: LoadOptions = LOAD_DEFAULTS,
     json: Json = False,
 ) -> None:
@@ -59,17 +63,20 @@ def evaluate(
     """
     from kvw.runs.first_checks import check_edit_files, check_longest_answer, check_samples_output
 
+    reading = read.reading()
     check_longest_answer(max_new_tokens)
     check_samples_output(samples if launched_rank() is None else None)
     if endpoint is None:
         check_edit_files([edit] if edit else [])
         if thought_tokens:
             raise UserError("--thought-tokens is for a model behind a server.", do="add --endpoint URL")
-        result = _loaded(model, served_model, value_matrices, data, edit, max_new_tokens, samples, other_weights, load)
+        result = _loaded(
+            model, served_model, value_matrices, data, reading, edit, max_new_tokens, samples, other_weights, load
+        )
     else:
         local = {"model": model, "edit": edit, "other_weights": other_weights, "value_matrices": value_matrices}
         _refuse_local(**local, **asdict(load))
-        result = _served(endpoint, served_model, data, max_new_tokens, thought_tokens, samples)
+        result = _served(endpoint, served_model, data, reading, max_new_tokens, thought_tokens, samples)
 
     from kvw.report.tables import print_evaluations, summaries_json
 
@@ -84,6 +91,7 @@ def _loaded(
     served_model: str | None,
     value_matrices: str,
     data: Path,
+    reading: Reading,
     edit: Path | None,
     max_new_tokens: int,
     samples: Path | None,
@@ -95,7 +103,9 @@ def _loaded(
     if served_model is not None:
         raise UserError("--served-model is the name of a model behind a server.", do="add --endpoint URL")
     checkpoint = find_model(model, value_matrices, load.template_option)
-    _check_data(data)
+    from kvw.data.readers import read_examples
+
+    read_examples(data, reading)
     quiet_libraries()
 
     from kvw.console import ConsoleReporter
@@ -106,6 +116,7 @@ def _loaded(
         checkpoint,
         data,
         ConsoleReporter(),
+        reading=reading,
         edit=load_edit(edit) if edit else None,
         max_new_tokens=max_new_tokens,
         samples=samples,
@@ -119,24 +130,23 @@ def _served(
     endpoint: str,
     served_model: str | None,
     data: Path,
+    reading: Reading,
     max_new_tokens: int,
     thought_tokens: int,
     samples: Path | None,
 ) -> dict[str, Evaluation]:
-    _check_data(data)
+    from kvw.data.readers import read_examples
+
+    read_examples(data, reading)
 
     from kvw.console import ConsoleReporter
     from kvw.evaluation import EndpointModel
     from kvw.runs.evaluate import evaluate_served
 
     server = EndpointModel(endpoint, served_model, thought_tokens=thought_tokens)
-    return evaluate_served(server, data, ConsoleReporter(), max_new_tokens=max_new_tokens, samples=samples)
-
-
-def _check_data(data: Path) -> None:
-    from kvw.data.readers import read_examples
-
-    read_examples(data)
+    return evaluate_served(
+        server, data, ConsoleReporter(), reading=reading, max_new_tokens=max_new_tokens, samples=samples
+    )
 
 
 def _refuse_local(**given: Any) -> None:

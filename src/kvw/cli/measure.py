@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from kvw.cli.launch import launched_rank
 from kvw.cli.options import (
     Data,
+    DataOptions,
     Force,
     Json,
     LoadOptions,
@@ -21,6 +22,7 @@ from kvw.cli.options import (
 )
 
 LOAD_DEFAULTS = LoadOptions()
+DATA_DEFAULTS = DataOptions()
 
 
 def measure(
@@ -30,6 +32,7 @@ def measure(
     out: Annotated[Path, Parameter(help="Statistics file to write (.safetensors).")],
     positions: Annotated[Literal["answer", "all"], Parameter(help="Which positions count.")] = "answer",
     value_matrices: ValueMatrices = "",
+    read: DataOptions = DATA_DEFAULTS,
     load: LoadOptions = LOAD_DEFAULTS,
     force: Force = False,
     json: Json = False,
@@ -41,7 +44,8 @@ def measure(
     checkpoint = find_model(model, value_matrices, load.template_option)
     if launched_rank() is None:  # of several processes one looks for all of them, once they have found each other
         check_statistics_output(out, data, force=force)
-    read_examples(data)
+    reading = read.reading()
+    read_examples(data, reading)
     quiet_libraries()
 
     from kvw.console import ConsoleReporter
@@ -54,6 +58,7 @@ def measure(
         data,
         out,
         ConsoleReporter(),
+        reading=reading,
         positions=positions,
         force=force,
         device=load.device,

@@ -16,6 +16,7 @@ from kvw.cli.launch import launched_rank
 from kvw.errors import UserError
 
 if TYPE_CHECKING:
+    from kvw.data.reading import Reading
     from kvw.models.checkpoint import Checkpoint
 
 WARNED = 4
@@ -32,10 +33,8 @@ ValueMatrices = Annotated[
     str,
     Parameter(help="Confirm where a model of an unknown family has its value matrices, as kvw inspect suggests."),
 ]
-Data = Annotated[
-    Path,
-    Parameter(help="JSONL, CSV or Parquet file, or an image folder with metadata.{jsonl,csv,parquet}."),
-]
+KINDS_OF_DATA = "JSONL, JSON, CSV, TSV, XLSX, Parquet, Arrow, TXT or MD file, or a folder of pictures"
+Data = Annotated[Path, Parameter(help=f"{KINDS_OF_DATA}.")]
 OtherWeights = Annotated[
     bool,
     Parameter(
@@ -144,6 +143,37 @@ class LoadOptions:
     template_option: Annotated[list[str] | None, Parameter(negative="")] = None
     """NAME=VALUE: a variable of the model's chat template, as in enable_thinking=false. What is no JSON is text.
     Repeatable."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class DataOptions:
+    """How the data files are read."""
+
+    columns: str = ""
+    """What the files call the columns that are read, as in image=photo,question=q,answer=a."""
+    answers: Literal["last", "all"] = "last"
+    """Of a conversation: its last answer, or every answer of the assistant."""
+
+    def reading(self) -> Reading:
+        """The checked form of it.
+
+        Raises:
+            UserError: An entry has another form, or names a column that is not read.
+        """
+        from kvw.data.reading import Reading
+
+        columns: dict[str, str] = {}
+        for entry in filter(None, map(str.strip, self.columns.split(","))):
+            name, equals, theirs = (part.strip() for part in entry.partition("="))
+            if not (equals and name and theirs):
+                raise UserError(
+                    "--columns needs names of columns.", found=entry, do="write it as image=img,question=q,answer=a"
+                )
+            if name in columns:
+                raise UserError(f"--columns names '{name}' twice.", do="name one column for it")
+            columns[name] = theirs
+        return Reading(columns, self.answers)
 
 
 def parse_sources(text: str) -> tuple[str, ...]:

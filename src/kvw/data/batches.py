@@ -103,18 +103,19 @@ def prepare(
 
 
 def image_groups(prepared: Sequence[Prepared]) -> list[list[int]]:
-    """Split positions into groups that may share a batch: those with equal image counts.
+    """Split positions into groups that may share a batch: those with equal image counts, plain text apart.
 
     Processors disagree about rows with and without images in one call (some refuse it, some need nested
-    lists, some flat ones); with equal counts a nested list means the same to all of them.
+    lists, some flat ones); with equal counts a nested list means the same to all of them. Plain text takes the special
+    tokens that a chat template would have put.
 
     Returns:
         Positions in ``prepared``, ascending in each group; groups in ascending order of their image count.
     """
-    groups: dict[int, list[int]] = {}
+    groups: dict[tuple[int, bool], list[int]] = {}
     for position, item in enumerate(prepared):
-        groups.setdefault(item.image_count, []).append(position)
-    return [groups[count] for count in sorted(groups)]
+        groups.setdefault((item.image_count, item.example.plain), []).append(position)
+    return [groups[alike] for alike in sorted(groups)]
 
 
 def answer_batch(prepared: Sequence[Prepared], processor: Processor) -> dict[str, torch.Tensor]:

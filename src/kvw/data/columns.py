@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from kvw.data.pictures import SUFFIXES, looks_like_picture
@@ -22,6 +22,19 @@ PICTURE_WORDS = {
     *("foto", "fotos", "bild", "bilder", "imagen", "imagenes", "immagine", "imagem", "obraz", "фото", "изображение"),
     *("图片", "图像", "照片", "画像", "写真", "이미지", "사진", "صورة"),
 }
+OTHER_NAMES = {
+    "question": (
+        *("q", "questions", "query", "prompt", "instruction", "input", "frage", "fragen", "pregunta"),
+        *("domanda", "pergunta", "vraag", "pytanie", "вопрос", "问题", "問題", "質問", "질문", "سؤال"),
+    ),
+    "answer": (
+        *("a", "answers", "response", "reply", "output", "target", "completion", "caption", "label", "antwort"),
+        *("antworten", "reponse", "réponse", "respuesta", "risposta", "resposta", "antwoord", "odpowiedź", "ответ"),
+        *("答案", "回答", "答え", "답변", "대답", "جواب"),
+    ),
+    "subject": ("subjects", "subjekt", "sujet", "sujeto", "soggetto", "sujeito"),
+}
+"""How columns of questions, answers and subjects are called elsewhere."""
 FILE_WORDS = {"file", "files", "path", "paths", "filename", "filenames", "filepath", "filepaths"}
 MORE_WORDS = FILE_WORDS | {"name", "names", "url", "urls", "uri", "link", "src", "bytes", "data", "base64", "b64"}
 
@@ -42,17 +55,31 @@ def named(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
     return trimmed
 
 
-def refuse_unread_pictures(row: Mapping[str, Any], where: str, *, has_picture: bool) -> None:
+def look_alikes(column: str, names: Iterable[str]) -> list[str]:
+    """Which names mean a column in another case or another language."""
+    meant = {folded(column), *OTHER_NAMES.get(column, ())}
+    return [name for name in names if folded(name).strip() in meant]
+
+
+def refuse_unread_pictures(
+    row: Mapping[str, Any], where: str, read: Collection[str] = (), *, has_picture: bool
+) -> None:
     """Stop at a column that is not read although it seems to hold pictures.
 
     By its name ("img", "image_path", "Foto") where it is not empty; and in a row without a picture also by what it
     holds, or as the name of a file ("path", "file_names").
 
+    Args:
+        row: The row.
+        where: How messages name it.
+        read: Columns that are read beside ``COLUMNS``.
+        has_picture: Whether the row has a picture.
+
     Raises:
         UserError: Names the column.
     """
     for name, value in row.items():
-        if name in COLUMNS or not value or not isinstance(value, (str, bytes, list, dict)):
+        if name in COLUMNS or name in read or not value or not isinstance(value, (str, bytes, list, dict)):
             continue
         kind = _kind(name)
         may_be = looks_like_picture(value) or (kind == "file" and _no_other(value))
@@ -60,7 +87,8 @@ def refuse_unread_pictures(row: Mapping[str, Any], where: str, *, has_picture: b
             raise UserError(
                 f"{where}: the column {shortened(name, 40)!r} looks like the picture, and is not read.",
                 found=shortened(repr(value), 60),
-                do=f"rename the column to 'image' ({', '.join(IMAGE_COLUMNS)} are read), or leave it out",
+                do=f"rename the column to 'image' ({', '.join(IMAGE_COLUMNS)} are read), or say what it is called: "
+                f"--columns image={shortened(name, 40)}; or leave it out",
             )
 
 

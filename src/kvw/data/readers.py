@@ -1,4 +1,4 @@
-"""Reading examples from JSONL, CSV and Parquet files and from image folders."""
+"""Reading examples from data files and folders."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kvw.data.columns import COLUMNS, IMAGE_COLUMNS, TEXT_COLUMNS, named, refuse_unread_pictures
+from kvw.data.columns import COLUMNS, IMAGE_COLUMNS, TEXT_COLUMNS, look_alikes, named, refuse_unread_pictures
+from kvw.data.conversations import questions_of
+from kvw.data.documents import document
 from kvw.data.example import Example, ImageSource
+from kvw.data.folders import EXTENSIONS, IN_CELLS, INSTEAD, READERS, data_file
+from kvw.data.forms import Form, form_of
 from kvw.data.pictures import picture
+from kvw.data.reading import AS_IT_IS, DOCUMENT, Reading
 from kvw.data.strict_json import parse_json, shortened
-from kvw.data.tables import MOST_ROWS, READERS
+from kvw.data.tables import MOST_ROWS
 from kvw.errors import UserError
 
-EXTENSIONS = tuple(READERS)
 LONGEST_TEXT = 10**6
 """Characters of a question or an answer: more than the context of any model."""
 LONGEST_ID = 200
@@ -25,44 +29,49 @@ MOST_PICTURES = 4 * 2**30
 """Bytes of all pictures inside a file together, which are held in memory."""
 
 
-def read_examples(path: Path) -> list[Example]:
-    """Read all examples of a data file or an image folder.
+def read_examples(path: Path, reading: Reading = AS_IT_IS) -> list[Example]:
+    """Read all examples of a data file or a folder.
 
-    Columns: ``question`` and ``answer`` are required texts. ``image``, ``images`` or ``file_name`` holds one picture or
+    A row holds ``question`` and ``answer``, or ``messages`` (a conversation), or ``prompt`` and ``completion``, or
+    ``text`` (a document). ``image``, ``images`` or ``file_name`` holds one picture or
     a list of them: a path, relative to the file's folder or absolute, or the picture itself as
     :func:`kvw.data.pictures.picture` takes it; in CSV a list is written as JSON. Absent, null or empty means
     an example of text only. ``id`` is optional and becomes part of the identifier. All other columns become
     metadata; one that looks like a picture is an error. White space around the names of columns does not count.
 
     Args:
-        path: A ``.jsonl``, ``.csv`` or ``.parquet`` file, or a folder of images with one ``metadata.jsonl``,
-            ``metadata.csv`` or ``metadata.parquet`` whose ``file_name`` column names the images. Texts are UTF-8, or
-            UTF-16 or UTF-32 with a byte order mark; cells of CSV are divided by a comma, semicolon, tab or bar.
+        path: A file that ends in one of ``EXTENSIONS``, or a folder, see :func:`kvw.data.folders.data_file`. Texts are
+            UTF-8, or UTF-16 or UTF-32 with a byte order mark; cells of CSV are divided by a comma, semicolon, tab or
+            bar.
+        reading: What the columns are called, and which answers of a conversation count.
 
     Returns:
         The examples in the order of the file, at least one. Identifiers are ``<file name>:<id>`` or, without
-        an id, ``<file name>:<n>``: the line in JSONL, the line in which it begins in CSV, the row in Parquet, from 1.
+        an id, ``<file name>:<n>``: the line in which the row begins, of Parquet and spreadsheets the row, from 1.
 
     Raises:
         UserError: The file or an example cannot be used; the message names the example. Also if there is more than
             fits: ``MOST_ROWS`` examples, ``MOST_TEXT``, ``MOST_PICTURES``, ``LONGEST_TEXT`` in a question or answer.
     """
     path = Path(path)
-    file = _metadata_file(path) if _is_folder(path) else path
-    reader = READERS.get(file.suffix.lower())
+    file, reader = data_file(path) if _is_folder(path) else (path, READERS.get(path.suffix.lower()))
     if reader is None:
         raise UserError(
             "This kind of data file cannot be read.",
             found=str(file),
-            do=f"use one of {', '.join(EXTENSIONS)}, or a folder of images with a metadata file",
+            do=INSTEAD.get(file.suffix.lower(), f"use one of {', '.join(EXTENSIONS)}, or a folder of images"),
         )
     examples: list[Example] = []
     text = pictures = 0
+    seen: set[str] = set()
     for number, row in reader(file):
-        example = example_of(named(row, f"{file.name}:{number}"), number, file)
-        examples.append(example)
-        pictures += sum(len(image) for image in example.images if isinstance(image, bytes))
-        text += len(example.question) + len(example.answer) + _held(example.metadata)
+        where = f"{file.name}:{number}"
+        own = named(row, where)
+        seen.update(own)
+        found = examples_in(reading.renamed(own, where), number, file, reading.answers)
+        examples += found
+        pictures += sum(len(image) for image in found[-1].images if isinstance(image, bytes))
+        text += sum(len(one.asked) + len(one.answer) for one in found) + _held(found[-1].metadata)
         if len(examples) > MOST_ROWS or text > MOST_TEXT or pictures > MOST_PICTURES:
             raise UserError(
                 f"{file.name}: the file holds too much.",
@@ -72,6 +81,7 @@ def read_examples(path: Path) -> list[Example]:
             )
     if not examples:
         raise UserError("The data file holds no examples.", found=str(file), do="check that it is the right file")
+    reading.check_found(seen, file.name)
     return examples
 
 
@@ -93,36 +103,65 @@ def _is_folder(path: Path) -> bool:
     return stat.S_ISDIR(mode)
 
 
-def _metadata_file(folder: Path) -> Path:
-    candidates = [folder / f"metadata{extension}" for extension in EXTENSIONS]
-    found = [candidate for candidate in candidates if candidate.is_file()]
-    if len(found) != 1:
-        listed = ", ".join(candidate.name for candidate in found) or "none of them"
-        raise UserError(
-            "An image folder needs exactly one metadata file.",
-            found=f"{listed} in {folder}",
-            do=f"keep one of {', '.join(candidate.name for candidate in candidates)}",
-        )
-    return found[0]
-
-
-def example_of(row: Mapping[str, Any], number: int, file: Path) -> Example:
-    """The example that a row of a file is.
+def examples_in(row: Mapping[str, Any], number: int, file: Path, answers: str = "last") -> list[Example]:
+    """The examples of a row: one, or one for each answer of a conversation.
 
     Args:
         row: By column.
         number: Of the row, for messages.
         file: Its name is for messages, and paths are relative to its folder.
+        answers: Of a conversation ``last`` or ``all``.
 
     Raises:
         UserError: A column is missing or cannot be used.
     """
     identifier = _identifier(row, number, file)
-    question, answer = (_text(row, column, identifier) for column in TEXT_COLUMNS)
     images = _images(row, identifier, file)
-    refuse_unread_pictures(row, identifier, has_picture=bool(images))
-    metadata = {key: value for key, value in row.items() if key not in COLUMNS}
-    return Example(question, answer, images, identifier, metadata)
+    form = form_of(row)
+    refuse_unread_pictures(row, identifier, form.columns, has_picture=bool(images))
+    metadata = {key: value for key, value in row.items() if key not in COLUMNS and key not in form.columns}
+    if form.name == "conversation":
+        return _conversation(_messages(row, form, identifier), images, identifier, file, metadata, answers)
+    if form.name == "document":
+        text = _text(row, DOCUMENT, identifier)
+        if images:
+            found = f"{len(images)} pictures beside a text"
+            do = "give a question and an answer for what a picture shows, and texts in rows of their own"
+            raise UserError(f"{identifier}: a document has no pictures.", found=found, do=do)
+        return [document(text, identifier, metadata)]
+    question, answer = (_text(row, column, identifier) for column in form.columns)
+    if form.name == "pair":
+        question, answer = question.strip(), answer.strip()
+    return [Example(question, answer, images, identifier, metadata)]
+
+
+def _messages(row: Mapping[str, Any], form: Form, identifier: str) -> Any:
+    first = row[form.columns[0]]
+    if len(form.columns) > 1:
+        return [*first, *row[form.columns[1]]]
+    if not isinstance(first, str):
+        return first
+    what = f"{identifier}: the column {form.columns[0]!r}"
+    return parse_json(first, what, 'write it as [{"role": "user", "content": "..."}, ...]')
+
+
+def _conversation(
+    messages: Any,
+    images: tuple[ImageSource, ...],
+    identifier: str,
+    file: Path,
+    metadata: Mapping[str, Any],
+    answers: str,
+) -> list[Example]:
+    asked = questions_of(messages, images, identifier, lambda value: picture(value, identifier, file.parent))
+    wanted = asked if answers == "all" else asked[-1:]
+    found = []
+    for place, one in enumerate(wanted, start=1):
+        name = identifier if len(wanted) == 1 else f"{identifier}.{place}"
+        texts = {"question": one.question, "answer": one.answer}
+        question, answer = (_text(texts, column, name) for column in TEXT_COLUMNS)
+        found.append(Example(question, answer, one.images, name, metadata, one.earlier))
+    return found
 
 
 def _identifier(row: Mapping[str, Any], number: int, file: Path) -> str:
@@ -169,9 +208,9 @@ def _text(row: Mapping[str, Any], column: str, identifier: str) -> str:
 def _missing(row: Mapping[str, Any], column: str, identifier: str) -> UserError:
     state = "null" if column in row else "missing"
     short = [name for name in row if len(name) < LONGEST_ID]
-    similar = [name for name in short if name.casefold() == column]
-    similar = similar or difflib.get_close_matches(column, short, n=1)
+    similar = look_alikes(column, short) or difflib.get_close_matches(column, short, n=1)
     hint = f"rename the column {similar[0]!r} to {column!r}" if similar else f"add a column {column!r}"
+    hint += f", or say what it is called: --columns {column}={similar[0] if similar else '...'}"
     return UserError(
         f"{identifier}: the {column} is {state}.",
         found=f"columns {shortened(', '.join(row), 500) or '(none)'}",
@@ -190,7 +229,7 @@ def _images(row: Mapping[str, Any], identifier: str, file: Path) -> tuple[ImageS
     if not given:
         return ()
     value = row[given[0]]
-    if file.suffix.lower() == ".csv" and value.lstrip().startswith("["):
+    if isinstance(value, str) and file.suffix.lower() in IN_CELLS and value.lstrip().startswith("["):
         value = parse_json(value, f"{identifier}: the list of images", 'write it as ["first.png", "second.png"]')
     items = value if isinstance(value, list) else [value]
     return tuple(picture(item, identifier, file.parent) for item in items)

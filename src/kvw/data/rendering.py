@@ -44,6 +44,8 @@ class Rendered:
 def render(example: Example, processor: Processor) -> Rendered:
     """Render an example with the chat template of the model's processor and find its answer tokens.
 
+    Plain text is shown without the template, and its answer tokens are all that another token precedes.
+
     The answer span is what follows the longest common prefix of the tokenised prompt and the tokenised full
     text. It is counted from the end, so it still holds after the processor has expanded the image
     placeholders, which all sit in the prompt. A token in which the end of the prompt and the start of the
@@ -62,12 +64,13 @@ def render(example: Example, processor: Processor) -> Rendered:
     """
     _check_for_processor(example, processor)
     check_texts(example)
-    parts = [{"type": "image"} for _ in example.images] + [{"type": "text", "text": example.question}]
-    question = {"role": "user", "content": parts}
-    answer = {"role": "assistant", "content": [{"type": "text", "text": example.answer}]}
+    if example.plain:
+        return _plain(example, processor)
+    asked = conversation(example)
+    answer = message("assistant", example.answer)
     placeholders = placeholders_of(processor, IMAGE_PLACEHOLDERS + OTHER_PLACEHOLDERS)
-    place = answer_place(example.identifier, processor, [question], placeholders)
-    shown = apply_template(example.identifier, processor, [question, answer], continue_final_message=True)
+    place = answer_place(example.identifier, processor, asked, placeholders)
+    shown = apply_template(example.identifier, processor, [*asked, answer], continue_final_message=True)
     prompt, full = place.prompt, place.full(shown)
     _check_prompt(example, processor, prompt)
     tokenizer = processor.tokenizer
@@ -79,6 +82,34 @@ def render(example: Example, processor: Processor) -> Rendered:
     answer_ids = tuple(full_ids[shared:])
     _check_span(example, processor, answer_ids, prompt_ids[shared:])
     return Rendered(prompt=prompt, full=full, answer_ids=answer_ids, token_ids=tuple(full_ids))
+
+
+def conversation(example: Example) -> list[dict[str, Any]]:
+    """The messages before an answer, as chat templates take them; pictures stand before the text of their message."""
+    left = len(example.images) - sum(turn.images for turn in example.earlier)
+    earlier = [message(turn.role, turn.text, turn.images) for turn in example.earlier]
+    return [*earlier, message("user", example.question, left)]
+
+
+def message(role: str, text: str, images: int = 0) -> dict[str, Any]:
+    """One message as chat templates take it."""
+    return {"role": role, "content": [*({"type": "image"} for _ in range(images)), {"type": "text", "text": text}]}
+
+
+def _plain(example: Example, processor: Processor) -> Rendered:
+    text, tokenizer = example.question + example.answer, processor.tokenizer
+    with unchanged(tokenizer):
+        wanted = adds_special_tokens(processor, text)
+        ids = tokenizer(text, add_special_tokens=wanted)["input_ids"]
+        own = tokenizer(text, add_special_tokens=False)["input_ids"]
+    before = len(ids) - len(own)
+    if ids[before:] != own or len(ids) < 2:
+        raise UserError(
+            f"{example.identifier}: the text cannot be told from the tokens around it.",
+            found=f"{len(ids)} tokens, {before} of them not of the text",
+            do="give a longer text, or check that the tokenizer puts no token behind a text",
+        )
+    return Rendered(prompt=example.question, full=text, answer_ids=tuple(ids[max(1, before) :]), token_ids=tuple(ids))
 
 
 def adds_special_tokens(processor: Processor, text: str) -> bool:
@@ -126,7 +157,7 @@ def check_texts(example: Example) -> None:
         UserError: A text is not valid Unicode, holds a placeholder for an image, or the answer is empty; the message
             names the example.
     """
-    for name, text in (("question", example.question), ("answer", example.answer)):
+    for name, text in _texts(example):
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -145,9 +176,15 @@ def check_texts(example: Example) -> None:
         raise UserError(f"{example.identifier}: the answer is empty.", do="give an answer or remove the example")
 
 
+def _texts(example: Example) -> list[tuple[str, str]]:
+    """All texts of an example with their names."""
+    earlier = [(f"earlier message {place}", turn.text) for place, turn in enumerate(example.earlier, start=1)]
+    return [*earlier, ("question", example.question), ("answer", example.answer)]
+
+
 def _check_for_processor(example: Example, processor: Processor) -> None:
     placeholders = placeholders_of(processor, IMAGE_PLACEHOLDERS + OTHER_PLACEHOLDERS)
-    for name, text in (("question", example.question), ("answer", example.answer)):
+    for name, text in _texts(example):
         for placeholder in placeholders:
             if placeholder in text:
                 raise UserError(
@@ -164,9 +201,12 @@ def _check_for_processor(example: Example, processor: Processor) -> None:
 
 
 def _check_prompt(example: Example, processor: Processor, prompt: str) -> None:
-    if example.question.strip() not in prompt:
+    # Templates may shorten what the model itself has said, its thoughts for example.
+    said = [*(turn.text for turn in example.earlier if turn.role != "assistant"), example.question]
+    if hidden := [text for text in said if text.strip() not in prompt]:
+        what = "the question" if hidden == [example.question] else "an earlier message"
         raise UserError(
-            f"{example.identifier}: the chat template does not show the question.",
+            f"{example.identifier}: the chat template does not show {what}.",
             found=shortened(prompt),
             do="check that the processor's chat template takes a list of images and text",
         )

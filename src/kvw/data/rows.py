@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from kvw.data.columns import IMAGE_COLUMNS, named
 from kvw.data.example import Example
 from kvw.data.images import png
-from kvw.data.readers import example_of
+from kvw.data.readers import examples_in
 from kvw.errors import UserError
 
 HERE = Path("example")
@@ -51,7 +51,8 @@ def _example(row: object, number: int) -> Example:
     for column in IMAGE_COLUMNS:
         if column in columns:
             columns[column] = _plain(columns[column])
-    return example_of(columns, number, HERE)
+    (example,) = examples_in(columns, number, HERE)
+    return example
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from kvw.errors import UserError
 
@@ -60,8 +60,7 @@ def parse_json(text: str, what: str, do: str) -> Any:
         place = f"{error.msg} at character {error.pos + 1} of {shortened(text)}"
         raise NotJson(f"{what} is not JSON.", found=place, do=do) from error
     except RecursionError:
-        value = None
-        _too_deep(what)
+        too_deep(what)
     if "\\u" in text or text.count("[") + text.count("{") > DEEPEST:  # else there is nothing to look for
         _check(value, what)
     return value
@@ -85,7 +84,7 @@ def _check(value: Any, what: str) -> None:
         level = [inner for outer in level for inner in _inside(outer)]
         if not level:
             return
-    _too_deep(what)
+    too_deep(what)
 
 
 def _inside(value: Any) -> Iterator[Any]:
@@ -96,5 +95,6 @@ def _inside(value: Any) -> Iterator[Any]:
         yield from value
 
 
-def _too_deep(what: str) -> None:
+def too_deep(what: str) -> NoReturn:
+    """Refuse what is nested deeper than ``DEEPEST``."""
     raise UserError(f"{what} is nested more than {DEEPEST} levels deep.", do="write it flat")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -31,7 +31,7 @@ BYTE_ORDER_MARKS = (
 AS_UTF_8 = "save the file as UTF-8; a spreadsheet calls it 'CSV UTF-8'"
 
 Row = tuple[int, Mapping[Any, Any]]
-"""The 1-based number of a line (JSONL), of the line in which it begins (CSV) or of a row (Parquet), and its columns."""
+"""The 1-based number of the line in which it begins, or of the row in Parquet, Arrow and spreadsheets; its columns."""
 
 
 def read_jsonl(path: Path) -> Iterator[Row]:
@@ -44,7 +44,7 @@ def read_jsonl(path: Path) -> Iterator[Row]:
     for number, line in enumerate(text_lines(path, newline="\n"), start=1):
         if not line.strip():
             continue
-        row = parse_json(line, f"{path.name}:{number}: the line", "write one JSON object per line")
+        row = parse_json(line, f"{path.name}:{number}: the line", "write one JSON object per line, or all in one list")
         if not isinstance(row, dict):
             raise UserError(
                 f"{path.name}:{number}: the line is not a JSON object.",
@@ -79,7 +79,7 @@ def _cells(path: Path, reader: Any, delimiter: str) -> Iterator[Row]:
         for cells in reader:
             blank = not any(cell.strip() for cell in cells)
             if header is None and not blank:
-                header = _header(path, cells)
+                header = header_of(path, cells)
             elif header is not None and not blank:
                 if len(cells) != len(header):
                     raise UserError(
@@ -97,7 +97,12 @@ def _cells(path: Path, reader: Any, delimiter: str) -> Iterator[Row]:
         ) from error
 
 
-def _header(path: Path, cells: list[str]) -> list[str]:
+def header_of(path: Path, cells: list[str]) -> list[str]:
+    """The names of columns without white space around them.
+
+    Raises:
+        UserError: One of them occurs twice.
+    """
     names = [cell.strip() for cell in cells]
     if len(set(names)) < len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])
@@ -127,28 +132,57 @@ def read_parquet(path: Path) -> Iterator[Row]:
     # Imported here because it takes a quarter of a second, and most data files are JSONL.
     from pyarrow import parquet
 
-    number, invalid = 0, f"{path.name}: the file is not valid Parquet."
-    with _told(invalid):
+    invalid = f"{path.name}: the file is not valid Parquet."
+    with told(invalid):
         file = parquet.ParquetFile(path)
     with file:
         if file.metadata.num_rows > MOST_ROWS:
             raise UserError(f"{path.name}: there are {file.metadata.num_rows} rows.", do=f"give at most {MOST_ROWS}")
-        with _told(invalid):
+        with told(invalid):
             batches = file.iter_batches(batch_size=_batch_size(file.metadata))
-        names = _header(path, file.schema_arrow.names)
-        while True:
-            with _told(invalid):
-                batch = next(batches, None)
-            if batch is None:
-                return
-            columns = []
-            for name, column in zip(names, batch.columns, strict=True):
-                what = f"{path.name}: the column {shortened(name, 40)!r} cannot be read, near row {number + 1}."
-                with _told(what, "leave the column out, or write its values as text"):
-                    columns.append(column.to_pylist())
-            for values in zip(*columns, strict=True):
-                number += 1
-                yield number, dict(zip(names, values, strict=True))
+        yield from _batched(path, file.schema_arrow.names, batches, invalid)
+
+
+def read_arrow(path: Path) -> Iterator[Row]:
+    """The rows of an Arrow file, as ``save_to_disk`` of Hugging Face datasets writes it.
+
+    Raises:
+        UserError: The file is not valid, or a value has no counterpart in Python.
+    """
+    import pyarrow
+
+    invalid = f"{path.name}: the file is not valid Arrow."
+    with told(invalid):
+        file = pyarrow.memory_map(str(path))
+    with file:
+        with told(invalid):
+            try:
+                stream = pyarrow.ipc.open_stream(file)
+                names, batches = stream.schema.names, iter(stream)
+            except pyarrow.ArrowInvalid:
+                file.seek(0)
+                whole = pyarrow.ipc.open_file(file)
+                names, batches = whole.schema.names, map(whole.get_batch, range(whole.num_record_batches))
+        few = (batch.slice(start, 256) for batch in batches for start in range(0, batch.num_rows, 256))
+        yield from _batched(path, names, few, invalid)
+
+
+def _batched(path: Path, columns: list[str], batches: Iterator[Any], invalid: str) -> Iterator[Row]:
+    """The rows of batches of Arrow."""
+    number, names = 0, header_of(path, columns)
+    while True:
+        with told(invalid):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        found = []
+        for name, column in zip(names, batch.columns, strict=True):
+            what = f"{path.name}: the column {shortened(name, 40)!r} cannot be read, near row {number + 1}."
+            with told(what, "leave the column out, or write its values as text"):
+                found.append(column.to_pylist())
+        for values in zip(*found, strict=True):
+            number += 1
+            yield number, dict(zip(names, values, strict=True))
 
 
 def _batch_size(metadata: Any) -> int:
@@ -159,7 +193,7 @@ def _batch_size(metadata: Any) -> int:
 
 
 @contextmanager
-def _told(what: str, do: str = "write the file again") -> Iterator[None]:
+def told(what: str, do: str = "write the file again") -> Iterator[None]:
     """Any error inside becomes one message: the library raises its own, and those of Python's conversions."""
     try:
         yield
@@ -226,10 +260,3 @@ def _not_text(path: Path, error: UnicodeDecodeError) -> UserError:
                     do=AS_UTF_8,
                 )
     return UserError(f"{path.name}: the text is not UTF-8.", found=error.reason, do=AS_UTF_8)
-
-
-READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
-    ".jsonl": read_jsonl,
-    ".csv": read_csv,
-    ".parquet": read_parquet,
-}

@@ -8,7 +8,8 @@ from typing import Any
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'user' %}{{ 'Question: ' + message['content'] + '\n' }}"
-    "{% else %}{{ 'Answer: ' + message['content'] }}{% endif %}"
+    "{% elif message['role'] == 'system' %}{{ message['content'] + '\n' }}"
+    "{% else %}{{ 'Answer: ' + message['content'] }}{% if not loop.last %}{{ '\n' }}{% endif %}{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Answer:' }}{% endif %}"
 )

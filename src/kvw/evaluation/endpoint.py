@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from kvw.data import Example, ImageSource, image_digest, load_image
 from kvw.data.images import png
+from kvw.data.rendering import conversation
 from kvw.errors import UserError
 from kvw.evaluation.journal import ANSWERS, Journal
 from kvw.evaluation.records import Reply
@@ -134,8 +135,14 @@ class EndpointModel:
 
         Raises:
             UserError: The server cannot be used at all (see :meth:`check`), an image cannot be decoded, or
-                ``max_new_tokens`` is not positive.
+                ``max_new_tokens`` is not positive; or an example is plain text, which this protocol cannot ask for.
         """
+        if document := next((example for example in examples if example.plain), None):
+            raise UserError(
+                f"{document.identifier}: a model behind a server cannot be asked to go on with a document.",
+                found="plain text without a question",
+                do="give questions about it, or load the model itself",
+            )
         if max_new_tokens < 1:
             raise UserError("An answer needs at least one token.", found=f"max_new_tokens = {max_new_tokens}")
         self.check()
@@ -174,32 +181,28 @@ class EndpointModel:
             return Reply(error=f"the server gave no answer: {self._told(error)}")
 
     def _ask(self, example: Example, max_tokens: int) -> dict[str, Any]:
-        images: list[Any] = [
-            {"type": "image_url", "image_url": {"url": _data_url(source, example.identifier)}}
-            for source in example.images
-        ]
-        content = [*images, {"type": "text", "text": example.question}]
+        messages = _messages(example)
         name = self._limit_name
         try:
-            return self._choice(content, name, max_tokens)
+            return self._choice(messages, name, max_tokens)
         except (self._openai.BadRequestError, self._openai.UnprocessableEntityError) as error:
             told = error.response.text
             if name == NEW_LIMIT or OLD_LIMIT not in told:
                 raise
             try:
-                found = self._choice(content, NEW_LIMIT, max_tokens)
+                found = self._choice(messages, NEW_LIMIT, max_tokens)
             except self._openai.APIStatusError as other:
                 # Which of the two says what is wrong: the second one, if the first one asked for it.
                 raise (other if NEW_LIMIT in told else error) from None
         self._limit_name = NEW_LIMIT
         return found
 
-    def _choice(self, content: list[Any], limit_name: str, max_tokens: int) -> dict[str, Any]:
+    def _choice(self, messages: list[Any], limit_name: str, max_tokens: int) -> dict[str, Any]:
         limit: dict[str, Any] = {limit_name: max_tokens}
         # The raw reply: what the client makes of one that is against the protocol differs from case to case.
         reply = self._client.chat.completions.with_raw_response.create(
             model=self.model or "",
-            messages=[{"role": "user", "content": content}],
+            messages=messages,
             temperature=0.0,
             # The protocol's default, but transformers serve applies the checkpoint's repetition penalty unless told.
             frequency_penalty=0.0,
@@ -275,9 +278,22 @@ def _rows_of_equal_questions(examples: Sequence[Example]) -> dict[Key, list[int]
         for source in example.images:
             if source not in digests:
                 digests[source] = image_digest(source)
-        key = example.question, tuple(digests[source] for source in example.images)
+        earlier = repr(example.earlier) if example.earlier else ""
+        key = earlier + example.question, tuple(digests[source] for source in example.images)
         rows_of.setdefault(key, []).append(row)
     return rows_of
+
+
+def _messages(example: Example) -> list[dict[str, Any]]:
+    """The conversation as the protocol takes it, pictures inside."""
+    images = iter(example.images)
+    messages = conversation(example)
+    for message in messages:
+        for place, part in enumerate(message["content"]):
+            if part["type"] == "image":
+                url = _data_url(next(images), example.identifier)
+                message["content"][place] = {"type": "image_url", "image_url": {"url": url}}
+    return messages
 
 
 def _data_url(source: ImageSource, identifier: str) -> str:

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from kvw.data import Example, Prepared, prepare
+from kvw.data.context import context_length
+from kvw.data.windows import in_windows
 from kvw.edits.edit import package_versions
 from kvw.errors import UserError
 from kvw.evaluation.evaluation import unreadable_images
@@ -120,6 +122,10 @@ class Loaded(InMemory):
             **processor_parts(self.processor),
             "versions": digest(package_versions()),
         }
+
+    def in_windows(self, examples: Sequence[Example]) -> list[Example]:
+        """Examples with documents in parts that the model can read, see :func:`kvw.data.windows.in_windows`."""
+        return in_windows(examples, self.processor, context_length(self.model.config))
 
     def prepare(self, examples: Sequence[Example], new_tokens: int = 0) -> list[Prepared]:
         """Render and check examples before any pass over them.

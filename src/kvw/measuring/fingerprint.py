@@ -73,8 +73,11 @@ def examples_digest(examples: Iterable[Example]) -> str:
 
 
 def example_digest(example: Example) -> str:
-    """SHA-256 over question, answer and image bytes of one example."""
-    return digest(example.question, example.answer, [image_digest(image) for image in example.images])
+    """SHA-256 over everything of one example that a model is shown."""
+    shown: list[object] = [example.question, example.answer, [image_digest(image) for image in example.images]]
+    if example.earlier or example.plain:  # others keep the digests that they had before there were such
+        shown += [[[turn.role, turn.text, turn.images] for turn in example.earlier], example.plain]
+    return digest(*shown)
 
 
 def processor_parts(processor: Any) -> dict[str, str]:

@@ -55,7 +55,10 @@ def gaps_of(forget: Sequence[Example]) -> list[Gap]:
 
 
 def around_subject(example: Example) -> list[str] | None:
-    """What stands before, between and after the mentions of the subject; None if the question does not name it."""
+    """What stands before, between and after the mentions of the subject; None if the question does not name it, or if
+    it is the beginning of a text."""
+    if example.plain:
+        return None
     return around(example.question, example.subject or "")
 
 

@@ -66,7 +66,7 @@ class Mentions:
         own = words(but)
         return _asked(example) in self._questions or any(
             len(phrase) > 1 or phrase[0] not in own
-            for text in (example.question, example.answer)
+            for text in (example.asked, example.answer)
             for phrase in self._phrases.inside(words(text))
         )
 
@@ -141,4 +141,4 @@ def _says_something(phrase: Phrase) -> bool:
 
 
 def _asked(example: Example) -> tuple[str, ...]:
-    return (collapsed(example.question), *map(image_digest, example.images))
+    return (collapsed(example.asked), *map(image_digest, example.images))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kvw.data.example import Example
+from kvw.progress import Reporter
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,19 @@ class Count:
     def __str__(self) -> str:
         named = _plural(self.subjects, "subject") if self.subjects else "no subjects named"
         return f"{_plural(self.examples, 'example')}, {self.pictures:,} with pictures, {named}"
+
+
+def tell_windows(name: str, before: Count, after: Sequence[Example], reporter: Reporter) -> None:
+    """Say into how many parts documents were divided, if any was.
+
+    Args:
+        name: What the examples are called.
+        before: What was read.
+        after: The examples with documents in parts.
+        reporter: Told.
+    """
+    if len(after) > before.examples:
+        reporter.note(f"{name}: documents are read in parts that overlap, {len(after):,} examples with them.")
 
 
 def _plural(count: int, noun: str) -> str:

@@ -44,7 +44,7 @@ from kvw.runs.measure import tell_origin
 from kvw.runs.record import KNOWS_ENGLISH, LanguagePart, RunRecord
 from kvw.runs.record_parts import asked_part, forget_part, model_part, retain_part, split_part
 from kvw.runs.reporting import Classed, write_report
-from kvw.runs.request import DataSets, EraseRequest, read_data
+from kvw.runs.request import DataSets, EraseRequest, in_windows, read_data
 from kvw.runs.seen import seen_part
 from kvw.runs.telling import refuse_no_edit, tell_of_method, tell_of_request
 from kvw.runs.unlearning import unlearn
@@ -238,6 +238,7 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
     processes.broadcast(lambda: check_output_directory(request.out, force=request.force, keep=inputs))
     with watch.stage("loading the model"):
         loaded = Loaded.load(request.model, request.device, quantise=request.quantise)
+    data = in_windows(data, loaded, request, reporter)
     matrices = request.made_by.value_matrices(loaded.model, request.settings)
     needed = most_bytes(request, loaded.model, data.all_scored)
     processes.broadcast(lambda: check_room(request.out, needed + DISK_RESERVE, "the edit and the samples"))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kvw.data import read_examples
+from kvw.data.reading import AS_IT_IS, Reading
 from kvw.edits.edit import Edit, package_versions
 from kvw.evaluation import EndpointModel, Evaluation, Journal, evaluate_endpoint
 from kvw.evaluation import evaluate as score
@@ -19,7 +20,7 @@ from kvw.models.quantised import Quantise
 from kvw.processes import current
 from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
-from kvw.runs.counts import Count
+from kvw.runs.counts import Count, tell_windows
 from kvw.runs.first_checks import check_samples_output
 from kvw.runs.samples import sample_lines
 from kvw.runs.weights import check_weights
@@ -30,6 +31,7 @@ def evaluate(
     data: Path,
     reporter: Reporter,
     *,
+    reading: Reading = AS_IT_IS,
     edit: Edit | None = None,
     max_new_tokens: int = 50,
     samples: Path | None = None,
@@ -51,13 +53,16 @@ def evaluate(
             ``other_weights`` is off.
     """
     current().broadcast(lambda: check_samples_output(samples))
-    splits = {data.stem: read_examples(data)}
-    reporter.note(f"{data.stem}: {Count.of(splits[data.stem])}.")
+    examples = read_examples(data, reading)
+    counted = Count.of(examples)
+    reporter.note(f"{data.stem}: {counted}.")
     watch = Stopwatch(reporter)
     with watch.stage("loading the model"):
         loaded = Loaded.load(checkpoint, device, quantise=quantise)
+        splits = {data.stem: loaded.in_windows(examples)}
         loaded.agree(splits[data.stem])
         loaded.prepare(splits[data.stem], max_new_tokens)
+    tell_windows(data.stem, counted, splits[data.stem], reporter)
     if edit is not None:
         check_weights(edit, loaded.fingerprint, reporter, other_weights=other_weights)
 
@@ -87,6 +92,7 @@ def evaluate_served(
     data: Path,
     reporter: Reporter,
     *,
+    reading: Reading = AS_IT_IS,
     max_new_tokens: int = 50,
     samples: Path | None = None,
 ) -> dict[str, Evaluation]:
@@ -103,7 +109,7 @@ def evaluate_served(
         UserError: The data or the server cannot be used.
     """
     check_samples_output(samples)
-    examples = read_examples(data)
+    examples = read_examples(data, reading)
     reporter.note(f"{data.stem}: {Count.of(examples)}.")
     watch = Stopwatch(reporter)
     with watch.stage("looking for the server"):

@@ -77,8 +77,11 @@ def without_forgotten(retain: Sequence[Example], forget: Sequence[Example]) -> t
 
 
 def _check_named(retain: Sequence[Example], forget: Sequence[Example]) -> None:
-    named = {name: any(one.subject for one in examples) for name, examples in (("forget", forget), ("retain", retain))}
-    if len(set(named.values())) > 1 and retain:
+    asked = {
+        name: [one for one in examples if not one.plain] for name, examples in (("forget", forget), ("retain", retain))
+    }
+    named = {name: any(one.subject for one in examples) for name, examples in asked.items()}
+    if len(set(named.values())) > 1 and all(asked.values()):
         alone, other = sorted(named, key=lambda name: not named[name])
         raise UserError(
             "Only one of the two sets names subjects.",

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from kvw.data import read_examples
+from kvw.data.reading import AS_IT_IS, Reading
 from kvw.evaluation.loaded import Loaded
 from kvw.measuring.examples import Measured, measure_examples
 from kvw.measuring.sources import Positions
@@ -16,7 +17,7 @@ from kvw.models.quantised import Quantise
 from kvw.processes import current
 from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
-from kvw.runs.counts import Count
+from kvw.runs.counts import Count, tell_windows
 from kvw.runs.first_checks import check_statistics_output
 
 
@@ -43,6 +44,7 @@ def measure(
     out: Path,
     reporter: Reporter,
     *,
+    reading: Reading = AS_IT_IS,
     positions: Positions = "answer",
     force: bool = False,
     device: str | None = None,
@@ -54,14 +56,17 @@ def measure(
         UserError: The data or the model cannot be used, or ``out`` exists and ``force`` is off.
     """
     current().broadcast(lambda: check_statistics_output(out, data, force=force))
-    examples = read_examples(data)
+    examples = read_examples(data, reading)
     watch = Stopwatch(reporter)
     with watch.stage("loading the model"):
         loaded = Loaded.load(checkpoint, device, quantise=quantise)
     with watch.stage("checking the data"):
+        counted = Count.of(examples)
+        examples = loaded.in_windows(examples)
         prepared = loaded.prepare(examples)
         loaded.agree(examples)
-    reporter.note(f"{data.name}: {Count.of(examples)}.")
+    reporter.note(f"{data.name}: {counted}.")
+    tell_windows(data.name, counted, examples, reporter)
     with watch.stage("measuring") as progress:
         measured = measure_examples(
             loaded.model,

@@ -56,7 +56,7 @@ def overlap(retain: Sequence[Example], forget: Sequence[Example]) -> Overlap:
         if answer in answers:
             same += 1
             found_answers[answers[answer]] = None
-        inside = [*phrases.inside(words(example.question)), *phrases.inside(answer)]
+        inside = [*phrases.inside(words(example.asked)), *phrases.inside(answer)]
         named += bool(inside)
         found_names |= dict.fromkeys(names[one] for one in inside)
     return Overlap(len(retain), same, named, tuple(found_names | found_answers))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from kvw.data import Example, read_examples
+from kvw.data.reading import AS_IT_IS, Reading
 from kvw.errors import UserError
 from kvw.folding import collapsed
 from kvw.measuring.fingerprint import examples_digest
@@ -16,9 +17,10 @@ from kvw.methods.method import Method
 from kvw.methods.registry import DEFAULT, get_method
 from kvw.models.checkpoint import Checkpoint
 from kvw.models.headers import read_header
+from kvw.progress import Reporter
 from kvw.retain import SOURCES
 from kvw.retain.neighbours import read_names
-from kvw.runs.counts import Count
+from kvw.runs.counts import Count, tell_windows
 from kvw.runs.first_checks import STATISTICS_SUFFIX, check_longest_answer, is_file
 from kvw.runs.left_out import LeftOut, without_forgotten
 from kvw.runs.overlap import Overlap, overlap
@@ -27,6 +29,7 @@ from kvw.runs.union import ForgetFile, joined, read_forget_files
 if TYPE_CHECKING:
     import torch
 
+    from kvw.evaluation.loaded import Loaded
     from kvw.measuring.statistics import Statistics
     from kvw.models.quantised import Quantise
 
@@ -67,6 +70,7 @@ class EraseRequest:
         show_examples: Whether ``report.html`` shows questions, answers and photos.
         device: Where to run; None for the accelerator if there is one, ``auto`` for all there are and offloading.
         quantise: Quantise the model while it is loaded; what is written is the checkpoint in its own precision.
+        reading: What the columns of all files are called, and which answers of conversations count.
 
     Raises:
         UserError: There is no such method, the settings are another's, or a number makes no sense.
@@ -91,6 +95,7 @@ class EraseRequest:
     show_examples: bool = False
     device: torch.device | str | None = None
     quantise: Quantise | None = None
+    reading: Reading = AS_IT_IS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", self.made_by.settings_from(self.settings))
@@ -231,7 +236,7 @@ def read_data(request: EraseRequest) -> DataSets:
         UserError: A file cannot be used, the retain set is missing or nothing of it is left, or two splits have one
             name.
     """
-    forget_files = read_forget_files(request.forget_paths)
+    forget_files = read_forget_files(request.forget_paths, request.reading)
     forget, repeated = joined(forget_files)
     examples, files = {"forget": forget}, {"forget": " + ".join(file.name for file in forget_files)}
     left_out, kept, measured = LeftOut(), list[Example](), None
@@ -243,14 +248,14 @@ def read_data(request: EraseRequest) -> DataSets:
         _check_statistics_file(request, path)
         measured = path
     elif request.needs_retain:
-        read = read_examples(path)
+        read = read_examples(path, request.reading)
         pictures |= _pictures(read)
         kept, left_out = without_forgotten(read, forget)
         examples["retain"], files["retain"] = kept, path.name
     for name, path in request.splits.items():
         if name in files:
             raise UserError(f"There are two splits named '{name}'.", do="give the --eval split another name")
-        examples[name], files[name] = read_examples(path), path.name
+        examples[name], files[name] = read_examples(path, request.reading), path.name
         pictures |= _pictures(examples[name])
     return DataSets(
         forget=forget,
@@ -266,6 +271,19 @@ def read_data(request: EraseRequest) -> DataSets:
         pictures=pictures,
         neighbours=_neighbours(request.neighbours, forget) if request.neighbours else None,
     )
+
+
+def in_windows(data: DataSets, loaded: Loaded, request: EraseRequest, reporter: Reporter) -> DataSets:
+    """The data with documents in parts that the model can read.
+
+    Of each split at most ``evaluate_at_most`` parts are scored.
+    """
+    forget, retain = loaded.in_windows(data.forget), loaded.in_windows(data.retain)
+    for name, found in (("forget", forget), ("retain", retain)):
+        if name in data.counts:
+            tell_windows(name, data.counts[name], found, reporter)
+    scored = {name: _drawn(loaded.in_windows(read), request.evaluate_at_most) for name, read in data.scored.items()}
+    return replace(data, forget=forget, retain=retain, scored=scored)
 
 
 def _neighbours(path: Path, forget: Sequence[Example]) -> list[str]:

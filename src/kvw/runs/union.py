@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kvw.data import Example, read_examples
+from kvw.data.reading import AS_IT_IS, Reading
 from kvw.errors import UserError
 from kvw.measuring.fingerprint import digest, example_digest
 
@@ -35,7 +36,7 @@ class ForgetFile:
         return digest([(one, example.subject) for (one, _), example in zip(self.keys, self.examples, strict=True)])
 
 
-def read_forget_files(paths: Sequence[Path]) -> list[ForgetFile]:
+def read_forget_files(paths: Sequence[Path], reading: Reading = AS_IT_IS) -> list[ForgetFile]:
     """Read the files of a forget set; several come in an order that follows from what they hold.
 
     Raises:
@@ -43,7 +44,7 @@ def read_forget_files(paths: Sequence[Path]) -> list[ForgetFile]:
     """
     if not paths:
         raise UserError("The forget set is missing.", do="add --forget FILE")
-    files = [ForgetFile(path.name, read_examples(path)) for path in paths]
+    files = [ForgetFile(path.name, read_examples(path, reading)) for path in paths]
     return sorted(files, key=lambda file: file.order) if len(files) > 1 else files
 
 
