@@ -56,6 +56,15 @@ def test_four_people_are_weakened_and_plain_transformers_answers(world, tmp_path
     assert scores["unused"][1] >= 0.75
     assert scores["forget"][1] < scores["retain"][1] - 0.1
 
+    report = (run / "report.html").read_text()
+    answers = record["splits"]["forget"]["answers"]
+    assert f"Forgot {answers['lost']} of {answers['original']['correct']}" in report
+    assert "data:image/jpeg;base64" in report  # people of the toy are made up
+    assert len(report) < 2**20
+    assert record["splits"]["unused"]["seen"] == {"used": 0, "judged": 0, "about_forgotten": 0, "new_subjects": 40}
+    assert record["splits"]["forget"]["seen"]["about_forgotten"] == 40
+    assert record["splits"]["forget"]["seen"]["used"] > 20
+
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     samples = [sample for sample in samples if sample["split"] == "retain"][:15]
     rows = {

@@ -39,7 +39,7 @@ EVALUATIONS = {"original": evaluation("smith", "cook", "tailor"), "unlearned": e
 
 @pytest.fixture
 def classed() -> Classed:
-    data: Any = SimpleNamespace(forget=FORGET, retain=RETAIN, all_scored=[*FORGET, *RETAIN])
+    data: Any = SimpleNamespace(read={"forget": FORGET, "retain": RETAIN}, all_scored=[*FORGET, *RETAIN])
     return Classed.of(data, EVALUATIONS)
 
 
@@ -62,7 +62,7 @@ def test_answers_are_classed_and_counted_by_split(classed: Classed) -> None:
 def test_what_failed_is_no_answer() -> None:
     replies = [Reply(error="broken"), Reply("baker", 0.5), Reply("tailor", 0.5)]
     failed = collect({"forget": FORGET, "retain": RETAIN}, replies)
-    data: Any = SimpleNamespace(forget=FORGET, retain=RETAIN, all_scored=[*FORGET, *RETAIN])
+    data: Any = SimpleNamespace(read={"forget": FORGET, "retain": RETAIN}, all_scored=[*FORGET, *RETAIN])
     part = Classed.of(data, EVALUATIONS | {"unlearned": failed}).part("forget")
     assert (part.unlearned["none"], part.lost) == (1, 1)
 

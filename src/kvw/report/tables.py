@@ -53,7 +53,7 @@ def print_record(record: RunRecord, out: Path) -> None:
         console.print(record.language.sentence)
     for warning in record.warnings:
         _print_warning(console, warning)
-    console.print(f"The run is in {out}: edit.safetensors, run.json, samples.jsonl" + _and_model(out))
+    console.print(f"The run is in {out}: report.html, edit.safetensors, run.json, samples.jsonl" + _and_model(out))
     console.print("All but the model is confidential: samples.jsonl holds the forget set, and the edit points to it.")
 
 
@@ -135,7 +135,7 @@ def print_demo(record: DemoRecord, out: Path) -> None:
     print_sweep(record.sweep)
     for sentence in record.verdict:
         console.print(sentence)
-    console.print(f"Pictures, data and the runs are in {out}: tradeoff.png, data/, run/, kvw/")
+    console.print(f"Pictures, data and the runs are in {out}: tradeoff.png, run/report.html, data/, kvw/")
     console.print(f"Toys test code. What happens to a model that has read the web, a small one shows: {how_to_try()}")
 
 

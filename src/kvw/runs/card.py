@@ -25,8 +25,8 @@ END = "<!-- kvw: end of the edit -->"
 EMPTY_FRONT_MATTER = "---\n{}\n---\n"
 TAGS = ("unlearning", "kvw")
 CONFIDENTIAL = (
-    "The edit file, the samples and the record of the run (`edit.safetensors`, `samples.jsonl`, `run.json`) describe "
-    "what was removed. They are confidential: do not publish them with this model."
+    "The edit file, the samples, the record and the report of the run (`edit.safetensors`, `samples.jsonl`, "
+    "`run.json`, `report.html`) describe what was removed. They are confidential: do not publish them with this model."
 )
 LONGEST_SHOWN = 300
 METRICS = {"exact": "exact match", "substring": "contains", "rouge_l_f": "ROUGE-L", "probability": "P(answer)"}

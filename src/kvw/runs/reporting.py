@@ -44,7 +44,7 @@ class Classed:
     @classmethod
     def of(cls, data: DataSets, evaluations: Mapping[str, Evaluation]) -> Classed:
         """Class every answer; whose answers may be somebody else's is known from all files of the request."""
-        classifier = Classifier([*data.forget, *data.retain, *data.all_scored])
+        classifier = Classifier(example for examples in data.read.values() for example in examples)
         kinds = {
             name: [
                 classifier.kind(one.question, example.subject_key, one.reference, one.prediction)

@@ -179,6 +179,7 @@ class DataSets:
         files: The name of the file of each split.
         counts: How many examples, pictures and subjects each split has.
         overlap: What the retain set says about the forget set nevertheless.
+        read: All examples of each split, asked or not.
         pictures: All picture files that the data files name, of whatever example.
         neighbours: Whom or what the forget questions are asked about beside; None leaves it to the model.
     """
@@ -195,6 +196,7 @@ class DataSets:
     overlap: Overlap
     pictures: frozenset[Path]
     neighbours: list[str] | None = None
+    read: Mapping[str, Sequence[Example]] = field(default_factory=dict)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -270,6 +272,7 @@ def read_data(request: EraseRequest) -> DataSets:
         overlap=overlap(kept, forget),
         pictures=pictures,
         neighbours=_neighbours(request.neighbours, forget) if request.neighbours else None,
+        read=examples,
     )
 
 

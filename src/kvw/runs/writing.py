@@ -22,6 +22,8 @@ RUN = "run"
 """What the directory of a run is marked as."""
 BYTES_PER_SAMPLE, BYTES_PER_TOKEN = 4096, 16
 """At most, in ``samples.jsonl``: of the scores of a question, and of a token of both answers."""
+BYTES_OF_REPORT = 2**20
+"""At most, of ``report.html`` and the small pictures in ``samples.jsonl``."""
 
 
 @contextmanager
@@ -70,7 +72,7 @@ def kept_on_failure(claim: Claim, request: EraseRequest, reporter: Reporter) -> 
 
 
 def most_bytes(request: EraseRequest, model: PreTrainedModel, scored: Sequence[Example]) -> int:
-    """At most so many bytes do the edit, the samples and the record take.
+    """At most so many bytes do the edit, the samples, the record and the report take.
 
     Args:
         request: Its method says how large the edit may be.
@@ -79,7 +81,12 @@ def most_bytes(request: EraseRequest, model: PreTrainedModel, scored: Sequence[E
     """
     edit = request.made_by.edit_bytes(model, request.settings)
     texts = sum(4 * len(example.question + example.answer + example.identifier) for example in scored)
-    return edit + 2 * texts + len(scored) * (BYTES_PER_SAMPLE + BYTES_PER_TOKEN * 2 * request.max_new_tokens)
+    return (
+        edit
+        + BYTES_OF_REPORT
+        + 2 * texts
+        + len(scored) * (BYTES_PER_SAMPLE + BYTES_PER_TOKEN * 2 * request.max_new_tokens)
+    )
 
 
 def _model(request: EraseRequest) -> str:
