@@ -101,12 +101,19 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "deepseek_v3": {"num_key_value_heads": 4},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
     "ernie4_5_vl_moe_text": {"moe_intermediate_size": [24, 16]},
+    "florence_vision": {"depths": [1] * 4, "embed_dim": [16] * 4, "num_heads": [4] * 4, "num_groups": [4] * 4},
     "gemma3n_text": {"intermediate_size": [WIDTH] * LAYERS, "activation_sparsity_pattern": [0.0] * LAYERS},
+    "gemma3n_vision": {"architecture": "mobilenetv3_small_050"},
     "hunyuan_v1_moe": {"head_dim": HIDDEN // 4, "num_experts": 4, "moe_topk": 2},
+    "janus_vqgan": {
+        **{"base_channels": 32, "channel_multiplier": [1, 1], "latent_channels": 8, "num_embeddings": 16},
+        **{"num_patches": 4, "projection_dim": 32, "image_token_embed_dim": 32},
+    },
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * (LAYERS // 2)},
     "llama4_text": {"moe_layers": [1, 3]},
+    "timm_wrapper": {"architecture": "fastvit_t8"},
 }
-"""What the default configuration leaves open, or states as a list."""
+"""What the default configuration leaves open, or states as a list, and vision towers that would be of full size."""
 MULTIMODAL_ROPE = {
     **{name: [2, 1, 1] for name in ("glm4v_text", "glm_ocr_text", "qwen2_vl_text", "qwen2_5_vl_text")},
     "ernie4_5_vl_moe_text": [1, 1, 2],

@@ -150,6 +150,23 @@ def test_damaged_lines_are_worked_out_again(damage, caplog):
         assert kept.find(("Q4", ())) == "after the damage"
 
 
+@pytest.mark.parametrize("bit", [1, 4, 32, 128])
+def test_every_flipped_byte_is_found_and_told(bit, caplog):
+    results = {(f"Q{number}", ()): f"answer {number}" for number in range(3)}
+    with Journal(FINGERPRINT) as journal:
+        journal.kept(ANSWERS, str).add(results)
+    content = journal.path.read_bytes()
+    for place in range(1, len(content)):  # an empty line in front means nothing
+        caplog.clear()
+        journal.path.write_bytes(content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :])
+        kept = Journal(FINGERPRINT).kept(ANSWERS, str)
+        assert f"{journal.path} is damaged" in caplog.text
+        found = {key: kept.find(key) for key in results}
+        # A line break that is lost or one more takes a line or two with it.
+        assert 1 <= sum(answer is None for answer in found.values()) <= 2
+        assert all(answer in (None, results[key]) for key, answer in found.items())
+
+
 def test_results_of_other_kinds_and_fingerprints_are_not_mixed_up():
     with Journal(FINGERPRINT) as journal:
         journal.kept(ANSWERS, str).add({("Q", ()): "text"})

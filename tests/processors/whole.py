@@ -58,13 +58,6 @@ WHOLE: dict[str, RealProcessor] = {
         },
         config={
             "vision_config.num_image_tokens": 16,
-            "vq_config.base_channels": 32,
-            "vq_config.channel_multiplier": [1, 1],
-            "vq_config.latent_channels": 8,
-            "vq_config.num_embeddings": 16,
-            "vq_config.num_patches": 4,
-            "vq_config.projection_dim": 32,
-            "vq_config.image_token_embed_dim": 32,
         },
         token_ids={"image_token_id": "<image_placeholder>"},
     ),
