@@ -17,6 +17,9 @@ from tests.program import LIGHT, assert_refused, run
 
 import kvw
 from kvw.edits import EditMetadata, GateEdit, RoundedGateEdit
+from kvw.methods.conditional_kvw.settings import ConditionalKvwSettings
+from kvw.methods.describing import acting
+from kvw.methods.registry import METHODS, get_method
 from kvw.methods.steering.settings import SteeringSettings
 from kvw.methods.subspace.baselines.settings import MemitZeroSettings
 from kvw.models.finding import find_value_matrices
@@ -140,16 +143,24 @@ def test_show_prints_where_an_edit_comes_from_and_what_it_does(files, capsys):
         (MemitZeroSettings(mu=3.0), ["mu 3.0", "shrinkage 0.1"], ["layers_per_pass"]),
         (kvw.KvwSettings(schedule="one-shot"), ["gamma 0.02", "retain_contrast True"], ["seed"]),
         (kvw.KvwSettings(), ["seed 0"], []),
+        (ConditionalKvwSettings(energy=0.1), ["energy 0.1"], ["ratio"]),
         (SteeringSettings(energy=0.1), ["energy 0.1", "ridge 0.1"], ["ratio", "step", "random_start", "target"]),
     ],
 )
 def test_show_prints_the_settings_that_acted(files, capsys, settings, shown, hidden):
-    metadata = EditMetadata(method="any", settings=asdict(settings))
+    made_by = next(name for name in METHODS if get_method(name).accepts(settings))
+    metadata = EditMetadata(method=made_by, settings=asdict(settings))
     kvw.GateEdit({MatrixKey(1): -torch.ones(3)}, metadata).save("own.safetensors")
     assert run("edit", "show", "own.safetensors") == 0
     out = " ".join(capsys.readouterr().out.split("weights")[0].split())
     assert [words for words in shown if words not in out] == []
     assert [name for name in hidden if f" {name} " in out] == []
+
+
+def test_all_settings_that_are_set_count_if_the_method_is_not_known():
+    recorded = {"gate": "hard", "mu": 1.0, "rank": None, "group": {"inner": 2}}
+    assert acting(recorded, "theirs") == {"gate": "hard", "mu": 1.0, "group.inner": 2}
+    assert acting(recorded, "subspace") == {"gate": "hard", "group.inner": 2}
 
 
 def test_show_prints_nothing_that_moves_the_cursor(files, capsys):

@@ -12,8 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from docstring_parser import parse
 
 from kvw.methods.reading import default_of
-from kvw.methods.registry import get_method
-from kvw.methods.subspace.settings import GATE_SETTINGS, READ
+from kvw.methods.registry import get_method, installed
 
 
 @dataclass(frozen=True)
@@ -42,40 +41,25 @@ def settings_of(name: str) -> list[Setting]:
     return [setting for kind in get_method(name).setting_classes for setting in _settings(kind, "")]
 
 
-def acting(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def acting(settings: Mapping[str, Any], method: str) -> dict[str, Any]:
     """The settings that had a part in an edit, those of groups one by one.
 
-    Left out is what is unset, and what other settings had left without a part, such as ``gamma`` under a gate that goes
-    by ``mu``.
-
     Args:
-        settings: As an edit records them, of any method.
-        above: What comes before the names.
+        settings: As an edit records them.
+        method: What made it. If it is not known here, all settings count that are set.
+
+    Returns:
+        Without those that are unset, and without those that the others left without a part.
     """
-    idle = _idle(settings)
+    idle = get_method(method).idle(settings) if method in installed() else set()
+    return _flat({name: value for name, value in settings.items() if name not in idle})
+
+
+def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in settings.items():
-        if isinstance(value, Mapping):
-            found |= acting(value, f"{above}{name}.")
-        elif value is not None and name not in idle:
-            found[above + name] = value
-    return found
-
-
-def _idle(settings: Mapping[str, Any]) -> set[str]:
-    idle: set[str] = set()
-    for gate, read in READ.items():
-        if settings.get("gate") == gate:
-            idle |= GATE_SETTINGS - set(read)
-    if settings.get("threshold") is not None and "gate" in settings:
-        idle.add("quantile")
-    if settings.get("energy") is not None:
-        idle.add("ratio")
-    if settings.get("epsilon") == 0:
-        idle |= {"step", "steps", "random_start", "target"}
-    if settings.get("schedule") == "one-shot":
-        idle.add("seed")
-    return idle
+        found |= _flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {above + name: value}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _settings(kind: type[Any], above: str) -> list[Setting]:

@@ -182,6 +182,10 @@ class Method(ABC, Generic[Settings]):
         """The settings as an edit records them, by the names that users give them; groups are mappings."""
         return dict(recorded)
 
+    def idle(self, recorded: Mapping[str, Any]) -> set[str]:
+        """The settings that had no part in an edit, because of the others; ``recorded`` are those that it records."""
+        return set()
+
     def combinations(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Every combination of the settings of a recipe; a list stands for several values to try.
 

@@ -340,7 +340,7 @@ def _lineage(parents: Sequence[EditMetadata], above: str = "") -> dict[str, str]
 
 
 def _made_by(metadata: EditMetadata) -> str:
-    settings = [f"{name} {printable(str(value))}" for name, value in acting(metadata.settings).items()]
+    settings = [f"{name} {printable(str(value))}" for name, value in acting(metadata.settings, metadata.method).items()]
     return ", ".join([metadata.method or "unknown", *settings])
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvw.methods.conditional_kvw.settings import ConditionalKvwSettings
 from kvw.methods.kvw import METHOD as KVW
@@ -25,6 +25,10 @@ class ConditionalKvw(Method[ConditionalKvwSettings]):
     settings = ConditionalKvwSettings
     acts_by = "hooks"
     dose = ("gamma",)
+
+    def idle(self, recorded: Mapping[str, Any]) -> set[str]:
+        """The ratio where the energy decides."""
+        return {"ratio"} if recorded.get("energy") is not None else set()
 
     def value_matrices(self, model: PreTrainedModel, settings: ConditionalKvwSettings) -> list[ValueMatrix]:
         """Those of the FFNs of the layers."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvw.methods.kvw.settings import KvwSettings
 from kvw.methods.method import RETAIN_PASS, LoadedModel, Method, Scaling, Stages, Unlearned
@@ -35,6 +35,10 @@ class Kvw(Method[KvwSettings]):
     def scaling(self, settings: KvwSettings) -> Scaling | None:
         """A parity run offers one edit alone: its steps are rounded one by one."""
         return None if settings.parity else "strength"
+
+    def idle(self, recorded: Mapping[str, Any]) -> set[str]:
+        """One shot shuffles nothing."""
+        return {"seed"} if recorded.get("schedule") == "one-shot" else set()
 
     def needs_retain(self, settings: KvwSettings) -> bool:
         """All but the ablation do."""

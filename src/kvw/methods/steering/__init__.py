@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from kvw.methods.method import LoadedModel, Method, Unlearned
 from kvw.methods.steering.settings import SteeringSettings
@@ -23,6 +23,11 @@ class Steering(Method[SteeringSettings]):
     settings = SteeringSettings
     acts_by = "hooks"
     dose = ("strength",)
+
+    def idle(self, recorded: Mapping[str, Any]) -> set[str]:
+        """The ratio where the energy decides, and what moves pixels if none is moved."""
+        without = {"ratio"} if recorded.get("energy") is not None else set()
+        return without | ({"step", "steps", "random_start", "target"} if recorded.get("epsilon") == 0 else set())
 
     def value_matrices(self, model: PreTrainedModel, settings: SteeringSettings) -> list[ValueMatrix]:
         """It changes none; those of the layers say where it acts."""

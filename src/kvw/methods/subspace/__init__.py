@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kvw.methods.method import LoadedModel, Method, Scaling, Unlearned
-from kvw.methods.subspace.settings import SubspaceSettings
+from kvw.methods.subspace.settings import GATE_SETTINGS, READ, SubspaceSettings
 from kvw.progress import Progress
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ class Subspace(Method[SubspaceSettings]):
     def as_given(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
         """Edits of earlier versions call ``held_out_ratio`` honest."""
         return {"held_out_ratio" if name == "honest" else name: value for name, value in recorded.items()}
+
+    def idle(self, recorded: Mapping[str, Any]) -> set[str]:
+        """What the gate does not go by."""
+        read = {name for gate, names in READ.items() if gate == recorded.get("gate") for name in names}
+        idle = GATE_SETTINGS - (read or GATE_SETTINGS)
+        return idle | ({"quantile"} if recorded.get("threshold") is not None else set())
 
     def most_rank(self, settings: SubspaceSettings) -> int:
         """As the settings say."""
