@@ -12,6 +12,8 @@ from kvw.data import Example
 from kvw.errors import UserError
 from kvw.evaluation.metrics import exact_match, normalised_substring, rouge_l
 
+METRICS = {"exact": "exact match", "substring": "contains", "rouge_l_f": "ROUGE-L", "probability": "P(answer)"}
+"""The means of a :class:`Summary` that tables and cards show, and what they call them."""
 MORE_THOUGHT = (
     "allow for the thought with --thought-tokens N, 2000 say, or start the server so that the model does not think"
 )

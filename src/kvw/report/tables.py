@@ -15,6 +15,7 @@ from kvw.edits import Edit, EditDifference, EditMetadata
 from kvw.edits.edit import printable
 from kvw.edits.summary import LayerSummary
 from kvw.evaluation import Evaluation, Summary
+from kvw.evaluation.records import METRICS
 from kvw.methods.describing import acting
 from kvw.methods.subspace.bounds import DistortionBounds
 from kvw.methods.subspace.memory import MemoryPlan
@@ -28,8 +29,6 @@ from kvw.runs.plan import Plan
 from kvw.runs.record import LanguagePart, RunRecord
 from kvw.runs.sweep import SweepPoint
 from kvw.smollm2 import how_to_try
-
-METRICS = {"exact": "exact match", "substring": "contains", "rouge_l_f": "ROUGE-L", "probability": "P(answer)"}
 
 
 def print_record(record: RunRecord, out: Path) -> None:

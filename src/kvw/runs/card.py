@@ -14,6 +14,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK, RepoCard
 
 from kvw.edits.edit import EditMetadata, printable
 from kvw.edits.summary import LayerSummary
+from kvw.evaluation.records import METRICS
 from kvw.methods.describing import acting
 from kvw.methods.registry import DEFAULT, get_method, installed
 from kvw.retain import SOURCES
@@ -29,7 +30,6 @@ CONFIDENTIAL = (
     "`run.json`, `report.html`) describe what was removed. They are confidential: do not publish them with this model."
 )
 LONGEST_SHOWN = 300
-METRICS = {"exact": "exact match", "substring": "contains", "rouge_l_f": "ROUGE-L", "probability": "P(answer)"}
 
 
 def model_card(
