@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kvw.bench.benchmarks import BENCHMARKS, get_benchmark
-from kvw.bench.toml import read_toml
+from kvw.bench.reading import Part, read_part
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
 from kvw.methods.registry import get_method
 from kvw.toy.copies import COPIES, SOURCE
 from kvw.training.settings import LoraSettings, TrainingSettings
-
-
-class Part(BaseModel):
-    """A table of a recipe; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class BenchmarkPart(Part):
@@ -207,16 +201,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         UserError: There is no such file, it is no TOML, or something in it is unknown; the message names the closest.
     """
-    if not path.is_file():
-        raise UserError(f"There is no recipe {path}.", do="see recipes/ for examples")
-    values = read_toml(path)
-    check_keys(values, Recipe, path.name)
-    try:
-        recipe = Recipe.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path.name}: {place} cannot be used.", found=first["msg"]) from error
+    recipe = read_part(path, Recipe, "recipes/")
     _check_benchmark(recipe.benchmark, path.name)
     if isinstance(recipe.made_from, PlantPart):
         _ = recipe.made_from.training
@@ -242,13 +227,3 @@ def _check_benchmark(part: BenchmarkPart, where: str) -> None:
         known(setting, dict.fromkeys(benchmark.settings), "setting", benchmark.title)
     if part.source == SOURCE:
         known(part.name, COPIES, "toy copy", where)
-
-
-def check_keys(values: dict[str, Any], part: type[BaseModel], where: str) -> None:
-    """Refuse keys that a part does not have, with the closest one that it has."""
-    for key, value in values.items():
-        field = part.model_fields[known(key, part.model_fields, "key", where)]
-        kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
-        for kind in kinds:
-            if isinstance(value, dict) and issubclass(kind, Part):
-                check_keys(value, kind, f"{where} [{key}]")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from kvw.bench.recipe import Part, check_keys
-from kvw.bench.toml import read_toml
+from kvw.bench.reading import Part, read_part
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
 from kvw.methods.registry import get_method
@@ -113,16 +112,7 @@ def read_cost_recipe(path: Path) -> CostRecipe:
     Raises:
         UserError: There is no such file, it is no TOML, or something in it is unknown; the message names the closest.
     """
-    if not path.is_file():
-        raise UserError(f"There is no recipe {path}.", do="see recipes/cost/ for examples")
-    values = read_toml(path)
-    check_keys(values, CostRecipe, path.name)
-    try:
-        recipe = CostRecipe.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path.name}: {place} cannot be used.", found=first["msg"]) from error
+    recipe = read_part(path, CostRecipe, "recipes/cost/")
     for part in recipe.method:
         get_method(part.name)  # names the closest to a method that there is not
     labels = [label for label, _, _ in recipe.rows]

@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from kvw.bench.cost.recipe import read_cost_recipe
+from kvw.bench.reading import DEEPEST, LARGEST_INTEGER, MOST_BYTES, read_toml
 from kvw.bench.recipe import read_recipe
-from kvw.bench.toml import DEEPEST, LARGEST_INTEGER, MOST_BYTES, read_toml
 from kvw.errors import UserError
 from kvw.methods.registry import get_method
 

@@ -1,0 +1,97 @@
+"""Recipes as TOML files, within bounds: what a person writes by hand, and nothing that only a fuzzer would."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kvw.data.benchmarks.items import known
+from kvw.errors import UserError
+
+MOST_BYTES = 2**20
+DEEPEST = 16
+"""Levels of tables and arrays inside each other."""
+LARGEST_INTEGER = 2**63 - 1
+"""What TOML promises to carry."""
+
+
+class Part(BaseModel):
+    """A table of a recipe; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Recipe = TypeVar("Recipe", bound=Part)
+
+
+def read_part(path: Path, kind: type[Recipe], examples: str) -> Recipe:
+    """Read a recipe and check its keys and the types of its values.
+
+    Args:
+        path: The file.
+        kind: What it holds.
+        examples: Where there are others, for the message.
+
+    Raises:
+        UserError: There is no such file, it is no TOML, or something in it is unknown; the message names the closest.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no recipe {path}.", do=f"see {examples} for examples")
+    values = read_toml(path)
+    _check_keys(values, kind, path.name)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path.name}: {place} cannot be used.", found=first["msg"]) from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises:
+        UserError: It cannot be read or is no TOML, is larger than ``MOST_BYTES``, nested deeper than ``DEEPEST``,
+            or holds an integer beyond 64 bits.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise UserError(f"{path} is too large.", found=f"more than {MOST_BYTES} bytes", do="shorten it")
+        values = tomllib.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise _too_deep(path) from None
+    except (OSError, ValueError) as error:  # tomllib's and Unicode's errors, and integers of thousands of digits
+        raise UserError(f"{path} is not a TOML file.", found=str(error)[:200]) from error
+    level: list[Any] = [values]
+    for _ in range(DEEPEST + 1):
+        for value in level:
+            if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+                raise UserError(f"{path} holds an integer beyond 64 bits.", do="write a smaller one")
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return values
+    raise _too_deep(path)
+
+
+def _check_keys(values: dict[str, Any], part: type[BaseModel], where: str) -> None:
+    """Refuse keys that a part does not have, with the closest one that it has."""
+    for key, value in values.items():
+        field = part.model_fields[known(key, part.model_fields, "key", where)]
+        kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
+        for kind in kinds:
+            if isinstance(value, dict) and issubclass(kind, Part):
+                _check_keys(value, kind, f"{where} [{key}]")
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    yield from value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _too_deep(path: Path) -> UserError:
+    return UserError(f"{path} is nested more than {DEEPEST} levels deep.", do="write it flat")
