@@ -235,9 +235,9 @@ def failing_solver(*arguments):
             raise UserError("Nothing works here.", do="go elsewhere")
         return original(*_)
 
-    from kvw.methods.subspace import method
+    from kvw.methods.subspace import solution
 
-    original, method.find_directions = method.find_directions, solve
+    original, solution.find_directions = solution.find_directions, solve
     program_with_small_batches(*arguments)
 
 

@@ -20,7 +20,7 @@ import kvw
 from kvw.data import Example, prepare
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.moments import Moment
-from kvw.methods.subspace import method, paths
+from kvw.methods.subspace import paths, solution
 from kvw.methods.subspace.directions import find_directions
 from kvw.methods.subspace.method import matrices_in, passes_instead, subspace
 from kvw.methods.subspace.paths import chosen_path, layers_that_fit
@@ -90,7 +90,7 @@ def test_only_one_layer_has_moments_at_a_time(llava, path, monkeypatch):
         return find_directions(*given)
 
     monkeypatch.setattr(Moment, "__init__", make)
-    monkeypatch.setattr(method, "find_directions", find)
+    monkeypatch.setattr(solution, "find_directions", find)
     subspace(llava, FORGET, RETAIN, of_both_kinds(path=path))
     assert held == ([1, *[2, 1] * 3] if path == LAYER_BY_LAYER else [7, 6, 5, 4, 3, 2, 1])
 
