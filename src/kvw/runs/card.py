@@ -155,7 +155,7 @@ def _data(metadata: EditMetadata) -> list[str]:
 
 def _how(metadata: EditMetadata, layers: Sequence[LayerSummary]) -> list[str]:
     lines = [f"Method {code(metadata.method) or 'not known'} with the settings", ""]
-    lines += ["```json", _json(acting(metadata.settings)), "```", ""]
+    lines += ["```json", _json(acting(metadata.settings, metadata.method)), "```", ""]
     if not layers:
         return [*lines, "The edit changes no value matrix."]
     if any(layer.trained for layer in layers):
