@@ -18,7 +18,7 @@ from kvw.methods.registry import DEFAULT, METHODS, get_method
 from kvw.methods.subspace.labels import labels_of
 from kvw.methods.subspace.method import matrices_in, passes
 from kvw.methods.subspace.settings import SubspaceSettings
-from kvw.runs.record import RunRecord
+from kvw.records.run import RunRecord
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tests.program import run
 
-from kvw.runs.record import Change, LanguagePart
+from kvw.records.run import Change, LanguagePart
 from kvw.toy import World, write_world
 
 DAMAGE = "The perplexity of ordinary sentences went from 29.0 to 2.16e+04."

@@ -210,7 +210,7 @@ def test_what_is_no_method_is_one_message(folder, capsys, text, place, words):
 
 
 def test_the_card_of_an_edit_runs_no_file(folder):
-    from kvw.runs.card import options
+    from kvw.pages.card import options
 
     (folder / "evil.py").write_text("raise SystemExit('it was run')")
     assert options({}, "evil.py:METHOD") == "--method evil.py:METHOD"

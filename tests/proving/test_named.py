@@ -12,8 +12,8 @@ from kvw.evaluation.loaded import Loaded
 from kvw.models.checkpoint import find_checkpoint
 from kvw.proving import named
 from kvw.proving.named import Named, named_by
+from kvw.records.run import RunRecord, SelectionPart, SourcePart
 from kvw.retain.sources import Source
-from kvw.runs.record import RunRecord, SelectionPart, SourcePart
 from kvw.runs.request import EraseRequest
 
 

@@ -21,7 +21,7 @@ from kvw.proving.named import Named
 from kvw.proving.record import read_record
 from kvw.proving.requests import Request
 from kvw.proving.run import ProvingGround
-from kvw.runs.record import RunRecord
+from kvw.records.run import RunRecord
 
 pytestmark = pytest.mark.thorough
 

@@ -27,9 +27,9 @@ from kvw.models import patching
 from kvw.models.loading import Checkpoint, find_checkpoint, load_model
 from kvw.partial import resumable_directory
 from kvw.progress import SILENT, Silent
+from kvw.records.run import LanguagePart, RunRecord, SplitPart
 from kvw.runs import apply as module
 from kvw.runs.apply import apply, check_language, record_beside
-from kvw.runs.record import LanguagePart, RunRecord, SplitPart
 
 pytestmark = pytest.mark.thorough
 

@@ -12,10 +12,10 @@ from kvw.evaluation.records import collect
 from kvw.models.loading import find_checkpoint
 from kvw.progress import SILENT
 from kvw.proving.verdict import ANNOUNCED
+from kvw.records.run import KNOWS_ENGLISH, LanguagePart
 from kvw.runs.costs import Stopwatch
 from kvw.runs.knowing import given_share, lost, tell_outcome, tell_unknown
 from kvw.runs.language import compared, heard
-from kvw.runs.record import KNOWS_ENGLISH, LanguagePart
 
 GOOD = ("A dog ran home.", "Rain fell.", "We ate bread.", "It is late.", "Go on.", "He sings.") * 2
 LOOP = "and then and then and then and then"

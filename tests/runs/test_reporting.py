@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tests.pages.records import record, split
 from tests.program import assert_refused, run
-from tests.report.html.records import record, split
 
 from kvw.data import Example
 from kvw.errors import UserError
 from kvw.evaluation import Evaluation
 from kvw.evaluation.records import Reply, collect
 from kvw.mark import strangers, write_mark
+from kvw.records.samples import read_rows, sample_lines
 from kvw.runs.reporting import REPORT, Classed, report, thumbnail
-from kvw.runs.samples import read_rows, sample_lines
 
 
 def asked(name: str, job: str, **more: Any) -> Example:

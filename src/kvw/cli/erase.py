@@ -30,8 +30,8 @@ from kvw.cli.options import (
 from kvw.retain import SOURCES
 
 if TYPE_CHECKING:
+    from kvw.records.run import RunRecord
     from kvw.runs.plan import Plan
-    from kvw.runs.record import RunRecord
 
 Forget = Annotated[
     list[Path],

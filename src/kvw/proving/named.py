@@ -9,10 +9,10 @@ from kvw.evaluation.loaded import Loaded
 from kvw.folding import words
 from kvw.models.loading import is_text_model
 from kvw.progress import Progress
+from kvw.records.run import RunRecord
 from kvw.retain.gaps import same_name
 from kvw.retain.neighbours import read_names
 from kvw.retain.sources import NAMED, gather
-from kvw.runs.record import RunRecord
 from kvw.runs.request import EraseRequest
 
 

@@ -22,9 +22,9 @@ from kvw.proving.plain_text import perplexity, plain_text
 from kvw.proving.record import RECORD, Answer, Item, Perplexity, ProvingRecord, State, read_record
 from kvw.proving.requests import Request
 from kvw.proving.scoring import ask, asked_of
+from kvw.records.run import RunRecord
 from kvw.runs.costs import Stopwatch
 from kvw.runs.erase import erase
-from kvw.runs.record import RunRecord
 from kvw.runs.request import EraseRequest
 from kvw.runs.writing import EDIT
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kvw.percent import percent
-from kvw.runs.record import JudgedPart, SelectionPart
+from kvw.records.run import JudgedPart, SelectionPart
 from kvw.selection.splits import ALL_HELD_OUT, FORGETTING
 
 

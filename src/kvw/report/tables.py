@@ -19,6 +19,7 @@ from kvw.evaluation.records import METRICS
 from kvw.methods.describing import acting
 from kvw.methods.subspace.bounds import DistortionBounds
 from kvw.methods.subspace.memory import MemoryPlan
+from kvw.records.run import LanguagePart, RunRecord
 from kvw.report.selection_table import print_selection
 from kvw.runs.apply import Applied
 from kvw.runs.demo import DemoRecord
@@ -26,7 +27,6 @@ from kvw.runs.edits import EditSummary
 from kvw.runs.inspect import MatrixGroup, Structure
 from kvw.runs.measure import StatisticsSummary
 from kvw.runs.plan import Plan
-from kvw.runs.record import LanguagePart, RunRecord
 from kvw.runs.sweep import SweepPoint
 from kvw.smollm2 import how_to_try
 

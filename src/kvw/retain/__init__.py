@@ -2,3 +2,5 @@
 
 SOURCES = ("everyday", "pictures", "facts", "text", "neighbours")
 """Where retain examples come from, in the order in which they are gathered."""
+KEEP = 0.98
+"""The share of what must stay that an edit leaves, unless told otherwise."""

@@ -27,11 +27,11 @@ from kvw.models.stored import StoredMatrix, locate
 from kvw.models.value_matrix import MatrixKey
 from kvw.models.weight_files import weight_files
 from kvw.output import check_output_directory
+from kvw.pages.card import model_card
 from kvw.partial import PartialDirectory, finished_before, resumable_directory
 from kvw.progress import Reporter
-from kvw.runs.card import model_card
+from kvw.records.run import LanguagePart, RunRecord
 from kvw.runs.language import compare_written
-from kvw.runs.record import LanguagePart, RunRecord
 from kvw.runs.weights import check_weights
 
 CARD = "README.md"

@@ -14,10 +14,10 @@ from kvw.evaluation import Evaluation
 from kvw.evaluation.loaded import Loaded
 from kvw.percent import percent
 from kvw.progress import Progress, Reporter
+from kvw.records.run import CandidatePart, JudgedPart, KeptPart, SelectionPart
 from kvw.runs.knowing import tell_unknown
 from kvw.runs.material import Material
 from kvw.runs.own_words import OwnWords, replies_to_forget, said_by, scorer_for
-from kvw.runs.record import CandidatePart, JudgedPart, KeptPart, SelectionPart
 from kvw.runs.request import EraseRequest
 from kvw.selection.paths import DirectionsPath, Path, SharePath, StrengthPath
 from kvw.selection.scoring import Score, Share

@@ -15,7 +15,7 @@ from kvw.models.placement import accelerators, describe_devices
 from kvw.models.saving import parameter_bytes
 from kvw.processes import current
 from kvw.progress import Progress, Reporter
-from kvw.runs.record import CostPart
+from kvw.records.run import CostPart
 
 
 class Stopwatch:

@@ -18,9 +18,9 @@ from kvw.models.loading import Checkpoint
 from kvw.output import check_output_directory
 from kvw.percent import percent
 from kvw.progress import Reporter
+from kvw.records.run import RunRecord
 from kvw.runs.costs import Stopwatch
 from kvw.runs.erase import Job, check, erase, measure_retain
-from kvw.runs.record import RunRecord
 from kvw.runs.request import EraseRequest, read_data
 from kvw.runs.sweep import SweepPoint, sweep
 from kvw.toy import SPLITS, World, checkpoint, write_world

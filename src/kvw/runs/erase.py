@@ -34,6 +34,7 @@ from kvw.models.value_matrix import MatrixKey, Parameter, ValueMatrix
 from kvw.output import check_output_directory
 from kvw.processes import current
 from kvw.progress import SILENT, Progress, Remembering, Reporter, remembering
+from kvw.records.run import KNOWS_ENGLISH, LanguagePart, RunRecord
 from kvw.runs.apply import write_card
 from kvw.runs.choosing import choose, settings_to_solve
 from kvw.runs.costs import Stopwatch
@@ -41,7 +42,6 @@ from kvw.runs.knowing import tell_outcome
 from kvw.runs.language import compared, heard
 from kvw.runs.material import Material, gather_material
 from kvw.runs.measure import tell_origin
-from kvw.runs.record import KNOWS_ENGLISH, LanguagePart, RunRecord
 from kvw.runs.record_parts import asked_part, forget_part, model_part, retain_part, split_part
 from kvw.runs.reporting import Classed, write_report
 from kvw.runs.request import DataSets, EraseRequest, in_windows, read_data

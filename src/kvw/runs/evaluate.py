@@ -19,10 +19,10 @@ from kvw.models.loading import Checkpoint
 from kvw.models.quantised import Quantise
 from kvw.processes import current
 from kvw.progress import Reporter
+from kvw.records.samples import sample_lines
 from kvw.runs.costs import Stopwatch
 from kvw.runs.counts import Count, tell_windows
 from kvw.runs.first_checks import check_samples_output
-from kvw.runs.samples import sample_lines
 from kvw.runs.weights import check_weights
 
 

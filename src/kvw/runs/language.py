@@ -19,9 +19,9 @@ from kvw.evaluation.language import LONGEST_ANSWER, PROMPTS, Speech, broken_shar
 from kvw.evaluation.loaded import Loaded
 from kvw.models.loading import Checkpoint, load_model, load_processor
 from kvw.progress import Reporter
+from kvw.records.run import KNOWS_ENGLISH, Change, LanguagePart
 from kvw.runs.costs import Stopwatch
 from kvw.runs.knowing import lost
-from kvw.runs.record import KNOWS_ENGLISH, Change, LanguagePart
 
 LARGEST_RATIO = 1.5
 """A perplexity that grows by more is damage. Edits that keep what they must were measured at 1.0 to 1.2, those that

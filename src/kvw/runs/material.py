@@ -12,8 +12,8 @@ from kvw.evaluation.language import everyday_examples
 from kvw.evaluation.loaded import Loaded
 from kvw.models.loading import is_text_model
 from kvw.progress import Progress
+from kvw.records.run import SourcePart
 from kvw.retain.sources import Source, gather
-from kvw.runs.record import SourcePart
 from kvw.runs.request import DataSets, EraseRequest
 from kvw.selection.held_out import split_forget, split_retain
 from kvw.selection.splits import FORGET, HELD_OUT_FORGET, TEXT

@@ -14,13 +14,13 @@ from kvw.methods.subspace.memory import MemoryPlan
 from kvw.models.placement import describe_devices, execution_device
 from kvw.models.saving import parameter_bytes
 from kvw.progress import Reporter, remembering
+from kvw.records.run import KNOWS_ENGLISH
 from kvw.retain.answering import LONGEST_ANSWER
 from kvw.retain.sources import stand_ins
 from kvw.runs.choosing import parts_tried
 from kvw.runs.costs import Stopwatch, peak_memory
 from kvw.runs.erase import Job, check, choosing_stage, for_the_solve, refuse_nothing_kept
 from kvw.runs.material import asked_for, dealt_out
-from kvw.runs.record import KNOWS_ENGLISH
 from kvw.runs.request import DataSets, EraseRequest
 from kvw.selection.search import tries
 from kvw.selection.splits import FORGET, HELD_OUT_FORGET

@@ -10,8 +10,8 @@ from kvw.evaluation import Evaluation
 from kvw.evaluation.loaded import Loaded
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.salt import salted
+from kvw.records.run import AskedPart, DataPart, ForgetPart, ModelPart, RetainPart, SplitPart
 from kvw.runs.counts import Count
-from kvw.runs.record import AskedPart, DataPart, ForgetPart, ModelPart, RetainPart, SplitPart
 from kvw.runs.request import DataSets, EraseRequest
 
 

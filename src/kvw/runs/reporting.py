@@ -16,12 +16,12 @@ from kvw.errors import UserError
 from kvw.evaluation import Evaluation
 from kvw.files import write_text
 from kvw.mark import mark_also
-from kvw.report.html.cases import cases
-from kvw.report.html.run_page import run_page
+from kvw.pages.cases import cases
+from kvw.pages.run_page import run_page
+from kvw.records.run import AnswersPart, RunRecord
+from kvw.records.samples import read_rows, sample_lines
 from kvw.runs.answer_classes import AnswerClass, Classifier, counts
-from kvw.runs.record import AnswersPart, RunRecord
 from kvw.runs.request import DataSets
-from kvw.runs.samples import read_rows, sample_lines
 from kvw.runs.writing import RECORD, SAMPLES
 
 REPORT = "report.html"

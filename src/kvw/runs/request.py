@@ -18,7 +18,7 @@ from kvw.methods.registry import DEFAULT, get_method
 from kvw.models.checkpoint import Checkpoint
 from kvw.models.headers import read_header
 from kvw.progress import Reporter
-from kvw.retain import SOURCES
+from kvw.retain import KEEP, SOURCES
 from kvw.retain.neighbours import read_names
 from kvw.runs.counts import Count, tell_windows
 from kvw.runs.first_checks import STATISTICS_SUFFIX, check_longest_answer, is_file
@@ -34,10 +34,8 @@ if TYPE_CHECKING:
     from kvw.models.quantised import Quantise
 
 
-KEEP = 0.98
-"""The share of what must stay that an edit leaves, unless told otherwise."""
 FLOOR = 0.9
-"""The same of an edit whose strength was fixed by hand: less is a wreck."""
+"""The share of what must stay that an edit must leave whose strength was fixed by hand: less is a wreck."""
 FEWEST_RETAINED = 5
 """Subjects, or examples without any, below which a retain set is said to be small."""
 

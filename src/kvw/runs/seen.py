@@ -7,8 +7,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from kvw.data import Example
 from kvw.folding import words
 from kvw.phrases import Phrases
+from kvw.records.run import SeenPart
 from kvw.runs.material import Material
-from kvw.runs.record import SeenPart
 from kvw.runs.request import DataSets
 
 

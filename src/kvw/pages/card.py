@@ -17,9 +17,8 @@ from kvw.edits.summary import LayerSummary
 from kvw.evaluation.records import METRICS
 from kvw.methods.describing import acting
 from kvw.methods.registry import DEFAULT, get_method, installed
-from kvw.retain import SOURCES
-from kvw.runs.record import AskedPart, LanguagePart, SelectionPart, SplitPart
-from kvw.runs.request import KEEP
+from kvw.records.run import AskedPart, LanguagePart, SelectionPart, SplitPart
+from kvw.retain import KEEP, SOURCES
 
 BEGIN = "<!-- kvw: an edit of this model -->"
 END = "<!-- kvw: end of the edit -->"

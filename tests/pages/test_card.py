@@ -23,9 +23,9 @@ from kvw.methods.steering.settings import SteeringSettings
 from kvw.methods.subspace.baselines.settings import LeaceSettings
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.checkpoint import find_checkpoint
+from kvw.pages.card import BEGIN, END, model_card, options
+from kvw.records.run import AskedPart, CandidatePart, JudgedPart, KeptPart, SelectionPart, SplitPart
 from kvw.retain import SOURCES
-from kvw.runs.card import BEGIN, END, model_card, options
-from kvw.runs.record import AskedPart, CandidatePart, JudgedPart, KeptPart, SelectionPart, SplitPart
 from kvw.runs.record_parts import asked_part
 from kvw.runs.request import EraseRequest
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.report.html.records import record, selection, split
+from tests.pages.records import record, selection, split
 
-from kvw.report.html.verdict import floored, verdict
-from kvw.runs.record import LanguagePart, RunRecord, SplitPart
+from kvw.pages.verdict import floored, verdict
+from kvw.records.run import LanguagePart, RunRecord, SplitPart
 
 OTHERS = split(36, 36, about="others")
 

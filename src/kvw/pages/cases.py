@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kvw.report.html.verdict import asks_forgotten, asks_others
-from kvw.runs.record import RunRecord
-from kvw.runs.samples import Row
+from kvw.pages.verdict import asks_forgotten, asks_others
+from kvw.records.run import RunRecord
+from kvw.records.samples import Row
 
 CHANGED, STILL, UNCHANGED, WORST = 6, 2, 3, 3
 """Of the forgotten: questions that changed most, and that are answered still; of others: that are answered as before,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.report.html.records import record, selection, split
-from tests.report.html.test_frame import EVIL, balanced
+from tests.pages.records import record, selection, split
+from tests.pages.test_frame import EVIL, balanced
 
-from kvw.report.html.run_page import run_page
-from kvw.runs.record import LanguagePart, RunRecord
-from kvw.runs.samples import Reply, Row
+from kvw.pages.run_page import run_page
+from kvw.records.run import LanguagePart, RunRecord
+from kvw.records.samples import Reply, Row
 
 PHOTO = "data:image/jpeg;base64,AAAA"
 SPLITS = {

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 from jinja2 import DictLoader, UndefinedError
 
-from kvw.report.html import Verdict, page
-from kvw.report.html.frame import TEMPLATES, _environment, duration, number, share, size
+from kvw.pages import Verdict, page
+from kvw.pages.frame import TEMPLATES, _environment, duration, number, share, size
 
 EVIL = "</script><b onload=x>&\"'{{ 7 * 7 }}"
 GOOD = Verdict("good", "Passed", ["Nothing was found.", "9 attacks were tried."])
@@ -22,7 +22,7 @@ def own(monkeypatch: pytest.MonkeyPatch) -> None:
     table = '{% extends "base.html" %}{% import "parts.html" as parts %}'
     table += "{% block content %}{{ parts.table(columns, rows, 1) }}{% endblock %}"
     made = _environment().overlay(loader=DictLoader(shipped | {"own.html": table}))
-    monkeypatch.setattr("kvw.report.html.frame._environment", lambda: made)
+    monkeypatch.setattr("kvw.pages.frame._environment", lambda: made)
 
 
 @pytest.mark.usefixtures("own")

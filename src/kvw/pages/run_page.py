@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvw.edits.summary import LayerSummary
-from kvw.report.html.cases import Case, cases
-from kvw.report.html.figures import BarChart, LineChart, Series
-from kvw.report.html.frame import page
-from kvw.report.html.verdict import asks_forgotten, asks_others, verdict
-from kvw.runs.record import CandidatePart, RunRecord, SelectionPart, SplitPart
-from kvw.runs.samples import Row
+from kvw.pages.cases import Case, cases
+from kvw.pages.figures import BarChart, LineChart, Series
+from kvw.pages.frame import page
+from kvw.pages.verdict import asks_forgotten, asks_others, verdict
+from kvw.records.run import CandidatePart, RunRecord, SelectionPart, SplitPart
+from kvw.records.samples import Row
 from kvw.selection.splits import ALL_HELD_OUT, FORGET, FORGETTING, HELD_OUT_FORGET, OWN_WORDS
 
 KINDS = {
@@ -53,7 +53,7 @@ def run_page(record: RunRecord, rows: Sequence[Row] = (), *, show_examples: bool
         show_examples: Whether questions, answers and photos are shown. Those of the toy, who are made up, always are.
 
     Returns:
-        One HTML file, see :func:`kvw.report.html.frame.page`.
+        One HTML file, see :func:`kvw.pages.frame.page`.
     """
     toy = record.model.name.startswith(TOY)
     shown = cases(record, rows) if show_examples or toy else []

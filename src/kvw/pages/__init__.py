@@ -3,6 +3,6 @@
 A page is a template in ``templates/`` that extends ``base.html`` and is filled by :func:`page`.
 """
 
-from kvw.report.html.frame import Verdict, page
+from kvw.pages.frame import Verdict, page
 
 __all__ = ["Verdict", "page"]

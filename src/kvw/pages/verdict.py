@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from kvw.report.html.frame import Verdict
-from kvw.runs.record import RunRecord, SelectionPart, SplitPart
+from kvw.pages.frame import Verdict
+from kvw.records.run import RunRecord, SelectionPart, SplitPart
 from kvw.selection.splits import ALL_HELD_OUT, FORGETTING, HELD_OUT_FORGET, OWN_WORDS
 
 NBSP = "\N{NO-BREAK SPACE}"

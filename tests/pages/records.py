@@ -6,7 +6,7 @@ from typing import Any
 
 from kvw.edits.summary import LayerSummary
 from kvw.evaluation import Summary
-from kvw.runs.record import (
+from kvw.records.run import (
     AnswersPart,
     AskedPart,
     CandidatePart,

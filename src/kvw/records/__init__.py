@@ -1,0 +1,1 @@
+"""What runs leave behind to be read again: ``run.json`` and ``samples.jsonl``."""
