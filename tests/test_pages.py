@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text()
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
-GROUPS = ("bench", "edit")
+GROUPS = ("bench", "edit", "evidence")
 
 
 def blocks(text: str, language: str) -> list[str]:

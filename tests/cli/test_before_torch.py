@@ -40,6 +40,7 @@ CASES = {
         "layers": "erase toy:vanilla --layers 1-3 --forget good.jsonl --retain other.jsonl --out new",
         "limit": "erase toy:vanilla --eval-limit -1 --forget good.jsonl --retain other.jsonl --out new",
         "tokens": "erase toy:vanilla --max-new-tokens 0 --forget good.jsonl --retain other.jsonl --out new",
+        "key": "erase toy:vanilla --forget good.jsonl --retain other.jsonl --out new --sign-key good.jsonl",
         "dry run": "erase toy:vanilla --dry-run --forget gone.jsonl --retain other.jsonl --out new",
     },
     "methods": {"name": "methods subspaec"},
@@ -80,6 +81,21 @@ CASES = {
         "edit": "serve toy:vanilla --edit x=gone.safetensors",
         "name": "serve toy:vanilla --edit none=edit.safetensors",
         "default": "serve toy:vanilla --edit x=edit.safetensors --default y",
+    },
+    "verify": {
+        "evidence": "verify gone.json --model toy:vanilla",
+        "nothing": "verify good.jsonl",
+        "model": "verify good.jsonl --model ./nowhere",
+        "original": "verify good.jsonl --original ./nowhere --model empty",
+        "edit": "verify good.jsonl --edit gone.safetensors",
+        "run": "verify good.jsonl --run gone",
+        "data": "verify good.jsonl --data gone.jsonl",
+        "key": "verify good.jsonl --model empty --public-key good.jsonl",
+    },
+    "evidence": {
+        "run": "evidence sign gone --key good.jsonl",
+        "no run": "evidence sign empty --key good.jsonl",
+        "key": "evidence sign recorded --key good.jsonl",
     },
     "demo": {"out": "demo --out full"},
     "edit": {
@@ -137,10 +153,11 @@ def folder(tmp_path_factory):
         "recipe.toml": RECIPE,
     }.items():
         (here / name).write_text(text + "\n")
-    for name in ("empty", "full", "adapter", "broken", "bare"):
+    for name in ("empty", "full", "adapter", "broken", "bare", "recorded"):
         (here / name).mkdir()
     (here / "broken/config.json").write_text("{")
     (here / "bare/config.json").write_text("{}")
+    (here / "recorded/run.json").write_text("{}")
     (here / "full/x.jsonl").write_text(row + "\n")
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (here / "adapter" / name).write_text("{}")
@@ -201,6 +218,6 @@ def test_every_verb_is_looked_at():
 
     verbs = {name for name in app if not name.startswith("-")}
     assert verbs <= CASES.keys() | {"env"}
-    for group in ("edit", "bench"):
+    for group in ("edit", "bench", "evidence"):
         inner = {name for name in app[group] if not name.startswith("-")} - {"ls"}
         assert inner <= {line.split()[1] for line in CASES[group].values()}

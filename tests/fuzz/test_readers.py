@@ -38,6 +38,8 @@ from kvw.edits.gates import GateEdit
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.evaluation import evaluate
 from kvw.evaluation.loaded import Loaded
+from kvw.evidence.envelope import Envelope, read_envelope
+from kvw.evidence.statement import read_statement
 from kvw.measuring.statistics import Statistics
 from kvw.models.finding import find_value_matrices
 from kvw.models.loading import Checkpoint, find_checkpoint, skeleton
@@ -472,3 +474,29 @@ def test_the_harness_sees_what_it_is_for() -> None:
     assert bounded(lambda: 1 / 0).kind == "traceback"
     assert bounded(lambda: os._exit(7)).kind == "killed"
     assert bounded(lambda: None).kind == "success"
+
+
+STATEMENT = {
+    "_type": "https://in-toto.io/Statement/v1",
+    "subject": [{"name": "run.json", "digest": {"sha256": "0" * 64}}],
+    "predicateType": "urn:kvw:erasure:1",
+    "predicate": {
+        **dict.fromkeys(("kvw", "finished", "command", "method", "edit"), "x"),
+        **{"settings": {"mu": 1.5}, "asked": {}, "floor": 0.98, "kept": {"x": 1.0}, "results": {}, "language": None},
+        "original": {"name": "x", "revision": "", "weights": "", "files": {"config.json": "x"}},
+        "data": {"secret": "x", "forget": "x", "retain": "", "files": {"--forget": ["x"]}, "samples": "x"},
+        "warnings": ["x"],
+        "versions": {"kvw": "x"},
+    },
+}
+
+
+@inputs(20)
+@given(data=st.data())
+def test_evidence(data: st.DataObject, folder: Path, check_end: Any) -> None:
+    if data.draw(st.booleans()):
+        content = data.draw(mutated_bytes(Envelope(json.dumps(STATEMENT).encode()).packed()))
+    else:
+        content = Envelope(data.draw(mutated_json(STATEMENT))).packed()
+    path = written(folder / "evidence.json", content)
+    check_end("evidence", lambda: read_statement(read_envelope(path).payload))

@@ -7,6 +7,7 @@ finds. After every tenth kill the command runs to its end.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import io
@@ -51,6 +52,10 @@ tasks = ["forget/name", "retain/name"]
 name = "kvw"
 schedule = "one-shot"
 """
+
+
+CHANGING = ("finished", "costs", "seconds", "nonce")
+"""What differs between two runs of the same."""
 
 
 class Scenario:
@@ -153,6 +158,12 @@ def state(folder: Path) -> dict[str, Any]:
     for name in found:
         if name.endswith(".json") and (name == "run.json" or name.startswith("records/")):
             found[name] = without_costs(json.loads((folder / name).read_text("utf-8")))
+        elif name == "evidence.json":  # of this run: it speaks of the other files as they are
+            statement = json.loads(base64.b64decode(json.loads((folder / name).read_text("utf-8"))["payload"]))
+            digests = exact(folder)
+            found[name] = [
+                one["name"] for one in statement["subject"] if digests[one["name"]] == one["digest"]["sha256"]
+            ]
         elif name.endswith("README.md"):  # kvw apply looks at the language last, when the model is in its place
             lines = (folder / name).read_text("utf-8").splitlines()
             found[name] = [line for line in lines if "ordinary" not in line]
@@ -161,7 +172,7 @@ def state(folder: Path) -> dict[str, Any]:
 
 def without_costs(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: without_costs(one) for key, one in value.items() if key not in ("finished", "costs", "seconds")}
+        return {key: without_costs(one) for key, one in value.items() if key not in CHANGING}
     return value
 
 

@@ -18,12 +18,14 @@ from kvw.cli.edit import edit
 from kvw.cli.env import env
 from kvw.cli.erase import erase
 from kvw.cli.evaluate import evaluate
+from kvw.cli.evidence import evidence
 from kvw.cli.inspect import inspect
 from kvw.cli.launch import only_the_first_speaks, run_by_the_first, shared_by_all, speaks_for_all
 from kvw.cli.measure import measure
 from kvw.cli.methods import methods
 from kvw.cli.report import report
 from kvw.cli.serve import serve
+from kvw.cli.verify import verify
 from kvw.errors import Damaging, LostProcess, UserError
 
 USER_ERROR = 2
@@ -38,10 +40,11 @@ app = App(
     help_epilogue="Start with: kvw demo",
     suppress_keyboard_interrupt=False,
 )
-for verb in (erase, methods, measure, apply, evaluate, inspect, report, chat, serve, demo, env):
+for verb in (erase, methods, measure, apply, evaluate, inspect, report, chat, serve, verify, demo, env):
     app.command(shared_by_all(verb) if verb in (erase, measure, evaluate) else run_by_the_first(verb))
 app.command(edit)
 app.command(bench)
+app.command(evidence)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     0 well, 1 a fault of kvw (with a traceback), 2 the user must fix something, 3 another process is gone, 4 well but
     with a warning (under ``--strict``, see :func:`kvw.cli.options.end_strictly`), 5 nothing was written because no edit
-    keeps what must stay, 130 interrupted.
+    keeps what must stay, 6 evidence does not hold (:mod:`kvw.cli.verify`), 130 interrupted.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

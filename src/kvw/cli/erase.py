@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from kvw.cli.command import spelled
 from kvw.cli.options import (
     KINDS_OF_DATA,
     DataOptions,
@@ -97,6 +98,10 @@ def erase(
     load: LoadOptions = LOAD_DEFAULTS,
     scored: ScoreOptions = SCORE_DEFAULTS,
     save_model: Annotated[bool, Parameter(negative="--no-model", help="Write OUT/model/ too.")] = True,
+    sign_key: Annotated[
+        Path | None,
+        Parameter(help="PEM file of an Ed25519 private key: sign OUT/evidence.json with it."),
+    ] = None,
     dry_run: Annotated[
         bool,
         Parameter(negative="", help="Print what was found and run one batch through every stage; write nothing."),
@@ -110,14 +115,19 @@ def erase(
     """Weaken what a model knows of the forget set and write an ordinary checkpoint, the edit and the numbers.
 
     Subspace weakening runs unless --method names another. Three dials matter: --keep, --neighbours and --strength.
-    OUT gets report.html, edit.safetensors (small, reversible), run.json, samples.jsonl and model/.
+    OUT gets report.html, edit.safetensors (small, reversible), run.json, samples.jsonl, evidence.json and model/.
     """
     settings, splits = options.settings(), parse_splits(scored.eval or [])
+    checkpoint = find_model(model, value_matrices, load.template_option)
+    if sign_key is not None:
+        from kvw.evidence.keys import private_key
+
+        private_key(sign_key)
 
     from kvw.runs.request import EraseRequest, read_data
 
     request = EraseRequest(
-        model=find_model(model, value_matrices, load.template_option),
+        model=checkpoint,
         forget=forget,
         retain=retain,
         out=out,
@@ -137,6 +147,23 @@ def erase(
         device=load.device,
         quantise=load.quantise,
         reading=read.reading(),
+        sign_key=sign_key,
+        command=spelled(
+            "erase",
+            str(checkpoint),
+            {"forget": forget, "retain": retain, "out": out, "sign-key": sign_key},
+            kept=kept,
+            options=options,
+            load=load,
+            scored=scored,
+            read=read,
+            no_model=not save_model,
+            show_examples=show_examples,
+            value_matrices=value_matrices,
+            force=force,
+            strict=strict,
+            json=json,
+        ),
     )
     check_output(out, force=force, keep=request.inputs())
     data = read_data(request)

@@ -23,6 +23,7 @@ from kvw.models.detection import confirm_value_matrices
 from kvw.models.finding import find_value_matrices
 from kvw.models.quantised import refuse_quantised
 from kvw.models.value_matrix import MatrixKey, Parameter, ValueMatrix
+from kvw.printable import printable
 
 ENTRIES_AT_A_TIME = 2**20
 """Of a weight, in float32 while an edit is folded into it."""
@@ -32,11 +33,6 @@ PACKAGES = ("kvw", "torch", "torchvision", "transformers", "tokenizers", "pillow
 def package_versions() -> dict[str, str]:
     """Versions of the packages that results depend on."""
     return {name: version(name) for name in PACKAGES}
-
-
-def printable(text: str) -> str:
-    """A text without line ends, control characters and marks of direction: they are written as escapes."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 Name = Annotated[str, AfterValidator(printable)]

@@ -16,6 +16,8 @@ from kvw.data.example import Example
 from kvw.data.images import image_digest
 from kvw.data.templates import chat_template
 from kvw.errors import UserError
+from kvw.files import file_digest
+from kvw.folders import folder_digests
 from kvw.measuring.source_state import file_state
 from kvw.models.weight_files import weight_files
 
@@ -80,6 +82,21 @@ def example_digest(example: Example) -> str:
     return digest(*shown)
 
 
+def source_digest(source: Path, examples: Iterable[Example] = ()) -> str:
+    """SHA-256 over all bytes of a data file or folder and of the pictures that its examples name, whatever their names.
+
+    Args:
+        source: The file, or the folder with all that lies in it.
+        examples: What it holds.
+
+    Raises:
+        OSError: A file cannot be read. A picture that cannot counts as such.
+    """
+    files = folder_digests(source).values() if source.is_dir() else [file_digest(source)]
+    pictures = {image for example in examples for image in example.images if isinstance(image, Path)}
+    return digest(sorted(files), sorted(_picture_digest(path) for path in pictures))
+
+
 def processor_parts(processor: Any) -> dict[str, str]:
     """Digests of what a processor does to text and pictures: prompt template, tokenizer, image settings."""
     image_processor = getattr(processor, "image_processor", None)
@@ -94,6 +111,13 @@ def processor_parts(processor: Any) -> dict[str, str]:
 def digest(*parts: Any) -> str:
     """SHA-256 of values that JSON can hold (others by their text), as 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode("utf-8")).hexdigest()
+
+
+def _picture_digest(path: Path) -> str:
+    try:
+        return image_digest(path)
+    except UserError:
+        return "unreadable"
 
 
 def _file_digest(path: Path) -> str:

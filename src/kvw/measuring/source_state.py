@@ -20,6 +20,17 @@ def file_state(path: Path) -> State:
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
+def checkpoint_digests(folder: Path, weights: Mapping[str, str]) -> dict[str, str]:
+    """SHA-256 of each file that belongs to a checkpoint, by its path from the folder.
+
+    Args:
+        folder: The checkpoint.
+        weights: Those of its weight files, by name.
+    """
+    others = {path.relative_to(folder).as_posix(): file_digest(path) for path in belonging(folder)}
+    return {**others, **weights}
+
+
 class SourceState:
     """A checkpoint's files as they are now.
 

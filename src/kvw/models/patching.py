@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,23 +170,45 @@ def _copy(
 ) -> _Copied:
     """Write one weight file with the edit in it; nothing is checked yet."""
     header, state = read_header(path), _state(path)
-    parts: dict[str, list[StoredMatrix]] = {}
-    for entry in entries:
-        parts.setdefault(entry.name, []).append(entry)
     position, replaced = 0, {}
     with path.open("rb", buffering=0) as reader, target.open("wb") as writer:
-        for name in sorted(parts, key=lambda name: header[name].begin):
-            begin, end = header[name].begin, header[name].end
+        for (begin, end), _, changed in changes(path, entries, change):
             _pass_on(reader, writer, position, begin, report)
-            content = bytearray(end - begin)
-            fill(reader, content)
-            changed = _patch(header[name], parts[name], change, content)
             writer.write(changed)
             replaced[begin, end] = hashlib.sha256(changed).hexdigest()
             report(end - begin)
             position = end
         _pass_on(reader, writer, position, state[1], report)
     return _Copied(path, target, state, len(header), replaced)
+
+
+def changes(
+    path: Path, entries: Sequence[StoredMatrix], change: Change
+) -> Iterator[tuple[Range, list[StoredMatrix], memoryview]]:
+    """What an edit makes of the tensors of one weight file that hold value matrices to change, in the file's order.
+
+    Args:
+        path: The file.
+        entries: The matrices of this file.
+        change: Gives the new weight for the stored one.
+
+    Yields:
+        The place of a tensor, the matrices that it holds, and its new bytes, as many as before.
+
+    Raises:
+        UserError: A value matrix is stored quantised or becomes infinite or NaN.
+    """
+    header = read_header(path)
+    parts: dict[str, list[StoredMatrix]] = {}
+    for entry in entries:
+        parts.setdefault(entry.name, []).append(entry)
+    with path.open("rb", buffering=0) as reader:
+        for name in sorted(parts, key=lambda name: header[name].begin):
+            begin, end = header[name].begin, header[name].end
+            content = bytearray(end - begin)
+            reader.seek(begin)
+            fill(reader, content)
+            yield (begin, end), parts[name], _patch(header[name], parts[name], change, content)
 
 
 def _pass_on(reader: BinaryIO, writer: BinaryIO, begin: int, end: int, report: Callable[[int], None]) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 import yaml
 from huggingface_hub.repocard import REGEX_YAML_BLOCK, RepoCard
 
-from kvw.edits.edit import EditMetadata, printable
+from kvw.edits.edit import EditMetadata
 from kvw.edits.summary import LayerSummary
 from kvw.evaluation.records import METRICS
 from kvw.methods.describing import acting
 from kvw.methods.registry import DEFAULT, get_method, installed
+from kvw.printable import printable
 from kvw.records.run import AskedPart, LanguagePart, SelectionPart, SplitPart
 from kvw.retain import KEEP, SOURCES
 

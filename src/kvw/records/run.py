@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -33,6 +34,8 @@ class ModelPart(_Part):
     quantised: str = ""
     """The scheme in which the value matrices were held while measuring and scoring; empty for full precision."""
     parameters: int
+    files: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of each file that belongs to it, weights included; empty in records of earlier versions."""
 
 
 class DataPart(_Part):
@@ -255,6 +258,10 @@ class RunRecord(_Part):
 
     schema_version: Literal[1] = 1
     finished: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    nonce: str = Field(default_factory=lambda: secrets.token_hex(16))
+    """Random, so that nobody can guess what else is in here from the SHA-256 of the file."""
+    command: str = ""
+    """As it can be typed, with words in the place of files; empty if the run was started from Python."""
     method: str
     settings: dict[str, Any]
     edit_digest: str = ""
@@ -264,6 +271,9 @@ class RunRecord(_Part):
     model: ModelPart
     forget: ForgetPart
     retain: RetainPart | None
+    data_files: dict[str, list[str]] = Field(default_factory=dict)
+    """Over the bytes of each data file and of its pictures, by what it was read as; salted. Empty in records of earlier
+    versions."""
     retain_statistics_reused: bool
     layers: list[LayerSummary]
     splits: dict[str, SplitPart]
@@ -281,3 +291,5 @@ class RunRecord(_Part):
     warnings: list[str]
     """Everything that the run warned of on the terminal, in order."""
     versions: dict[str, str] = Field(default_factory=package_versions)
+    written: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of every file that lies beside this one or below; empty in records of earlier versions."""

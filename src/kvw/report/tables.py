@@ -12,13 +12,13 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from kvw.edits import Edit, EditDifference, EditMetadata
-from kvw.edits.edit import printable
 from kvw.edits.summary import LayerSummary
 from kvw.evaluation import Evaluation, Summary
 from kvw.evaluation.records import METRICS
 from kvw.methods.describing import acting
 from kvw.methods.subspace.bounds import DistortionBounds
 from kvw.methods.subspace.memory import MemoryPlan
+from kvw.printable import printable
 from kvw.records.run import LanguagePart, RunRecord
 from kvw.report.selection_table import print_selection
 from kvw.runs.apply import Applied
@@ -52,7 +52,9 @@ def print_record(record: RunRecord, out: Path) -> None:
         console.print(record.language.sentence)
     for warning in record.warnings:
         _print_warning(console, warning)
-    console.print(f"The run is in {out}: report.html, edit.safetensors, run.json, samples.jsonl" + _and_model(out))
+    console.print(
+        f"The run is in {out}: report.html, edit.safetensors, run.json, samples.jsonl, evidence.json" + _and_model(out)
+    )
     console.print("All but the model is confidential: samples.jsonl holds the forget set, and the edit points to it.")
 
 

@@ -14,7 +14,9 @@ from kvw.evaluation import Evaluation, Journal, evaluate
 from kvw.evaluation.answers import kept_answers, tell_kept
 from kvw.evaluation.language import Speech
 from kvw.evaluation.loaded import Loaded
+from kvw.evidence.keys import PrivateKey, private_key
 from kvw.files import write_text
+from kvw.folders import folder_digests
 from kvw.mark import write_mark
 from kvw.measuring.examples import Measured
 from kvw.measuring.fingerprint import examples_digest
@@ -38,6 +40,7 @@ from kvw.records.run import KNOWS_ENGLISH, LanguagePart, RunRecord
 from kvw.runs.apply import write_card
 from kvw.runs.choosing import choose, settings_to_solve
 from kvw.runs.costs import Stopwatch
+from kvw.runs.evidence import write_evidence
 from kvw.runs.knowing import tell_outcome
 from kvw.runs.language import compared, heard
 from kvw.runs.material import Material, gather_material
@@ -66,15 +69,17 @@ class Job:
     """Where the matrices to weaken lie in the checkpoint's files; empty if no model is to be saved."""
     most_bytes: int
     """What the edit, the samples and the record take on the disk at most."""
+    signer: PrivateKey | None
+    """Signs the evidence; None leaves it unsigned."""
 
 
 def erase(request: EraseRequest, reporter: Reporter = SILENT, data: DataSets | None = None) -> RunRecord:
     """Measure, weaken, score before and after, and write the run directory.
 
-    ``out`` receives ``edit.safetensors``, ``run.json``, ``samples.jsonl``, ``report.html`` and, unless switched off,
-    ``model/``: an ordinary checkpoint with its processor. It appears when all of it is complete, or not at all; nobody
-    else can write there from the beginning on. If something fails after the passes, the edit, the samples and the
-    record are kept beside ``out``, and the message says where. Of several processes
+    ``out`` receives ``edit.safetensors``, ``run.json``, ``samples.jsonl``, ``evidence.json``, ``report.html`` and,
+    unless switched off, ``model/``: an ordinary checkpoint with its processor. It appears when all of it is complete,
+    or not at all; nobody else can write there from the beginning on. If something fails after the passes, the edit, the
+    samples and the record are kept beside ``out``, and the message says where. Of several processes
     (:func:`kvw.processes.together`) the first writes it; the others return before that.
 
     Args:
@@ -139,7 +144,7 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
         folder = claim.empty()
         edit.save(folder / EDIT)
         write_text(folder / SAMPLES, classed.lines(record, job.data.all_scored))
-        _write_record(record, folder)
+        record = _write_record(record, folder)
         claim.secure()
         if request.writes_model:
             with watch.stage("writing"):
@@ -147,7 +152,8 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
             record = record.model_copy(
                 update={"costs": watch.costs(job.loaded.model), "warnings": list(reporter.warnings)}
             )
-            _write_record(record, folder)
+            record = _write_record(record, folder)
+        write_evidence(record, folder, job.signer)
         write_report(folder, record, show_examples=request.show_examples)
         job.loaded.check_source()
         claim.publish(RUN)
@@ -233,6 +239,7 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
     processes.broadcast(lambda: check_output_directory(request.out, force=request.force, keep=request.inputs()))
     if request.writes_model:
         refuse_stored_quantised(str(request.model), request.model.folder)
+    signer = private_key(request.sign_key) if request.sign_key else None
     data = data or read_data(request)
     inputs = [*request.inputs(), *data.pictures]
     processes.broadcast(lambda: check_output_directory(request.out, force=request.force, keep=inputs))
@@ -267,7 +274,7 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
         reporter.warn(warning)
     tell_of_request(request, loaded, reporter)
     layers = (matrices[0].key.layer, matrices[-1].key.layer) if matrices else loaded.all_layers
-    return Job(request, loaded, data, forget, retain, layers, stored, needed)
+    return Job(request, loaded, data, forget, retain, layers, stored, needed, signer)
 
 
 def measure_retain(job: Job, watch: Stopwatch, reporter: Reporter) -> Measured | None:
@@ -316,8 +323,11 @@ def _locate(loaded: Loaded, parts: Sequence[ValueMatrix | Parameter]) -> dict[Ma
     return locate(model, matrices, loaded.checkpoint.folder)
 
 
-def _write_record(record: RunRecord, folder: Path) -> None:
+def _write_record(record: RunRecord, folder: Path) -> RunRecord:
+    """Write the record of all else that lies in the folder; returns it."""
+    record = record.model_copy(update={"written": folder_digests(folder, without=[RECORD])})
     write_text(folder / RECORD, record.model_dump_json(indent=2) + "\n")
+    return record
 
 
 def _write_model(job: Job, edit: Edit, record: RunRecord, folder: Path) -> None:
@@ -362,6 +372,7 @@ def _record(
 ) -> RunRecord:
     request, data, edit = job.request, job.data, unlearned.edit
     return RunRecord(
+        command=request.command,
         method=request.made_by.name,
         settings=edit.metadata.settings,
         edit_digest=edit.digest(),
@@ -369,6 +380,7 @@ def _record(
         model=model_part(job.loaded),
         forget=forget_part(data),
         retain=retain_part(request, data),
+        data_files={name: [salted(one) for one in digests] for name, digests in data.sources.items()},
         retain_statistics_reused=bool(retain and retain.reused),
         layers=edit.describe(),
         splits={name: split_part(data, name, before, after) for name in data.scored},

@@ -10,6 +10,7 @@ from kvw.evaluation import Evaluation
 from kvw.evaluation.loaded import Loaded
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.salt import salted
+from kvw.measuring.source_state import checkpoint_digests
 from kvw.records.run import AskedPart, DataPart, ForgetPart, ModelPart, RetainPart, SplitPart
 from kvw.runs.counts import Count
 from kvw.runs.request import DataSets, EraseRequest
@@ -38,6 +39,7 @@ def model_part(loaded: Loaded) -> ModelPart:
         dtype=str(loaded.model.dtype).removeprefix("torch."),
         quantised=loaded.quantised,
         parameters=loaded.model.num_parameters(),
+        files=checkpoint_digests(loaded.checkpoint.folder, loaded.digests),
     )
 
 

@@ -12,7 +12,7 @@ from kvw.data import Example, read_examples
 from kvw.data.reading import AS_IT_IS, Reading
 from kvw.errors import UserError
 from kvw.folding import collapsed
-from kvw.measuring.fingerprint import examples_digest
+from kvw.measuring.fingerprint import examples_digest, source_digest
 from kvw.methods.method import Method
 from kvw.methods.registry import DEFAULT, get_method
 from kvw.models.checkpoint import Checkpoint
@@ -69,6 +69,8 @@ class EraseRequest:
         device: Where to run; None for the accelerator if there is one, ``auto`` for all there are and offloading.
         quantise: Quantise the model while it is loaded; what is written is the checkpoint in its own precision.
         reading: What the columns of all files are called, and which answers of conversations count.
+        sign_key: PEM file of the Ed25519 key to sign the evidence with; None leaves it unsigned.
+        command: The command line, for the record.
 
     Raises:
         UserError: There is no such method, the settings are another's, or a number makes no sense.
@@ -94,6 +96,8 @@ class EraseRequest:
     device: torch.device | str | None = None
     quantise: Quantise | None = None
     reading: Reading = AS_IT_IS
+    sign_key: Path | None = None
+    command: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", self.made_by.settings_from(self.settings))
@@ -157,7 +161,7 @@ class EraseRequest:
 
     def inputs(self) -> list[Path]:
         """Everything that the run reads."""
-        optional = [path for path in (self.retain, self.neighbours) if path]
+        optional = [path for path in (self.retain, self.neighbours, self.sign_key) if path]
         return [self.model.folder, *self.forget_paths, *optional, *self.splits.values()]
 
 
@@ -180,6 +184,7 @@ class DataSets:
         read: All examples of each split, asked or not.
         pictures: All picture files that the data files name, of whatever example.
         neighbours: Whom or what the forget questions are asked about beside; None leaves it to the model.
+        sources: SHA-256 over the bytes of each file and of its pictures, by the option that named it.
     """
 
     forget: list[Example]
@@ -195,6 +200,7 @@ class DataSets:
     pictures: frozenset[Path]
     neighbours: list[str] | None = None
     read: Mapping[str, Sequence[Example]] = field(default_factory=dict)
+    sources: Mapping[str, list[str]] = field(default_factory=dict)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -239,17 +245,19 @@ def read_data(request: EraseRequest) -> DataSets:
     forget_files = read_forget_files(request.forget_paths, request.reading)
     forget, repeated = joined(forget_files)
     examples, files = {"forget": forget}, {"forget": " + ".join(file.name for file in forget_files)}
-    left_out, kept, measured = LeftOut(), list[Example](), None
+    left_out, kept, measured, neighbours = LeftOut(), list[Example](), None, None
     pictures = _pictures(example for file in forget_files for example in file.examples)
+    sources = {"--forget": sorted(file.source for file in forget_files)}
     path = Path(request.retain) if request.retain is not None else None
     if path is None:
         _check_without_retain(request)
     elif request.needs_retain and path.suffix == STATISTICS_SUFFIX:
         _check_statistics_file(request, path)
-        measured = path
+        measured, sources["--retain"] = path, [source_digest(path)]
     elif request.needs_retain:
         read = read_examples(path, request.reading)
         pictures |= _pictures(read)
+        sources["--retain"] = [source_digest(path, read)]
         kept, left_out = without_forgotten(read, forget)
         examples["retain"], files["retain"] = kept, path.name
     for name, path in request.splits.items():
@@ -257,6 +265,10 @@ def read_data(request: EraseRequest) -> DataSets:
             raise UserError(f"There are two splits named '{name}'.", do="give the --eval split another name")
         examples[name], files[name] = read_examples(path, request.reading), path.name
         pictures |= _pictures(examples[name])
+        sources[f"--eval {name}"] = [source_digest(path, examples[name])]
+    if request.neighbours:
+        neighbours = _neighbours(request.neighbours, forget)
+        sources["--neighbours"] = [source_digest(request.neighbours)]
     return DataSets(
         forget=forget,
         retain=kept,
@@ -269,8 +281,9 @@ def read_data(request: EraseRequest) -> DataSets:
         counts={name: Count.of(read) for name, read in examples.items()},
         overlap=overlap(kept, forget),
         pictures=pictures,
-        neighbours=_neighbours(request.neighbours, forget) if request.neighbours else None,
+        neighbours=neighbours,
         read=examples,
+        sources=sources,
     )
 
 

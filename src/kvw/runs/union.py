@@ -10,7 +10,7 @@ from pathlib import Path
 from kvw.data import Example, read_examples
 from kvw.data.reading import AS_IT_IS, Reading
 from kvw.errors import UserError
-from kvw.measuring.fingerprint import digest, example_digest
+from kvw.measuring.fingerprint import digest, example_digest, source_digest
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,12 @@ class ForgetFile:
     Args:
         name: Its name, without the folder.
         examples: What it holds.
+        source: SHA-256 over its bytes, see :func:`kvw.measuring.fingerprint.source_digest`.
     """
 
     name: str
     examples: list[Example]
+    source: str = ""
 
     @cached_property
     def keys(self) -> list[tuple[str, str | None]]:
@@ -44,8 +46,13 @@ def read_forget_files(paths: Sequence[Path], reading: Reading = AS_IT_IS) -> lis
     """
     if not paths:
         raise UserError("The forget set is missing.", do="add --forget FILE")
-    files = [ForgetFile(path.name, read_examples(path, reading)) for path in paths]
+    files = [_read(path, reading) for path in paths]
     return sorted(files, key=lambda file: file.order) if len(files) > 1 else files
+
+
+def _read(path: Path, reading: Reading) -> ForgetFile:
+    examples = read_examples(path, reading)
+    return ForgetFile(path.name, examples, source_digest(path, examples))
 
 
 def joined(files: Sequence[ForgetFile]) -> tuple[list[Example], int]:

@@ -1,0 +1,1 @@
+"""What a run leaves for others to verify: a signed statement, and the checks of it."""
