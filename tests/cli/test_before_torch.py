@@ -98,6 +98,12 @@ CASES = {
         "key": "evidence sign recorded --key good.jsonl",
     },
     "demo": {"out": "demo --out full"},
+    "data": {
+        "check": "data check gone.jsonl",
+        "check of a model": "data check good.jsonl --model ./nowhere",
+        "retain": "data check good.jsonl --retain good.jsonl",
+        "columns": "data check good.jsonl --columns x",
+    },
     "edit": {
         "show": "edit show gone.safetensors",
         "show another kind": "edit show other.safetensors",
@@ -218,6 +224,6 @@ def test_every_verb_is_looked_at():
 
     verbs = {name for name in app if not name.startswith("-")}
     assert verbs <= CASES.keys() | {"env"}
-    for group in ("edit", "bench", "evidence"):
+    for group in ("data", "edit", "bench", "evidence"):
         inner = {name for name in app[group] if not name.startswith("-")} - {"ls"}
         assert inner <= {line.split()[1] for line in CASES[group].values()}

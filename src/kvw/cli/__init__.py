@@ -13,6 +13,7 @@ from kvw._version import __version__
 from kvw.cli.apply import apply
 from kvw.cli.bench import bench
 from kvw.cli.chat import chat
+from kvw.cli.data import data
 from kvw.cli.demo import demo
 from kvw.cli.edit import edit
 from kvw.cli.env import env
@@ -42,6 +43,7 @@ app = App(
 )
 for verb in (erase, methods, measure, apply, evaluate, inspect, report, chat, serve, verify, demo, env):
     app.command(shared_by_all(verb) if verb in (erase, measure, evaluate) else run_by_the_first(verb))
+app.command(data)
 app.command(edit)
 app.command(bench)
 app.command(evidence)

@@ -41,6 +41,7 @@ from kvw.runs.apply import write_card
 from kvw.runs.choosing import choose, settings_to_solve
 from kvw.runs.costs import Stopwatch
 from kvw.runs.evidence import write_evidence
+from kvw.runs.findings import tell
 from kvw.runs.knowing import tell_outcome
 from kvw.runs.language import compared, heard
 from kvw.runs.material import Material, gather_material
@@ -243,6 +244,9 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
     data = data or read_data(request)
     inputs = [*request.inputs(), *data.pictures]
     processes.broadcast(lambda: check_output_directory(request.out, force=request.force, keep=inputs))
+    for note in data.notes():
+        reporter.note(note)
+    tell(data.findings(), reporter)
     with watch.stage("loading the model"):
         loaded = Loaded.load(request.model, request.device, quantise=request.quantise)
     data = in_windows(data, loaded, request, reporter)
@@ -268,9 +272,9 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
         request.made_by.check(loaded, data.forget, request.settings)
         check_images([*data.forget, *data.retain])
         loaded.agree([*data.forget, *data.retain, *data.all_scored])
-    for note in [*data.notes(), *request.made_by.announce(loaded, forget, request.settings)]:
+    for note in request.made_by.announce(loaded, forget, request.settings):
         reporter.note(note)
-    for warning in [*data.warnings(), *left_aside(request.model.folder)]:
+    for warning in left_aside(request.model.folder):
         reporter.warn(warning)
     tell_of_request(request, loaded, reporter)
     layers = (matrices[0].key.layer, matrices[-1].key.layer) if matrices else loaded.all_layers

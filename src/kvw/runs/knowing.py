@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from kvw.evaluation import Evaluation, Record, Summary
 from kvw.progress import Reporter
 from kvw.retain.said import Said
+from kvw.runs.findings import NOTHING_TO_DO, Finding, quoted, tell
 
 KNOWN = 0.5
 """Of the forget answers; a model that gives fewer does not know the forget set well enough to be seen forgetting it."""
@@ -18,8 +19,6 @@ NOTHING_FORGOTTEN = 0.95
 """Of the forget answers that the model gave; if more are left, nothing was forgotten."""
 CHOSEN = "a lower --keep, and --neighbours or --retain with others like those to be forgotten"
 """What makes a chosen edit stronger."""
-EXAMPLES_SHOWN = 3
-LONGEST_SHOWN = 80
 
 
 def given_share(evaluation: Evaluation, split: str) -> float | None:
@@ -29,31 +28,48 @@ def given_share(evaluation: Evaluation, split: str) -> float | None:
 
 
 def tell_unknown(original: Evaluation, reporter: Reporter, chosen: float) -> None:
-    """Say that the model does not know the forget set, and what it answers instead.
+    """Say that the model does not know the forget set, if it does not, and what it answers instead.
 
-    The share is a warning and goes into the record; the answers are notes, on the terminal alone.
+    Arguments as of :func:`known`.
+    """
+    tell([finding for finding in known(original, chosen) if finding.is_warning], reporter)
+
+
+def known(original: Evaluation, chosen: float) -> list[Finding]:
+    """How many of the forget answers the model gives, and what it answers instead: a warning if it gives too few.
 
     Args:
         original: Of the model without edit, with a split ``forget``.
-        reporter: Told.
         chosen: Share of the forget answers that it chooses first, teacher-forced. A model that answers in sentences of
             its own knows what it does not give word for word; what replies say in other words counts, too.
+
+    Returns:
+        One finding; none if no question could be asked.
     """
     share = given_share(original, "forget")
     asked = _asked(original, "forget")
-    if share is None or max(share, chosen, _said_again(original) / len(asked)) >= KNOWN:
-        return
-    own = f" It says what {_said_again(original)} of them say in its own words." if _said_again(original) else ""
-    reporter.warn(
+    if share is None:
+        return []
+    again = _said_again(original)
+    own = f". It says what {again} of them say in its own words" if again else ""
+    found = (
         f"The model gives {share:.0%} of the {len(asked)} forget answers before any edit, and {chosen:.0%} of them are "
-        f"its first choice word by word (teacher-forced).{own} What it does not know it cannot forget, and low scores "
-        "afterwards say little. Write the answers as the model gives them, or take the model that knows them."
+        f"its first choice word by word (teacher-forced)"
     )
     wrong = [record for record in asked if not (record.substring or record.exact)]
-    for record in wrong[:EXAMPLES_SHOWN]:
-        reporter.note(
-            f"Asked {_shown(record.question)}, it answers {_shown(record.prediction)}, not {_shown(record.reference)}."
+    instead = tuple(
+        f"Asked {quoted(record.question)}, it answers {quoted(record.prediction)}, not {quoted(record.reference)}."
+        for record in wrong
+    )
+    name = "what the model knows"
+    if max(share, chosen, again / len(asked)) >= KNOWN:
+        do = (
+            "Where it answers otherwise, a run may erase your wording and not its knowledge" if wrong else NOTHING_TO_DO
         )
+        return [Finding(name, found, f"that is enough to see it forget{own}", do, instead, is_warning=False)]
+    then = f"what it does not know it cannot forget, and low scores afterwards say little{own}"
+    do = "Write the answers as the model gives them, or take the model that knows them"
+    return [Finding(name, found, then, do, instead)]
 
 
 def lost(original: Evaluation, unlearned: Evaluation) -> list[str]:
@@ -124,8 +140,3 @@ def _scores(before: Summary, after: Summary) -> list[tuple[str, float, float]]:
 
 def _asked(evaluation: Evaluation, split: str) -> Sequence[Record]:
     return [record for record in evaluation.records if record.split == split and record.error is None]
-
-
-def _shown(text: str) -> str:
-    one_line = " ".join(text.split())
-    return repr(one_line if len(one_line) <= LONGEST_SHOWN else f"{one_line[:LONGEST_SHOWN]} ...")

@@ -36,8 +36,7 @@ class Overlap:
         more = f" and {len(self.found) - SHOWN} more" if len(self.found) > SHOWN else ""
         return (
             f"Of {self.of:,} retain examples {self.answers:,} give an answer that the forget set gives too, and "
-            f"{self.names:,} name a subject or a longer answer of it ({shown}{more}). If one of these is to be "
-            "forgotten, take it out of the retain set."
+            f"{self.names:,} name a subject or a longer answer of it ({shown}{more})"
         )
 
 

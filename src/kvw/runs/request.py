@@ -21,6 +21,8 @@ from kvw.progress import Reporter
 from kvw.retain import KEEP, SOURCES
 from kvw.retain.neighbours import read_names
 from kvw.runs.counts import Count, tell_windows
+from kvw.runs.data_checks import data_findings
+from kvw.runs.findings import Finding
 from kvw.runs.first_checks import STATISTICS_SUFFIX, check_longest_answer, is_file
 from kvw.runs.left_out import LeftOut, without_forgotten
 from kvw.runs.overlap import Overlap, overlap
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
 
 FLOOR = 0.9
 """The share of what must stay that an edit must leave whose strength was fixed by hand: less is a wreck."""
-FEWEST_RETAINED = 5
-"""Subjects, or examples without any, below which a retain set is said to be small."""
 
 
 @dataclass(frozen=True)
@@ -217,22 +217,11 @@ class DataSets:
         notes = [f"{name}: {count}." for name, count in self.counts.items()]
         if self.repeated:
             notes.append(f"{self.repeated} examples are in several forget files and count once.")
-        if self.left_out.count:
-            notes.append(str(self.left_out))
-        if self.overlap.found:
-            notes.append(str(self.overlap))
         return notes
 
-    def warnings(self) -> list[str]:
+    def findings(self) -> list[Finding]:
         """What is likely to go wrong with these data."""
-        if not self.retain:
-            return []
-        count = self.counts["retain"]
-        few, what = (count.subjects, "subjects") if count.subjects else (count.examples, "examples")
-        if few >= FEWEST_RETAINED:
-            return []
-        told = f"The retain set has only {few} {what}" if few > 1 else f"The retain set has only one {what[:-1]}"
-        return [f"{told}: what must stay can hardly be told from what is to be forgotten."]
+        return data_findings(self.forget, self.retain, self.left_out, self.overlap)
 
 
 def read_data(request: EraseRequest) -> DataSets:

@@ -1,0 +1,11 @@
+"""``kvw data``: what can be done with data files before a run; one file for each verb."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+from kvw.cli.data.check import check
+from kvw.cli.launch import run_by_the_first
+
+data = App(name="data", help="Look at the data of a request before it is run.")
+data.command(run_by_the_first(check))
