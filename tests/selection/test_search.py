@@ -28,6 +28,12 @@ class Line:
         return dose
 
 
+def some_of(score: Score, places: Sequence[int]) -> Score:
+    """The scores of some of the questions."""
+    columns = (score.answered, score.probabilities, score.losses, score.tokens)
+    return Score(*(tuple(column[place] for place in places) for column in columns))  # type: ignore[arg-type]
+
+
 class Invented:
     """Forgets from one dose on and loses from others on."""
 
@@ -37,9 +43,10 @@ class Invented:
         self.asked: list[tuple[float, str]] = []
         self.original = {name: self._score(name, 0.0) for name in self.splits}
 
-    def scores(self, edit: Any, names: Sequence[str]) -> dict[str, Score]:
+    def scores(self, edit: Any, names: Sequence[str], places: Any = None) -> dict[str, Score]:
         self.asked += [(edit, name) for name in names]
-        return {name: self._score(name, edit) for name in names}
+        scores = {name: self._score(name, edit) for name in names}
+        return scores if places is None else {name: some_of(score, places[name]) for name, score in scores.items()}
 
     def _score(self, name: str, dose: float) -> Score:
         gone = 0 < self._limits[name] <= dose or (self._limits[name] == 0 and dose > 0)

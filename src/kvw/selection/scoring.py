@@ -145,19 +145,31 @@ class Scorer:
         """The names of the splits."""
         return tuple(self._splits)
 
-    def scores(self, edit: Edit, names: Sequence[str]) -> dict[str, Score]:
-        """Score some splits with an edit attached; the model is left as it was."""
-        with edit.attach(self._model):
-            return self._scores(names)
+    def scores(
+        self, edit: Edit, names: Sequence[str], places: Mapping[str, Sequence[int]] | None = None
+    ) -> dict[str, Score]:
+        """Score some splits with an edit attached; the model is left as it was.
 
-    def _scores(self, names: Sequence[str]) -> dict[str, Score]:
-        wanted = [name for name in names if name in self._splits]
-        items = [item for name in wanted for item in self._splits[name]]
+        Args:
+            edit: The edit.
+            names: Of the splits.
+            places: The questions to ask of each split, from 0; None for all.
+        """
+        with edit.attach(self._model):
+            return self._scores(names, places)
+
+    def _scores(self, names: Sequence[str], places: Mapping[str, Sequence[int]] | None = None) -> dict[str, Score]:
+        asked = {
+            name: range(len(self._splits[name])) if places is None else places[name]
+            for name in names
+            if name in self._splits
+        }
+        items = [self._splits[name][place] for name, some in asked.items() for place in some]
         found = token_scores(self._model, self._processor, items)
         scores = {}
-        for name in wanted:
-            own, found = found[: len(self._splits[name])], found[len(self._splits[name]) :]
-            scores[name] = Score.of(own, self._telling[name])
+        for name, some in asked.items():
+            own, found = found[: len(some)], found[len(some) :]
+            scores[name] = Score.of(own, [self._telling[name][place] for place in some])
         self._done += 1
         if self._progress is not None and current().is_first:
             self._progress(self._done, 0)

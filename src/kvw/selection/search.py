@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kvw.edits.edit import Edit
+from kvw.selection.no_less import NoLess
 from kvw.selection.paths import DirectionsPath, Path
 from kvw.selection.scoring import Score, Scorer, Share, share_of_probability, share_of_text
 from kvw.selection.splits import ALL_HELD_OUT, FORGETTING, TEXT
@@ -153,11 +154,7 @@ class Search:
         answered, left = self._left(candidate)
         forgotten = FORGOTTEN * self._before()
         most = forgotten if left <= forgotten else SLACK * left
-
-        def enough(edit: Edit) -> bool:
-            now = self._left(Candidate(edit, None))
-            return now[0] <= answered and now[1] <= most
-
+        enough = NoLess(self._scorer, candidate.scores, answered, most)
         questions = sum(len(self.original[name].answered) for name in FORGETTING if name in self.original)
         assert candidate.dose is not None
         thin = path.needed(candidate.dose, enough, tries(questions))
