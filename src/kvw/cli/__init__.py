@@ -11,6 +11,7 @@ from rich.console import Console
 
 from kvw._version import __version__
 from kvw.cli.apply import apply
+from kvw.cli.audit import audit
 from kvw.cli.bench import bench
 from kvw.cli.chat import chat
 from kvw.cli.data import data
@@ -41,7 +42,7 @@ app = App(
     help_epilogue="Start with: kvw demo",
     suppress_keyboard_interrupt=False,
 )
-for verb in (erase, methods, measure, apply, evaluate, inspect, report, chat, serve, verify, demo, env):
+for verb in (erase, methods, measure, apply, evaluate, audit, inspect, report, chat, serve, verify, demo, env):
     app.command(shared_by_all(verb) if verb in (erase, measure, evaluate) else run_by_the_first(verb))
 app.command(data)
 app.command(edit)
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     0 well, 1 a fault of kvw (with a traceback), 2 the user must fix something, 3 another process is gone, 4 well but
     with a warning (under ``--strict``, see :func:`kvw.cli.options.end_strictly`), 5 nothing was written because no edit
-    keeps what must stay, 6 evidence does not hold (:mod:`kvw.cli.verify`), 130 interrupted.
+    keeps what must stay, 6 evidence does not hold (:mod:`kvw.cli.verify`), 7 well but an audit brings
+    back more than was allowed (``--fail-above``), 130 interrupted.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-
-import torch
 
 from kvw.bench.asking import Question, ask, questions
 from kvw.bench.attacks.plan import BEFORE, RELEARN_RETAIN, Attack, Job, find_jobs, find_targets
@@ -26,25 +24,21 @@ from kvw.edits.surviving import surviving_shares
 from kvw.errors import UserError
 from kvw.evaluation.attacks import (
     PutOn,
+    attacked,
     folded,
-    quantised,
-    relearned,
     relearning_settings,
-    rounded,
     split_by_subject,
     trained_weights,
 )
+from kvw.evaluation.attacks.changing import ROUNDED
 from kvw.evaluation.attacks.relearning import LEARNING_RATE
 from kvw.evaluation.loaded import Loaded
 from kvw.measuring.fingerprint import digest, example_digest
 from kvw.models.loading import Checkpoint
 from kvw.output import growing_directory
-from kvw.progress import Progress, Reporter
+from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
-from kvw.training.settings import TrainingSettings
 
-ROUNDED = {"bf16": torch.bfloat16, "fp16": torch.float16}
-BITS = {"int8": 8, "int4": 4}
 Find = Callable[[str], Checkpoint]
 
 
@@ -169,7 +163,16 @@ class _Work:
         training = relearning_settings(loaded.model, self.learning_rate) if job.attack.steps else None
         with (
             self.watch.stage(_described(job)) as progress,
-            self._attacked(loaded, job, put_on, training, progress) as losses,
+            attacked(
+                loaded.model,
+                loaded.processor,
+                job.attack.name,
+                put_on,
+                examples=self.examples(job),
+                steps=job.attack.steps,
+                training=training,
+                progress=progress,
+            ) as losses,
             self.files.answers.journal(identifier) as journal,
         ):
             likelihoods = self.recipe.evaluation.likelihoods
@@ -226,26 +229,6 @@ class _Work:
             return None, partial(trained_weights, folder=trained)
         edit = read_edit(self.run.edit_file(record.identifier))
         return edit, partial(folded, edit=edit)
-
-    @contextmanager
-    def _attacked(
-        self, loaded: Loaded, job: Job, put_on: PutOn, training: TrainingSettings | None, progress: Progress
-    ) -> Iterator[Sequence[float]]:
-        """The model with the change put on, under the attack; gives the losses of training."""
-        model, name, steps = loaded.model, job.attack.name, job.attack.steps
-        if name in ROUNDED:
-            with rounded(model, ROUNDED[name], put_on):
-                yield ()
-        elif name in BITS:
-            with put_on(model), quantised(model, BITS[name]):
-                yield ()
-        else:
-            examples = self.examples(job)
-            with (
-                put_on(model),
-                relearned(model, loaded.processor, examples, steps, training, progress=progress) as losses,
-            ):
-                yield losses
 
 
 def _described(job: Job) -> str:

@@ -1,0 +1,127 @@
+"""``kvw audit``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from kvw.cli.options import (
+    Force,
+    Json,
+    LoadOptions,
+    Model,
+    OtherWeights,
+    ValueMatrices,
+    check_output,
+    find_model,
+    print_json,
+    quiet_libraries,
+)
+
+if TYPE_CHECKING:
+    from kvw.models.checkpoint import Checkpoint
+
+CAME_BACK = 7
+"""Exit code of ``--fail-above``."""
+LOAD_DEFAULTS = LoadOptions()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class AttackOptions:
+    """What is attacked, and how hard."""
+
+    attacks: str | None = None
+    """Names with commas between them; by default all that the data allow. docs/audit.md lists them."""
+    rephrasings: Path | None = None
+    """Other ways to ask, and other photos: a file like --forget, whose answers and subjects are those of --forget."""
+    samples: int = 20
+    """Answers that `samples` draws to each question."""
+    budget: int = 20
+    """Candidates that the logit lens may name."""
+    steps: int = 100
+    """Of relearning."""
+    learning_rate: float = 1e-5
+    """Of relearning."""
+    at_most: int = 200
+    """Ask at most so many questions of the forget set; 0 for all."""
+    max_new_tokens: int = 50
+    """Longest answer in tokens."""
+
+
+DEFAULTS = AttackOptions()
+
+
+def audit(
+    model: Model,
+    *,
+    forget: Annotated[list[Path], Parameter(negative="", help="The forget set, as for kvw erase. Repeatable.")],
+    out: Annotated[Path, Parameter(help="Directory to write.")],
+    edit: Annotated[Path | None, Parameter(help="Edit file to attach to MODEL.")] = None,
+    retain: Annotated[Path | None, Parameter(help="Retain set: to train on, and for answers to choose from.")] = None,
+    original: Annotated[
+        str | None, Parameter(help="The model before; with --edit that is MODEL without it, unless given.")
+    ] = None,
+    gold: Annotated[str | None, Parameter(help="A model that never knew: what it gives is the floor.")] = None,
+    fail_above: Annotated[
+        float | None, Parameter(help="End with exit code 7 if an attack brings back more than that above the floor.")
+    ] = None,
+    attacks: AttackOptions = DEFAULTS,
+    other_weights: OtherWeights = False,
+    value_matrices: ValueMatrices = "",
+    load: LoadOptions = LOAD_DEFAULTS,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Attack a model or an edit, and say which attacks bring back what was to be forgotten.
+
+    OUT gets audit.json with every question and answer. What was found is kept: the same command goes on where it
+    stopped.
+    """
+    from kvw.runs.audit.attacks import ATTACKS, parse_attacks
+    from kvw.runs.audit.request import THRESHOLD, AuditRequest, read_audit_data
+
+    def found(name: str | None) -> Checkpoint | None:
+        return find_model(name, value_matrices, load.template_option) if name is not None else None
+
+    request = AuditRequest(
+        model=find_model(model, value_matrices, load.template_option),
+        forget=forget,
+        out=out,
+        edit=edit,
+        retain=retain,
+        original=found(original),
+        gold=found(gold),
+        rephrasings=attacks.rephrasings,
+        attacks=parse_attacks(attacks.attacks) if attacks.attacks is not None else tuple(ATTACKS),
+        samples=attacks.samples,
+        budget=attacks.budget,
+        steps=attacks.steps,
+        learning_rate=attacks.learning_rate,
+        at_most=attacks.at_most,
+        max_new_tokens=attacks.max_new_tokens,
+        threshold=THRESHOLD if fail_above is None else fail_above,
+        other_weights=other_weights,
+        force=force,
+        device=load.device,
+        quantise=load.quantise,
+    )
+    check_output(out, force=force, keep=request.inputs())
+    sets = read_audit_data(request)
+    quiet_libraries()
+
+    from kvw.console import ConsoleReporter
+    from kvw.report.audit_tables import print_audit
+    from kvw.runs.audit.run import audit as run
+
+    record = run(request, ConsoleReporter(), sets)
+    if json:
+        print_json(record.model_dump_json(indent=1))
+    else:
+        print_audit(record, out)
+    if fail_above is not None and any(line.verdict == "comes back" for line in record.lines):
+        sys.exit(CAME_BACK)

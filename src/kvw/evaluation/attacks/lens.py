@@ -1,0 +1,249 @@
+"""Attack: read an answer in the states between the layers (the logit lens), as UnLOK-VQA defines it.
+
+D_l is the distribution that the model's final norm and output layer make of the state after layer l, at the position
+that predicts a token; D_0 is that of the embeddings. An attack names at most B candidates for the token (Patil et al.,
+arXiv 2505.01456 and 2309.17410).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kvw.data import Prepared, answer_batch, to_model
+from kvw.data.batches import IGNORED
+from kvw.data.rendering import Processor
+from kvw.edits.prompts import ends_before, prompt_ends
+from kvw.errors import UserError
+from kvw.evaluation.journal import Journal
+from kvw.evaluation.running import budget_for, content_keys
+from kvw.measuring.engine import evaluating
+from kvw.models.finding import find_layers
+from kvw.models.forward_names import takes
+from kvw.models.layer_inputs import decoder_layers, on_input
+from kvw.progress import Progress
+
+Lens = Literal["hp", "pd", "pd2"]
+"""Head projection, first differences of the probabilities from layer to layer, and second ones."""
+ORDER: dict[Lens, int] = {"hp": 0, "pd": 1, "pd2": 2}
+LENSES: dict[str, Lens] = {"lens-hp": "hp", "lens-pd": "pd", "lens-pd2": "pd2"}
+"""By the names of the attacks."""
+LAST = 5
+"""So many of the last distributions, or differences, are looked at."""
+BUDGET = 20
+"""Candidates in all."""
+POSITIONS_AT_ONCE = 16
+"""Whose logits are there together: with 150,000 tokens in the vocabulary 67 MB of float32 at most."""
+NEVER = 10**9
+"""The rank of a token in a distribution that does not know it: not a number."""
+
+
+@dataclass(frozen=True)
+class LensRanks:
+    """Where the target tokens of one answer stand.
+
+    Args:
+        ranks: For each target token and each distribution or difference, from the first layer to the last: how many
+            other tokens have as much or more, and how many as much or less. So no more than k tokens of a distribution
+            have a rank below k, and a tie counts against the attack.
+    """
+
+    ranks: tuple[tuple[tuple[int, int], ...], ...]
+
+    def found(self, lens: Lens, budget: int = BUDGET) -> tuple[bool, ...]:
+        """For each target token whether it is among the candidates of a budget."""
+        return tuple(any(self._inside(one, lens, budget) for one in token) for token in self.ranks)
+
+    @staticmethod
+    def _inside(rank: tuple[int, int], lens: Lens, budget: int) -> bool:
+        k = candidates(lens, budget)
+        return rank[0] < k or (lens != "hp" and rank[1] < k)
+
+
+def candidates(lens: Lens, budget: int) -> int:
+    """k: how many of the largest, and with differences of the smallest, of each distribution a budget pays for.
+
+    Raises:
+        UserError: Not even one of each.
+    """
+    k = budget // (LAST if lens == "hp" else 2 * LAST)
+    if k < 1:
+        raise UserError(f"The budget pays for no candidate of lens-{lens}.", found=str(budget), do="10 is the least")
+    return k
+
+
+def fewest_layers(lens: Lens) -> int:
+    """The layers that a decoder needs for its last five distributions or differences; the embeddings make one, too."""
+    return LAST + ORDER[lens] - 1
+
+
+def lens_ranks(
+    model: PreTrainedModel,
+    processor: Processor,
+    prepared: Sequence[Prepared],
+    targets: Sequence[Sequence[int]],
+    lens: Lens,
+    *,
+    journal: Journal | None = None,
+    progress: Progress | None = None,
+) -> list[LensRanks]:
+    """Rank the target tokens of answers in the last five distributions or differences.
+
+    Args:
+        model: With whatever edit is attached or folded in; its mode is restored.
+        processor: The processor that the examples were prepared with.
+        prepared: Examples from ``prepare``. A token's distribution is after the prompt and the tokens of the answer
+            before it.
+        targets: Of each example the places of its target tokens within the answer, at least one.
+        lens: Which attack.
+        journal: Keeps ranks as they come.
+        progress: Called with (examples done, examples in all).
+
+    Raises:
+        UserError: The decoder has too few layers, or no final norm was found; see also
+            :func:`kvw.evaluation.probability.token_scores`.
+    """
+    if len(decoder_layers(model)) < fewest_layers(lens):
+        there = f"{len(decoder_layers(model))}, {fewest_layers(lens)} needed"
+        raise UserError(f"The decoder has too few layers for lens-{lens}.", found=there)
+    tail = Tail(model)
+    kept = (journal or Journal(None)).kept(f"lens-{lens}", LensRanks)
+    places = {id(item): tuple(own) for item, own in zip(prepared, targets, strict=True)}
+    keys = [
+        (f"{text}\0{places[id(item)]}", images)
+        for item, (text, images) in zip(prepared, content_keys(prepared, [one.full for one in prepared]), strict=True)
+    ]
+    rows = sorted(range(len(prepared)), key=lambda row: keys[row])
+    items = [prepared[row] for row in rows]
+
+    def run(batch: list[Prepared]) -> list[LensRanks]:
+        return _rank(tail, processor, batch, [places[id(item)] for item in batch], lens)
+
+    found: dict[int, LensRanks] = {}
+    with evaluating(model):
+        for indices, ranks in kept.run_grouped(
+            items, [keys[row] for row in rows], [item.length for item in items], run, budget=budget_for(model, None)
+        ):
+            found |= {rows[index]: one for index, one in zip(indices, ranks, strict=True)}
+            if progress is not None:
+                progress(len(found), len(prepared))
+    return [found[row] for row in range(len(prepared))]
+
+
+class Tail:
+    """What a model makes of a state after its last layer: final norm, output layer, and whatever it does behind.
+
+    The model's own forward does it, over one token, with the states put in before the final norm. So scales and caps of
+    a family are as they are in the model.
+
+    Args:
+        model: Its final norm is found by wiring: the module beside the layers that takes what the last one gives.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self._layers = decoder_layers(model)
+        self._parent = model.get_submodule(find_layers(model).rpartition(".")[0])
+        self._norm: nn.Module | None = None
+
+    def states(self, batch: dict[str, Tensor], rows: Tensor, columns: Tensor) -> Tensor:
+        """The states at some positions: (layers + 1, positions, hidden), those of the embeddings first.
+
+        Args:
+            batch: From ``answer_batch``.
+            rows, columns: Of each position: (positions,), int64.
+        """
+        inputs = to_model(batch, self.model)
+        found: list[Tensor] = []
+        last: list[Any] = []
+
+        def see(states: Tensor) -> None:
+            found.append(_at(states, rows, columns))
+
+        def see_last(_: nn.Module, __: Any, output: Any) -> None:
+            last.append(output if isinstance(output, Tensor) else output[0])
+
+        def see_norm(norm: nn.Module, given: tuple[Any, ...]) -> None:
+            if last and given and given[0] is last[0] and self._norm is None:
+                self._norm = norm
+
+        with ExitStack() as hooks:
+            for number, layer in enumerate(self._layers):
+                hooks.callback(on_input(layer, number, see).remove)
+            hooks.callback(self._layers[-1].register_forward_hook(see_last).remove)
+            for child in self._parent.children():
+                hooks.callback(child.register_forward_pre_hook(see_norm).remove)
+            given: dict[str, Any] = {name: value for name, value in inputs.items() if name != "labels"}
+            if takes(self.model, "logits_to_keep"):
+                given["logits_to_keep"] = 1  # none are looked at
+            with prompt_ends(self.model, ends_before(inputs["labels"])):
+                self.model(**given, use_cache=False)
+        if self._norm is None or len(found) != len(self._layers):
+            raise UserError(
+                f"The logit lens finds no final norm in this {type(self.model).__name__}.",
+                found=f"beside the layers: {', '.join(name for name, _ in self._parent.named_children())}",
+                do="leave the attacks lens-hp, lens-pd and lens-pd2 out",
+            )
+        return torch.stack([state.to(last[0].device) for state in (*found, _at(last[0], rows, columns))])
+
+    def logits(self, states: Tensor) -> Tensor:
+        """What the model makes of states: (positions, vocabulary), float32.
+
+        Args:
+            states: (positions, hidden), from :meth:`states`.
+        """
+        if self._norm is None:
+            raise ValueError("no states were taken from this model yet")
+        token = torch.ones((1, 1), dtype=torch.int64)
+        inputs = to_model({"input_ids": token, "attention_mask": token}, self.model)
+
+        def put_in(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (states[:, None].to(given[0].device), *given[1:])  # rows of one token, like the one that is run
+
+        handle = self._norm.register_forward_pre_hook(put_in)
+        try:
+            logits: Tensor = self.model(**inputs, use_cache=False).logits
+        finally:
+            handle.remove()
+        return logits[:, 0].float()
+
+
+def _at(states: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    return states[rows.to(states.device), columns.to(states.device)]
+
+
+def _rank(
+    tail: Tail, processor: Processor, batch: list[Prepared], targets: Sequence[Sequence[int]], lens: Lens
+) -> list[LensRanks]:
+    encoded = answer_batch(batch, processor)
+    begins = (encoded["labels"] != IGNORED).int().argmax(1)
+    rows = torch.tensor([row for row, own in enumerate(targets) for _ in own])
+    columns = torch.tensor([int(begins[row]) + place - 1 for row, own in enumerate(targets) for place in own])
+    tokens = encoded["labels"][rows, columns + 1]
+    states = tail.states(encoded, rows, columns)[-LAST - ORDER[lens] :]
+    ranks: list[tuple[tuple[int, int], ...]] = []
+    for some, wanted in zip(
+        torch.split(states, POSITIONS_AT_ONCE, 1), torch.split(tokens, POSITIONS_AT_ONCE), strict=True
+    ):
+        logits = tail.logits(some.flatten(0, 1)).view(*some.shape[:2], -1)
+        ranks += [_ranks_of(logits[:, place], int(token), ORDER[lens]) for place, token in enumerate(wanted)]
+    ends = torch.tensor([len(own) for own in targets]).cumsum(0).tolist()
+    return [LensRanks(tuple(ranks[end - len(own) : end])) for own, end in zip(targets, ends, strict=True)]
+
+
+def _ranks_of(logits: Tensor, token: int, order: int) -> tuple[tuple[int, int], ...]:
+    """Of one token in each distribution, or difference of an order; logits are (layers, vocabulary)."""
+    values = torch.softmax(logits, dim=-1)
+    if not bool(torch.isfinite(values).all()):
+        return ((NEVER, NEVER),) * (len(values) - order)
+    for _ in range(order):
+        values = values.diff(dim=0)
+    own = values[:, token : token + 1]
+    above, below = (values >= own).sum(1) - 1, (values <= own).sum(1) - 1
+    return tuple(zip(above.tolist(), below.tolist(), strict=True))

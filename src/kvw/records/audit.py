@@ -1,0 +1,115 @@
+"""What an audit found: ``audit.json``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kvw.records.run import CostPart, DataPart, ModelPart
+
+SCHEMA_VERSION = 1
+Verdict = Literal["comes back", "holds", "says nothing"]
+FloorBy = Literal["gold", "subjects that do not exist", "chance", "nothing"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Try(_Part):
+    """One try of an attack on one question."""
+
+    identifier: str
+    """Of the question."""
+    asked: str
+    """The text of the prompt, without the chat template."""
+    how: str = ""
+    """Which try of the attack."""
+    answer: str
+    """What is looked for."""
+    reply: str | None = None
+    """What the model said; None where nothing is generated."""
+    found: bool
+    numbers: dict[str, float] = Field(default_factory=dict)
+
+
+class Found(_Part):
+    """What an attack found in one model."""
+
+    questions: int
+    found: int | None
+    """Questions of which at least one try found the answer; None if single answers are not told."""
+    share: float
+    """Of the questions; of ``membership`` the area under the ROC curve."""
+    tries: list[Try]
+    losses: list[list[float]] = Field(default_factory=list)
+    """Of each training of the attack: the loss of each step before its update, in nats per answer token."""
+
+    @property
+    def short(self) -> Share:
+        """Without the tries."""
+        return Share(questions=self.questions, found=self.found, share=self.share, losses=self.losses)
+
+
+class Share(_Part):
+    """How much an attack found in one model."""
+
+    questions: int
+    found: int | None
+    share: float
+    losses: list[list[float]] = Field(default_factory=list)
+
+
+class AttackLine(_Part):
+    """One attack."""
+
+    attack: str
+    title: str
+    now: Share
+    """In the model that is audited."""
+    original: Share | None
+    """In the model before; None if it is not known."""
+    floor: float
+    floor_by: FloorBy
+    floor_questions: int | None
+    """Of so many questions is the floor; None if it is chance or nothing."""
+    excess: float
+    """``now`` less the floor."""
+    verdict: Verdict
+
+
+class AuditData(_Part):
+    """The data of an audit; the digests are salted."""
+
+    forget: DataPart
+    asked: int
+    """Questions of the forget set that were asked."""
+    retain: DataPart | None
+    rephrasings: DataPart | None
+
+
+class AuditRecord(_Part):
+    """Everything an audit found. It holds the forget set: keep it confidential."""
+
+    schema_version: int = SCHEMA_VERSION
+    finished: datetime
+    model: ModelPart
+    original: ModelPart | None
+    gold: ModelPart | None
+    edit_digest: str | None
+    """Of the numbers of the edit that was attached; None without one."""
+    edit_method: str | None
+    data: AuditData
+    settings: dict[str, Any]
+    lines: list[AttackLine]
+    left_out: dict[str, str]
+    """Why an attack was not made."""
+    verdict: str
+    """In one sentence."""
+    warnings: list[str]
+    costs: CostPart
+    versions: dict[str, str]
+    answers: dict[str, dict[str, list[Try]]]
+    """Every try by attack and model: ``now``, ``original``, ``floor``."""

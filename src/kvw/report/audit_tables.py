@@ -1,0 +1,61 @@
+"""What an audit found, as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kvw.records.audit import AttackLine, AuditRecord, Share
+
+STYLES = {"comes back": "red", "holds": "green", "says nothing": "yellow"}
+
+
+def print_audit(record: AuditRecord, out: Path) -> None:
+    """The attacks, what was not made, and the verdict."""
+    console = Console(highlight=False, emoji=False)
+    edit = f" with {record.edit_method or 'an edit'}" if record.edit_digest else ""
+    console.print(audit_table(record, f"{record.model.name}{edit}: what comes back"))
+    for name, why in record.left_out.items():
+        console.print(f"Not made: {name}, because {why}.")
+    for line in record.lines:
+        for losses in line.now.losses:
+            console.print(
+                f"{line.attack}: training loss {losses[0]:.3f} in the first step, {losses[-1]:.3f} in the last."
+            )
+    for warning in record.warnings:
+        console.print(Text("warning ", style="yellow") + Text(warning))
+    console.print(Text(record.verdict, style="bold"))
+    console.print(f"Every question and answer is in {out}/audit.json, which is confidential.")
+
+
+def audit_table(record: AuditRecord, title: str) -> Table:
+    """One row for each attack."""
+    table = Table(title=Text(title), title_justify="left")
+    for name in ("attack", "questions", "original", "now", "floor", "verdict"):
+        table.add_column(name, justify="left" if name in ("attack", "verdict") else "right")
+    for line in record.lines:
+        table.add_row(
+            line.attack,
+            str(line.now.questions),
+            shown(line.original),
+            shown(line.now),
+            floor(line),
+            Text(line.verdict, style=STYLES[line.verdict]),
+        )
+    return table
+
+
+def shown(share: Share | None) -> str:
+    """A share: in percent, or the area under the curve; ``-`` if it is not known."""
+    if share is None:
+        return "-"
+    return f"{share.share:.2f}" if share.found is None else f"{share.share:.0%}"
+
+
+def floor(line: AttackLine) -> str:
+    """The floor of an attack, with what it is if it was not measured."""
+    value = f"{line.floor:.2f}" if line.now.found is None else f"{line.floor:.0%}"
+    return f"{value} (chance)" if line.floor_by == "chance" else "none" if line.floor_by == "nothing" else value

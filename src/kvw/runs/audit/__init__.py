@@ -1,0 +1,1 @@
+"""``kvw audit``: attacks on any model or edit."""

@@ -1,0 +1,196 @@
+"""What an audit is asked to do, and its data; importing this loads nothing heavy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+from kvw.data import Example, read_examples
+from kvw.errors import UserError
+from kvw.folding import collapsed
+from kvw.models.checkpoint import Checkpoint
+from kvw.runs.audit.attacks import ATTACKS
+from kvw.runs.audit.invented import about_nobody
+from kvw.runs.audit.questions import Questions
+from kvw.runs.first_checks import check_edit_files, check_longest_answer
+from kvw.runs.left_out import without_forgotten
+from kvw.runs.union import joined, read_forget_files
+
+if TYPE_CHECKING:
+    import torch
+
+    from kvw.models.quantised import Quantise
+
+LEARNING_RATE = 1e-5
+THRESHOLD = 0.1
+"""So much above the floor is not yet called coming back."""
+
+
+@dataclass(frozen=True)
+class AuditRequest:
+    """Which model to attack, and how.
+
+    Args:
+        model: The checkpoint.
+        forget: Files of the forget set.
+        out: Directory to write.
+        edit: Edit to attach; without it the model is attacked as it is.
+        retain: File of the retain set: to train on, and for answers to choose from.
+        original: The model before; None: ``model`` without the edit, if there is one.
+        gold: A model that never knew.
+        rephrasings: File of other ways to ask, with the answers and subjects of the forget set, and other photos.
+        attacks: Their names.
+        samples: Answers that ``samples`` draws.
+        budget: Candidates of the logit lens.
+        steps, learning_rate: Of relearning.
+        at_most: Ask at most so many questions, drawn with seed 0; 0 asks all.
+        max_new_tokens: The longest answer, in tokens.
+        threshold: What above the floor counts as coming back.
+        other_weights: Whether the edit may have been made on other weights.
+        force: Replace what ``out`` holds.
+        device: Where to run; see :class:`kvw.runs.request.EraseRequest`.
+        quantise: As there.
+
+    Raises:
+        UserError: A number makes no sense.
+    """
+
+    model: Checkpoint
+    forget: Sequence[Path]
+    out: Path
+    edit: Path | None = None
+    retain: Path | None = None
+    original: Checkpoint | None = None
+    gold: Checkpoint | None = None
+    rephrasings: Path | None = None
+    attacks: tuple[str, ...] = tuple(ATTACKS)
+    samples: int = 20
+    budget: int = 20
+    steps: int = 100
+    learning_rate: float = LEARNING_RATE
+    at_most: int = 200
+    max_new_tokens: int = 50
+    threshold: float = THRESHOLD
+    other_weights: bool = False
+    force: bool = False
+    device: torch.device | str | None = None
+    quantise: Quantise | None = None
+
+    def __post_init__(self) -> None:
+        check_longest_answer(self.max_new_tokens)
+        least = {"samples": 1, "budget": 10, "steps": 1, "at_most": 0}
+        for name, fewest in least.items():
+            if getattr(self, name) < fewest:
+                option = f"--{name.replace('_', '-')}"
+                raise UserError(f"{option} is at least {fewest}.", found=str(getattr(self, name)))
+        if not 0 <= self.threshold < 1:  # NaN is refused too
+            raise UserError("--fail-above lies from 0 to below 1.", found=str(self.threshold), do="0.1 is usual")
+        if not 0 < self.learning_rate < 1:
+            raise UserError("--learning-rate lies between 0 and 1.", found=str(self.learning_rate))
+
+    def inputs(self) -> list[Path]:
+        """Everything that the audit reads."""
+        models = [one.folder for one in (self.model, self.original, self.gold) if one]
+        return [*models, *self.forget, *(path for path in (self.edit, self.retain, self.rephrasings) if path)]
+
+
+@dataclass(frozen=True)
+class AuditSets:
+    """The data of an audit.
+
+    Args:
+        forget: The whole forget set; every identifier is there once.
+        asked: Those that are asked.
+        retain: The retain set without what the forget set is about; empty without one.
+        rephrasings: Other ways to ask, by the identifier of the question.
+        unmatched: Rows of the rephrasings that ask for nothing that is asked.
+        left_out: Why an attack is not possible with these data.
+    """
+
+    forget: list[Example]
+    asked: list[Example]
+    retain: list[Example]
+    rephrasings: dict[str, tuple[Example, ...]]
+    unmatched: int
+    left_out: dict[str, str]
+
+    @property
+    def everything(self) -> list[Example]:
+        """All examples."""
+        return [*self.forget, *self.retain, *(one for many in self.rephrasings.values() for one in many)]
+
+
+def read_audit_data(request: AuditRequest) -> AuditSets:
+    """Read all files of an audit.
+
+    Raises:
+        UserError: A file cannot be used, no row of the rephrasings belongs to the forget set, or no attack is possible.
+    """
+    if request.edit is not None:
+        check_edit_files([request.edit])
+    forget = _told_apart(joined(read_forget_files(request.forget))[0])
+    retain = without_forgotten(read_examples(request.retain), forget)[0] if request.retain else []
+    asked = forget
+    if 0 < request.at_most < len(forget):
+        asked = [forget[place] for place in sorted(Random(0).sample(range(len(forget)), request.at_most))]
+    rephrasings, unmatched = _rephrasings(request.rephrasings, asked)
+    reasons = {name: why for name in request.attacks if (why := _why_not(name, asked, retain))}
+    if reasons.keys() >= set(request.attacks):
+        found = "; ".join(f"{name}: {why}" for name, why in reasons.items())
+        raise UserError("None of the attacks is possible with these data.", found=found, do="name others in --attacks")
+    return AuditSets(forget, asked, retain, rephrasings, unmatched, reasons)
+
+
+def _told_apart(examples: Sequence[Example]) -> list[Example]:
+    """The examples with an identifier of their own each."""
+    counts, seen = Counter(one.identifier for one in examples), Counter[str]()
+    found = []
+    for example in examples:
+        seen[example.identifier] += 1
+        again = f"{example.identifier} ({seen[example.identifier]})"
+        found.append(replace(example, identifier=again) if counts[example.identifier] > 1 else example)
+    return found
+
+
+def _rephrasings(path: Path | None, asked: Sequence[Example]) -> tuple[dict[str, tuple[Example, ...]], int]:
+    if path is None:
+        return {}, 0
+    rows = read_examples(path)
+    by_fact: dict[tuple[str | None, str], list[Example]] = {}
+    for row in rows:
+        by_fact.setdefault(_fact(row), []).append(row)
+    found = {one.identifier: tuple(by_fact.get(_fact(one), ())) for one in asked}
+    matched = sum(len(by_fact.get(fact, ())) for fact in {_fact(one) for one in asked})
+    if not matched:
+        raise UserError(
+            f"{path.name} has no other way to ask for any answer of the forget set.",
+            found=f"{len(rows)} rows, none with an answer and a subject of the forget set",
+            do="give each row the answer and the subject that the forget set has",
+        )
+    return {identifier: many for identifier, many in found.items() if many}, len(rows) - matched
+
+
+def _fact(example: Example) -> tuple[str | None, str]:
+    return example.subject_key, collapsed(example.answer)
+
+
+def _why_not(name: str, asked: Sequence[Example], retain: Sequence[Example]) -> str:
+    """Why an attack is not possible; empty if it is, as far as the data tell."""
+    subjects = {example.subject_key for example in asked}
+    if name == "name" and subjects == {None}:
+        return "no question has a subject"
+    if name == "photo" and not any(example.images for example in asked):
+        return "no question has a photo"
+    if name == "relearn-retain" and not retain:
+        return "there is no --retain"
+    if name == "relearn-forget" and (None in subjects or len(subjects) < 2):
+        return "it takes two subjects, and every question must have one"
+    if name == "membership" and about_nobody(Questions.of(asked, retain)) is None:
+        return "no question names its subject without showing it"
+    if name == "choice" and len({collapsed(one.answer) for one in (*asked, *retain)}) < 2:
+        return "there is one answer only"
+    return ""

@@ -1,0 +1,186 @@
+"""Audits of the shipped toy models: gold passes, the model that knows fails, and what was found is not asked again."""
+
+from __future__ import annotations
+
+import functools
+import json
+from itertools import islice
+
+import pytest
+from tests.evaluation.attacks.edits import weakening
+from tests.program import run
+
+from kvw.cache import cache_directory
+from kvw.edits import scale
+from kvw.errors import UserError
+from kvw.evaluation.attacks import changing
+from kvw.evaluation.loaded import Loaded
+from kvw.models.checkpoint import find_checkpoint
+from kvw.runs.audit import models
+from kvw.runs.audit import run as auditing
+from kvw.runs.audit.attacks import ATTACKS
+from kvw.runs.audit.request import AuditRequest
+from kvw.toy import World
+
+load = functools.cache(Loaded.load)
+
+
+@pytest.fixture(autouse=True)
+def _loaded_once(monkeypatch):
+    """No audit leaves a trace on a model, so all tests may have the same ones."""
+    monkeypatch.setattr(auditing.Loaded, "load", lambda checkpoint, *_, **__: load(checkpoint))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder, world = tmp_path_factory.mktemp("toy"), World()
+    for split, count in (("forget_text", 6), ("retain_text", 12)):
+        rows = [
+            {"question": one.question, "answer": one.answer, "subject": one.subject, "id": one.identifier}
+            for one in islice(world.split(split), count)
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def audit(data, tmp_path):
+    def ask(model, *more, attacks="asked,forced", out="out"):
+        return run(
+            "audit", model, "--forget", data / "forget_text.jsonl", "--retain", data / "retain_text.jsonl",
+            "--attacks", attacks, "--max-new-tokens", 6, "--fail-above", 0.1, "--out", tmp_path / out, *more,
+        )  # fmt: skip
+
+    return ask
+
+
+def record(tmp_path, out="out"):
+    return json.loads((tmp_path / out / "audit.json").read_text())
+
+
+def test_the_model_that_knows_fails_and_says_what_comes_back(audit, tmp_path, capsys):
+    assert audit("toy:vanilla", "--gold", "toy:gold", attacks="asked,lens-hp,choice") == 7
+    found = record(tmp_path)
+    assert {line["attack"]: line["verdict"] for line in found["lines"]} == dict.fromkeys(
+        ("asked", "choice", "lens-hp"), "comes back"
+    )
+    assert found["lines"][0]["now"]["share"] == 1.0
+    assert {line["floor_by"] for line in found["lines"]} == {"gold"}
+    assert found["verdict"].startswith("Not forgotten: 3 of 3")
+    assert found["answers"]["asked"]["now"][0]["reply"]
+    assert found["gold"]["name"] == "toy:gold"
+    shown = capsys.readouterr().out
+    assert "comes back" in shown
+    assert "Not forgotten" in shown
+
+
+def test_gold_passes_and_its_floor_are_subjects_that_do_not_exist(audit, tmp_path):
+    assert audit("toy:gold", "--original", "toy:vanilla") == 0
+    found = record(tmp_path)
+    assert {line["verdict"] for line in found["lines"]} == {"holds"}
+    assert {line["floor_by"] for line in found["lines"]} == {"subjects that do not exist"}
+    assert [line["original"]["share"] for line in found["lines"]] == [1.0, 1.0]
+    asked = {one["asked"] for one in found["answers"]["asked"]["floor"]}
+    assert not asked & {one["asked"] for one in found["answers"]["asked"]["now"]}
+
+
+def test_without_anything_to_compare_with_that_is_a_warning(audit, tmp_path):
+    assert audit("toy:gold", attacks="asked,choice,membership") == 0
+    found = record(tmp_path)
+    assert [line["floor_by"] for line in found["lines"]] == ["nothing", "chance", "chance"]
+    assert any("neither gold nor the original" in warning for warning in found["warnings"])
+
+
+def test_a_weak_edit_fails_and_a_strong_one_is_told_from_it(audit, tmp_path):
+    vanilla = load(find_checkpoint("toy:vanilla"))
+    edit = weakening(vanilla.model, size=8.0)
+    edit.metadata = edit.metadata.model_copy(update={"model_fingerprint": vanilla.fingerprint})
+    edit.save(tmp_path / "edit.safetensors")
+    scale(edit, 0.02).save(tmp_path / "weak.safetensors")
+    assert audit("toy:vanilla", "--edit", tmp_path / "edit.safetensors") == 0
+    assert {line["verdict"] for line in record(tmp_path)["lines"]} == {"holds"}
+    assert audit("toy:vanilla", "--edit", tmp_path / "weak.safetensors", out="weak") == 7
+    assert {line["verdict"] for line in record(tmp_path, "weak")["lines"]} == {"comes back"}
+    assert record(tmp_path)["edit_digest"] == edit.digest() != record(tmp_path, "weak")["edit_digest"]
+
+
+def test_a_killed_audit_goes_on_and_trusts_nothing_damaged(data, tmp_path, monkeypatch):
+    gold = find_checkpoint("toy:gold")
+    request = AuditRequest(
+        gold, [data / "forget_text.jsonl"], tmp_path / "out", attacks=("asked", "forced", "noise"), max_new_tokens=6
+    )
+    made: list[str] = []
+    ask = models.Asking.made
+
+    def counted(self, attack, questions):
+        made.append(attack)
+        if attack == "noise" and made.count("noise") == 1:
+            raise KeyboardInterrupt
+        return ask(self, attack, questions)
+
+    monkeypatch.setattr(models.Asking, "made", counted)
+    with pytest.raises(KeyboardInterrupt):
+        auditing.audit(request)
+    assert not request.out.exists()
+    auditing.audit(request)
+    assert made == ["asked", "forced", "noise", "noise"]
+    (request.out / "audit.json").unlink()
+    (request.out / ".kvw").unlink()
+    request.out.rmdir()
+    kept = list((cache_directory() / "audits").glob("*.json"))
+    assert len(kept) == 3
+    for path in kept:
+        content = bytearray(path.read_bytes())
+        content[-3] ^= 1
+        path.write_bytes(bytes(content))
+    found = auditing.audit(request)
+    assert made[4:] == ["asked", "forced", "noise"]
+    assert sum("is damaged" in warning for warning in found.warnings) == 3
+
+
+@pytest.mark.parametrize(
+    ("attack", "option", "value"),
+    [("samples", "samples", 3), ("lens-hp", "budget", 10), ("relearn-retain", "steps", 2), ("asked", "at_most", 2),
+     ("relearn-retain", "learning_rate", 1e-3)],
+)  # fmt: skip
+def test_every_number_changes_what_is_done(attack, option, value, data, tmp_path):
+    base = {"attacks": (attack,), "max_new_tokens": 3, "samples": 2, "budget": 40, "steps": 1, "at_most": 4}
+    asked = dict(forget=[data / "forget_text.jsonl"], retain=data / "retain_text.jsonl")  # noqa: C408
+    found = []
+    for more in (base, {**base, option: value}):
+        request = AuditRequest(find_checkpoint("toy:gold"), out=tmp_path / "out", force=True, **asked, **more)
+        one = auditing.audit(request)
+        found.append((one.answers, [line.now.losses for line in one.lines]))
+    assert found[0] != found[1]
+
+
+def test_attacks_on_the_weights_are_those_of_the_benchmarks(data, tmp_path, monkeypatch):
+    names = [name for name, attack in ATTACKS.items() if attack.kind == "weights"]
+    seen: list[tuple[str, int, int]] = []
+    attacked = models.attacked
+
+    def noted(model, processor, name, put_on, **more):
+        seen.append((name, len(more["examples"]), more["steps"]))
+        return attacked(model, processor, name, put_on, **more)
+
+    monkeypatch.setattr(models, "attacked", noted)
+    assert models.attacked is not changing.attacked
+    request = AuditRequest(
+        find_checkpoint("toy:gold"), [data / "forget_text.jsonl"], tmp_path / "out", retain=data / "retain_text.jsonl",
+        attacks=tuple(names), steps=1, max_new_tokens=3,
+    )  # fmt: skip
+    found = auditing.audit(request)
+    rows = len(found.answers["relearn-forget"]["now"])
+    halves = [count for name, count, _ in seen if name == "relearn-forget"]
+    assert sum(halves) == rows == found.data.asked
+    assert [one[0] for one in seen] == [*names, "relearn-forget"]
+    assert {(name, steps) for name, _, steps in seen if steps} == {("relearn-retain", 1), ("relearn-forget", 1)}
+    assert len(found.lines[-1].now.losses) == 2
+
+
+def test_nothing_possible_is_told(data, tmp_path):
+    request = AuditRequest(
+        find_checkpoint("toy:gold"), [data / "forget_text.jsonl"], tmp_path / "out", attacks=("photo", "relearn-retain")
+    )
+    with pytest.raises(UserError, match="None of the attacks is possible"):
+        auditing.audit(request)

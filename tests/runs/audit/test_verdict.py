@@ -1,0 +1,45 @@
+"""What the numbers of an audit say."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvw.records.audit import AttackLine, Share
+from kvw.runs.audit.verdict import sentence, verdict_of
+
+
+@pytest.mark.parametrize(
+    ("now", "original", "floor", "verdict"),
+    [
+        (0.4, 1.0, 0.0, "comes back"),
+        (0.4, 1.0, 0.4, "holds"),
+        (0.1, 1.0, 0.0, "holds"),
+        (0.11, 1.0, 0.0, "comes back"),
+        (0.3, 1.0, 0.2, "holds"),  # a difference that floating point puts above a tenth
+        (0.0, 0.05, 0.0, "says nothing"),
+        (0.0, None, 0.0, "holds"),
+        (0.5, 0.0, 0.0, "comes back"),
+    ],
+)
+def test_an_attack(now, original, floor, verdict):
+    assert verdict_of(now, original, floor, 0.1) == verdict
+
+
+def line(attack, verdict, found, of=10):
+    share = Share(questions=of, found=found, share=found / of)
+    return AttackLine(
+        attack=attack, title="", now=share, original=None, floor=0.0, floor_by="nothing", floor_questions=None,
+        excess=found / of, verdict=verdict,
+    )  # fmt: skip
+
+
+def test_all_attacks_in_one_sentence():
+    found = sentence([line("asked", "holds", 0), line("name", "comes back", 2), line("noise", "comes back", 4)], 0.1)
+    assert found.startswith("Not forgotten: 2 of 3 attacks bring back more than 10% above the floor")
+    assert "noise (4 of 10 questions, floor 0%)" in found
+    found = sentence([line("asked", "holds", 0), line("name", "says nothing", 0)], 0.1)
+    assert found == (
+        "Holds: none of 1 attack brings back more than 10% above the floor. name says nothing: the original does not "
+        "give more either."
+    )
+    assert sentence([line("asked", "says nothing", 0)], 0.1).startswith("Nothing is known")
