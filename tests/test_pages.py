@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text()
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
-GROUPS = ("bench", "edit", "evidence")
+GROUPS = ("bench", "edit", "evidence", "inspect")
 
 
 def blocks(text: str, language: str) -> list[str]:

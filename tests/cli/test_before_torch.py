@@ -81,7 +81,13 @@ CASES = {
         "threshold": "audit toy:vanilla --fail-above 2 --forget good.jsonl --out new",
         "out": "audit toy:vanilla --forget good.jsonl --out full",
     },
-    "inspect": {"model": "inspect ./nowhere"},
+    "inspect": {
+        "model": "inspect ./nowhere",
+        "activations": "inspect activations ./nowhere --data good.jsonl --out new.html",
+        "activations of no data": "inspect activations toy:vanilla --data gone.jsonl --out new.html",
+        "activations to": "inspect activations toy:vanilla --data good.jsonl --out good.jsonl",
+    },
+    "report": {"no run": "report empty"},
     "chat": {
         "model": "chat ./nowhere --ask x",
         "edit": "chat toy:vanilla --edit gone.safetensors --ask x",

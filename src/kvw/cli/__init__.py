@@ -42,9 +42,10 @@ app = App(
     help_epilogue="Start with: kvw demo",
     suppress_keyboard_interrupt=False,
 )
-for verb in (erase, methods, measure, apply, evaluate, audit, inspect, report, chat, serve, verify, demo, env):
+for verb in (erase, methods, measure, apply, evaluate, audit, report, chat, serve, verify, demo, env):
     app.command(shared_by_all(verb) if verb in (erase, measure, evaluate) else run_by_the_first(verb))
 app.command(data)
+app.command(inspect)
 app.command(edit)
 app.command(bench)
 app.command(evidence)

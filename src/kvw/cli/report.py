@@ -16,6 +16,9 @@ def report(
     show_examples: ShowExamples = False,
 ) -> None:
     """Make report.html of a finished run again: one page of what was forgotten, what was kept, and what it cost."""
+    from kvw.runs.first_checks import check_run_folder
+
+    check_run_folder(run)
     quiet_libraries()
 
     from kvw.runs.reporting import report as write

@@ -87,6 +87,7 @@ class BarChart:
         heights: Of the bars, at least 0.
         depths: How opaque each is, between 0 and 1.
         unit: What the heights are.
+        limit: A height that is marked across; None for none.
     """
 
     title: str
@@ -94,11 +95,12 @@ class BarChart:
     heights: Sequence[float]
     depths: Sequence[float]
     unit: str
+    limit: float | None = None
 
     @property
     def highest(self) -> float:
-        """The largest height; 1 if there is none."""
-        return max(self.heights, default=0.0) or 1.0
+        """The upper end of the axis: the largest height, or the limit; 1 if there is none."""
+        return max([*self.heights, self.limit or 0.0], default=0.0) or 1.0
 
     @property
     def step(self) -> float:

@@ -97,6 +97,31 @@ def check_samples_output(samples: Path | None) -> None:
         check_output_file(samples, force=False)
 
 
+def check_page_output(out: Path, inputs: Sequence[Path]) -> None:
+    """Find out whether a page can be written.
+
+    Raises:
+        UserError: It has another ending, is there already, or see :func:`kvw.output.check_output_file`.
+    """
+    if out.suffix != ".html":
+        raise UserError("A page ends in .html.", found=str(out), do=f"name it {out.stem}.html")
+    check_output_file(out, force=False, keep=inputs)
+
+
+def check_run_folder(folder: Path) -> None:
+    """Refuse what is no folder of a finished run.
+
+    Raises:
+        UserError: There is no ``run.json`` in it.
+    """
+    if not is_file(folder / "run.json"):
+        raise UserError(
+            f"{folder} is no folder of a run.",
+            found="no run.json in it",
+            do="give the folder that kvw erase --out wrote",
+        )
+
+
 def check_longest_answer(tokens: int) -> None:
     """Refuse answers without a token.
 

@@ -21,6 +21,7 @@ from kvw.pages.run_page import run_page
 from kvw.records.run import AnswersPart, RunRecord
 from kvw.records.samples import read_rows, sample_lines
 from kvw.runs.answer_classes import AnswerClass, Classifier, counts
+from kvw.runs.first_checks import check_run_folder
 from kvw.runs.request import DataSets
 from kvw.runs.writing import RECORD, SAMPLES
 
@@ -118,13 +119,8 @@ def report(folder: Path, *, show_examples: bool = False) -> Path:
     Raises:
         UserError: It is no folder of a run, or its record or samples cannot be read.
     """
+    check_run_folder(folder)
     found = folder / RECORD
-    if not found.is_file():
-        raise UserError(
-            f"{folder} is no folder of a run.",
-            found=f"no {RECORD} in it",
-            do="give the folder that kvw erase --out wrote",
-        )
     try:
         record = RunRecord.model_validate_json(found.read_bytes())
     except ValidationError as error:

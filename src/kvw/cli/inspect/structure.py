@@ -1,11 +1,11 @@
-"""``kvw inspect``."""
+"""``kvw inspect MODEL``."""
 
 from __future__ import annotations
 
 from kvw.cli.options import Json, Model, ValueMatrices, find_model, print_json, quiet_libraries
 
 
-def inspect(model: Model, *, value_matrices: ValueMatrices = "", json: Json = False) -> None:
+def structure(model: Model, *, value_matrices: ValueMatrices = "", json: Json = False) -> None:
     """Print where a model keeps its knowledge vectors; reads the configuration only, no weights."""
     checkpoint = find_model(model, value_matrices, weights=False)
     quiet_libraries()
@@ -13,8 +13,8 @@ def inspect(model: Model, *, value_matrices: ValueMatrices = "", json: Json = Fa
     from kvw.report.tables import print_structure
     from kvw.runs.inspect import inspect as run
 
-    structure = run(checkpoint)
+    found = run(checkpoint)
     if json:
-        print_json(structure.model_dump_json(indent=2))
+        print_json(found.model_dump_json(indent=2))
     else:
-        print_structure(structure)
+        print_structure(found)

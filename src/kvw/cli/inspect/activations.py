@@ -1,0 +1,49 @@
+"""``kvw inspect activations``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from kvw.cli.options import Data, Json, Model, ValueMatrices, find_model, print_json, quiet_libraries
+
+
+def activations(
+    model: Model,
+    *,
+    data: Data,
+    out: Annotated[Path, Parameter(help="Page to write (.html). It is confidential: it shows questions and answers.")],
+    retain: Annotated[
+        Path | None,
+        Parameter(help="What the accessor holds the data against. Default: the mean of each layer."),
+    ] = None,
+    examples: Annotated[int, Parameter(help="How many examples to look at.")] = 4,
+    device: str | None = None,
+    value_matrices: ValueMatrices = "",
+    json: Json = False,
+) -> None:
+    """Show where in a question and its answer the coefficients are large: layers by tokens, with the classes image,
+    template, question and answer, and the ratio of answer to other in every layer."""
+    from kvw.data.readers import read_examples
+    from kvw.runs.first_checks import check_page_output
+
+    checkpoint = find_model(model, value_matrices)
+    check_page_output(out, [data, *([retain] if retain else [])])
+    for file in (data, retain):
+        if file is not None:
+            read_examples(file)
+    quiet_libraries()
+
+    from kvw.console import ConsoleReporter
+    from kvw.files import write_text
+    from kvw.pages.activations_page import activations_page
+    from kvw.runs.activations import activations as run
+
+    found = run(checkpoint, data, ConsoleReporter(), retain=retain, examples=examples, device=device)
+    write_text(out, activations_page(found))
+    if json:
+        print_json(found.model_dump_json(indent=2))
+    else:
+        print(out)

@@ -1,0 +1,151 @@
+"""Coefficients token by token: where in a question and its answer the knowledge vectors are active."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kvw.data.batches import Prepared, answer_batch, to_model
+from kvw.data.rendering import Processor, adds_special_tokens, unchanged
+from kvw.errors import UserError
+from kvw.measuring.engine import evaluating
+from kvw.measuring.positions import predicting_positions
+from kvw.measuring.source_weights import image_token_ids
+from kvw.models.coefficients import Seen, intercept
+from kvw.models.value_matrix import MatrixKey, ValueMatrix
+
+TokenClass = Literal["image", "template", "question", "answer"]
+"""``answer``: a position that predicts an answer token, as everywhere in measuring. So the last token of the prompt is
+one, and the last of the answer is none and counts as ``template``."""
+
+
+@dataclass(frozen=True)
+class TokenCoefficients:
+    """One example as a model reads it.
+
+    Args:
+        tokens: The text of every token, images expanded.
+        classes: Of every token.
+        mean: By layer, for every token the mean of abs(m) over the knowledge vectors: (tokens,), float64. Of experts:
+            over the vectors that the token was routed to.
+        weighted: The same as a mean weighted by the accessor of each vector; 0 where no vector has any.
+    """
+
+    tokens: tuple[str, ...]
+    classes: tuple[TokenClass, ...]
+    mean: dict[int, Tensor]
+    weighted: dict[int, Tensor]
+
+
+def token_coefficients(
+    model: PreTrainedModel,
+    processor: Processor,
+    item: Prepared,
+    matrices: Sequence[ValueMatrix],
+    weights: Mapping[MatrixKey, Tensor],
+) -> TokenCoefficients:
+    """Read one example with its answer, and look at every position of it.
+
+    Args:
+        model: A loaded model.
+        processor: Its processor.
+        item: The example.
+        matrices: The value matrices to look at.
+        weights: The accessor of each: (width,).
+
+    Raises:
+        UserError: The decoder sees another number of tokens than the processor made.
+    """
+    batch = answer_batch([item], processor)
+    tokens = batch["input_ids"].shape[1]
+    sums: dict[tuple[int, bool], Tensor] = {}
+    weight_of = {key: value.double() for key, value in weights.items()}
+
+    def add(layer: int, weighted: bool, rows: Tensor, values: Tensor, total: float | Tensor) -> None:
+        found = sums.setdefault((layer, weighted), torch.zeros(2, tokens, dtype=torch.float64))
+        found[0].index_add_(0, rows, values)
+        found[1].index_add_(0, rows, torch.as_tensor(total, dtype=torch.float64).expand(len(rows)))
+
+    def see(seen: Seen) -> None:
+        size = seen.coefficients.detach().flatten(0, -2).abs().double().cpu()
+        rows = torch.arange(len(size)) if seen.tokens is None else seen.tokens.cpu()
+        if seen.tokens is None and len(size) != tokens:
+            raise UserError(
+                f"{seen.matrices[0].name} sees {len(size)} tokens where the prompt has {tokens}.",
+                do="such models cannot be looked at token by token",
+            )
+        which = torch.zeros(len(size), dtype=torch.int64) if seen.experts is None else seen.experts.cpu()
+        for place, matrix in enumerate(seen.matrices):
+            own = which == place
+            if own.any():
+                weight = weight_of[matrix.key]
+                add(matrix.key.layer, False, rows[own], size[own].sum(1), matrix.width)
+                add(matrix.key.layer, True, rows[own], size[own] @ weight, weight.sum())
+
+    handles = intercept(matrices, see)
+    try:
+        with evaluating(model):
+            model(**{name: value for name, value in to_model(batch, model).items() if name != "labels"})
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = {key: _ratio(*value) for key, value in sums.items()}
+    layers = sorted({layer for layer, _ in found})
+    ids = batch["input_ids"][0].tolist()
+    return TokenCoefficients(
+        tuple(processor.tokenizer.decode([token]) for token in ids),
+        token_classes(batch, item, processor, image_token_ids(model)),
+        {layer: found[layer, False] for layer in layers},
+        {layer: found[layer, True] for layer in layers},
+    )
+
+
+def token_classes(
+    batch: Mapping[str, Tensor], item: Prepared, processor: Processor, image_ids: Sequence[int]
+) -> tuple[TokenClass, ...]:
+    """The class of every token of a batch of one.
+
+    Args:
+        batch: Its ``input_ids`` and ``labels``, both (1, tokens).
+        item: The example that it is of.
+        processor: The processor.
+        image_ids: Placeholders of images, see :func:`kvw.measuring.source_weights.image_token_ids`.
+    """
+    answer = set(predicting_positions(batch).tolist())
+    asked = _question_tokens(item, processor)
+    ids, found, place = batch["input_ids"][0].tolist(), list[TokenClass](), 0
+    texts = [token for token in item.token_ids if token not in image_ids]
+    of_question = [own for token, own in zip(item.token_ids, asked, strict=True) if token not in image_ids]
+    for position, token in enumerate(ids):
+        if position in answer:
+            found.append("answer")
+        elif token in image_ids:
+            found.append("image")
+        else:
+            # Tokens that stand for an image beside its placeholders are not among those of the text.
+            known = place < len(texts) and token == texts[place]
+            found.append("question" if known and of_question[place] else "template")
+        place += token not in image_ids and place < len(texts) and token == texts[place]
+    return tuple(found)
+
+
+def _question_tokens(item: Prepared, processor: Processor) -> list[bool]:
+    """For every token of the text, images not expanded, whether it is of the question."""
+    begin = item.prompt.rfind(item.example.question)
+    end = begin + len(item.example.question)
+    tokenizer = processor.tokenizer
+    with unchanged(tokenizer):
+        wanted = adds_special_tokens(processor, item.prompt)
+        encoded = tokenizer(item.full, add_special_tokens=wanted, return_offsets_mapping=True)
+    if begin < 0 or tuple(encoded["input_ids"]) != item.token_ids:
+        return [False] * len(item.token_ids)
+    return [begin < stop and start < end and start < stop for start, stop in encoded["offset_mapping"]]
+
+
+def _ratio(sums: Tensor, totals: Tensor) -> Tensor:
+    return torch.where(totals > 0, sums / totals.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
