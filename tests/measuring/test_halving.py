@@ -174,7 +174,7 @@ def test_batches_that_wait_are_halved_before_the_first_layer(llava, batches, lar
 
     def walked():
         examples = Examples([*WEIGHTS, 1.0], [*FOLDS, 1], keep=lambda row: row != 3)
-        waiting = WaitingSet(Layers(llava, matrices), batches, examples=examples)
+        waiting = WaitingSet.entered(Layers(llava, matrices), batches, examples=examples)
         moments, kept = {}, {}
         for matrix in matrices:
             found = waiting.moments([matrix])
@@ -189,7 +189,7 @@ def test_batches_that_wait_are_halved_before_the_first_layer(llava, batches, lar
 
 
 def test_memory_that_runs_out_in_a_layer_is_named(llava):
-    waiting = WaitingSet(Layers(llava, find_value_matrices(llava)), [text_batch(2, 9, 3, seed=1)])
+    waiting = WaitingSet.entered(Layers(llava, find_value_matrices(llava)), [text_batch(2, 9, 3, seed=1)])
     exhausted(llava, "down_proj", 1)
     for matrix in find_value_matrices(llava)[:2]:
         waiting.moments([matrix])

@@ -33,7 +33,7 @@ def by_layer(matrices):
 
 
 def walked(model, batches, matrices, **options):
-    waiting = WaitingSet(Layers(model, matrices), batches, **options)
+    waiting = WaitingSet.entered(Layers(model, matrices), batches, **options)
     moments, kept = {}, {}
     for group in by_layer(matrices):
         found = waiting.moments(group)
@@ -118,19 +118,19 @@ def test_each_layer_runs_once_for_each_batch(llava):
     """And twice more for the first batch of a kind: once in the forward that it is compared with, once on the walk."""
     matrices = find_value_matrices(llava)
     layers = Layers(llava, matrices)
-    first = counted(llava, lambda: WaitingSet(layers, BATCHES))
+    first = counted(llava, lambda: WaitingSet.entered(layers, BATCHES))
     assert first == [2, 2, 2, 0]  # the forward ends before the last layer, of which only the input is compared
     waiting = []
-    assert counted(llava, lambda: waiting.append(WaitingSet(layers, BATCHES))) == [0, 0, 0, 0]
+    assert counted(llava, lambda: waiting.append(WaitingSet.entered(layers, BATCHES))) == [0, 0, 0, 0]
     assert counted(llava, lambda: [waiting[0].moments(group) for group in by_layer(matrices)]) == [3, 3, 3, 3]
 
 
 def test_layers_outside_the_range_run_only_before_it(llava):
     matrices = find_value_matrices(llava)[1:3]
     layers = Layers(llava, matrices)
-    WaitingSet(layers, BATCHES[:1])
+    WaitingSet.entered(layers, BATCHES[:1])
     waiting = []
-    assert counted(llava, lambda: waiting.append(WaitingSet(layers, BATCHES))) == [3, 0, 0, 0]
+    assert counted(llava, lambda: waiting.append(WaitingSet.entered(layers, BATCHES))) == [3, 0, 0, 0]
     found = {}
     assert counted(llava, lambda: found.update(waiting[0].moments(matrices[1:])[0])) == [0, 3, 3, 0]
     assert_equal_moments(found, measure_moments(llava, BATCHES, matrices[1:])[0])
@@ -169,7 +169,7 @@ def test_offloaded_layers_are_brought_in_by_their_hooks(llava, place, tmp_path):
 
 def test_a_tensor_that_several_layers_get_is_kept_once(llava):
     matrices = find_value_matrices(llava)
-    waiting = WaitingSet(Layers(llava, matrices), [text_batch(2, 12, 4, seed=0)])
+    waiting = WaitingSet.entered(Layers(llava, matrices), [text_batch(2, 12, 4, seed=0)])
     states, rest = waiting.held_bytes
     hidden, tokens = matrices[0].hidden, 24
     assert states == tokens * hidden * 4
@@ -178,7 +178,9 @@ def test_a_tensor_that_several_layers_get_is_kept_once(llava):
     position_ids = 12 * 8
     assert rest == weights + cosine_and_sine + position_ids
     model = built("gemma3_text")
-    (entered,) = [w.entered for w in WaitingSet(Layers(model, find_value_matrices(model)), BATCHES[:1])._waiting]
+    (entered,) = [
+        w.entered for w in WaitingSet.entered(Layers(model, find_value_matrices(model)), BATCHES[:1])._waiting
+    ]
     assert len({call.named["position_embeddings"][0].data_ptr() for call in entered.calls.values()}) == 2
 
 
@@ -190,10 +192,10 @@ def test_hooks_and_forwards_are_as_before(llava):
     before = hooks()
     matrices = find_value_matrices(llava)
     layers = Layers(llava, matrices)
-    WaitingSet(layers, BATCHES).moments(matrices[:1])
+    WaitingSet.entered(layers, BATCHES).moments(matrices[:1])
     broken = {**BATCHES[0], "input_ids": BATCHES[0]["input_ids"] + 10**6}
     with pytest.raises(IndexError):
-        WaitingSet(layers, [broken])
+        WaitingSet.entered(layers, [broken])
     for module in llava.modules():
         assert "forward" not in vars(module)
     assert hooks() == before
@@ -214,7 +216,7 @@ def test_hooks_and_forwards_are_as_before(llava):
 def test_what_layers_hand_to_one_another_is_refused(name, reason):
     model = build_family(name)
     with pytest.raises(NotWalkable, match=reason) as caught:
-        WaitingSet(Layers(model, find_value_matrices(model)), [family_batch(model, 2, 10, 1)])
+        WaitingSet.entered(Layers(model, find_value_matrices(model)), [family_batch(model, 2, 10, 1)])
     assert "whole model" in caught.value.do
 
 
@@ -226,7 +228,7 @@ def test_states_that_are_changed_between_layers_are_refused_in_any_batch():
     assert_equal_moments(walked(model, text, matrices)[0], measure_moments(model, text, matrices)[0])
     image = answer_batch(prepare(EXAMPLES[:2], processor), processor)
     with pytest.raises(NotWalkable, match="changed before they enter layer 1"):
-        WaitingSet(Layers(model, matrices), [*text, image])
+        WaitingSet.entered(Layers(model, matrices), [*text, image])
     layers = Layers(model, matrices)
     layers.enter(text[0])
     with evaluating(model), pytest.raises(NotWalkable, match="changed before they enter layer 1"):
@@ -237,7 +239,7 @@ def test_states_that_are_changed_between_layers_are_refused_in_any_batch():
 
 
 def wait_for_walk(model):
-    WaitingSet(Layers(model, find_value_matrices(model)), [BATCHES[0]])
+    WaitingSet.entered(Layers(model, find_value_matrices(model)), [BATCHES[0]])
 
 
 def test_a_layer_that_is_called_twice_is_refused(llava):
@@ -290,13 +292,13 @@ def test_memory_that_runs_out_is_no_reason_to_refuse(llava):
     calls = []
     decoder_layers(llava)[1].register_forward_pre_hook(full)
     with pytest.raises(kvw.UserError, match="Memory ran out on a batch of 2 examples"):
-        WaitingSet(Layers(llava, find_value_matrices(llava)), BATCHES[:1])
+        WaitingSet.entered(Layers(llava, find_value_matrices(llava)), BATCHES[:1])
 
 
 def test_beginnings_that_are_shared_already_are_refused(llava, llava_processor):
     batches = list(LabelledBatches(prepare(EXAMPLES, llava_processor), llava_processor, llava))
     with pytest.raises(NotWalkable, match="beginnings are shared"):
-        WaitingSet(Layers(llava, find_value_matrices(llava)), batches)
+        WaitingSet.entered(Layers(llava, find_value_matrices(llava)), batches)
 
 
 def test_rounding_is_let_pass_and_nothing_else():

@@ -27,7 +27,7 @@ EVERYTHING = 1000
 def sampled(model, batches, limit, **options):
     """Rows in the first layer, and kept tokens."""
     group = [matrix for matrix in find_value_matrices(model) if matrix.key.layer == 0]
-    found, kept = WaitingSet(Layers(model, group), batches, **options).rows(group, limit)
+    found, kept = WaitingSet.entered(Layers(model, group), batches, **options).rows(group, limit)
     return (found, kept) if group[0].key.expert is not None else (found[group[0].key], kept.get(group[0].key))
 
 
@@ -133,7 +133,7 @@ def test_overflow_is_named(llava):
     llava.model.language_model.layers[0].mlp.up_proj.weight.data[3, 4] = float("inf")
     matrices = find_value_matrices(llava)[:1]
     with pytest.raises(kvw.UserError, match="not finite"):
-        WaitingSet(Layers(llava, matrices), BATCHES).rows(matrices, 50)
+        WaitingSet.entered(Layers(llava, matrices), BATCHES).rows(matrices, 50)
 
 
 def test_a_sample_of_nothing_is_a_programming_error():

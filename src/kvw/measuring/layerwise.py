@@ -30,7 +30,6 @@ from kvw.measuring.recorder import StopForward
 from kvw.measuring.retain_rows import RetainRows, RowRecorder
 from kvw.measuring.source_weights import image_token_ids
 from kvw.measuring.sources import Sources
-from kvw.models.coefficients import intercept
 from kvw.models.layer_inputs import StatesArgument, decoder_layers
 from kvw.models.placement import layer_device
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
@@ -147,48 +146,62 @@ class WaitingSet:
 
     Args:
         layers: The layers that they are to pass.
-        batches: See :data:`~kvw.measuring.engine.Batch`; gone through once. What questions about one image share runs
-            for each of them here. Those of :class:`~kvw.measuring.labelled.LabelledBatches` are halved if memory runs
-            out before the first layer; the proof that the layers can be run alone brings the largest through all.
-        sources: How much each kind of position counts; None: as :class:`~kvw.measuring.sources.Sources` says.
-        examples: Weights, folds, and whose coefficients are kept; None: equal weights, one fold, nobody's.
-        progress: Called after every batch, with those done in the current layer and their total (0 if unknown).
+        waiting: Them, before the first of the layers.
+        examples: What is taken from which examples.
+        progress: Called after every batch, with those done in the current layer and their total.
 
     Attributes:
         position: The layer that all batches wait for.
-
-    Raises:
-        NotWalkable: The model's layers cannot be run by themselves, or batches are shared beginnings and endings that
-            cannot be taken apart.
-        UserError: A batch lacks labels, there are more examples than weights or folds, or memory runs out on what
-            cannot be halved.
     """
 
     def __init__(
-        self,
+        self, layers: Layers, waiting: Sequence[_Waiting], examples: Examples, progress: Progress | None
+    ) -> None:
+        self._layers = layers
+        self._waiting = waiting
+        self._examples = examples
+        self._progress = progress
+        self.position = layers.first
+
+    @classmethod
+    def entered(
+        cls,
         layers: Layers,
         batches: Iterable[Batch | SharedBatch],
         *,
         sources: Sources | None = None,
         examples: Examples | None = None,
         progress: Progress | None = None,
-    ) -> None:
-        self._layers = layers
-        self._examples = examples or Examples()
-        self._progress = progress
-        self._waiting: list[_Waiting] = []
-        self.position = layers.first
+    ) -> WaitingSet:
+        """Bring batches to the first of the layers.
+
+        Args:
+            layers: The layers that they are to pass.
+            batches: See :data:`~kvw.measuring.engine.Batch`; gone through once. What questions about one image share
+                runs for each of them here. Those of :class:`~kvw.measuring.labelled.LabelledBatches` are halved if
+                memory runs out; the proof that the layers can be run alone brings the largest through all.
+            sources: How much each kind of position counts; None: as :class:`~kvw.measuring.sources.Sources` says.
+            examples: Weights, folds, and whose coefficients are kept; None: equal weights, one fold, nobody's.
+            progress: Called after every batch, with those done in the current layer and their total (0 if unknown).
+
+        Raises:
+            NotWalkable: The model's layers cannot be run by themselves, or batches are shared beginnings and endings
+                that cannot be taken apart.
+            UserError: A batch lacks labels, there are more examples than weights or folds, or memory runs out on what
+                cannot be halved.
+        """
         plain = batches.unshared() if isinstance(batches, LabelledBatches) else batches
         total = len(plain) if isinstance(plain, Sequence) else 0
-        image_ids = image_token_ids(layers.model)
-        planned = replace(self._examples, keep=InOrder(self._examples.keep))
+        image_ids, examples = image_token_ids(layers.model), examples or Examples()
+        planned = replace(examples, keep=InOrder(examples.keep))
+        waiting: list[_Waiting] = []
 
         def admit(piece: Piece) -> None:
             batch = piece.batch()
             if isinstance(batch, SharedBatch):
                 raise NotWalkable("batches whose beginnings are shared")
             plan = plan_of(batch, piece.first_row, sources or Sources(), planned, image_ids)
-            self._waiting.append(_Waiting(layers.enter(batch), plan, piece.first_row, piece.rows))
+            waiting.append(_Waiting(layers.enter(batch), plan, piece.first_row, piece.rows))
 
         run_halving = Halving(admit, _too_large)
         with evaluating(layers.model):
@@ -196,6 +209,7 @@ class WaitingSet:
                 run_halving(piece)
                 if progress:
                     progress(done, total)
+        return cls(layers, waiting, examples, progress)
 
     @classmethod
     def of_tokens(
@@ -208,7 +222,8 @@ class WaitingSet:
     ) -> WaitingSet:
         """A set of which all coefficients at answer-predicting positions are kept."""
         answers = Sources(answer=1, prompt=0, image=0, first=0)
-        return cls(layers, batches, sources=answers, examples=Examples(weights, keep=every_example), progress=progress)
+        kept = Examples(weights, keep=every_example)
+        return cls.entered(layers, batches, sources=answers, examples=kept, progress=progress)
 
     @property
     def held_bytes(self) -> tuple[int, int]:
@@ -318,22 +333,16 @@ class WaitingSet:
     def _pass(self, matrices: Sequence[ValueMatrix], recorder: MomentRecorder, *, onwards: bool) -> None:
         while self.position < matrices[0].key.layer:
             self.go_on()
-        handles = intercept(matrices, recorder.observe, first=True)
-        try:
-            with evaluating(self._layers.model), self._told_when_full(recorder):
-                for done, waiting in enumerate(self._waiting, 1):
-                    plan = replace(waiting.plan, taken=set())
-                    if isinstance(recorder, RowRecorder):
-                        recorder.expect_rows(plan, waiting.first_row, waiting.rows)
-                    else:
-                        recorder.expect(plan)
-                    with suppress(StopForward):
-                        self._move(waiting)
-                    if self._progress:
-                        self._progress(done, len(self._waiting))
-        finally:
-            for handle in handles:
-                handle.remove()
+        with recorder.watching(matrices), evaluating(self._layers.model), self._told_when_full(recorder):
+            for done, waiting in enumerate(self._waiting, 1):
+                if isinstance(recorder, RowRecorder):
+                    recorder.expect_rows(waiting.plan, waiting.first_row, waiting.rows)
+                else:
+                    recorder.expect(waiting.plan)
+                with suppress(StopForward):
+                    self._move(waiting)
+                if self._progress:
+                    self._progress(done, len(self._waiting))
         if onwards:
             self.position += 1
 

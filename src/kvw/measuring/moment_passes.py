@@ -22,7 +22,6 @@ from kvw.measuring.plans import Examples, InOrder, every_example, plan_of, share
 from kvw.measuring.prefixes import SharedBatch, run_beginnings, run_endings, shares_prefixes
 from kvw.measuring.source_weights import image_token_ids
 from kvw.measuring.sources import Sources
-from kvw.models.coefficients import intercept
 from kvw.models.placement import execution_device
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.processes import current
@@ -157,12 +156,12 @@ def shown_to(
         plan = plan_of(whole, piece.first_row, sources, examples, image_ids)
         if isinstance(batch, SharedBatch):
             beginnings, endings = shared_plans(plan, batch)
-            recorder.expect(replace(beginnings, taken=piece.taken.beginnings))
+            recorder.expect(beginnings, piece.taken.beginnings)
             cache = run_beginnings(model, batch)
-            recorder.expect(replace(endings, taken=piece.taken.rows))
+            recorder.expect(endings, piece.taken.rows)
             run_endings(model, batch, cache)
         else:
-            recorder.expect(replace(plan, taken=piece.taken.rows))
+            recorder.expect(plan, piece.taken.rows)
             run_model(model, {name: value for name, value in batch.items() if name != "labels"})
 
     return Halving(run, partial(_too_large, recorder, matrices))
@@ -171,13 +170,8 @@ def shown_to(
 @contextmanager
 def watched(recorder: MomentRecorder, model: PreTrainedModel, matrices: Sequence[ValueMatrix]) -> Iterator[None]:
     """In the block the recorder sees what value matrices get. The model is in evaluation mode, without gradients."""
-    handles = intercept(matrices, recorder.observe, first=True)
-    try:
-        with evaluating(model):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with recorder.watching(matrices), evaluating(model):
+        yield
 
 
 def _too_large(recorder: MomentRecorder, matrices: Sequence[ValueMatrix], piece: Piece) -> UserError:

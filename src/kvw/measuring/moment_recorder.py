@@ -9,10 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from kvw.errors import UserError
 from kvw.measuring.moments import Moment, Tokens
 from kvw.measuring.plans import Plan
-from kvw.measuring.recorder import StopForward
+from kvw.measuring.recorder import Watcher
 from kvw.measuring.sources import SOURCES
 from kvw.models.coefficients import Seen
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
@@ -21,7 +20,7 @@ STRIPS, NARROWEST = 8, 128
 """Second moments are added up in so many strips of rows, none narrower than that."""
 
 
-class MomentRecorder:
+class MomentRecorder(Watcher):
     """Takes second moments and single coefficients while a model runs.
 
     Args:
@@ -40,13 +39,11 @@ class MomentRecorder:
     def __init__(
         self, matrices: Sequence[ValueMatrix], folds: int, dtype: torch.dtype | None, *, stops: bool = True
     ) -> None:
-        last = max(matrix.key.layer for matrix in matrices)
-        self._last = {id(matrix.module) for matrix in matrices if matrix.key.layer == last}
-        self._awaited = set(self._last)
+        super().__init__(matrices, stops=stops)
         self._folds = folds
         self._dtype = dtype
-        self._stops = stops
         self._plan: Plan | None = None
+        self._taken: set[Hashable] = set()
         self._before: frozenset[Hashable] = frozenset()
         squares = sum(matrix.width**2 for matrix in matrices)
         self.needed = None if dtype is None else folds * squares * dtype.itemsize
@@ -58,38 +55,31 @@ class MomentRecorder:
         """What was kept of each value matrix, as one."""
         return {key: Tokens.joined(parts) for key, parts in self.kept.items()}
 
-    def expect(self, plan: Plan) -> None:
-        """Announce the next forward."""
-        self._plan = plan
-        self._before = frozenset(plan.taken)
-        self._awaited = set(self._last)
+    def expect(self, plan: Plan, taken: set[Hashable] | None = None) -> None:
+        """Announce the next forward.
 
-    def observe(self, seen: Seen) -> None:
-        """Take in the input of a value projection.
-
-        Raises:
-            UserError: The decoder sees another number of tokens than was announced.
-            StopForward: Everything in the last layer has been seen, unless it was told to go on.
+        Args:
+            plan: What to take from it.
+            taken: What is already counted, since a forward of the same examples failed half-way; what is counted now
+                is added to it. None: nothing.
         """
+        self._plan = plan
+        self._taken = set() if taken is None else taken
+        self._before = frozenset(self._taken)
+        self.announce(plan.tokens)
+
+    def take(self, seen: Seen, tokens: int) -> None:
+        """Add to moments and tokens what the plan says."""
         plan = self._plan
         if plan is None:
-            raise RuntimeError("a forward that was not announced")
+            raise RuntimeError("a forward without a plan")
         coefficients = seen.coefficients.reshape(-1, seen.matrices[0].width)
-        if seen.tokens is None and len(coefficients) != plan.tokens:
-            raise UserError(
-                f"{seen.matrices[0].name} sees {len(coefficients)} tokens where the batch has {plan.tokens}.",
-                do="pass input_ids in which every image placeholder is already expanded, "
-                "as the model's processor returns them",
-            )
-        tokens = torch.arange(plan.tokens) if seen.tokens is None else seen.tokens.cpu()
-        experts = torch.zeros_like(tokens) if seen.experts is None else seen.experts.cpu()
+        owners = torch.arange(tokens) if seen.tokens is None else seen.tokens.cpu()
+        experts = torch.zeros_like(owners) if seen.experts is None else seen.experts.cpu()
         for index, matrix in enumerate(seen.matrices):
             own = slice(None) if seen.experts is None else (experts == index).nonzero()[:, 0]
-            if len(tokens[own]):
-                self._take(matrix.key, plan, coefficients, torch.arange(len(tokens))[own], tokens[own])
-        self._awaited.discard(id(seen.matrices[0].module))
-        if self._stops and not self._awaited:
-            raise StopForward
+            if len(owners[own]):
+                self._take(matrix.key, plan, coefficients, torch.arange(len(owners))[own], owners[own])
 
     def _take(self, key: MatrixKey, plan: Plan, coefficients: Tensor, places: Tensor, tokens: Tensor) -> None:
         """Take in what one value matrix saw: the rows at ``places``, which belong to ``tokens``."""
@@ -105,7 +95,7 @@ class MomentRecorder:
             weights = plan.weights[:, :, plan.kept[found]].sum((0, 1))
             values = coefficients.index_select(0, chosen.to(coefficients.device)).cpu()
             self.kept.setdefault(key, []).append(Tokens(values, plan.rows[found], plan.offsets[found], weights))
-            plan.taken.add((key, "tokens"))
+            self._taken.add((key, "tokens"))
 
     def _accumulate(
         self, key: MatrixKey, dtype: torch.dtype, plan: Plan, coefficients: Tensor, places: Tensor, tokens: Tensor
@@ -127,7 +117,7 @@ class MomentRecorder:
             moment.masses[fold] += weights[fold].sum(1)
             moment = replace(moment, count=moment.count + len(wanted))
             self.moments[key] = moment
-            plan.taken.add((key, fold))
+            self._taken.add((key, fold))
 
     def begun(self, width: int, device: torch.device) -> Moment:
         """A second moment that has seen nothing."""

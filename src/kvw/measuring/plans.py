@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -79,7 +79,6 @@ class Plan:
         rows: The example of each kept token: (n,), int64.
         offsets: Which answer token each kept token predicts: (n,), int64.
         tokens: Batch size times sequence length.
-        taken: What is already counted, since a forward of the same examples failed half-way; the recorder adds to it.
     """
 
     weights: Tensor
@@ -87,7 +86,6 @@ class Plan:
     rows: Tensor
     offsets: Tensor
     tokens: int
-    taken: set[Hashable] = field(default_factory=set)
 
 
 def plan_of(batch: Batch, first_row: int, sources: Sources, examples: Examples, image_ids: Sequence[int]) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -18,7 +19,64 @@ class StopForward(Exception):
     """Raised inside the last measured layer: nothing after it is needed."""
 
 
-class Recorder:
+class Watcher(ABC):
+    """What all recorders share: how many tokens a forward must have, and its end behind the last value matrix.
+
+    Args:
+        matrices: What is measured.
+        stops: Whether the forward ends when everything in the last layer of them has been seen.
+    """
+
+    def __init__(self, matrices: Sequence[ValueMatrix], *, stops: bool = True) -> None:
+        last = max(matrix.key.layer for matrix in matrices)
+        self._last = {id(matrix.module) for matrix in matrices if matrix.key.layer == last}
+        self._stops = stops
+        self._awaited: set[int] = set()
+        self._tokens: int | None = None
+
+    def announce(self, tokens: int) -> None:
+        """Say how many tokens the next forward has: batch size times sequence length."""
+        self._tokens = tokens
+        self._awaited = set(self._last)
+
+    def observe(self, seen: Seen) -> Tensor | None:
+        """Take in the input of a value projection; return what the projection shall get instead, if it differs.
+
+        Raises:
+            UserError: The decoder sees another number of tokens than was announced.
+            StopForward: Everything in the last layer has been seen, unless the forward goes on.
+        """
+        if self._tokens is None:
+            raise RuntimeError("a forward that was not announced")
+        tokens = seen.coefficients.shape[:-1].numel()
+        if seen.tokens is None and tokens != self._tokens:
+            raise UserError(
+                f"{seen.matrices[0].name} sees {tokens} tokens where the batch has {self._tokens}.",
+                do="pass input_ids in which every image placeholder is already expanded, "
+                "as the model's processor returns them",
+            )
+        changed = self.take(seen, self._tokens)
+        self._awaited.discard(id(seen.matrices[0].module))
+        if self._stops and not self._awaited:
+            raise StopForward
+        return changed
+
+    @abstractmethod
+    def take(self, seen: Seen, tokens: int) -> Tensor | None:
+        """Take in what is seen in a forward with this number of tokens; returns what :meth:`observe` does."""
+
+    @contextmanager
+    def watching(self, matrices: Sequence[ValueMatrix]) -> Iterator[None]:
+        """In the block :meth:`observe` sees what these value matrices get, before attached edits change it."""
+        handles = intercept(matrices, self.observe, first=True)
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class Recorder(Watcher):
     """Sums absolute coefficients over chosen positions while a model runs.
 
     The coefficient m_i of a token is the i-th input of the value projection. Sums stay on the device of their layer;
@@ -35,11 +93,8 @@ class Recorder:
     """
 
     def __init__(self, matrices: Sequence[ValueMatrix]) -> None:
-        last = max(matrix.key.layer for matrix in matrices)
-        self._last = {id(matrix.module) for matrix in matrices if matrix.key.layer == last}
-        self._awaited = set(self._last)
+        super().__init__(matrices)
         self._positions = torch.empty(0, dtype=torch.int64)
-        self._tokens = 0
         self.sums: dict[MatrixKey, Tensor] = {}
         self.counts: dict[MatrixKey, int] = {}
         self.gates: dict[MatrixKey, Tensor] = {}
@@ -52,22 +107,16 @@ class Recorder:
             tokens: Batch size times sequence length; what the decoder sees must have as many tokens.
         """
         self._positions = positions
-        self._tokens = tokens
-        self._awaited = set(self._last)
+        self.announce(tokens)
 
     def restart(self) -> None:
         """Forget the sums and counts; the gates stay."""
         self.sums.clear()
         self.counts.clear()
 
-    def observe(self, seen: Seen) -> Tensor | None:
-        """Take in the input of a value projection; return what the projection shall get instead, if it differs.
-
-        Raises:
-            UserError: The decoder sees another number of tokens than was announced.
-            StopForward: Everything in the last layer has been seen.
-        """
-        rows = self._chosen(seen)
+    def take(self, seen: Seen, tokens: int) -> Tensor | None:
+        """Add to sums and counts; what is returned is scaled by the gates."""
+        rows = self._chosen(seen, tokens)
         chosen = seen.coefficients.flatten(0, -2).index_select(0, rows).float().abs_()
         dtype = _sum_dtype(chosen.device)
         if seen.experts is None:
@@ -81,25 +130,15 @@ class Recorder:
             key = matrix.key
             self.sums[key] = self.sums[key] + total if key in self.sums else total
             self.counts[key] = self.counts.get(key, 0) + count
-        self._awaited.discard(id(seen.matrices[0].module))
-        if not self._awaited:
-            raise StopForward
         return scale_coefficients(seen, self.gates)
 
-    def _chosen(self, seen: Seen) -> Tensor:
+    def _chosen(self, seen: Seen, tokens: int) -> Tensor:
         """Rows whose tokens are to be summed: (n,), int64."""
         device = seen.coefficients.device
         self._positions = self._positions.to(device)  # copied once, unless layers lie on several devices
         if seen.tokens is None:
-            tokens = seen.coefficients.shape[:-1].numel()
-            if tokens != self._tokens:
-                raise UserError(
-                    f"{seen.matrices[0].name} sees {tokens} tokens where the batch has {self._tokens}.",
-                    do="pass input_ids in which every image placeholder is already expanded, "
-                    "as the model's processor returns them",
-                )
             return self._positions
-        wanted = torch.zeros(self._tokens, dtype=torch.bool, device=device)
+        wanted = torch.zeros(tokens, dtype=torch.bool, device=device)
         wanted[self._positions] = True
         return wanted[seen.tokens].nonzero()[:, 0]
 
@@ -117,12 +156,8 @@ def recording(matrices: Sequence[ValueMatrix], gates: Mapping[MatrixKey, Tensor]
     """
     recorder = Recorder(matrices)
     recorder.gates.update(gates or {})
-    handles = intercept(matrices, recorder.observe, first=True)
-    try:
+    with recorder.watching(matrices):
         yield recorder
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _sum_dtype(device: torch.device) -> torch.dtype:

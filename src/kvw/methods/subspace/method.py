@@ -148,7 +148,9 @@ def _waiting(data: _Data, matrices: Sequence[ValueMatrix], settings: SubspaceSet
     """The retain and the forget set before the first layer."""
     layers = Layers(data.model, matrices)
     examples = _retained(data.retain_labels, settings)
-    retain = WaitingSet(layers, data.retain, sources=settings.sources, examples=examples, progress=data.progress)
+    retain = WaitingSet.entered(
+        layers, data.retain, sources=settings.sources, examples=examples, progress=data.progress
+    )
     weights = data.forget_labels.weights()
     return retain, WaitingSet.of_tokens(layers, data.forget, weights=weights, progress=data.progress)
 

@@ -105,7 +105,7 @@ def _walk(
     def retain(some: Sequence[Batch | SharedBatch], rows: int) -> WaitingSet:
         folds = [*[0] * (rows - 1), settings.folds - 1]
         examples = Examples(folds=folds if settings.folds > 1 else None, keep=every_example)
-        return WaitingSet(layers, some, sources=settings.sources, examples=examples)
+        return WaitingSet.entered(layers, some, sources=settings.sources, examples=examples)
 
     def forget(some: Sequence[Batch | SharedBatch], rows: int) -> WaitingSet:
         return WaitingSet.of_tokens(layers, some)
