@@ -134,7 +134,7 @@ def test_a_dry_run_finds_that_facts_have_too_few_views(people, saved, capsys):
 def test_a_dry_run_counts_the_bytes_that_the_run_takes(people, saved, capsys, monkeypatch):
     model = kvw.load_model(kvw.find_checkpoint(str(saved["llava"])))
     taken = {}
-    original = kvw.methods.subspace.method.find_directions
+    original = kvw.methods.subspace.solution.find_directions
 
     def weigh(measured, *more):
         sizes = (measured.moment.sums, measured.forget.coefficients, measured.null.coefficients)
@@ -148,7 +148,7 @@ def test_a_dry_run_counts_the_bytes_that_the_run_takes(people, saved, capsys, mo
         memory = json.loads(capsys.readouterr().out)["memory"]
         groups = passes(matrices_in(model, SubspaceSettings(**settings)), SubspaceSettings(**settings))
         with monkeypatch.context() as patch:
-            patch.setattr("kvw.methods.subspace.method.find_directions", weigh)
+            patch.setattr("kvw.methods.subspace.solution.find_directions", weigh)
             assert erase(saved, *words, "--no-model", "--force") == 0
         capsys.readouterr()
         assert memory["passes"] == len(groups)
@@ -169,7 +169,7 @@ def test_a_dry_run_layer_by_layer_counts_what_waits(people, saved, capsys, monke
         assert erase(saved, *words, "--dry-run", "--json", out="never") == 0
     memory = json.loads(capsys.readouterr().out)["memory"]
     taken, waiting = {}, []
-    original, enter = kvw.methods.subspace.method.find_directions, kvw.methods.subspace.method._waiting
+    original, enter = kvw.methods.subspace.solution.find_directions, kvw.methods.subspace.method._waiting
 
     def weigh(measured, *more):
         moment = measured.moment
@@ -182,7 +182,7 @@ def test_a_dry_run_layer_by_layer_counts_what_waits(people, saved, capsys, monke
         waiting.append([sum(held) for held in zip(*(found.held_bytes for found in sets), strict=True)])
         return sets
 
-    monkeypatch.setattr("kvw.methods.subspace.method.find_directions", weigh)
+    monkeypatch.setattr("kvw.methods.subspace.solution.find_directions", weigh)
     monkeypatch.setattr("kvw.methods.subspace.method._waiting", watch)
     assert erase(saved, *words, "--no-model", "--force") == 0
     capsys.readouterr()
