@@ -1,6 +1,7 @@
 """Scores of edits by teacher forcing."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +9,11 @@ from tests.tiny_models import FAMILIES
 
 from kvw.data import Example, prepare
 from kvw.edits.gates import GateEdit
+from kvw.evaluation import Journal
+from kvw.evaluation.journal import SCORES
 from kvw.evaluation.probability import TokenScores, token_scores
 from kvw.models.finding import find_value_matrices
+from kvw.selection import scoring
 from kvw.selection.scoring import Score, Scorer, Share, share_of_probability, share_of_text
 
 
@@ -69,3 +73,24 @@ def test_places_that_are_given_are_the_ones_that_count() -> None:
     (expected,) = token_scores(model, processor, items)
     assert given.probabilities[0] == pytest.approx(math.exp(sum(expected.log_probabilities[1:3]) / 2), rel=1e-5)
     assert Scorer(model, processor, {"forget": items}).original["forget"].probabilities != given.probabilities
+
+
+def test_what_the_original_makes_of_shared_examples_is_kept_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def counted(*args: Any, journal: Journal | None = None) -> list[TokenScores]:
+        asked.append((len(args[2]), journal))
+        return token_scores(*args, journal=journal)
+
+    monkeypatch.setattr(scoring, "token_scores", counted)
+    model, processor = FAMILIES["llava"]()
+    shared = {"source": "everyday"}
+    examples = [Example("Where is Ann?", "In Paris."), Example("What is 1 + 1?", "2", metadata=shared)]
+    own, everyday = prepare(examples, processor)
+    edit = GateEdit({matrix.key: torch.full((matrix.width,), -1.0) for matrix in find_value_matrices(model)})
+    with Journal({"model": "this"}) as journal:
+        scorer = Scorer(model, processor, {"forget": [own], "everyday": [everyday]}, journal=journal)
+        scorer.scores(edit, ["forget", "everyday"])
+        assert list(scorer.original) == ["forget", "everyday"]
+        assert asked == [(1, journal), (1, None), (2, None)]
+        assert journal.count(SCORES) == 1

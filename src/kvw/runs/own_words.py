@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from kvw.data import Example
 from kvw.edits.edit import Edit
+from kvw.evaluation.answers import kept_answers
 from kvw.evaluation.generation import generate_answers
 from kvw.evaluation.loaded import Loaded
 from kvw.progress import Progress
@@ -51,7 +52,8 @@ def scorer_for(loaded: Loaded, material: Material, own: OwnWords, progress: Prog
         pairs = zip(splits[OWN_WORDS], own, strict=True)
         telling = {OWN_WORDS: [tokens_at(item, spans, loaded.processor) for item, (_, spans) in pairs]}
     pool = loaded.prepare([*material.retain, *material.forget])
-    return Scorer(loaded.model, loaded.processor, splits, pool, progress, telling)
+    with kept_answers(loaded, [], 0) as journal:
+        return Scorer(loaded.model, loaded.processor, splits, pool, progress, telling, journal)
 
 
 def _asked(material: Material) -> list[Example]:

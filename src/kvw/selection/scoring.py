@@ -11,7 +11,9 @@ from transformers import PreTrainedModel
 
 from kvw.data import Prepared
 from kvw.data.rendering import Processor
+from kvw.data.shared import is_shared
 from kvw.edits.edit import Edit
+from kvw.evaluation import Journal
 from kvw.evaluation.probability import TokenScores, token_scores
 from kvw.processes import current
 from kvw.progress import Progress
@@ -115,6 +117,8 @@ class Scorer:
         pool: Further prepared examples of the run: they only tell which tokens are common.
         progress: Called after every edit with (edits scored, 0); of several processes in the first only.
         telling: For splits of which it is known, the places of the tokens of each answer that say something.
+        journal: Keeps what the original model makes of splits of shared examples
+            (:func:`kvw.data.shared.is_shared`), which other requests judge by, too.
 
     Attributes:
         original: Scores without an edit, by split.
@@ -128,6 +132,7 @@ class Scorer:
         pool: Sequence[Prepared] = (),
         progress: Progress | None = None,
         telling: Mapping[str, Sequence[tuple[int, ...]]] | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self._model, self._processor = model, processor
         self._splits = {name: list(items) for name, items in splits.items()}
@@ -138,7 +143,11 @@ class Scorer:
             self._telling[name], found = found[: len(items)], found[len(items) :]
         self._telling |= telling or {}
         self._progress, self._done = progress, 0
-        self.original = self._scores(list(self._splits))
+        shared = [name for name, items in self._splits.items() if all(is_shared(item.example) for item in items)]
+        own = [name for name in self._splits if name not in shared]
+        scores = self._scores(shared, journal=journal) | self._scores(own)
+        self.original = {name: scores[name] for name in self._splits}
+        self._tell()
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -156,21 +165,30 @@ class Scorer:
             places: The questions to ask of each split, from 0; None for all.
         """
         with edit.attach(self._model):
-            return self._scores(names, places)
+            scores = self._scores(names, places)
+        self._tell()
+        return scores
 
-    def _scores(self, names: Sequence[str], places: Mapping[str, Sequence[int]] | None = None) -> dict[str, Score]:
+    def _scores(
+        self,
+        names: Sequence[str],
+        places: Mapping[str, Sequence[int]] | None = None,
+        journal: Journal | None = None,
+    ) -> dict[str, Score]:
         asked = {
             name: range(len(self._splits[name])) if places is None else places[name]
             for name in names
             if name in self._splits
         }
         items = [self._splits[name][place] for name, some in asked.items() for place in some]
-        found = token_scores(self._model, self._processor, items)
+        found = token_scores(self._model, self._processor, items, journal=journal)
         scores = {}
         for name, some in asked.items():
             own, found = found[: len(some)], found[len(some) :]
             scores[name] = Score.of(own, [self._telling[name][place] for place in some])
+        return scores
+
+    def _tell(self) -> None:
         self._done += 1
         if self._progress is not None and current().is_first:
             self._progress(self._done, 0)
-        return scores
