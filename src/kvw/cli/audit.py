@@ -71,6 +71,9 @@ def audit(
         float | None, Parameter(help="End with exit code 7 if an attack brings back more than that above the floor.")
     ] = None,
     attacks: AttackOptions = DEFAULTS,
+    dry_run: Annotated[
+        bool, Parameter(negative="", help="Ask a few questions, and say which attacks would be made and how long.")
+    ] = False,
     other_weights: OtherWeights = False,
     value_matrices: ValueMatrices = "",
     load: LoadOptions = LOAD_DEFAULTS,
@@ -115,9 +118,14 @@ def audit(
     quiet_libraries()
 
     from kvw.console import ConsoleReporter
-    from kvw.report.audit_tables import print_audit
+    from kvw.report.audit_tables import print_audit, print_audit_plan
+    from kvw.runs.audit.plan import dry_run as plan
     from kvw.runs.audit.run import audit as run
 
+    if dry_run:
+        planned = plan(request, ConsoleReporter(), sets)
+        print_json(planned.model_dump_json(indent=1)) if json else print_audit_plan(planned)
+        return
     record = run(request, ConsoleReporter(), sets)
     if json:
         print_json(record.model_dump_json(indent=1))

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kvw.records.audit import AttackLine, AuditRecord, Share
+from kvw.runs.audit.plan import AuditPlan
 
 STYLES = {"comes back": "red", "holds": "green", "says nothing": "yellow"}
 
@@ -29,6 +30,26 @@ def print_audit(record: AuditRecord, out: Path) -> None:
         console.print(Text("warning ", style="yellow") + Text(warning))
     console.print(Text(record.verdict, style="bold"))
     console.print(f"Every question and answer is in {out}/audit.json, which is confidential.")
+
+
+def print_audit_plan(plan: AuditPlan) -> None:
+    """Which attacks would be made, and how long they take."""
+    console = Console(highlight=False, emoji=False)
+    table = Table(title=Text(f"{plan.model}: attacks on {plan.asked} questions"), title_justify="left")
+    for name in ("attack", "what is done", "models", "about"):
+        table.add_column(name, justify="right" if name in ("models", "about") else "left")
+    for attack in plan.attacks:
+        table.add_row(attack.attack, attack.title, str(attack.models), _long(attack.seconds))
+    console.print(table)
+    for name, why in plan.left_out.items():
+        console.print(f"Not made: {name}, because {why}.")
+    console.print(
+        f"In all about {_long(plan.seconds)} on this machine, less what earlier audits have left in the cache."
+    )
+
+
+def _long(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def audit_table(record: AuditRecord, title: str) -> Table:
