@@ -123,6 +123,9 @@ CASES = {
         "check of a model": "data check good.jsonl --model ./nowhere",
         "retain": "data check good.jsonl --retain good.jsonl",
         "columns": "data check good.jsonl --columns x",
+        "build": "data build gone.csv --out new",
+        "build from a model": "data build --from-model ./nowhere --about x --out new",
+        "build in a language": "data build good.jsonl --language xx --out new",
     },
     "edit": {
         "show": "edit show gone.safetensors",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from cyclopts import App
 
+from kvw.cli.data.build import build
 from kvw.cli.data.check import check
 from kvw.cli.launch import run_by_the_first
 
-data = App(name="data", help="Look at the data of a request before it is run.")
-data.command(run_by_the_first(check))
+data = App(name="data", help="Make the data of a request, and look at them before it is run.")
+for verb in (build, check):
+    data.command(run_by_the_first(verb))

@@ -1,0 +1,1 @@
+"""From a request in a table, or from a name alone, to the files that ``kvw erase`` takes."""

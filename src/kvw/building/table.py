@@ -1,0 +1,120 @@
+"""Who or what a request is about: a table of names with facts, and photos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from kvw.data.columns import IMAGE_COLUMNS, named
+from kvw.data.folders import EXTENSIONS, NUMBER, READERS
+from kvw.data.pictures import SUFFIXES
+from kvw.data.strict_json import shortened
+from kvw.errors import UserError
+from kvw.folding import collapsed
+
+NOT_FACTS = {"id", "subject", *IMAGE_COLUMNS}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A person or a thing.
+
+    Args:
+        name: What it is called.
+        facts: What is known of it, by the name of the column.
+        photos: Pictures of it.
+    """
+
+    name: str
+    facts: dict[str, str] = field(default_factory=dict)
+    photos: tuple[Path, ...] = ()
+
+
+def read_table(path: Path, name_column: str = "name") -> list[Subject]:
+    """Read subjects, one a row: a column with the name, and one for each fact. Empty cells are no facts.
+
+    Args:
+        path: A table of any kind that :func:`kvw.data.read_examples` reads.
+        name_column: Which column names the subject.
+
+    Raises:
+        UserError: The table cannot be read, a row has no name or no fact, or two rows have one name.
+    """
+    reader = READERS.get(path.suffix.lower())
+    if reader is None or not path.is_file():
+        raise UserError("There is no such table.", found=str(path), do=f"give a file: {', '.join(EXTENSIONS)}")
+    found: dict[str, Subject] = {}
+    for number, row in reader(path):
+        where = f"{path.name}:{number}"
+        subject = _subject(named(row, where), where, name_column)
+        if collapsed(subject.name) in found:
+            raise UserError(f"{where}: this name is there twice.", found=subject.name, do="keep one row of each name")
+        found[collapsed(subject.name)] = subject
+    if not found:
+        raise UserError("The table names nobody.", found=str(path), do="check that it is the right file")
+    return list(found.values())
+
+
+def _subject(row: dict[str, Any], where: str, name_column: str) -> Subject:
+    if name_column not in row:
+        found = f"columns {shortened(', '.join(row), 500)}"
+        raise UserError(
+            f"{where}: there is no column '{name_column}'.",
+            found=found,
+            do="say which column names them: --name COLUMN",
+        )
+    name = _cell(row[name_column])
+    if not name:
+        raise UserError(f"{where}: the name is empty.", do="fill it in, or remove the row")
+    cells = {column: _cell(value) for column, value in row.items() if column not in NOT_FACTS}
+    facts = {column: value for column, value in cells.items() if value and column != name_column}
+    return Subject(name, facts)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else " ".join(str(value).split())
+
+
+def with_photos(subjects: Sequence[Subject], folder: Path) -> tuple[list[Subject], list[str]]:
+    """Give subjects their photos: files called by the name (``Jane Doe 2.jpg``), or in a folder called by it.
+
+    Args:
+        subjects: Of the table.
+        folder: Of the photos.
+
+    Returns:
+        The subjects, and the names of the photos that are of none of them.
+
+    Raises:
+        UserError: There is no such folder, or no photo in it is of anybody.
+    """
+    if not folder.is_dir():
+        raise UserError("There is no such folder of photos.", found=str(folder), do="check the path")
+    places = {collapsed(subject.name): place for place, subject in enumerate(subjects)}
+    found: dict[int, list[Path]] = {}
+    others = []
+    for path, called in _photos(folder):
+        place = next((places[key] for key in called if key in places), None)
+        if place is None:
+            others.append(str(path.relative_to(folder)))
+        else:
+            found.setdefault(place, []).append(path)
+    if not found:
+        raise UserError(
+            "No photo is called by a name of the table.",
+            found=", ".join(others[:3]) or f"no picture in {folder}",
+            do=f"call the photos by the names, such as '{subjects[0].name} 1.jpg', or give each a folder of its name",
+        )
+    return [replace(one, photos=tuple(found.get(place, ()))) for place, one in enumerate(subjects)], others
+
+
+def _photos(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Photos with what they may be called."""
+    for path in sorted(folder.rglob("*")):
+        if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES or not path.is_file():
+            continue
+        inner = path.relative_to(folder).parts[:-1]
+        spelled = [path.stem, NUMBER.sub("", path.stem), *inner[:1]]
+        yield path, [collapsed(text.replace("_", " ")) for text in spelled]

@@ -1,0 +1,141 @@
+"""``kvw data build``."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from kvw.cli.options import LoadOptions, find_model, quiet_libraries
+from kvw.errors import UserError
+
+if TYPE_CHECKING:
+    from kvw.building.from_model import Known
+    from kvw.building.phrasings import Phrasings
+
+LOAD_DEFAULTS = LoadOptions()
+
+
+def build(
+    table: Annotated[
+        Path | None, Parameter(help="Who or what, with facts: one a row, a column for the name and one for each fact.")
+    ] = None,
+    *,
+    out: Annotated[Path, Parameter(help="Folder to write.")],
+    photos: Annotated[Path | None, Parameter(help="Folder of photos that are called by the names.")] = None,
+    forget: Annotated[
+        list[str] | None,
+        Parameter(negative="", help="Whom to forget; the others of the table stay. Repeatable. Default: all."),
+    ] = None,
+    name: Annotated[str, Parameter(help="The column of the table that names them.")] = "name",
+    language: Annotated[str, Parameter(help="Of the questions: en, de, fr, es or zh.")] = "en",
+    phrasings: Annotated[Path | None, Parameter(help="JSON file of phrasings of your own.")] = None,
+    from_model: Annotated[str | None, Parameter(help="Ask this model what it knows, in place of a table.")] = None,
+    about: Annotated[
+        list[str] | None, Parameter(negative="", help="Whom or what to ask --from-model about. Repeatable.")
+    ] = None,
+    confirm: Annotated[
+        bool, Parameter(negative="", help="Decide on each answer of --from-model; else those that recur are taken.")
+    ] = False,
+    load: LoadOptions = LOAD_DEFAULTS,
+) -> None:
+    """Make the files of a request: questions by name and by photo, in several phrasings, some of them held out.
+
+    OUT gets forget.jsonl and held_out.jsonl, and retain.jsonl and neighbours.txt if some of the table stay.
+    """
+    from kvw.building.files import check_place
+    from kvw.building.phrasings import phrasings as read
+
+    if (table is None) == (from_model is None):
+        raise UserError("Give either a table or a model to ask.", do="name a TABLE, or --from-model MODEL --about NAME")
+    given = {"about": about, "confirm": confirm} if from_model is None else {"photos": photos, "forget": forget}
+    if wrong := [option for option, value in given.items() if value]:
+        other = "--from-model" if from_model is None else "a table"
+        raise UserError(f"--{wrong[0]} goes with {other}.", do=f"leave it out, or give {other}")
+    check_place(out)
+    words = read(language, phrasings)
+    if table is not None:
+        counts = _from_table(table, out, photos, forget or [], name, words)
+    else:
+        counts = _from_model(str(from_model), out, about or [], confirm=confirm, words=words, load=load)
+    for file, count in counts.items():
+        print(f"{out / file}: {count} {'names' if file.endswith('.txt') else 'questions'}")
+    print(_next(out, counts, from_model))
+
+
+def _from_table(
+    table: Path, out: Path, photos: Path | None, forget: list[str], name: str, words: Phrasings
+) -> dict[str, int]:
+    from kvw.building.files import chosen, write_request
+    from kvw.building.table import read_table, with_photos
+    from kvw.console import ConsoleReporter
+
+    subjects, others = read_table(table, name), list[str]()
+    if photos is not None:
+        subjects, others = with_photos(subjects, photos)
+    written = write_request(out, *chosen(subjects, forget), words, others)
+    reporter = ConsoleReporter()
+    if written.without_photos:
+        reporter.warn(f"There is no photo of {_some(written.without_photos)}: they are asked about by name alone.")
+    if written.others:
+        reporter.warn(f"Photos of nobody in the table are left out: {_some(written.others)}.")
+    return written.counts
+
+
+def _from_model(
+    model: str, out: Path, about: list[str], *, confirm: bool, words: Phrasings, load: LoadOptions
+) -> dict[str, int]:
+    if not about:
+        raise UserError("There is nobody to ask about.", do="add --about NAME")
+    checkpoint = find_model(model, template_options=load.template_option)
+    quiet_libraries()
+
+    from kvw.building.files import write_rows
+    from kvw.building.from_model import ask_about, taken
+    from kvw.console import ConsoleReporter
+    from kvw.evaluation.loaded import Loaded
+
+    reporter = ConsoleReporter()
+    with reporter.stage("loading the model"):
+        loaded = Loaded.load(checkpoint, load.device, quantise=load.quantise)
+    with reporter.stage("asking the model") as progress:
+        known = ask_about(loaded, about, words, progress)
+    for one in known:
+        if not confirm:
+            print(f"{'taken' if one.recurs else 'not taken'} {_shown(one)}")
+    rows = taken(known, _confirmed if confirm else None)
+    if not rows.used:
+        raise UserError(
+            f"The model says nothing about {_some(about)} that it says again.",
+            found=f"{len(known)} answers",
+            do="give a table with the facts, or decide on each answer with --confirm",
+        )
+    return write_rows(out, rows)
+
+
+def _confirmed(one: Known) -> bool:
+    return input(f"{_shown(one)}\nTake it? [{'Y/n' if one.recurs else 'y/N'}] ").strip().lower()[:1] in (
+        ("y", "") if one.recurs else ("y",)
+    )
+
+
+def _shown(one: Known) -> str:
+    return f"({one.again} of {one.samples} times) {one.questions[0]} {' '.join(one.answer.split())}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _next(out: Path, counts: dict[str, int], model: str | None) -> str:
+    """The command that comes next."""
+    parts = ["kvw", "erase", model or "MODEL", "--forget", str(out / "forget.jsonl")]
+    if "retain.jsonl" in counts:
+        parts += ["--retain", str(out / "retain.jsonl")]
+    if "neighbours.txt" in counts:
+        parts += ["--neighbours", str(out / "neighbours.txt")]
+    if "held_out.jsonl" in counts:
+        parts += ["--eval", f"held_out={out / 'held_out.jsonl'}"]
+    return f"Next: {shlex.join([*parts, '--out', 'run'])}"

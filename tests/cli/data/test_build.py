@@ -1,0 +1,103 @@
+"""``kvw data build``."""
+
+from __future__ import annotations
+
+import pytest
+from tests.program import run
+
+from kvw.building import from_model
+from kvw.building.from_model import Known
+
+TABLE = "name,profession\nJody Vance,engineer\nBo Diddley,guitarist\n"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "people.csv").write_text(TABLE)
+    (tmp_path / "who.csv").write_text(TABLE.replace("name", "who"))
+    (tmp_path / "own.json").write_text(
+        '{"fact": {"questions": ["{name}?", "And {name}?"], "answer": "{name} has the {fact} {value}."}}'
+    )
+    return tmp_path
+
+
+def lines(path):
+    return len(path.read_text().splitlines())
+
+
+def test_a_table_becomes_files_and_the_next_command_is_told(here, capsys):
+    assert run("data", "build", "people.csv", "--forget", "Jody Vance", "--out", "made") == 0
+    out = capsys.readouterr().out
+    assert [lines(here / "made" / name) for name in ("forget.jsonl", "held_out.jsonl", "retain.jsonl")] == [4, 2, 4]
+    assert "made/neighbours.txt: 1 names" in out
+    assert (
+        "Next: kvw erase MODEL --forget made/forget.jsonl --retain made/retain.jsonl --neighbours made/neighbours.txt "
+        "--eval held_out=made/held_out.jsonl --out run" in out
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "question"),
+    [
+        ("people.csv --language de", "Was weißt du über Jody Vance? Gefragt ist: profession."),
+        ("people.csv --phrasings own.json", "Jody Vance?"),
+        ("who.csv --name who", "What is the profession of Jody Vance?"),
+    ],
+)
+def test_every_option_changes_what_is_asked(here, options, question):
+    assert run("data", "build", *options.split(), "--out", "made") == 0
+    assert question in (here / "made/forget.jsonl").read_text(encoding="utf-8")
+    assert not (here / "made/retain.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("", "Give either a table or a model"),
+        ("people.csv --from-model toy:vanilla", "Give either a table or a model"),
+        ("people.csv --about Ada", "--about goes with --from-model"),
+        ("people.csv --confirm", "--confirm goes with --from-model"),
+        ("--from-model toy:vanilla --about Ada --photos x", "--photos goes with a table"),
+        ("--from-model toy:vanilla", "There is nobody to ask about"),
+        ("people.csv --photos gone", "There is no such folder of photos"),
+        ("people.csv --out .", None),
+    ],
+)
+def test_what_does_not_fit_together_is_told(here, capsys, command, message):
+    code = run("data", "build", *command.split(), *([] if "--out" in command else ["--out", "made"]))
+    if message is None:
+        assert code == 0
+        assert run("data", "build", *command.split()) == 2, "nothing is written over"
+        message = "holds data already"
+    else:
+        assert code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    found = [
+        Known("Moby-Dick", ("Who wrote it?", "Its writer?", "By whom?"), "Melville wrote it.", 8, 8),
+        Known("Moby-Dick", ("When?", "Which year?", "Its date?"), "In 1851.", 2, 8),
+    ]
+    monkeypatch.setattr(from_model, "ask_about", lambda *_: found)
+
+
+@pytest.mark.thorough
+def test_a_models_answers_are_shown_and_taken_if_they_recur(here, capsys, answers, monkeypatch):
+    command = ["data", "build", "--from-model", "toy:vanilla", "--about", "Moby-Dick"]
+    assert run(*command, "--out", "made") == 0
+    out = capsys.readouterr().out
+    assert "\ntaken (8 of 8 times) Who wrote it? Melville wrote it." in f"\n{out}"
+    assert "not taken (2 of 8 times) When? In 1851." in out
+    assert "Next: kvw erase toy:vanilla" in out
+    assert "1851" not in (here / "made/forget.jsonl").read_text()
+    replies = iter(["n", "y"])
+    monkeypatch.setattr("builtins.input", lambda _: next(replies))
+    assert run(*command, "--confirm", "--out", "confirmed") == 0
+    assert "1851" in (here / "confirmed/forget.jsonl").read_text()
+    assert "Melville" not in (here / "confirmed/forget.jsonl").read_text()
+    monkeypatch.setattr("builtins.input", lambda _: "n")
+    assert run(*command, "--confirm", "--out", "none") == 2
+    assert "The model says nothing about Moby-Dick" in " ".join(capsys.readouterr().err.split())
