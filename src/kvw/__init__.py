@@ -47,14 +47,13 @@ if TYPE_CHECKING:
     from kvw.models.finding import find_value_matrices
     from kvw.models.loading import find_checkpoint, load_model, load_processor
     from kvw.processes import together
-    from kvw.runs.erase import erase
-    from kvw.runs.request import EraseRequest
+    from kvw.runs.python import apply, erase
 
 _HOMES = {
+    "apply": "kvw.runs.python",
     "batches": "kvw.measuring.in_memory",
     "Edit": "kvw.edits",
     "EditMetadata": "kvw.edits",
-    "EraseRequest": "kvw.runs.request",
     "Example": "kvw.data",
     "GateEdit": "kvw.edits",
     "KvwSettings": "kvw.methods.kvw.settings",
@@ -70,7 +69,7 @@ _HOMES = {
     "compose": "kvw.edits",
     "confirm_value_matrices": "kvw.models.detection",
     "diff": "kvw.edits",
-    "erase": "kvw.runs.erase",
+    "erase": "kvw.runs.python",
     "evaluate": "kvw.evaluation",
     "export_ia3": "kvw.edits",
     "export_lora": "kvw.edits",
@@ -96,7 +95,6 @@ _HOMES = {
 __all__ = [
     "Edit",
     "EditMetadata",
-    "EraseRequest",
     "Example",
     "GateEdit",
     "KvwSettings",
@@ -110,6 +108,7 @@ __all__ = [
     "Unlearned",
     "UserError",
     "__version__",
+    "apply",
     "batches",
     "calibrate",
     "compose",

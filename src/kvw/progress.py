@@ -57,6 +57,17 @@ class Silent:
 SILENT = Silent()
 
 
+class Warns(Silent):
+    """Says warnings as Python does, and nothing else."""
+
+    def warn(self, text: str) -> None:
+        """Warn."""
+        warn(text)
+
+
+WARNING = Warns()
+
+
 class Remembering:
     """Passes everything on to another reporter and remembers the warnings, so that a record holds what was said.
 

@@ -19,6 +19,7 @@ from kvw.methods.subspace.labels import labels_of
 from kvw.methods.subspace.method import matrices_in, passes
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.records.run import RunRecord
+from kvw.runs.request import EraseRequest
 
 
 @pytest.fixture
@@ -246,11 +247,11 @@ def test_methods_are_listed(capsys):
 
 def test_requests_from_python_name_a_method_and_its_settings(tmp_path):
     given = {"model": None, "forget": tmp_path, "retain": None, "out": tmp_path}
-    assert kvw.EraseRequest(**given, method="kvw").settings == kvw.KvwSettings()
-    assert kvw.EraseRequest(**given).settings == kvw.SubspaceSettings()
+    assert EraseRequest(**given, method="kvw").settings == kvw.KvwSettings()
+    assert EraseRequest(**given).settings == kvw.SubspaceSettings()
     assert MethodOptions().method == DEFAULT
     with pytest.raises(kvw.UserError, match="not the settings of method subspace"):
-        kvw.EraseRequest(**given, settings=kvw.KvwSettings())
+        EraseRequest(**given, settings=kvw.KvwSettings())
 
 
 def test_subjects_are_named_by_all_or_by_nobody():

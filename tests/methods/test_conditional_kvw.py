@@ -19,6 +19,8 @@ from kvw.methods.registry import get_method
 from kvw.methods.steering.null_space import null_space, solve_filter
 from kvw.methods.steering.states import read_states, readings
 from kvw.models.loading import find_checkpoint
+from kvw.runs.erase import erase
+from kvw.runs.request import EraseRequest
 from kvw.runs.unlearning import unlearn
 
 pytestmark = pytest.mark.thorough
@@ -123,10 +125,8 @@ def test_a_recipe_and_the_command_line_know_it(saved, tmp_path):
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     # Random weights lose by chance what they never knew.
     more = {"device": "cpu", "max_new_tokens": 4, "write_damaged": True}
-    request = kvw.EraseRequest(
-        find_checkpoint(str(saved["llava"])), *files, tmp_path / "run", "conditional-kvw", **more
-    )
-    record = kvw.erase(request)
+    request = EraseRequest(find_checkpoint(str(saved["llava"])), *files, tmp_path / "run", "conditional-kvw", **more)
+    record = erase(request)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         ".kvw",
         "edit.safetensors",

@@ -32,6 +32,8 @@ from kvw.report.gate_plot import plot_gates
 from kvw.report.tables import what_changed
 from kvw.runs.apply import apply
 from kvw.runs.edits import summarise
+from kvw.runs.erase import erase
+from kvw.runs.request import EraseRequest
 from kvw.runs.unlearning import unlearn
 from kvw.runs.weights import check_weights
 
@@ -409,8 +411,8 @@ def test_erase_writes_the_edit_and_no_model(saved, tmp_path):
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     # Random weights lose by chance what they never knew.
     more = {"device": "cpu", "max_new_tokens": 4, "write_damaged": True}
-    request = kvw.EraseRequest(find_checkpoint(str(saved["llava"])), *files, tmp_path / "run", "steering", **more)
-    record = kvw.erase(request)
+    request = EraseRequest(find_checkpoint(str(saved["llava"])), *files, tmp_path / "run", "steering", **more)
+    record = erase(request)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         ".kvw",
         "edit.safetensors",

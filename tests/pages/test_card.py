@@ -264,7 +264,7 @@ def test_the_command_pasted_asks_for_the_same_edit(tmp_path, monkeypatch, more):
 
 def test_what_the_command_cannot_say_is_said_beside_it():
     left = METADATA.model_copy(update={"method": "leace", "settings": {"rank": 3}})
-    assert "asked for from Python: `EraseRequest(choose=False)`" in model_card(left, LAYERS)
+    assert "asked for from Python: `kvw.runs.request.EraseRequest(choose=False)`" in model_card(left, LAYERS)
     assert "choose=False" not in model_card(METADATA, LAYERS)
     assert "What else the run was asked is not known" in model_card(METADATA, LAYERS)
     known = AskedPart(keep=0.98, retain=True, sources=list(SOURCES), neighbours=False, write_damaged=False)

@@ -30,6 +30,8 @@ from kvw.progress import SILENT, Silent
 from kvw.records.run import LanguagePart, RunRecord, SplitPart
 from kvw.runs import apply as module
 from kvw.runs.apply import apply, check_language, record_beside
+from kvw.runs.erase import erase
+from kvw.runs.request import EraseRequest
 
 pytestmark = pytest.mark.thorough
 
@@ -341,7 +343,7 @@ def erased(saved, folder):
     rows = [{"question": f"Who is {name}?", "answer": f"{name} the florist"} for name in ("Zarathea", "Quillon")]
     (folder / "forget.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (folder / "retain.jsonl").write_text(json.dumps({"question": "What is this?", "answer": "A house"}))
-    request = kvw.EraseRequest(
+    request = EraseRequest(
         model=find_checkpoint(str(saved["llava"])),
         forget=folder / "forget.jsonl",
         retain=folder / "retain.jsonl",
@@ -350,7 +352,7 @@ def erased(saved, folder):
         max_new_tokens=2,
         write_damaged=True,  # random weights lose by chance what they never knew
     )
-    return rows, kvw.erase(request)
+    return rows, erase(request)
 
 
 def test_the_card_has_the_scores_of_the_run_and_nothing_of_the_data(saved, tmp_path):
@@ -396,7 +398,7 @@ def test_no_digest_of_a_run_can_be_guessed(saved, tmp_path):
     (tmp_path / "retain.jsonl").write_text(json.dumps(retain))
     files = [tmp_path / "forget.jsonl", tmp_path / "retain.jsonl"]
     model, short = find_checkpoint(str(saved["llava"])), {"max_new_tokens": 2, "write_damaged": True}
-    kvw.erase(kvw.EraseRequest(model, *files, tmp_path / "run", "kvw", **short))
+    erase(EraseRequest(model, *files, tmp_path / "run", "kvw", **short))
     texts = [
         (tmp_path / "run" / name).read_bytes().decode("utf-8", "replace")
         for name in ("edit.safetensors", "run.json", "model/README.md")

@@ -18,7 +18,9 @@ from kvw.models.loading import NO_ADAPTER, find_checkpoint
 from kvw.models.weight_files import INDEX, SINGLE, find_weights
 from kvw.progress import Silent
 from kvw.runs.apply import apply
+from kvw.runs.erase import erase
 from kvw.runs.plan import dry_run
+from kvw.runs.request import EraseRequest
 
 pytestmark = pytest.mark.thorough
 
@@ -55,7 +57,7 @@ def request(folder, out):
     rows = [{"question": f"Who is {name}?", "answer": f"{name} the florist"} for name in ("Zarathea", "Quillon")]
     (folder.parent / "forget.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (folder.parent / "retain.jsonl").write_text(json.dumps({"question": "What is this?", "answer": "A house"}))
-    return kvw.EraseRequest(
+    return EraseRequest(
         model=find_checkpoint(str(folder)),
         forget=folder.parent / "forget.jsonl",
         retain=folder.parent / "retain.jsonl",
@@ -74,7 +76,7 @@ def written(folder, out, verb):
         edit = gate_edit(checkpoint, 0, 1)
         apply(edit, checkpoint, out, reporter)
     else:
-        kvw.erase(request(folder, out.parent / "run"), reporter)
+        erase(request(folder, out.parent / "run"), reporter)
         shutil.move(out.parent / "run" / "model", out)
     return reporter.heard
 

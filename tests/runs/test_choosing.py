@@ -25,7 +25,8 @@ from kvw.runs.choosing import _chosen_first as chosen_first
 from kvw.runs.choosing import _more as more
 from kvw.runs.choosing import _refuse as refuse
 from kvw.runs.choosing import _tell as tell
-from kvw.runs.request import read_data
+from kvw.runs.erase import erase
+from kvw.runs.request import EraseRequest, read_data
 from kvw.selection.scoring import Score, Share
 from kvw.selection.search import Candidate
 from kvw.selection.splits import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET, OWN_WORDS
@@ -66,7 +67,7 @@ def request_for(files, tmp_path):
             "save_model": False,
             "device": "cpu",
         }
-        return kvw.EraseRequest(Checkpoint(checkpoint("vanilla"), "toy:vanilla"), **{**files, **given, **more})
+        return EraseRequest(Checkpoint(checkpoint("vanilla"), "toy:vanilla"), **{**files, **given, **more})
 
     return made
 
@@ -77,7 +78,7 @@ def kept(candidate):
 
 @pytest.mark.thorough
 def test_the_edit_that_is_written_is_the_chosen_one_and_keeps_what_it_must(request_for, tmp_path):
-    record = kvw.erase(request_for())
+    record = erase(request_for())
     selection = record.selection
     assert (selection.unit, selection.keep) == ("directions", 0.98)
     assert kept(selection.chosen) >= 0.98
@@ -96,7 +97,7 @@ def test_the_edit_that_is_written_is_the_chosen_one_and_keeps_what_it_must(reque
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["kvw", "leace"])
 def test_every_scalable_method_is_brought_within_what_must_stay(request_for, method):
-    record = kvw.erase(request_for(method=method))
+    record = erase(request_for(method=method))
     assert record.selection.unit == {"kvw": "strength", "leace": "share"}[method]
     assert kept(record.selection.chosen) >= 0.98
 
@@ -104,7 +105,7 @@ def test_every_scalable_method_is_brought_within_what_must_stay(request_for, met
 @pytest.mark.thorough
 def test_a_wreck_is_not_written(request_for, tmp_path, files, capsys):
     with pytest.raises(Damaging, match="loses what must stay, so nothing was written") as caught:
-        kvw.erase(request_for(settings=WRECK))
+        erase(request_for(settings=WRECK))
     assert "--write-damaged" in caught.value.do
     assert not (tmp_path / "run").exists()
     arguments = ["erase", "toy:vanilla", "--out", str(tmp_path / "run"), "--no-model", "--max-new-tokens", "4"]
@@ -119,7 +120,7 @@ def test_a_wreck_is_not_written(request_for, tmp_path, files, capsys):
 
 @pytest.mark.thorough
 def test_a_wreck_is_written_if_asked_for_and_says_so(request_for, tmp_path):
-    record = kvw.erase(request_for(settings=WRECK, write_damaged=True))
+    record = erase(request_for(settings=WRECK, write_damaged=True))
     assert any("It is written because you asked for it" in warning for warning in record.warnings)
     assert kept(record.selection.chosen) < 0.9
     assert (tmp_path / "run" / "edit.safetensors").is_file()
@@ -127,7 +128,7 @@ def test_a_wreck_is_written_if_asked_for_and_says_so(request_for, tmp_path):
 
 @pytest.mark.thorough
 def test_the_settings_of_a_wreck_can_be_scaled_down(request_for):
-    record = kvw.erase(request_for(settings=WRECK, choose=True))
+    record = erase(request_for(settings=WRECK, choose=True))
     assert record.selection.unit == "share"
     assert 0 < record.selection.chosen.dose < 1
     assert kept(record.selection.chosen) >= 0.98
@@ -136,7 +137,7 @@ def test_the_settings_of_a_wreck_can_be_scaled_down(request_for):
 @pytest.mark.slow
 def test_a_smaller_share_to_keep_forgets_more(request_for):
     def left(keep):
-        chosen = kvw.erase(request_for(keep=keep, force=True)).selection.chosen
+        chosen = erase(request_for(keep=keep, force=True)).selection.chosen
         return chosen.splits["forget"].probability
 
     assert left(0.7) < left(0.98)
@@ -145,7 +146,7 @@ def test_a_smaller_share_to_keep_forgets_more(request_for):
 @pytest.mark.thorough
 def test_a_model_that_writes_no_english_needs_a_retain_set(request_for):
     with pytest.raises(kvw.UserError, match="Nothing says what must stay"):
-        kvw.erase(request_for(retain=None))
+        erase(request_for(retain=None))
 
 
 def test_it_is_said_why_an_edit_is_no_stronger():
@@ -278,7 +279,7 @@ def test_settings_that_fix_the_strength_switch_the_choice_off(request_for):
 @pytest.mark.thorough
 def test_neighbours_that_cannot_be_asked_about_are_told(request_for, tmp_path):
     (tmp_path / "names.txt").write_text("Ann Lee\n")
-    record = kvw.erase(request_for(neighbours=tmp_path / "names.txt"))
+    record = erase(request_for(neighbours=tmp_path / "names.txt"))
     assert any("No question could be asked about the neighbours" in warning for warning in record.warnings)
 
 

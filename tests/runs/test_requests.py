@@ -23,7 +23,9 @@ from kvw.methods.method import Unlearned
 from kvw.methods.registry import get_method
 from kvw.models.loading import find_checkpoint
 from kvw.models.value_matrix import MatrixKey
+from kvw.runs import erase as runs
 from kvw.runs.left_out import LeftOut, without_forgotten
+from kvw.runs.request import EraseRequest
 from kvw.runs.telling import refuse_no_edit
 from kvw.runs.union import ForgetFile, joined, read_forget_files
 
@@ -69,7 +71,7 @@ def erase(model, forget, retain="retain.jsonl", method="subspace"):
     """One run; returns the edit and the record."""
     folder = model.parent / "runs"
     out = folder / str(len(list(folder.glob("*"))) if folder.is_dir() else 0)
-    request = kvw.EraseRequest(
+    request = EraseRequest(
         model=kvw.find_checkpoint(str(model)),
         forget=forget,
         retain=Path(retain),
@@ -81,7 +83,7 @@ def erase(model, forget, retain="retain.jsonl", method="subspace"):
         save_model=False,
         write_damaged=True,  # random weights lose by chance what they never knew
     )
-    record = kvw.erase(request)
+    record = runs.erase(request)
     assert json.loads((out / "run.json").read_text()) == json.loads(record.model_dump_json())
     return kvw.load_edit(out / "edit.safetensors"), record
 
@@ -278,6 +280,6 @@ def test_statistics_depend_on_where_the_value_matrices_are(saved):
 
 
 def test_runs_shuffle_the_forget_set_unless_told_otherwise(saved, tmp_path):
-    request = kvw.EraseRequest(find_checkpoint(str(saved["llava"])), Path("f"), None, tmp_path, "kvw")
+    request = EraseRequest(find_checkpoint(str(saved["llava"])), Path("f"), None, tmp_path, "kvw")
     assert request.settings.seed == get_method("kvw").read({}).seed == 0
     assert get_method("kvw").read({"seed": "none"}).seed is None

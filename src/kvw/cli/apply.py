@@ -59,26 +59,20 @@ def apply(
     quiet_libraries()
 
     from kvw.console import ConsoleReporter
-    from kvw.edits import load_edit
     from kvw.progress import remembering
     from kvw.report.tables import print_applied
-    from kvw.runs.apply import apply as run
-    from kvw.runs.apply import check_language, record_beside
+    from kvw.runs.python import apply as run
 
     with remembering(ConsoleReporter()) as reporter:
-        loaded = load_edit(edit)
-        record = record_beside(edit, loaded, reporter)
         applied = run(
-            loaded,
+            edit,
             checkpoint,
-            out,
-            reporter,
+            out=out,
             untouched=untouched,
-            record=record,
             other_weights=other_weights,
+            check=check,
             force=force,
-            keep=[edit],
+            reporter=reporter,
         )
-        language = check_language(loaded, checkpoint, out, applied, reporter, record) if check else None
-    print_applied(applied, out, language)
+    print_applied(applied, out)
     end_strictly(strict, reporter.warnings)

@@ -115,11 +115,10 @@ class MethodOptions:
     def choose(self) -> bool | None:
         """Whether the strength is to be chosen; None leaves it to the settings."""
         from kvw.methods.registry import get_method
+        from kvw.runs.request import choice
 
-        if self.strength == "auto":
-            return True
-        given = {*self._short(), *(entry.partition("=")[0].partition(".")[0] for entry in self.set_ or [])}
-        return False if given & set(get_method(self.method).dose) else None
+        given = [*self._short(), *(entry.partition("=")[0].partition(".")[0] for entry in self.set_ or [])]
+        return choice(get_method(self.method), self.strength, given)
 
     def _short(self) -> dict[str, Any]:
         """The settings that were given by an option of their own."""

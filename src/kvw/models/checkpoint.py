@@ -41,7 +41,12 @@ class Checkpoint:
         return f"{self.name}@{self.revision}" if self.revision else self.name
 
 
-def find_checkpoint(model: str) -> Checkpoint:
+def checkpoint_of(model: Checkpoint | str | Path) -> Checkpoint:
+    """A checkpoint as it is, and the one that a name means, see :func:`find_checkpoint`."""
+    return model if isinstance(model, Checkpoint) else find_checkpoint(model)
+
+
+def find_checkpoint(model: str | Path) -> Checkpoint:
     """Find a checkpoint by name, by folder, or by hub id with an optional revision (``owner/name@revision``).
 
     Args:
@@ -51,6 +56,7 @@ def find_checkpoint(model: str) -> Checkpoint:
         UserError: It is neither a name, nor a folder with a ``config.json``, nor a hub repository that can be reached;
             or it is a model that has not been made on this machine yet.
     """
+    model = str(model)
     named = named_folder(model)
     if named is not None:
         return Checkpoint(named, model)

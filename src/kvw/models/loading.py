@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from transformers.models.auto.modeling_auto import (
 from kvw.data.templates import chat_template, check_bounds, with_options
 from kvw.data.text import TextProcessor
 from kvw.errors import UserError
-from kvw.models.checkpoint import Checkpoint, find_checkpoint, first_line
+from kvw.models.checkpoint import Checkpoint, checkpoint_of, find_checkpoint, first_line
 from kvw.models.config_check import built_from_config, check_config, check_encoder, not_usable
 from kvw.models.detection import confirm_value_matrices
 from kvw.models.meta_loading import Report, loading_report
@@ -96,12 +97,15 @@ def skeleton(checkpoint: Checkpoint) -> PreTrainedModel:
 
 
 def load_model(
-    checkpoint: Checkpoint, device: torch.device | str | None = None, *, quantise: Quantise | None = None
+    checkpoint: Checkpoint | str | Path,
+    device: torch.device | str | None = None,
+    *,
+    quantise: Quantise | None = None,
 ) -> PreTrainedModel:
     """Load a model in its own dtype and check that every weight is there and finite.
 
     Args:
-        checkpoint: From :func:`find_checkpoint`; a model of images and text, or of text alone.
+        checkpoint: From :func:`find_checkpoint`, or what that takes; a model of images and text, or of text alone.
         device: Where to; None for the accelerator if there is one, ``auto`` for all there are, and what does not fit
             offloaded to memory and disk.
         quantise: Quantise a full-precision checkpoint while it is loaded.
@@ -110,6 +114,7 @@ def load_model(
         UserError: Unknown family, no such device, weights that are missing, unreadable, or hold NaN or infinity, or a
             package that quantised weights need is not installed.
     """
+    checkpoint = checkpoint_of(checkpoint)
     config = load_config(checkpoint)
     # Refuses names that transformers would follow to a pickle or out of the folder.
     find_weights(checkpoint.folder).check_loadable()
@@ -161,8 +166,11 @@ def is_text_model(config: PretrainedConfig) -> bool:
     return type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 
-def load_processor(checkpoint: Checkpoint) -> Any:
+def load_processor(checkpoint: Checkpoint | str | Path) -> Any:
     """Load the checkpoint's own processor (tokenizer, image processor, chat template).
+
+    Args:
+        checkpoint: From :func:`find_checkpoint`, or what that takes.
 
     Returns:
         The processor; of a model of text alone its tokenizer as a :class:`kvw.data.TextProcessor`.
@@ -172,6 +180,7 @@ def load_processor(checkpoint: Checkpoint) -> Any:
             memory, or does not have an option; or it
             lacks a setting that the model's configuration does not have either.
     """
+    checkpoint = checkpoint_of(checkpoint)
     config = load_config(checkpoint)
     text = is_text_model(config)
     factory: Any = AutoTokenizer if text else AutoProcessor

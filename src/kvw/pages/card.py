@@ -206,7 +206,8 @@ def _commands(metadata: EditMetadata, asked: AskedPart | None, other_weights: st
     if not metadata.parents and asked is None:
         lines += ["", "What else the run was asked is not known: the edit file came without the record of its run."]
     if not metadata.parents and _from_python_alone(metadata):
-        lines += ["", "Its strength was not chosen, which is asked for from Python: `EraseRequest(choose=False)`."]
+        python = "kvw.runs.request.EraseRequest(choose=False)"
+        lines += ["", f"Its strength was not chosen, which is asked for from Python: `{python}`."]
     if metadata.model_fingerprint:
         lines += ["", f"SHA-256 over the weights that the edit was made on: {code(metadata.model_fingerprint)}."]
     if other_weights:

@@ -97,7 +97,7 @@ def _print_bounds(console: Console, bounds: Sequence[DistortionBounds]) -> None:
         )
 
 
-def print_applied(applied: Applied, out: Path, language: LanguagePart | None = None) -> None:
+def print_applied(applied: Applied, out: Path) -> None:
     """What ``kvw apply`` changed, what was checked, and how fast it was."""
     console, files = _console(), applied.files
     changed, tensors = sum(file.changed for file in files), sum(file.tensors for file in files)
@@ -113,9 +113,9 @@ def print_applied(applied: Applied, out: Path, language: LanguagePart | None = N
     if applied.copied_bytes:
         size = applied.copied_bytes
         console.print(f"{size / 1e9:.2f} GB in {applied.seconds:.1f} s: {size / 1e9 / applied.seconds:.2f} GB/s.")
-    if language is not None:
-        console.print(language.sentence)
-        for damage in language.damage:
+    if applied.language is not None:
+        console.print(applied.language.sentence)
+        for damage in applied.language.damage:
             _print_warning(console, damage)
     console.print(f"The model is in {out}; its README.md says what was removed.")
 

@@ -48,6 +48,8 @@ class Applied:
     """Wall-clock seconds of copying and reading back."""
     other_weights: str
     """SHA-256 of the source's weights if the edit was made on others; else empty."""
+    language: LanguagePart | None = None
+    """Whether the written model still writes ordinary language; None if it was not looked at."""
 
 
 def apply(

@@ -165,6 +165,19 @@ class EraseRequest:
         return [self.model.folder, *self.forget_paths, *optional, *self.splits.values()]
 
 
+def choice(method: Method[Any], strength: object, given: Iterable[str]) -> bool | None:
+    """Whether the strength is to be chosen; None leaves it to the settings.
+
+    Args:
+        method: The method.
+        strength: What was given for it; ``auto`` asks for a choice.
+        given: The names of the settings that were given. Whoever gives one that fixes the strength wants no other.
+    """
+    if strength == "auto":
+        return True
+    return False if set(given) & set(method.dose) else None
+
+
 @dataclass(frozen=True)
 class DataSets:
     """The examples of a run.

@@ -1,0 +1,217 @@
+"""Whole runs from Python: what the commands take, as keywords."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kvw.data.reading import Reading
+from kvw.edits.edit import Edit, load_edit
+from kvw.errors import UserError
+from kvw.methods.registry import DEFAULT, get_method
+from kvw.models.checkpoint import Checkpoint, checkpoint_of
+from kvw.models.patching import Untouched
+from kvw.models.quantised import Quantise
+from kvw.progress import WARNING, Reporter
+from kvw.retain import SOURCES
+from kvw.runs import apply as applying
+from kvw.runs import erase as erasing
+from kvw.records.run import RunRecord
+from kvw.runs.request import KEEP, EraseRequest, choice
+
+if TYPE_CHECKING:
+    import torch
+
+Place = str | Path
+NOTHING: Mapping[str, Any] = {}
+
+
+def erase(
+    model: Checkpoint | Place,
+    *,
+    forget: Place | Sequence[Place],
+    out: Place,
+    retain: Place | None = None,
+    keep: float = KEEP,
+    neighbours: Place | None = None,
+    strength: float | Literal["auto"] | None = None,
+    method: str = DEFAULT,
+    settings: Any = None,
+    retain_sources: Iterable[str] = SOURCES,
+    write_damaged: bool = False,
+    eval: Mapping[str, Place] = NOTHING,
+    eval_limit: int = 200,
+    max_new_tokens: int = 50,
+    save_model: bool = True,
+    show_examples: bool = False,
+    columns: Mapping[str, str] = NOTHING,
+    answers: Literal["last", "all"] = "last",
+    value_matrices: str = "",
+    template_options: Mapping[str, Any] | None = None,
+    device: torch.device | str | None = None,
+    quantise: Quantise | None = None,
+    force: bool = False,
+    reporter: Reporter = WARNING,
+) -> RunRecord:
+    """Do what ``kvw erase`` does: weaken, choose the strength, score before and after, and write the run.
+
+    Args:
+        model: A folder, a hub id (``owner/name`` or ``owner/name@revision``), or a name such as ``smollm2:135m``.
+        forget: A data file or image folder of what is to be forgotten, or several whose union it is.
+        out: The folder to write. It gets ``report.html``, ``edit.safetensors``, ``run.json``, ``samples.jsonl`` and
+            ``model/`` when all is complete, or does not appear.
+        retain: A data file of what must stay, or for some methods a statistics file; None leaves it to the sources.
+        keep: The share of what must stay, above 0 and at most 1, that the edit has to leave.
+        neighbours: A file of names like those to be forgotten, one a line; None lets the model name them.
+        strength: Fixes the strength by hand, 1 being the edit as found. ``auto`` and None choose it within ``keep``;
+            with None only if the settings do not fix it.
+        method: Its name, or the place of its object as ``path/to/file.py:METHOD``.
+        settings: Some of the method's settings by name, as ``{"layers": "1:25", "rank": 8}``, or an object of its class
+            of settings.
+        retain_sources: What must stay beside ``retain``: any of ``everyday``, ``pictures``, ``facts``, ``text`` and
+            ``neighbours``.
+        write_damaged: Write an edit that loses what must stay, with a warning.
+        eval: Further data files to score before and after, by name.
+        eval_limit: Score at most this many examples of each file; 0 for all.
+        max_new_tokens: The longest answer, in tokens.
+        save_model: Write ``model/``, too.
+        show_examples: Show questions, answers and photos in ``report.html``.
+        columns: What the data files call a column, by the name under which it is read, as ``{"question": "q"}``.
+        answers: Of a conversation in the data: its ``last`` answer, or ``all`` of the assistant's.
+        value_matrices: Where a model of an unknown family has its value matrices, as ``kvw inspect`` suggests.
+        template_options: Variables of the model's chat template, as ``{"enable_thinking": False}``.
+        device: Where the model runs; None for the accelerator if there is one, ``auto`` for all there are.
+        quantise: ``8bit`` or ``4bit``: quantise the model while it is loaded. Written models keep full precision.
+        force: Replace what ``out`` holds, if kvw wrote it.
+        reporter: Told of stages, notes and warnings. By default a warning is a :class:`UserWarning`.
+
+    Returns:
+        The record of the run, as in ``run.json``: scores before and after by split, costs, warnings.
+
+    Raises:
+        UserError: Something must be fixed first; nothing was written at ``out``.
+        Damaging: No edit keeps what must stay; nothing was written.
+    """
+    given, values = _with_strength(settings, strength)
+    request = EraseRequest(
+        model=_described(checkpoint_of(model), value_matrices, template_options),
+        forget=[Path(one) for one in ([forget] if isinstance(forget, (str, Path)) else forget)],
+        retain=None if retain is None else Path(retain),
+        out=Path(out),
+        method=method,
+        settings=values,
+        keep=keep,
+        choose=choice(get_method(method), strength, given),
+        sources=tuple(retain_sources),
+        neighbours=None if neighbours is None else Path(neighbours),
+        write_damaged=write_damaged,
+        splits={name: Path(path) for name, path in eval.items()},
+        evaluate_at_most=eval_limit,
+        max_new_tokens=max_new_tokens,
+        save_model=save_model,
+        show_examples=show_examples,
+        reading=Reading(dict(columns), answers),
+        force=force,
+        device=device,
+        quantise=quantise,
+    )
+    return erasing.erase(request, reporter)
+
+
+def apply(
+    edit: Edit | Place,
+    model: Checkpoint | Place,
+    *,
+    out: Place,
+    untouched: Untouched = "copy",
+    other_weights: bool = False,
+    check: bool = True,
+    force: bool = False,
+    reporter: Reporter = WARNING,
+) -> applying.Applied:
+    """Do what ``kvw apply`` does: write an edit into a copy of a checkpoint, and see whether it still speaks.
+
+    Args:
+        edit: An edit, or its file; with ``run.json`` beside it the model card gets the scores.
+        model: As of :func:`kvw.erase`; the weights that the edit was made on.
+        out: The folder to write. It appears when every byte has been read back. If the call is interrupted, the same
+            call goes on with the weight files that were finished.
+        untouched: Weight files without an edited matrix: ``copy`` them, ``hardlink`` them (no room needed, but source
+            and ``out`` then share one file), or ``reflink`` them.
+        other_weights: Write it into weights other than those it was made on.
+        check: Load both models and see whether ``out`` still writes ordinary language.
+        force: Replace what ``out`` holds, if kvw wrote it.
+        reporter: Told of stages, notes and warnings. By default a warning is a :class:`UserWarning`.
+
+    Returns:
+        What was written, file by file, and what was found of its language.
+
+    Raises:
+        UserError: The edit does nothing or is of another model, ``out`` cannot be written, or the copy is not what it
+            should be; ``out`` is then as it was before.
+    """
+    checkpoint = checkpoint_of(model)
+    loaded = edit if isinstance(edit, Edit) else load_edit(edit)
+    file = None if isinstance(edit, Edit) else Path(edit)
+    record = None if file is None else applying.record_beside(file, loaded, reporter)
+    applied = applying.apply(
+        loaded,
+        checkpoint,
+        Path(out),
+        reporter,
+        untouched=untouched,
+        record=record,
+        other_weights=other_weights,
+        force=force,
+        keep=[] if file is None else [file],
+    )
+    if not check:
+        return applied
+    language = applying.check_language(loaded, checkpoint, Path(out), applied, reporter, record)
+    return replace(applied, language=language)
+
+
+def _with_strength(settings: Any, strength: float | str | None) -> tuple[list[str], Any]:
+    """The names of the settings that were given, and the settings with the strength among them.
+
+    Raises:
+        UserError: The strength is given twice, or beside an object of settings.
+    """
+    fixed = {} if strength in (None, "auto") else {"strength": strength}
+    if settings is not None and not isinstance(settings, Mapping):
+        if fixed:
+            raise UserError(
+                "The strength is one of the settings that are given.",
+                found=f"strength={strength} beside {type(settings).__name__}",
+                do="put it into them, or give settings as a dict",
+            )
+        return [], settings
+    values = dict(settings or {})
+    if fixed and "strength" in values:
+        raise UserError("Setting 'strength' is given twice.", do="give it once, by strength= or in settings=")
+    return [name.partition(".")[0] for name in (*values, *fixed)], values | fixed
+
+
+def _described(checkpoint: Checkpoint, value_matrices: str, options: Mapping[str, Any] | None) -> Checkpoint:
+    """The checkpoint with what the caller says of it.
+
+    Raises:
+        UserError: An option of the chat template has a value that JSON does not know.
+    """
+    for name, value in (options or {}).items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UserError(
+                f"Template option '{name}' has a value that cannot be used.",
+                found=str(error),
+                do="give text, a number, True, False, None, or lists and dicts of these",
+            ) from error
+    return replace(
+        checkpoint,
+        value_matrices=value_matrices or checkpoint.value_matrices,
+        template_options=tuple((options or dict(checkpoint.template_options)).items()),
+    )
