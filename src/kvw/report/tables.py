@@ -19,7 +19,7 @@ from kvw.methods.describing import acting
 from kvw.methods.subspace.bounds import DistortionBounds
 from kvw.methods.subspace.memory import MemoryPlan
 from kvw.printable import printable
-from kvw.records.run import LanguagePart, RunRecord
+from kvw.records.run import RunRecord
 from kvw.report.selection_table import print_selection
 from kvw.runs.apply import Applied
 from kvw.runs.demo import DemoRecord

@@ -16,10 +16,10 @@ from kvw.models.checkpoint import Checkpoint, checkpoint_of
 from kvw.models.patching import Untouched
 from kvw.models.quantised import Quantise
 from kvw.progress import WARNING, Reporter
+from kvw.records.run import RunRecord
 from kvw.retain import SOURCES
 from kvw.runs import apply as applying
 from kvw.runs import erase as erasing
-from kvw.records.run import RunRecord
 from kvw.runs.request import KEEP, EraseRequest, choice
 
 if TYPE_CHECKING:
