@@ -17,10 +17,10 @@ from kvw.models.patching import Untouched
 from kvw.models.quantised import Quantise
 from kvw.progress import WARNING, Reporter
 from kvw.records.run import RunRecord
-from kvw.retain import SOURCES
+from kvw.retain import KEEP, SOURCES
 from kvw.runs import apply as applying
 from kvw.runs import erase as erasing
-from kvw.runs.request import KEEP, EraseRequest, choice
+from kvw.runs.request import EraseRequest, choice
 
 if TYPE_CHECKING:
     import torch
