@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from tests.program import run
 
 import kvw
 from kvw.cli.erase import erase as command
+from kvw.evidence import keys
 from kvw.runs import erase as runs
+from kvw.runs import python
 
 NOT_FROM_PYTHON = {
     "--model": "it is the first argument",
@@ -44,6 +47,7 @@ SAME_REQUEST = {
     "--show-examples": (["--show-examples"], {"show_examples": True}),
     "--columns": (["--columns", "question=q,answer=a"], {"columns": {"question": "q", "answer": "a"}}),
     "--answers": (["--answers", "all"], {"answers": "all"}),
+    "--sign-key": (["--sign-key", "key.pem"], {"sign_key": "key.pem"}),
     "--force": (["--force"], {"force": True}),
     "--device": (["--device", "cpu"], {"device": "cpu"}),
     "--quantise": (["--quantise", "8bit"], {"quantise": "8bit"}),
@@ -72,9 +76,11 @@ def requests(tmp_path, monkeypatch, saved):
     asked = []
 
     def ask(request, *_):
-        asked.append(request)
+        asked.append(replace(request, command=""))  # only a command has a line
         raise kvw.UserError("asked")
 
+    for place in (keys, python):
+        monkeypatch.setattr(place, "private_key", lambda path: None)  # keys have tests of their own
     monkeypatch.setattr(runs, "erase", ask)
 
     def both(options, keywords):
@@ -151,6 +157,7 @@ def test_the_strength_is_chosen_where_the_command_chooses_it(requests, strength,
         ({"template_options": {"x": float("nan")}}, "Template option 'x'"),
         ({"template_options": {"x": {1, 2}}}, "Template option 'x'"),
         ({"keep": 2}, "--keep"),
+        ({"sign_key": "nowhere.pem"}, r"nowhere\.pem|Signatures need"),
     ],
     ids=str,
 )
@@ -175,7 +182,7 @@ def test_a_run_and_its_edit_from_python(saved, tmp_path):
     rows = {name: [{"question": f"{name} {n}?", "answer": f"This is {n}."} for n in range(6)] for name in "fr"}
     for name, some in rows.items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
-    with pytest.warns(UserWarning, match="What it does not know it cannot forget") as warned:
+    with pytest.warns(UserWarning, match="forget answers before any edit") as warned:
         record = kvw.erase(
             saved["llava"],
             forget=str(tmp_path / "f.jsonl"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from kvw.data.reading import Reading
 from kvw.edits.edit import Edit, load_edit
 from kvw.errors import UserError
+from kvw.evidence.keys import private_key
 from kvw.methods.registry import DEFAULT, get_method
 from kvw.models.checkpoint import Checkpoint, checkpoint_of
 from kvw.models.patching import Untouched
@@ -47,6 +48,7 @@ def erase(
     max_new_tokens: int = 50,
     save_model: bool = True,
     show_examples: bool = False,
+    sign_key: Place | None = None,
     columns: Mapping[str, str] = NOTHING,
     answers: Literal["last", "all"] = "last",
     value_matrices: str = "",
@@ -61,8 +63,8 @@ def erase(
     Args:
         model: A folder, a hub id (``owner/name`` or ``owner/name@revision``), or a name such as ``smollm2:135m``.
         forget: A data file or image folder of what is to be forgotten, or several whose union it is.
-        out: The folder to write. It gets ``report.html``, ``edit.safetensors``, ``run.json``, ``samples.jsonl`` and
-            ``model/`` when all is complete, or does not appear.
+        out: The folder to write. It gets ``report.html``, ``edit.safetensors``, ``run.json``, ``samples.jsonl``,
+            ``evidence.json`` and ``model/`` when all is complete, or does not appear.
         retain: A data file of what must stay, or for some methods a statistics file; None leaves it to the sources.
         keep: The share of what must stay, above 0 and at most 1, that the edit has to leave.
         neighbours: A file of names like those to be forgotten, one a line; None lets the model name them.
@@ -79,6 +81,7 @@ def erase(
         max_new_tokens: The longest answer, in tokens.
         save_model: Write ``model/``, too.
         show_examples: Show questions, answers and photos in ``report.html``.
+        sign_key: PEM file of an Ed25519 private key, to sign ``evidence.json`` with.
         columns: What the data files call a column, by the name under which it is read, as ``{"question": "q"}``.
         answers: Of a conversation in the data: its ``last`` answer, or ``all`` of the assistant's.
         value_matrices: Where a model of an unknown family has its value matrices, as ``kvw inspect`` suggests.
@@ -96,6 +99,8 @@ def erase(
         Damaging: No edit keeps what must stay; nothing was written.
     """
     given, values = _with_strength(settings, strength)
+    if sign_key is not None:
+        private_key(Path(sign_key))
     request = EraseRequest(
         model=_described(checkpoint_of(model), value_matrices, template_options),
         forget=[Path(one) for one in ([forget] if isinstance(forget, (str, Path)) else forget)],
@@ -113,6 +118,7 @@ def erase(
         max_new_tokens=max_new_tokens,
         save_model=save_model,
         show_examples=show_examples,
+        sign_key=None if sign_key is None else Path(sign_key),
         reading=Reading(dict(columns), answers),
         force=force,
         device=device,
