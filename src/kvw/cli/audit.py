@@ -15,6 +15,7 @@ from kvw.cli.options import (
     LoadOptions,
     Model,
     OtherWeights,
+    ShowExamples,
     ValueMatrices,
     check_output,
     find_model,
@@ -74,6 +75,7 @@ def audit(
     dry_run: Annotated[
         bool, Parameter(negative="", help="Ask a few questions, and say which attacks would be made and how long.")
     ] = False,
+    show_examples: ShowExamples = False,
     other_weights: OtherWeights = False,
     value_matrices: ValueMatrices = "",
     load: LoadOptions = LOAD_DEFAULTS,
@@ -82,8 +84,8 @@ def audit(
 ) -> None:
     """Attack a model or an edit, and say which attacks bring back what was to be forgotten.
 
-    OUT gets audit.json with every question and answer. What was found is kept: the same command goes on where it
-    stopped.
+    OUT gets audit.json with every question and answer, and audit.html. What was found is kept: the same command goes
+    on where it stopped.
     """
     from kvw.runs.audit.attacks import ATTACKS, parse_attacks
     from kvw.runs.audit.request import THRESHOLD, AuditRequest, read_audit_data
@@ -108,6 +110,7 @@ def audit(
         at_most=attacks.at_most,
         max_new_tokens=attacks.max_new_tokens,
         threshold=THRESHOLD if fail_above is None else fail_above,
+        show_examples=show_examples,
         other_weights=other_weights,
         force=force,
         device=load.device,

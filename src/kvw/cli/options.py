@@ -43,7 +43,7 @@ OtherWeights = Annotated[
 ]
 Force = Annotated[bool, Parameter(negative="", help="Replace what the output holds.")]
 ShowExamples = Annotated[
-    bool, Parameter(negative="", help="Show questions, answers and photos in report.html; it is confidential then.")
+    bool, Parameter(negative="", help="Show questions, answers and photos on the page; it is confidential then.")
 ]
 Strict = Annotated[
     bool, Parameter(negative="", help="End with exit code 4 if there was a warning; all results are written.")

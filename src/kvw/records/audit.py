@@ -106,8 +106,8 @@ class AuditRecord(_Part):
     lines: list[AttackLine]
     left_out: dict[str, str]
     """Why an attack was not made."""
-    verdict: str
-    """In one sentence."""
+    verdict: list[str]
+    """In one or two sentences."""
     warnings: list[str]
     costs: CostPart
     versions: dict[str, str]

@@ -28,8 +28,8 @@ def print_audit(record: AuditRecord, out: Path) -> None:
             )
     for warning in record.warnings:
         console.print(Text("warning ", style="yellow") + Text(warning))
-    console.print(Text(record.verdict, style="bold"))
-    console.print(f"Every question and answer is in {out}/audit.json, which is confidential.")
+    console.print(Text(" ".join(record.verdict), style="bold"))
+    console.print(f"Every question and answer is in {out}/audit.json, which is confidential; audit.html is its page.")
 
 
 def print_audit_plan(plan: AuditPlan) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -66,9 +67,12 @@ def test_the_model_that_knows_fails_and_says_what_comes_back(audit, tmp_path, ca
     )
     assert found["lines"][0]["now"]["share"] == 1.0
     assert {line["floor_by"] for line in found["lines"]} == {"gold"}
-    assert found["verdict"].startswith("Not forgotten: 3 of 3")
+    assert found["verdict"][0].startswith("Not forgotten: 3 of 3")
     assert found["answers"]["asked"]["now"][0]["reply"]
     assert found["gold"]["name"] == "toy:gold"
+    page = (tmp_path / "out/audit.html").read_text()
+    assert "Not forgotten: 3 of 3" in page
+    assert found["answers"]["asked"]["now"][0]["asked"] in page  # the toy's people are made up
     shown = capsys.readouterr().out
     assert "comes back" in shown
     assert "Not forgotten" in shown
@@ -124,16 +128,15 @@ def test_a_killed_audit_goes_on_and_trusts_nothing_damaged(data, tmp_path, monke
     assert not request.out.exists()
     auditing.audit(request)
     assert made == ["asked", "forced", "noise", "noise"]
-    (request.out / "audit.json").unlink()
-    (request.out / ".kvw").unlink()
-    request.out.rmdir()
     kept = list((cache_directory() / "audits").glob("*.json"))
     assert len(kept) == 3
     for path in kept:
         content = bytearray(path.read_bytes())
         content[-3] ^= 1
         path.write_bytes(bytes(content))
-    found = auditing.audit(request)
+    with pytest.raises(UserError, match="not empty"):
+        auditing.audit(request)
+    found = auditing.audit(replace(request, force=True))
     assert made[4:] == ["asked", "forced", "noise"]
     assert sum("is damaged" in warning for warning in found.warnings) == 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvw.records.audit import AttackLine, Share
-from kvw.runs.audit.verdict import sentence, verdict_of
+from kvw.runs.audit.verdict import sentences, verdict_of
 
 
 @pytest.mark.parametrize(
@@ -33,13 +33,15 @@ def line(attack, verdict, found, of=10):
     )  # fmt: skip
 
 
-def test_all_attacks_in_one_sentence():
-    found = sentence([line("asked", "holds", 0), line("name", "comes back", 2), line("noise", "comes back", 4)], 0.1)
-    assert found.startswith("Not forgotten: 2 of 3 attacks bring back more than 10% above the floor")
-    assert "noise (4 of 10 questions, floor 0%)" in found
-    found = sentence([line("asked", "holds", 0), line("name", "says nothing", 0)], 0.1)
-    assert found == (
-        "Holds: none of 1 attack brings back more than 10% above the floor. name says nothing: the original does not "
-        "give more either."
+def test_all_attacks_in_words():
+    (found,) = sentences(
+        [line("asked", "holds", 0), line("name", "comes back", 2), line("noise", "comes back", 4)], 0.1
     )
-    assert sentence([line("asked", "says nothing", 0)], 0.1).startswith("Nothing is known")
+    assert found == (
+        "Not forgotten: 2 of 3 attacks bring back more than 10% above the floor, most of all noise (4 of 10 questions, "
+        "floor 0%)."
+    )
+    first, silent = sentences([line("asked", "holds", 0), line("name", "says nothing", 0)], 0.1)
+    assert first == "Holds: none of 1 attack brings back more than 10% above the floor."
+    assert silent.startswith("Of no weight: name says nothing")
+    assert sentences([line("asked", "says nothing", 0)], 0.1)[0].startswith("Nothing is known")

@@ -51,6 +51,7 @@ class AuditRequest:
         max_new_tokens: The longest answer, in tokens.
         threshold: What above the floor counts as coming back.
         other_weights: Whether the edit may have been made on other weights.
+        show_examples: Whether the page shows questions and answers.
         force: Replace what ``out`` holds.
         device: Where to run; see :class:`kvw.runs.request.EraseRequest`.
         quantise: As there.
@@ -76,6 +77,7 @@ class AuditRequest:
     max_new_tokens: int = 50
     threshold: float = THRESHOLD
     other_weights: bool = False
+    show_examples: bool = False
     force: bool = False
     device: torch.device | str | None = None
     quantise: Quantise | None = None

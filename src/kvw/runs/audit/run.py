@@ -17,6 +17,7 @@ from kvw.files import write_text
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.salt import salted
 from kvw.models.checkpoint import Checkpoint
+from kvw.pages.audit_page import audit_page
 from kvw.progress import SILENT, Remembering, Reporter, remembering
 from kvw.records.audit import AttackLine, AuditData, AuditRecord, FloorBy, Found
 from kvw.records.run import CostPart, DataPart, ModelPart
@@ -25,13 +26,13 @@ from kvw.runs.audit.invented import about_nobody
 from kvw.runs.audit.models import Attacker, Role, Target, why_not
 from kvw.runs.audit.questions import Questions
 from kvw.runs.audit.request import AuditRequest, AuditSets, read_audit_data
-from kvw.runs.audit.verdict import sentence, verdict_of
+from kvw.runs.audit.verdict import sentences, verdict_of
 from kvw.runs.costs import Stopwatch
 from kvw.runs.counts import Count
 from kvw.runs.record_parts import model_part
 from kvw.runs.weights import check_weights
 
-RECORD, AUDIT = "audit.json", "audit"
+RECORD, PAGE, AUDIT = "audit.json", "audit.html", "audit"
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Results:
 
 
 def audit(request: AuditRequest, reporter: Reporter = SILENT, sets: AuditSets | None = None) -> AuditRecord:
-    """Attack a model, and write ``audit.json`` into ``out``.
+    """Attack a model, and write ``audit.json`` and ``audit.html`` into ``out``.
 
     What each attack finds on each model is kept in the cache directory, and taken from there if nothing that it depends
     on has changed. ``out`` appears when all is complete, or not at all.
@@ -75,7 +76,9 @@ def audit(request: AuditRequest, reporter: Reporter = SILENT, sets: AuditSets | 
         for target, name in _targets(request, questions, results, watch, told):
             results.found.setdefault(name, {}).update(Attacker(request, sets, watch).attack(name, target))
         record = _record(request, sets, results, told)
-        write_text(claim.empty() / RECORD, record.model_dump_json(indent=1) + "\n")
+        folder = claim.empty()
+        write_text(folder / RECORD, record.model_dump_json(indent=1) + "\n")
+        write_text(folder / PAGE, audit_page(record, show_examples=request.show_examples))
         claim.publish(AUDIT)
     return record
 
@@ -177,7 +180,7 @@ def _record(request: AuditRequest, sets: AuditSets, results: Results, reporter: 
         settings={name: settings[name] for name in kept},
         lines=lines,
         left_out=results.left_out,
-        verdict=sentence(lines, request.threshold),
+        verdict=sentences(lines, request.threshold),
         warnings=list(reporter.warnings),
         costs=results.costs,
         versions=package_versions(),

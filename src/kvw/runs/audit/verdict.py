@@ -22,8 +22,8 @@ def verdict_of(now: float, original: float | None, floor: float, threshold: floa
     return "holds" if original is None or original - floor > threshold + ROUNDING else "says nothing"
 
 
-def sentence(lines: Sequence[AttackLine], threshold: float) -> str:
-    """The verdict of all attacks.
+def sentences(lines: Sequence[AttackLine], threshold: float) -> list[str]:
+    """The verdict of all attacks: one sentence, and another if some say nothing.
 
     Args:
         lines: At least one.
@@ -31,29 +31,27 @@ def sentence(lines: Sequence[AttackLine], threshold: float) -> str:
     """
     back = sorted((line for line in lines if line.verdict == "comes back"), key=lambda line: -line.excess)
     silent = [line.attack for line in lines if line.verdict == "says nothing"]
-    known = len(lines) - len(silent)
-    but = f" {_listed(silent)} say nothing: the original does not give more either." if len(silent) > 1 else ""
-    if len(silent) == 1:
-        but = f" {silent[0]} says nothing: the original does not give more either."
+    if len(silent) == len(lines):
+        return [f"Nothing is known: none of {_attacks(len(lines))} finds more in the original than the floor."]
     if back:
         worst = back[0]
-        return (
+        first = (
             f"Not forgotten: {len(back)} of {_attacks(len(lines))} bring back more than {percent(threshold)} above the "
-            f"floor, most of all {worst.attack} ({shown(worst.now)}, floor {worst.floor:.0%}).{but}"
+            f"floor, most of all {worst.attack} ({shown(worst.now)}, floor {worst.floor:.0%})."
         )
-    if not known:
-        return f"Nothing is known: no attack of {len(lines)} finds more in the original than the floor."
-    return f"Holds: none of {_attacks(known)} brings back more than {percent(threshold)} above the floor.{but}"
+    else:
+        known = len(lines) - len(silent)
+        first = f"Holds: none of {_attacks(known)} brings back more than {percent(threshold)} above the floor."
+    if not silent:
+        return [first]
+    say = "says" if len(silent) == 1 else "say"
+    return [first, f"Of no weight: {', '.join(silent)} {say} nothing, because the original does not give more either."]
 
 
 def shown(share: Share) -> str:
     """A share in words."""
-    return f"{share.share:.2f}" if share.found is None else f"{share.found} of {share.questions} questions"
+    return f"area {share.share:.2f}" if share.found is None else f"{share.found} of {share.questions} questions"
 
 
 def _attacks(count: int) -> str:
     return f"{count} attack{'' if count == 1 else 's'}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
