@@ -49,7 +49,9 @@ def test_a_drawn_answer_counts_if_it_says_the_same(loaded, monkeypatch):
     drawn = ["A white whale.", "The whale, which is white.", "Its long chapters.", "Queequeg."]
     monkeypatch.setattr(from_model, "self_answered", answered)
     monkeypatch.setattr(from_model, "_drawn", lambda *_: drawn)
-    (found,) = ask_about(loaded, ["Moby-Dick"], WORDS)
+    told = []
+    (found,) = ask_about(loaded, ["Moby-Dick"], WORDS, lambda *done: told.append(done))
+    assert told == [(1, 2), (2, 2)]
     assert (found.name, found.answer, found.again, found.samples) == ("Moby-Dick", answers["known for"], 2, 4)
     assert found.questions[0] == "What is Moby-Dick known for?"
     assert found.recurs

@@ -26,6 +26,8 @@ VERBS = {
     "erase": ["erase", "toy:vanilla", "--forget", "d.csv", "--out", "new"],
     "measure": ["measure", "toy:vanilla", "--data", "d.csv", "--out", "new.safetensors"],
     "evaluate": ["evaluate", "toy:vanilla", "--data", "d.csv"],
+    "audit": ["audit", "toy:vanilla", "--forget", "d.csv", "--out", "new"],
+    "inspect.activations": ["inspect", "activations", "toy:vanilla", "--data", "d.csv", "--out", "new.html"],
 }
 
 

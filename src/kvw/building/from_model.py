@@ -77,14 +77,14 @@ def ask_about(loaded: Loaded, names: Sequence[str], words: Phrasings, progress: 
     ]
     found = []
     answered = self_answered(loaded, asked, max_new_tokens=LONGEST)
-    for place, example in enumerate(answered):
-        progress(place, len(answered))
+    for done, example in enumerate(answered, start=1):
         name, questions = topics[example.metadata["topic"]]
         said = Said((question, example.answer) for question in questions)
         if said.by(example.answer):
             drawn = _drawn(loaded, loaded.prepare([example], LONGEST)[0])
             again = sum(said.again(reply, example.answer) for reply in drawn)
             found.append(Known(name, questions, example.answer, again, len(drawn)))
+        progress(done, len(answered))
     return found
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from kvw.cli.options import (
+    DataOptions,
     Force,
     Json,
     LoadOptions,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 CAME_BACK = 7
 """Exit code of ``--fail-above``."""
 LOAD_DEFAULTS = LoadOptions()
+DATA_DEFAULTS = DataOptions()
 
 
 @Parameter(name="*")
@@ -76,6 +78,7 @@ def audit(
         bool, Parameter(negative="", help="Ask a few questions, and say which attacks would be made and how long.")
     ] = False,
     show_examples: ShowExamples = False,
+    read: DataOptions = DATA_DEFAULTS,
     other_weights: OtherWeights = False,
     value_matrices: ValueMatrices = "",
     load: LoadOptions = LOAD_DEFAULTS,
@@ -115,6 +118,7 @@ def audit(
         force=force,
         device=load.device,
         quantise=load.quantise,
+        reading=read.reading(),
     )
     check_output(out, force=force, keep=request.inputs())
     sets = read_audit_data(request)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from kvw.data import Example, read_examples
+from kvw.data.reading import AS_IT_IS, Reading
 from kvw.errors import UserError
 from kvw.evaluation.loaded import Loaded
 from kvw.measuring.examples import measure_examples
@@ -30,6 +31,7 @@ def activations(
     retain: Path | None = None,
     examples: int = 4,
     device: str | None = None,
+    reading: Reading = AS_IT_IS,
 ) -> Activations:
     """Read some examples token by token.
 
@@ -40,14 +42,15 @@ def activations(
         retain: More active than on these; None for than the mean of the layer.
         examples: How many are read, of as many subjects as there are.
         device: Where to run; None for the accelerator if there is one.
+        reading: What the columns are called, and which answers of conversations count.
 
     Raises:
         UserError: The data or the model cannot be used, or ``examples`` is below 1.
     """
     if examples < 1:
         raise UserError("At least one example must be looked at.", found=f"--examples {examples}")
-    asked = read_examples(data)
-    kept = read_examples(retain) if retain is not None else []
+    asked = read_examples(data, reading)
+    kept = read_examples(retain, reading) if retain is not None else []
     watch = Stopwatch(reporter)
     with watch.stage("loading the model"):
         loaded = Loaded.load(checkpoint, device)

@@ -7,7 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import Data, Json, Model, ValueMatrices, find_model, print_json, quiet_libraries
+from kvw.cli.options import Data, DataOptions, Json, Model, ValueMatrices, find_model, print_json, quiet_libraries
+
+DATA_DEFAULTS = DataOptions()
 
 
 def activations(
@@ -21,6 +23,7 @@ def activations(
     ] = None,
     examples: Annotated[int, Parameter(help="How many examples to look at.")] = 4,
     device: str | None = None,
+    read: DataOptions = DATA_DEFAULTS,
     value_matrices: ValueMatrices = "",
     json: Json = False,
 ) -> None:
@@ -31,9 +34,10 @@ def activations(
 
     checkpoint = find_model(model, value_matrices)
     check_page_output(out, [data, *([retain] if retain else [])])
+    reading = read.reading()
     for file in (data, retain):
         if file is not None:
-            read_examples(file)
+            read_examples(file, reading)
     quiet_libraries()
 
     from kvw.console import ConsoleReporter
@@ -41,7 +45,7 @@ def activations(
     from kvw.pages.activations_page import activations_page
     from kvw.runs.activations import activations as run
 
-    found = run(checkpoint, data, ConsoleReporter(), retain=retain, examples=examples, device=device)
+    found = run(checkpoint, data, ConsoleReporter(), retain=retain, examples=examples, device=device, reading=reading)
     write_text(out, activations_page(found))
     if json:
         print_json(found.model_dump_json(indent=2))

@@ -10,6 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from kvw.data import Example, read_examples
+from kvw.data.reading import AS_IT_IS, Reading
 from kvw.errors import UserError
 from kvw.folding import collapsed
 from kvw.models.checkpoint import Checkpoint
@@ -55,6 +56,7 @@ class AuditRequest:
         force: Replace what ``out`` holds.
         device: Where to run; see :class:`kvw.runs.request.EraseRequest`.
         quantise: As there.
+        reading: As there.
 
     Raises:
         UserError: A number makes no sense.
@@ -81,6 +83,7 @@ class AuditRequest:
     force: bool = False
     device: torch.device | str | None = None
     quantise: Quantise | None = None
+    reading: Reading = AS_IT_IS
 
     def __post_init__(self) -> None:
         check_longest_answer(self.max_new_tokens)
@@ -134,12 +137,12 @@ def read_audit_data(request: AuditRequest) -> AuditSets:
     """
     if request.edit is not None:
         check_edit_files([request.edit])
-    forget = _told_apart(joined(read_forget_files(request.forget))[0])
-    retain = without_forgotten(read_examples(request.retain), forget)[0] if request.retain else []
+    forget = _told_apart(joined(read_forget_files(request.forget, request.reading))[0])
+    retain = without_forgotten(read_examples(request.retain, request.reading), forget)[0] if request.retain else []
     asked = forget
     if 0 < request.at_most < len(forget):
         asked = [forget[place] for place in sorted(Random(0).sample(range(len(forget)), request.at_most))]
-    rephrasings, unmatched = _rephrasings(request.rephrasings, asked)
+    rephrasings, unmatched = _rephrasings(request.rephrasings, asked, request.reading)
     reasons = {name: why for name in request.attacks if (why := _why_not(name, asked, retain))}
     if reasons.keys() >= set(request.attacks):
         found = "; ".join(f"{name}: {why}" for name, why in reasons.items())
@@ -158,10 +161,12 @@ def _told_apart(examples: Sequence[Example]) -> list[Example]:
     return found
 
 
-def _rephrasings(path: Path | None, asked: Sequence[Example]) -> tuple[dict[str, tuple[Example, ...]], int]:
+def _rephrasings(
+    path: Path | None, asked: Sequence[Example], reading: Reading
+) -> tuple[dict[str, tuple[Example, ...]], int]:
     if path is None:
         return {}, 0
-    rows = read_examples(path)
+    rows = read_examples(path, reading)
     by_fact: dict[tuple[str | None, str], list[Example]] = {}
     for row in rows:
         by_fact.setdefault(_fact(row), []).append(row)
