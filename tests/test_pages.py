@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
-from functools import cache
+from functools import cache, partial
 from io import StringIO
 from pathlib import Path
 
 import pytest
+from tests import tiny_models
+from tests.batches import text_batch
 from tests.program import run
 from tests.text_models import build
 
+import kvw
 from kvw.cache import cache_directory
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +23,8 @@ README = (ROOT / "README.md").read_text()
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
-GROUPS = ("bench", "edit", "evidence", "inspect")
+SMOLLM2 = "examples/smollm2"
+GROUPS = ("bench", "data", "edit", "evidence", "inspect")
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -75,6 +79,31 @@ def test_python_of_readme_runs_as_pasted(tmp_path: Path, monkeypatch: pytest.Mon
     for block in pasted:
         exec(compile(block, "README.md", "exec"), {})
     assert {path.name for path in (tmp_path / "run-python").iterdir()} > {"edit.safetensors", "model", "run.json"}
+    assert (tmp_path / "edit.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_python_of_the_python_page_runs_as_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = build("llama")
+    model.generation_config.eos_token_id = list(range(len(tokenizer)))  # so that answers are short
+    for part in (model, tokenizer):
+        part.save_pretrained(cache_directory() / "models" / "smollm2-135m")
+    tiny_models.save("llava", tmp_path / "llava-hf" / "llava-1.5-7b-hf")
+    for name in ("forget", "new_photos"):
+        shutil.copy(ROOT / SMOLLM2 / "forget.jsonl", tmp_path / f"{name}.jsonl")
+    (tmp_path / "ann.png").write_bytes(tiny_models.noise_png(1))
+    monkeypatch.chdir(tmp_path)
+    pasted = blocks((ROOT / "docs" / "python.md").read_text(), "python")
+    loaders = [[text_batch(4, 9, 3, seed)] for seed in (1, 2)]
+    names: dict[str, object] = {"forget_loader": loaders[0], "retain_loader": loaders[1]}
+    (tmp_path / "retain.jsonl").write_text("".join((ROOT / SMOLLM2 / "retain.jsonl").open().readlines()[:24]))
+    # Random weights write no English, so they have no retain sources, and lose by chance what they never knew.
+    erase = partial(kvw.erase, retain="retain.jsonl", write_damaged=True)
+    monkeypatch.setattr(kvw, "erase", erase, raising=False)
+    for block in pasted:
+        exec(compile(block, "docs/python.md", "exec"), names)
+    assert len(pasted) == 5
+    assert (tmp_path / "model" / "config.json").is_file()
     assert (tmp_path / "edit.safetensors").is_file()
 
 

@@ -13,7 +13,8 @@ from tests.text_models import build
 from torch.utils.data import DataLoader
 
 import kvw
-from kvw.data import answer_batch, prepare
+from kvw.data import TextProcessor, answer_batch, prepare
+from kvw.data.rows import examples_of
 from kvw.measuring.given import batches_given
 from kvw.measuring.labelled import LabelledBatches
 
@@ -85,6 +86,14 @@ def test_a_tokenizer_does_for_a_model_of_text():
     assert same(
         edit, kvw.subspace(model, kvw.batches(model, tokenizer, rows[:2]), rows[2:], SETTINGS, processor=tokenizer)
     )
+
+
+def test_rows_and_a_tokenizer_can_be_evaluated():
+    model, tokenizer = build("llama")
+    rows = [{"question": f"Where does person {n} live?", "answer": f"In town {n}"} for n in range(2)]
+    found = kvw.evaluate(model, tokenizer, {"rows": rows}, max_new_tokens=2)
+    assert found == kvw.evaluate(model, TextProcessor(tokenizer), {"rows": examples_of(rows)}, max_new_tokens=2)
+    assert found.summaries["rows"].count == 2
 
 
 def test_a_processor_gets_from_the_model_what_it_lacks(llava, llava_processor):

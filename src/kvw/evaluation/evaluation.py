@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from transformers import PreTrainedModel
 
 from kvw.data import Example, ImageSource, load_image, prepare
 from kvw.data.images import image_size
-from kvw.data.rendering import Processor, check_texts
+from kvw.data.rendering import check_texts
+from kvw.data.rows import examples_of
 from kvw.errors import UserError
 from kvw.evaluation.endpoint import EndpointModel
 from kvw.evaluation.generation import generate_answers
 from kvw.evaluation.journal import Journal
 from kvw.evaluation.probability import answer_probabilities
 from kvw.evaluation.records import Evaluation, Reply, collect
+from kvw.measuring.in_memory import in_memory
 from kvw.progress import Progress
 
 
 def evaluate(
     model: PreTrainedModel,
-    processor: Processor,
-    splits: Mapping[str, Sequence[Example]],
+    processor: Any,
+    splits: Mapping[str, Sequence[Example] | Sequence[Mapping[str, Any]]],
     *,
     max_new_tokens: int = 50,
     budget: int | None = None,
@@ -35,8 +38,9 @@ def evaluate(
 
     Args:
         model: A model that generates text from images and text; its mode and settings are restored.
-        processor: Its processor.
-        splits: Examples by the name of their split, for example ``forget`` and ``retain``.
+        processor: Its processor, or of a model of text alone its tokenizer.
+        splits: Examples by the name of their split, for example ``forget`` and ``retain``; as objects, or as mappings
+            with ``question`` and ``answer``, see :func:`kvw.batches`.
         max_new_tokens: The longest answer in tokens.
         budget: Padded tokens per batch; None for the default of the model's device.
         journal: Keeps what is there as it comes, and gives what an interrupted run of the same fingerprint has left.
@@ -49,7 +53,9 @@ def evaluate(
     Raises:
         UserError: A split is empty, an example cannot be prepared, or memory runs out on a single example.
     """
-    examples = _all_examples(splits)
+    processor = in_memory(model, processor).processor
+    read = {name: examples_of(rows) for name, rows in splits.items()}
+    examples = _all_examples(read)
     prepared = prepare(examples, processor, model.config, new_tokens=max_new_tokens)
     errors = unreadable_images(examples)
     readable = [row for row in range(len(prepared)) if row not in errors]
@@ -69,7 +75,7 @@ def evaluate(
     replies = {row: Reply(probability=0.0, error=error) for row, error in errors.items()}
     for row, answer, found in zip(readable, answers, probabilities, strict=True):
         replies[row] = Reply(answer, found.probability)
-    return collect(splits, [replies[row] for row in range(len(examples))])
+    return collect(read, [replies[row] for row in range(len(examples))])
 
 
 def evaluate_endpoint(
