@@ -27,7 +27,7 @@ class Opaque(Edit):
     """A kind that can do nothing but exist."""
 
     kind = "opaque"
-    attach = changed = describe = does_nothing = tensors = from_tensors = None
+    attach = check_model = describe = does_nothing = tensors = from_tensors = None
 
     @property
     def widths(self):

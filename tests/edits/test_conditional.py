@@ -13,6 +13,7 @@ from tests.families import build_family, family_batch
 
 import kvw
 from kvw.edits import Condition, ConditionalGateEdit, EditMetadata, GateEdit, attach_where, export_ia3
+from kvw.edits.weight_edit import weight_edit
 from kvw.models.finding import find_value_matrices
 from kvw.models.forward_names import cache_name
 from kvw.models.layer_inputs import decoder_layers, on_input
@@ -189,8 +190,7 @@ def test_it_can_be_scaled_and_not_folded(llava, tmp_path):
     before = weights(llava)
     for refused in (
         lambda: edit.fold(llava),
-        lambda: edit.changed(None, torch.zeros(2, 2)),
-        lambda: edit.value_matrices(llava),
+        lambda: weight_edit(edit),
     ):
         with pytest.raises(kvw.UserError, match="there are no weights"):
             refused()

@@ -17,7 +17,7 @@ from kvw.cli import main
 from kvw.edits import Directions, EditMetadata, GateEdit, LowRankEdit, Steer, SteeringEdit, export_ia3, export_lora
 from kvw.edits.prompts import prompt_ends
 from kvw.edits.steering import _Shift
-from kvw.edits.surviving import surviving_shares
+from kvw.edits.weight_edit import weight_edit
 from kvw.evaluation.probability import score_batch
 from kvw.models.forward_names import cache_name
 from kvw.models.layer_inputs import decoder_layers, on_input
@@ -399,9 +399,7 @@ def test_there_are_no_weights_to_fold_it_into(llava, tmp_path):
     before = weights(llava)
     for refused in (
         lambda: edit.fold(llava),
-        lambda: edit.changed(None, torch.zeros(2, 2)),
-        lambda: edit.value_matrices(llava),
-        lambda: surviving_shares(edit, llava),
+        lambda: weight_edit(edit),
     ):
         with pytest.raises(kvw.UserError, match="there are no weights"):
             refused()

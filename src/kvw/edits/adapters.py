@@ -18,6 +18,7 @@ from kvw.claim import new_directory
 from kvw.edits.edit import Edit, EditMetadata
 from kvw.edits.gates import GateEdit
 from kvw.edits.low_rank import LowRankEdit
+from kvw.edits.weight_edit import WeightEdit
 from kvw.errors import UserError
 from kvw.files import write_bytes
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
@@ -146,7 +147,7 @@ def _no_adapter(edit: Edit) -> UserError:
     )
 
 
-def _modules(edit: Edit, model: PreTrainedModel) -> dict[MatrixKey, ValueMatrix]:
+def _modules(edit: WeightEdit, model: PreTrainedModel) -> dict[MatrixKey, ValueMatrix]:
     """The modules that an adapter of the edit would change."""
     experts = [str(key) for key in edit.widths if key.expert is not None]
     if experts:

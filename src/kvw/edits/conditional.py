@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from kvw.edits.edit import Attachment, Edit, EditMetadata
 from kvw.edits.gates import GateEdit, Scaling
-from kvw.edits.hooks import Hooks, NoWeights
+from kvw.edits.hooks import Hooks
 from kvw.edits.prompts import Prompts, observe_prompts
 from kvw.edits.steering import SteeringEdit
 from kvw.edits.summary import LayerSummary
@@ -59,7 +59,7 @@ class Condition:
         return cls(layer, edit.steers[layer].filter, threshold)
 
 
-class ConditionalGateEdit(NoWeights, Edit):
+class ConditionalGateEdit(Edit):
     """Gates that are in force for those samples alone for which a condition holds, see :func:`attach_where`.
 
     Args:
@@ -81,11 +81,6 @@ class ConditionalGateEdit(NoWeights, Edit):
     def gates(self) -> GateEdit:
         """What is in force for those who are affected, as an edit for everybody."""
         return GateEdit(self._log_gates, self.metadata)
-
-    @property
-    def widths(self) -> dict[MatrixKey, int]:
-        """No value matrix is changed."""
-        return {}
 
     def attach(self, model: PreTrainedModel) -> Attachment:
         """Decide in every forward over prompts who is affected, and scale the coefficients of these samples.

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, ClassVar, Self
 
-import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -19,10 +18,7 @@ from kvw.edits.stored import content_digest, packed, unpacked, unreadable
 from kvw.edits.summary import LayerSummary
 from kvw.errors import UserError
 from kvw.files import write_bytes
-from kvw.models.detection import confirm_value_matrices
-from kvw.models.finding import find_value_matrices
-from kvw.models.quantised import refuse_quantised
-from kvw.models.value_matrix import MatrixKey, Parameter, ValueMatrix
+from kvw.models.value_matrix import MatrixKey
 from kvw.printable import printable
 
 ENTRIES_AT_A_TIME = 2**20
@@ -108,6 +104,8 @@ class Edit(ABC):
     """A change of a model, mostly of its value matrices, that can be attached, folded in, saved and loaded."""
 
     kind: ClassVar[str]
+    acts: ClassVar[str] = "The edit acts"
+    """What it does, as the beginning of a sentence; for edits that act by hooks alone."""
     reads_states: ClassVar[bool] = False
     """Whether it goes by hidden states, so that it means nothing on other weights than those it was made on."""
     kinds: ClassVar[dict[str, type[Edit]]] = {}
@@ -117,57 +115,34 @@ class Edit(ABC):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        Edit.kinds[cls.kind] = cls
+        if "kind" in vars(cls):
+            Edit.kinds[cls.kind] = cls
 
     @property
-    @abstractmethod
     def widths(self) -> Mapping[MatrixKey, int]:
-        """The value matrices that the edit touches and how many knowledge vectors it expects in each."""
+        """The value matrices of which vectors or directions are scaled, and how many knowledge vectors each has."""
+        return {}
+
+    @abstractmethod
+    def check_model(self, model: PreTrainedModel) -> None:
+        """Refuse a model that this edit is not for.
+
+        Raises:
+            UserError: It lacks something that the edit acts on, or that has another width.
+        """
 
     @abstractmethod
     def attach(self, model: PreTrainedModel) -> Attachment:
         """Put the edit in force on a live model without changing its weights for good."""
 
-    @abstractmethod
-    def changed(self, matrix: Any, weight: Tensor) -> Tensor:
-        """The weight of one of the :meth:`parts` with the edit in it.
-
-        Args:
-            matrix: Which one; only its key and orientation are used.
-            weight: Its weight, in any floating dtype, as it is now; not changed.
-
-        Returns:
-            The new weight, of the same shape and dtype.
-
-        Raises:
-            UserError: See :meth:`check_foldable`.
-        """
-
-    def check_foldable(self, matrix: Any, dtype: torch.dtype) -> None:
-        """Refuse weights that this edit cannot be written into.
-
-        Raises:
-            UserError: They are quantised.
-        """
-        if not dtype.is_floating_point:
-            raise UserError(
-                f"{matrix.name} holds quantised weights, which an edit cannot be folded into.",
-                found=str(dtype),
-                do="attach the edit instead, or fold it into the full-precision checkpoint with: kvw apply",
-            )
-
     def fold(self, model: PreTrainedModel) -> None:
         """Write the edit into the weights of a live model, once, from the values they have now.
 
         Raises:
-            UserError: The edit is of another model, or its weights cannot take it; no weight was changed.
+            UserError: The edit acts by hooks alone; it is of another model; or its weights cannot take it. No weight
+                was changed.
         """
-        matrices = self.parts(model)
-        for matrix in matrices:
-            refuse_quantised(matrix.name, matrix.module)
-            self.check_foldable(matrix, matrix.read().dtype)
-        for matrix in matrices:
-            matrix.write(self.changed(matrix, matrix.read()))
+        raise self.no_weights()
 
     @property
     @abstractmethod
@@ -250,39 +225,12 @@ class Edit(ABC):
         refuse_nothing(self)
         write_edit(self, Path(path))
 
-    def value_matrices(self, model: PreTrainedModel) -> dict[MatrixKey, ValueMatrix]:
-        """The live value matrices that this edit is for.
-
-        Raises:
-            UserError: The model lacks one of them or it has another width: the edit is of another model.
-        """
-        if self.metadata.value_matrices:
-            confirm_value_matrices(model, self.metadata.value_matrices)
-        live = {matrix.key: matrix for matrix in find_value_matrices(model, "both")}
-        wrong = [
-            f"{key}: {width} in the edit, {live[key].width if key in live else 'missing'} in the model"
-            for key, width in self.widths.items()
-            if key not in live or live[key].width != width
-        ]
-        if wrong:
-            raise self.misfit(model, wrong)
-        return {key: live[key] for key in self.widths}
-
-    def parts(self, model: PreTrainedModel) -> Sequence[ValueMatrix | Parameter]:
-        """What of a live model this edit changes when it is folded in.
-
-        Raises:
-            UserError: The edit is of another model, or has no weights.
-        """
-        return list(self.value_matrices(model).values())
-
-    def check_model(self, model: PreTrainedModel) -> None:
-        """Refuse a model that this edit is not for.
-
-        Raises:
-            UserError: It lacks something that the edit acts on, or that has another width.
-        """
-        self.value_matrices(model)
+    def no_weights(self) -> UserError:
+        """The error where weights are asked of an edit that acts by hooks alone."""
+        return UserError(
+            f"{self.acts} while the model runs: there are no weights that it could be folded into.",
+            do="attach it (edit.attach(model), kvw evaluate --edit, kvw chat --edit), or use another --method",
+        )
 
     def misfit(self, model: PreTrainedModel, wrong: Sequence[str]) -> UserError:
         """The error for a model that the edit is not for; ``wrong`` lists what differs."""

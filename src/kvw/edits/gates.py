@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kvw.edits.edit import ENTRIES_AT_A_TIME, Attachment, Edit, EditMetadata
+from kvw.edits.edit import ENTRIES_AT_A_TIME, Attachment, EditMetadata
 from kvw.edits.hooks import Hooks
 from kvw.edits.summary import LayerSummary, summarise_log_gates
 from kvw.edits.values import Values
+from kvw.edits.weight_edit import WeightEdit
 from kvw.errors import UserError
 from kvw.models.coefficients import Seen, intercept, scale_coefficients
 from kvw.models.value_matrix import MatrixKey, ValueMatrix, in_order
 
 
-class GateEdit(Edit):
+class GateEdit(WeightEdit):
     """Factors for the knowledge vectors, kept as logarithms.
 
     Args:

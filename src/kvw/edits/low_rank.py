@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kvw.edits.edit import ENTRIES_AT_A_TIME, Attachment, Edit, EditMetadata, check_sign, signed
+from kvw.edits.edit import ENTRIES_AT_A_TIME, Attachment, EditMetadata, check_sign, signed
 from kvw.edits.hooks import Hooks
 from kvw.edits.summary import LayerSummary, summarise_low_rank
 from kvw.edits.values import Values
+from kvw.edits.weight_edit import WeightEdit
 from kvw.errors import UserError
 from kvw.models.coefficients import Seen, intercept
 from kvw.models.sharding import sharded_weight
@@ -82,7 +83,7 @@ class Directions:
         return Directions(self.patterns.to(device), self.filters.to(device), self.log_gates.to(device))
 
 
-class LowRankEdit(Edit):
+class LowRankEdit(WeightEdit):
     """Directions in the space of coefficients, each weakened by a gate of its own.
 
     Args:

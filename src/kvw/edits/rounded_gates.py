@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kvw.edits.edit import Attachment, Edit, EditMetadata
+from kvw.edits.edit import Attachment, EditMetadata
 from kvw.edits.summary import LayerSummary, summarise_log_gates
 from kvw.edits.values import Values
+from kvw.edits.weight_edit import WeightEdit
 from kvw.models.value_matrix import MatrixKey, ValueMatrix, in_order
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 """What the gates of a model may be rounded to: the dtypes of models."""
 
 
-class RoundedGateEdit(Edit):
+class RoundedGateEdit(WeightEdit):
     """A sequence of gates, each rounded to the model's dtype and multiplied into the rounded weights.
 
     In bfloat16 the result is not the product of the gates: a gate above 1 - 2^-9 rounds to 1 and does nothing. This

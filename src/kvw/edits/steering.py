@@ -12,13 +12,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kvw.edits.edit import Attachment, Edit, EditMetadata, check_sign, signed
-from kvw.edits.hooks import Hooks, NoWeights
+from kvw.edits.hooks import Hooks
 from kvw.edits.prompts import Prompts, observe_prompts
 from kvw.edits.summary import LayerSummary
 from kvw.edits.values import Values
 from kvw.errors import UserError
 from kvw.models.layer_inputs import InputHook, at_columns, decoder_layers
-from kvw.models.value_matrix import MatrixKey
 
 Where = Literal["prompt", "last"]
 """``prompt``: all positions of the prompt are shifted. ``last``: its last position alone."""
@@ -47,7 +46,7 @@ class Steer:
             raise ValueError("a filter or a direction is not finite")
 
 
-class SteeringEdit(NoWeights, Edit):
+class SteeringEdit(Edit):
     """Shifts of the hidden states that enter decoder layers, before their norm: h' = h + t (a . h_last) d.
 
     h_last is the state of the prompt's last token, so each sample has a strength of its own, which is near 0 for
@@ -86,11 +85,6 @@ class SteeringEdit(NoWeights, Edit):
         self.strength = float(strength)
         self.where: Where = where
         self.decoding = decoding
-
-    @property
-    def widths(self) -> dict[MatrixKey, int]:
-        """No value matrix is touched."""
-        return {}
 
     def attach(self, model: PreTrainedModel) -> Attachment:
         """Shift states by hooks, in float32 or better and rounded once to the model's dtype.

@@ -6,18 +6,20 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kvw.edits.edit import Edit
+from kvw.edits.weight_edit import WeightEdit
 from kvw.models.value_matrix import MatrixKey
 
 
-def surviving_shares(edit: Edit, model: PreTrainedModel, dtype: torch.dtype | None = None) -> dict[MatrixKey, float]:
+def surviving_shares(
+    edit: WeightEdit, model: PreTrainedModel, dtype: torch.dtype | None = None
+) -> dict[MatrixKey, float]:
     """For each value matrix the share of the edit that folding it into the model would keep.
 
     Numbers of few bits round a small change away: in bfloat16 one below half of 2^-8 of a weight is lost. The share is
     1 if nothing is lost, and may exceed 1 where rounding exaggerates.
 
     Args:
-        edit: Any edit; nothing is changed.
+        edit: It is not changed, nor is the model.
         model: Its model, not yet edited, with weights that are not quantised.
         dtype: What the model would be stored in; None for what it is held in.
 

@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kvw.edits.edit import Attachment, Edit, EditMetadata
+from kvw.edits.edit import Attachment, EditMetadata
 from kvw.edits.summary import LayerSummary
 from kvw.edits.values import Values
-from kvw.models.value_matrix import MatrixKey, Parameter
+from kvw.edits.weight_edit import WeightEdit
+from kvw.models.value_matrix import Parameter
 
 PREFIX, SHARE = "weight.", "share"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
-class WeightsEdit(Edit):
+class WeightsEdit(WeightEdit):
     """Weights in place of those that a model has, or a mixture of both: W'' = (1 - share) W + share W'.
 
     It is as large as the weights that it replaces, and means nothing on other weights than those it was made on.
@@ -34,11 +35,6 @@ class WeightsEdit(Edit):
     def __init__(self, weights: Mapping[str, Tensor], share: float = 1.0, metadata: EditMetadata | None = None) -> None:
         super().__init__(metadata)
         self.weights, self.share = dict(sorted(weights.items())), float(share)
-
-    @property
-    def widths(self) -> dict[MatrixKey, int]:
-        """Value matrices are not told from other weights."""
-        return {}
 
     def parts(self, model: PreTrainedModel) -> list[Parameter]:
         """The parameters.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvw.edits.edit import Edit
+from kvw.edits.weight_edit import WeightEdit, weight_edit
 from kvw.evidence.differences import differences
 from kvw.files import file_digest
 from kvw.folders import folder_digests
@@ -53,19 +54,19 @@ def recompute(edit: Edit, original: Checkpoint, folder: Path) -> Recomputed:
     Raises:
         UserError: The edit has no weights, is of another model, or the original's files are not what they should be.
     """
-    found, model = Recomputed(), skeleton(original)
-    stored = locate(model, edit.parts(model), original.folder)
+    found, model, folding = Recomputed(), skeleton(original), weight_edit(edit)
+    stored = locate(model, folding.parts(model), original.folder)
     found.matrices = len(stored)
     weights = find_weights(original.folder)
     found.wrong += _wrong_others(original.folder, folder)
     for path in weights.files:
         if (folder / path.name).is_file():
             entries = [entry for entry in stored.values() if entry.file == path.name]
-            _compare(edit, path, folder / path.name, entries, found)
+            _compare(folding, path, folder / path.name, entries, found)
     return found
 
 
-def _compare(edit: Edit, path: Path, copy: Path, entries: Sequence[StoredMatrix], found: Recomputed) -> None:
+def _compare(edit: WeightEdit, path: Path, copy: Path, entries: Sequence[StoredMatrix], found: Recomputed) -> None:
     """Compare one weight file: its value matrices with what the edit makes of them, all else with the source."""
     if path.stat().st_size != copy.stat().st_size:
         found.wrong.append(f"{copy.name} has another size")
@@ -81,7 +82,7 @@ def _compare(edit: Edit, path: Path, copy: Path, entries: Sequence[StoredMatrix]
         found.wrong.append(f"{copy.name} is another between its bytes {wrong[0]} and {wrong[1]}")
 
 
-def _only_rounded(edit: Edit, original: Path, folder: Path, matrices: Sequence[StoredMatrix]) -> bool:
+def _only_rounded(edit: WeightEdit, original: Path, folder: Path, matrices: Sequence[StoredMatrix]) -> bool:
     try:
         return all(
             equal_up_to_rounding(entry.read(folder), edit.changed(entry.matrix, entry.read(original).contiguous()))
@@ -120,4 +121,4 @@ def refuse_without_weights(edit: Edit, original: Checkpoint) -> None:
     Raises:
         UserError: It does, or it is of another model.
     """
-    edit.parts(skeleton(original))
+    weight_edit(edit).parts(skeleton(original))

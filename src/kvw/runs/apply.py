@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from kvw._version import __version__
 from kvw.edits.edit import Edit, refuse_nothing
+from kvw.edits.weight_edit import WeightEdit, weight_edit
 from kvw.errors import UserError
 from kvw.files import write_text
 from kvw.measuring.fingerprint import digest, remember_digest, remembered_digest, weights_digest
@@ -90,7 +91,8 @@ def apply(
     inputs = [checkpoint.folder, *files, *keep]
     check_output_directory(out, force=force, keep=inputs)
     refuse_nothing(edit)
-    stored = _locate(edit, checkpoint)
+    folding = weight_edit(edit)
+    stored = _locate(folding, checkpoint)
     check_copy(checkpoint)
     others = _other_weights(edit, checkpoint, reporter, allowed=other_weights)
     for warning in [*left_aside(checkpoint.folder), *_told_by(record)]:
@@ -103,7 +105,7 @@ def apply(
     with resumable_directory(out, job, "model", force=force, keep=inputs, public=True) as partial:
         _tell(partial, out, reporter)
         start = time.perf_counter()
-        written = _write(edit, checkpoint, stored, partial, untouched, known, reporter)
+        written = _write(folding, checkpoint, stored, partial, untouched, known, reporter)
         seconds = time.perf_counter() - start
         write_card(edit, checkpoint, partial.folder, record, other_weights=others)
         check_reload(checkpoint, partial.folder)
@@ -230,7 +232,7 @@ def _other_weights(edit: Edit, checkpoint: Checkpoint, reporter: Reporter, *, al
     return "" if check_weights(edit, fingerprint, reporter, other_weights=allowed) else fingerprint
 
 
-def _locate(edit: Edit, checkpoint: Checkpoint) -> dict[MatrixKey | str, StoredMatrix]:
+def _locate(edit: WeightEdit, checkpoint: Checkpoint) -> dict[MatrixKey | str, StoredMatrix]:
     model = skeleton(checkpoint)
     try:
         return locate(model, edit.parts(model), checkpoint.folder)
@@ -273,7 +275,7 @@ def _check_room(
 
 
 def _write(
-    edit: Edit,
+    edit: WeightEdit,
     checkpoint: Checkpoint,
     stored: Mapping[MatrixKey | str, StoredMatrix],
     partial: PartialDirectory,

@@ -9,6 +9,7 @@ from pathlib import Path
 from kvw.claim import Claim
 from kvw.data import Prepared, check_images
 from kvw.edits.edit import Edit
+from kvw.edits.weight_edit import weight_edit
 from kvw.errors import UserError
 from kvw.evaluation import Evaluation, Journal, evaluate
 from kvw.evaluation.answers import kept_answers, tell_kept
@@ -344,11 +345,12 @@ def _write_model(job: Job, edit: Edit, record: RunRecord, folder: Path) -> None:
 
 
 def _save(job: Job, edit: Edit, folder: Path) -> None:
-    parts = edit.parts(job.loaded.model)
+    folding = weight_edit(edit)
+    parts = folding.parts(job.loaded.model)
     # What the method did not announce, such as weights that are trained, is looked up now.
     places = job.stored | _locate(job.loaded, [part for part in parts if part.key not in job.stored])
     stored = {part.key: places[part.key] for part in parts}
-    save_checkpoint(job.request.model.folder, folder, stored, edit.changed)
+    save_checkpoint(job.request.model.folder, folder, stored, folding.changed)
     if not job.loaded.quantised:  # packed weights cannot tell what the stored ones should be
         check_saved(folder, stored)
 

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from kvw.edits.edit import Edit
+from kvw.edits.weight_edit import WeightEdit
 from kvw.errors import UserError
 from kvw.models.quantised import quantisation
 from kvw.training.result import RECORD, apply_result
@@ -55,16 +56,16 @@ def weights_kept(model: PreTrainedModel, names: Iterable[str] | None = None) -> 
 def folded(model: PreTrainedModel, edit: Edit) -> Iterator[None]:
     """Fold an edit into a model for the length of the block.
 
-    An edit that touches no value matrix acts by hooks alone, and is attached instead.
+    An edit that acts by hooks alone is attached instead.
 
     Raises:
         UserError: The edit is of another model, or see :func:`weights_kept`.
     """
-    if not edit.widths:
+    if not isinstance(edit, WeightEdit):
         with edit.attach(model):
             yield
         return
-    with weights_kept(model, (matrix.parameter for matrix in edit.value_matrices(model).values())):
+    with weights_kept(model, (part.parameter for part in edit.parts(model))):
         edit.fold(model)
         yield
 

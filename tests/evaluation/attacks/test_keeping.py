@@ -10,7 +10,8 @@ from tests.evaluation.attacks.edits import weakening
 from tests.gradient import RETAIN, changed, fresh, training, weights_of
 from torch import nn
 
-from kvw.edits.gates import GateEdit
+from kvw.edits import SteeringEdit
+from kvw.edits.weights import WeightsEdit
 from kvw.errors import UserError
 from kvw.evaluation.attacks import folded, quantised, relearned, rounded, trained_weights, weights_kept
 from kvw.methods.gradient import finetune
@@ -73,10 +74,18 @@ def test_folded_is_folded_and_what_training_left_is_put_on_as_it_was(tmp_path):
     assert changed(model, before) == set()
 
 
-def test_an_edit_without_value_matrices_is_attached():
+def test_trained_weights_are_folded_and_taken_back():
+    model, _ = fresh()
+    before, name = weights_of(model), "model.language_model.layers.0.mlp.down_proj.weight"
+    with folded(model, WeightsEdit({name: torch.ones_like(model.get_parameter(name))})):
+        assert changed(model, before) == {name}
+    assert changed(model, before) == set()
+
+
+def test_an_edit_without_weights_is_attached():
     """What acts by hooks alone has no weights to be folded into."""
 
-    class Hooked(GateEdit):
+    class Hooked(SteeringEdit):
         kind = "hooked for a test"
         attached = 0
 
@@ -89,7 +98,7 @@ def test_an_edit_without_value_matrices_is_attached():
     with folded(model, Hooked({})):
         assert changed(model, before) == set()
     assert Hooked.attached == 1
-    del GateEdit.kinds[Hooked.kind]
+    del SteeringEdit.kinds[Hooked.kind]
 
 
 def test_weights_that_cannot_be_changed_are_refused():

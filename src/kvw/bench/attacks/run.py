@@ -21,6 +21,7 @@ from kvw.data import Example
 from kvw.data.benchmarks import Protocol
 from kvw.edits.edit import Edit, package_versions, read_edit
 from kvw.edits.surviving import surviving_shares
+from kvw.edits.weight_edit import WeightEdit
 from kvw.errors import UserError
 from kvw.evaluation.attacks import (
     PutOn,
@@ -158,7 +159,7 @@ class _Work:
         record, asked = job.target.record, self.questions(job)
         edit, put_on = self._change(record)
         surviving = None
-        if edit is not None and edit.widths and job.attack.name in ROUNDED:
+        if isinstance(edit, WeightEdit) and edit.widths and job.attack.name in ROUNDED:
             surviving = fmean(surviving_shares(edit, loaded.model, ROUNDED[job.attack.name]).values())
         training = relearning_settings(loaded.model, self.learning_rate) if job.attack.steps else None
         with (
