@@ -9,19 +9,21 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import copy
 import functools
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests import tiny_models
+from tests import short_language, tiny_models  # noqa: F401
 from tests.deprecations import watched
 from tests.families import BROKEN, broken_upstream
 from transformers import PreTrainedModel
 
 from kvw.cache import cache_directory
 from kvw.runs.environment import packages
+from kvw.toy.world import World, write_world
 
 
 def pytest_report_header() -> str:
@@ -60,6 +62,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 def _one_thread() -> None:
     # Tiny matrices: more threads only wait for each other, all the more with several test processes.
     torch.set_num_threads(1)
+    # What the libraries are made of lives to the end; no collection need go through it again.
+    gc.freeze()
 
 
 @functools.cache
@@ -103,6 +107,14 @@ def llava_processor() -> Any:
 def qwen2_vl() -> PreTrainedModel:
     """A tiny Qwen2-VL in float32, free to be changed."""
     return copy.deepcopy(built("qwen2_vl")[0]).eval()
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the toy world's pictures and questions; read only."""
+    folder = tmp_path_factory.mktemp("world")
+    write_world(World(), folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

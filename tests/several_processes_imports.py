@@ -1,6 +1,7 @@
 """What is heavy to import and what processes of tests need; see several_processes."""
 
 import accelerate  # noqa: F401
+import tests.short_language  # before the runs, as in the process that starts the others
 import tests.tiny_models  # noqa: F401
 import torch.distributed.tensor  # noqa: F401
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import kvw
 from kvw.cli import main
-from kvw.toy import World, checkpoint, write_world
+from kvw.toy import checkpoint
 
 PLAIN = """
 import json, sys
@@ -28,13 +28,6 @@ for line in lines:
     print(processor.decode(produced[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True).strip())
 assert "kvw" not in sys.modules
 """
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    write_world(World(), folder)
-    return folder
 
 
 @pytest.mark.thorough

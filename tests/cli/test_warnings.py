@@ -10,7 +10,6 @@ from PIL import Image
 from tests.program import run
 
 from kvw.records.run import Change, LanguagePart
-from kvw.toy import World, write_world
 
 DAMAGE = "The perplexity of ordinary sentences went from 29.0 to 2.16e+04."
 
@@ -78,7 +77,7 @@ def test_questions_are_not_counted_as_people(people, saved, monkeypatch, subject
         (people / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in named))
     heard = []
     monkeypatch.setattr(
-        "kvw.methods.subspace.examples.separation_warnings", lambda found, what: heard.append(what) or []
+        "kvw.methods.subspace.solution.separation_warnings", lambda found, what: heard.append(what) or []
     )
     assert erase(saved, "--no-model") == 0
     assert heard == [counted]
@@ -123,11 +122,12 @@ def test_apply_looks_at_the_language_of_what_it_has_written(people, saved, capsy
 
 
 @pytest.mark.thorough
-def test_a_good_edit_is_not_flagged_and_a_wreck_is(tmp_path, capsys):
-    write_world(World(), tmp_path)
-    given = ["--forget", tmp_path / "forget.jsonl", "--eval-limit", 20, "--max-new-tokens", 16, "--strict"]
+def test_a_good_edit_is_not_flagged_and_a_wreck_is(world, tmp_path, capsys):
+    given = ["--forget", world / "forget.jsonl", "--eval-limit", 20, "--max-new-tokens", 16, "--strict"]
+    (tmp_path / "images").symlink_to(world / "images")
     retain = tmp_path / "retain.jsonl"
-    rows = (tmp_path / "forget.jsonl").read_text().splitlines()
+    retain.write_text("".join((world / "retain.jsonl").read_text().splitlines(keepends=True)[::3]))
+    rows = (world / "forget.jsonl").read_text().splitlines()
     somebody = [row for row in rows if json.loads(row)["subject"] == json.loads(rows[0])["subject"]]
     (tmp_path / "one.jsonl").write_text("\n".join(somebody) + "\n")
     # One person is forgotten to the last question within what must stay, which four are not on this model.

@@ -433,7 +433,7 @@ def test_memory_is_a_few_copies_of_one_matrix(tmp_path, sizes, kind):
     assert matrix < found["growth"] < 4 * matrix + checks
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [8, pytest.param(200, marks=pytest.mark.slow)])
 def test_killed_at_any_moment(tmp_path, kills):
     checkpoint = sharded(tmp_path / "model", shards=6, hidden=64, width=512, layers=8)
     gate_edit(checkpoint, 1, 2, 5).save(tmp_path / "edit.safetensors")

@@ -31,19 +31,18 @@ from kvw.selection.scoring import Score, Share
 from kvw.selection.search import Candidate
 from kvw.selection.splits import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET, OWN_WORDS
 from kvw.toy import checkpoint
-from kvw.toy.world import World, write_world
 
 WRECK = kvw.SubspaceSettings(gate="hard", threshold=0.0, matrices="both")
 """Takes every direction out that forget answers have more of than retain answers."""
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Two people to forget and eighteen to keep, by photo, asked about some things."""
-    folder = tmp_path_factory.mktemp("world")
-    write_world(World(), folder)
-    for name, people in (("forget", 2), ("retain", 18)):
-        lines = (folder / f"{name}.jsonl").read_text().splitlines()
+def files(world, tmp_path_factory):
+    """Two people to forget and twelve to keep, by photo, asked about some things."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "images").symlink_to(world / "images")
+    for name, people in (("forget", 2), ("retain", 12)):
+        lines = (world / f"{name}.jsonl").read_text().splitlines()
         subjects = list(dict.fromkeys(json.loads(line)["subject"] for line in lines))[:people]
         some = [line for line in lines if json.loads(line)["subject"] in subjects]
         per_subject = dict.fromkeys(subjects, 0)

@@ -14,7 +14,7 @@ from kvw.evaluation import evaluate
 from kvw.toy import World, checkpoint
 from kvw.toy.batches import conversation
 from kvw.toy.portraits import draw_portrait
-from kvw.toy.world import LONGEST_ANSWER, SPLITS, write_world
+from kvw.toy.world import LONGEST_ANSWER, SPLITS
 
 WORLD = World()
 NAMES = ("vanilla", "gold")
@@ -97,10 +97,9 @@ def test_an_answer_continues_the_tokens_of_its_prompt(loaded):
 
 
 @pytest.fixture(scope="module")
-def scores(loaded, tmp_path_factory):
+def scores(loaded, world):
     """Exact match of both models on sixty lines of every split, asked anew."""
-    files = write_world(WORLD, tmp_path_factory.mktemp("world"))
-    splits = {name: read_examples(files[name])[:: -(-len(WORLD.split(name)) // 60)] for name in SPLITS}
+    splits = {name: read_examples(world / f"{name}.jsonl")[:: -(-len(WORLD.split(name)) // 60)] for name in SPLITS}
     return {name: evaluate(*loaded[name], splits, max_new_tokens=LONGEST_ANSWER).summaries for name in NAMES}
 
 
