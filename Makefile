@@ -28,7 +28,7 @@ proving: real-model
 test: lint suite
 
 suite: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-newest:
 	rm -f .venv-newest/.ready
@@ -38,7 +38,7 @@ test-oldest:
 	$(MAKE) suite VENV=.venv-oldest PINS=requirements/oldest.txt
 
 unit: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "not slow and not thorough"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not thorough"
 
 # Every reader of files that others wrote, with so many inputs each.
 FUZZ ?= 300
