@@ -24,7 +24,7 @@ pytestmark = pytest.mark.thorough
 
 COMMON = ("--method", "kvw", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--max-new-tokens", 3)
 # Random weights lose by chance what they never knew: the guard has tests of its own.
-# By chance some give ordinary sentences a probability as if they wrote English, and would be asked all shipped questions.
+# Some find ordinary sentences as probable as if they wrote English, and would be asked all shipped questions.
 COMMON += ("--write-damaged", "--retain-sources", "none")
 EXAMPLES = [
     Example("Where?", "In Kuwait City", (), "a:1"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.batches import text_batch
+from tests.conftest import built
 from tests.measuring.test_labelled import EXAMPLES, assert_same_tokens
 
 import kvw
@@ -23,6 +24,17 @@ WEIGHTS, FOLDS = [0.5, 1.0, 2.0, 3.0, 5.0, 8.0], [0, 1, 0, 1, 1, 0]
 
 @pytest.fixture
 def batches(llava, llava_processor):
+    return made(llava, llava_processor)
+
+
+@pytest.fixture(scope="module")
+def expected(llava_processor):
+    """What is measured when memory does not run out."""
+    model = built("llava")[0].eval()
+    return measured(model, made(model, llava_processor))
+
+
+def made(llava, llava_processor):
     """A shared batch of three images, one of them with three questions, and one batch of text with two."""
     batches = LabelledBatches(prepare([*EXAMPLES, EXAMPLES[3]], llava_processor), llava_processor, llava)
     assert [piece.rows for piece in batches.pieces] == [2, 5]
@@ -61,8 +73,7 @@ def exhausted(model, name, largest):
 
 @pytest.mark.parametrize("name", ["gate_proj", "down_proj"])
 @pytest.mark.parametrize("largest", [1, 2])
-def test_batches_are_halved_to_the_same_moments_and_tokens(llava, batches, name, largest):
-    expected = measured(llava, batches)
+def test_batches_are_halved_to_the_same_moments_and_tokens(llava, batches, expected, name, largest):
     order = list(batches.order)
     sizes = exhausted(llava, name, largest)
     found = measured(llava, batches)
@@ -78,9 +89,8 @@ def test_what_was_too_large_is_not_tried_again(llava, batches):
 
 
 @pytest.mark.parametrize("failing", [1, 2, 6, 9, 11, 16])
-def test_a_moment_that_has_half_of_a_batch_gets_the_other_half(llava, batches, failing, monkeypatch):
+def test_a_moment_that_has_half_of_a_batch_gets_the_other_half(llava, batches, expected, failing, monkeypatch):
     """Memory runs out in any fold of any value matrix, in beginnings and endings."""
-    expected = measured(llava, batches)
     plain, calls = torch.Tensor.addmm_, []
 
     def add(*some):
