@@ -6,6 +6,7 @@ import functools
 import json
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import pytest
 from tests.evaluation.attacks.edits import weakening
@@ -17,6 +18,7 @@ from kvw.errors import UserError
 from kvw.evaluation.attacks import changing
 from kvw.evaluation.loaded import Loaded
 from kvw.models.checkpoint import find_checkpoint
+from kvw.records.audit import Found
 from kvw.runs.audit import models
 from kvw.runs.audit import run as auditing
 from kvw.runs.audit.attacks import ATTACKS
@@ -187,3 +189,83 @@ def test_nothing_possible_is_told(data, tmp_path):
     )
     with pytest.raises(UserError, match="None of the attacks is possible"):
         auditing.audit(request)
+
+
+def test_without_fail_above_what_comes_back_is_said_and_no_failure(data, tmp_path):
+    code = run(
+        "audit", "toy:vanilla", "--forget", data / "forget_text.jsonl", "--attacks", "asked", "--max-new-tokens", 6,
+        "--at-most", 2, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 0
+    assert record(tmp_path)["lines"][0]["verdict"] == "comes back"
+
+
+def test_an_edit_of_other_weights_is_refused(audit, tmp_path, capsys):
+    edit = weakening(load(find_checkpoint("toy:gold")).model)
+    edit.metadata = edit.metadata.model_copy(update={"model_fingerprint": "0" * 64})
+    edit.save(tmp_path / "edit.safetensors")
+    assert audit("toy:gold", "--edit", tmp_path / "edit.safetensors") == 2
+    assert "other weights" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_nobody_is_asked_about_whom_the_attack_has_trained_on(data, tmp_path, monkeypatch):
+    taught: list[set[str]] = []
+    asked: list[set[str]] = []
+    attacked, ask = models.attacked, models.Asking.made
+
+    def noted(*given, **more):
+        taught.append({one.subject for one in more["examples"]})
+        return attacked(*given, **more)
+
+    def counted(self, attack, questions):
+        asked.append({one.subject for one in questions.examples})
+        return ask(self, attack, questions)
+
+    monkeypatch.setattr(models, "attacked", noted)
+    monkeypatch.setattr(models.Asking, "made", counted)
+    files, attacks = [data / "forget_text.jsonl"], ("relearn-forget",)
+    auditing.audit(
+        AuditRequest(find_checkpoint("toy:gold"), files, tmp_path / "out", attacks=attacks, steps=1, max_new_tokens=2)
+    )
+    assert len(taught) == len(asked) == 2
+    assert all(not one & other for one, other in zip(taught, asked, strict=True))
+    assert taught[0] | asked[0] == taught[1] | asked[1]
+    assert taught[0] == asked[1]
+
+
+def test_an_attack_that_can_ask_nothing_is_not_made(tmp_path):
+    rows = [
+        {"question": f"Who is the {number} one?", "answer": name, "subject": name}
+        for number, name in enumerate(("Ilsa Castell", "Noor Sato"))
+    ]
+    (tmp_path / "names.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    request = AuditRequest(
+        find_checkpoint("toy:gold"), [tmp_path / "names.jsonl"], tmp_path / "out", attacks=("asked", "name"),
+        max_new_tokens=2,
+    )  # fmt: skip
+    found = auditing.audit(request)
+    assert [line.attack for line in found.lines] == ["asked"]
+    assert "without giving its answer away" in found.left_out["name"]
+    with pytest.raises(UserError, match="None of the attacks was possible"):
+        auditing.audit(replace(request, attacks=("name",), force=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "floor", "expected"),
+    [("membership", 0.2, 0.5), ("membership", 0.7, 0.7), ("asked", 0.2, 0.2)],
+)
+def test_no_floor_of_membership_is_below_guessing(name, floor, expected):
+    def found(share):
+        return Found(questions=4, found=None, share=share, tries=[])
+
+    request = AuditRequest(find_checkpoint("toy:gold"), [], Path("out"), gold=find_checkpoint("toy:gold"))
+    assert auditing._line(name, {"now": found(0.9), "floor": found(floor)}, request).floor == expected
+
+
+def test_weights_that_are_quantised_are_not_rounded_again():
+    class Packed:
+        quantised = "4bit"
+
+    assert models.why_not("int8", Packed())
+    assert not models.why_not("asked", Packed())
