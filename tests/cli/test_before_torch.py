@@ -117,6 +117,22 @@ CASES = {
         "no run": "evidence sign empty --key good.jsonl",
         "key": "evidence sign recorded --key good.jsonl",
     },
+    "register": {
+        "who": "register add",
+        "no pseudonym": "register add --who a@b",
+        "model": "register add --who x --holds ./nowhere --file new.sqlite",
+        "run of it": "register add --who x --run gone --file new.sqlite",
+        "dates": "register add --who x --received 2026-02-01 --due 2026-01-01 --file new.sqlite",
+        "no date": "register add --who x --received soon --file new.sqlite",
+        "register": "register list --file gone.sqlite",
+        "no register": "register show 1 --file good.jsonl",
+        "run": "register link 1 empty --file gone.sqlite",
+        "outcome": "register close 1 --outcome maybe --file gone.sqlite",
+        "closed": "register close 1 --file gone.sqlite",
+        "retired": "register retire 00000000 --file gone.sqlite",
+        "export": "register export --out x.txt --file gone.sqlite",
+        "verify": "register verify --file gone.sqlite",
+    },
     "demo": {"out": "demo --out full"},
     "data": {
         "check": "data check gone.jsonl",
@@ -247,6 +263,6 @@ def test_every_verb_is_looked_at():
 
     verbs = {name for name in app if not name.startswith("-")}
     assert verbs <= CASES.keys() | {"env"}
-    for group in ("data", "edit", "bench", "evidence"):
+    for group in ("data", "edit", "bench", "evidence", "register"):
         inner = {name for name in app[group] if not name.startswith("-")} - {"ls"}
         assert inner <= {line.split()[1] for line in CASES[group].values()}

@@ -481,7 +481,7 @@ STATEMENT = {
     "subject": [{"name": "run.json", "digest": {"sha256": "0" * 64}}],
     "predicateType": "urn:kvw:erasure:1",
     "predicate": {
-        **dict.fromkeys(("kvw", "finished", "command", "method", "edit"), "x"),
+        **dict.fromkeys(("kvw", "finished", "command", "method", "result", "edit"), "x"),
         **{"settings": {"mu": 1.5}, "asked": {}, "floor": 0.98, "kept": {"x": 1.0}, "results": {}, "language": None},
         "original": {"name": "x", "revision": "", "weights": "", "files": {"config.json": "x"}},
         "data": {"secret": "x", "forget": "x", "retain": "", "files": {"--forget": ["x"]}, "samples": "x"},

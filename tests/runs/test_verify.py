@@ -18,7 +18,7 @@ pytest.importorskip("cryptography")
 from kvw.evidence.envelope import PAYLOAD_TYPE, Envelope
 from kvw.evidence.keys import Signed, private_key, public_key
 from kvw.files import file_digest
-from kvw.measuring.fingerprint import examples_digest, source_digest
+from kvw.measuring.fingerprint import examples_digest, source_digest, weights_digest
 from kvw.models.checkpoint import Checkpoint
 from kvw.progress import SILENT
 from kvw.records.run import RunRecord
@@ -92,6 +92,9 @@ def test_what_the_statement_holds_and_what_nobody_can_guess_from_it(place):
         record.splits["forget"].unlearned.model_dump_json()
     )
     assert predicate["settings"] == record.settings
+    assert predicate["result"] == weights_digest(place / "run/model")
+    assert predicate["original"]["weights"] == weights_digest(place / "original")
+    assert opened(place / "alone/evidence.json")[1]["predicate"]["result"] == ""
     assert predicate["floor"] == (record.selection.keep if record.selection else None)
     assert predicate["warnings"] == record.warnings
     assert len(record.nonce) == 32

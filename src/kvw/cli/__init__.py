@@ -25,6 +25,7 @@ from kvw.cli.inspect import inspect
 from kvw.cli.launch import only_the_first_speaks, run_by_the_first, shared_by_all, speaks_for_all
 from kvw.cli.measure import measure
 from kvw.cli.methods import methods
+from kvw.cli.register import register
 from kvw.cli.report import report
 from kvw.cli.serve import serve
 from kvw.cli.verify import verify
@@ -49,6 +50,7 @@ app.command(inspect)
 app.command(edit)
 app.command(bench)
 app.command(evidence)
+app.command(register)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -82,6 +82,8 @@ class Predicate(_Part):
     """The share of what must stay below which the run would have written nothing, unless ``asked`` says otherwise; None
     if nothing could judge the edit."""
     original: Original
+    result: str
+    """As ``original.weights``, of the written model; empty if none was written."""
     edit: str
     """SHA-256 over the kind and the numbers of the edit."""
     data: Data

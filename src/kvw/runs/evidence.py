@@ -13,6 +13,7 @@ from kvw.evidence.envelope import Envelope
 from kvw.evidence.keys import PrivateKey
 from kvw.evidence.statement import (
     EVIDENCE,
+    MODEL,
     NOT_STATED,
     PREDICATE,
     RECORD,
@@ -27,7 +28,9 @@ from kvw.evidence.statement import (
 )
 from kvw.files import file_digest, write_bytes
 from kvw.folders import folder_digests
+from kvw.measuring.fingerprint import combined_digest
 from kvw.measuring.salt import salted, secret_name
+from kvw.models.weight_files import SUFFIX
 from kvw.records.run import RunRecord
 
 
@@ -58,6 +61,7 @@ def statement_of(record: RunRecord, record_digest: str) -> Statement:
         asked=found["asked"] or {},
         floor=judged.keep if judged else None,
         original=Original(weights=record.model.fingerprint, **original),
+        result=_result(record),
         edit=record.edit_digest,
         data=data,
         kept={name: share.value for name, share in judged.chosen.kept.items()} if judged else {},
@@ -69,6 +73,13 @@ def statement_of(record: RunRecord, record_digest: str) -> Statement:
     digests = [Subject(name=name, digest=Digest(sha256=one)) for name, one in sorted(subjects.items())]
     content = {"_type": STATEMENT, "subject": digests, "predicateType": PREDICATE, "predicate": predicate}
     return Statement.model_validate(content)
+
+
+def _result(record: RunRecord) -> str:
+    """What :func:`kvw.measuring.fingerprint.weights_digest` gives for the written model."""
+    weights = [name for name in record.model.files if name.endswith(SUFFIX)]  # the same files, in the same order
+    digests = {name: record.written[MODEL + name] for name in weights if MODEL + name in record.written}
+    return combined_digest(digests) if digests else ""
 
 
 SCORES = ("of", "digest", "original", "unlearned")
