@@ -143,6 +143,23 @@ def test_a_killed_audit_goes_on_and_trusts_nothing_damaged(data, tmp_path, monke
     assert sum("is damaged" in warning for warning in found.warnings) == 3
 
 
+def test_what_a_killed_attack_has_asked_is_not_asked_again(audit, monkeypatch):
+    asked: list[str] = []
+    ask = models.Asking.made
+
+    def counted(self, attack, questions):
+        asked.append(questions.examples[0].question)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return ask(self, attack, questions)
+
+    monkeypatch.setattr(models.Asking, "made", counted)
+    assert audit("toy:gold", "--original", "toy:vanilla", attacks="asked") == 130
+    assert audit("toy:gold", "--original", "toy:vanilla", attacks="asked") == 0
+    original, floor, again, now = asked
+    assert floor == again != original == now
+
+
 @pytest.mark.parametrize(
     ("attack", "option", "value"),
     [("samples", "samples", 3), ("lens-hp", "budget", 10), ("relearn-retain", "steps", 2), ("asked", "at_most", 2),
@@ -246,7 +263,7 @@ def test_an_attack_that_can_ask_nothing_is_not_made(tmp_path):
     )  # fmt: skip
     found = auditing.audit(request)
     assert [line.attack for line in found.lines] == ["asked"]
-    assert "without giving its answer away" in found.left_out["name"]
+    assert "every try gives the answer away" in found.left_out["name"]
     with pytest.raises(UserError, match="None of the attacks was possible"):
         auditing.audit(replace(request, attacks=("name",), force=True))
 

@@ -74,32 +74,29 @@ class Attacker:
         if missing:
             make = self._with_weights if ATTACKS[name].kind == "weights" else self._as_it_is
             with self.watch.stage(f"{name} on {' and '.join(ABOUT[role] for role in missing)}") as progress:
-                made = make(name, target, missing, prints, progress)
-            for role, result in made.items():
-                keep_result(prints[role], result)
-                found[role] = result
+                for role, result in make(name, target, missing, prints, progress):
+                    keep_result(prints[role], result)
+                    found[role] = result
         return found
 
     def _as_it_is(
         self, name: str, target: Target, asked: Mapping[Role, Questions], prints: Prints, progress: Progress
-    ) -> dict[Role, Found]:
-        """Ask a model whose weights stay as they are."""
-        made = {}
+    ) -> Iterator[tuple[Role, Found]]:
+        """Ask a model whose weights stay as they are; what it said is let go of when the result has been taken."""
         with target.edit.attach(target.loaded.model) if target.edit else nullcontext():
             for role, questions in asked.items():
                 with Journal(prints[role]) as journal:
-                    made[role] = Asking(target.loaded, self.request, journal, progress).made(name, questions)
+                    yield role, Asking(target.loaded, self.request, journal, progress).made(name, questions)
                 journal.discard()
-        return made
 
     def _with_weights(
         self, name: str, target: Target, asked: Mapping[Role, Questions], prints: Prints, progress: Progress
-    ) -> dict[Role, Found]:
+    ) -> Iterator[tuple[Role, Found]]:
         """Change the model, and ask as it was; for each half of the subjects if it is trained on the other one."""
         model, processor = target.loaded.model, target.loaded.processor
         training = relearning_settings(model, self.request.learning_rate) if name in RELEARNING else None
         tries: dict[Role, list[Try]] = {role: [] for role in asked}
-        losses = []
+        losses, journals = [], []
         for turn, (taught, identifiers) in enumerate(self._rounds(name)):
             with attacked(
                 model,
@@ -116,8 +113,11 @@ class Attacker:
                     with Journal({**prints[role], "turn": str(turn)}) as journal:
                         asking = Asking(target.loaded, self.request, journal, progress)
                         tries[role] += asking.made("asked", questions.only(identifiers)).tries
-                    journal.discard()
-        return {role: gathered(found, losses) for role, found in tries.items()}
+                    journals.append(journal)
+        for role, found in tries.items():
+            yield role, gathered(found, losses)
+        for journal in journals:
+            journal.discard()
 
     def _rounds(self, name: str) -> Iterator[tuple[list[Example], set[str]]]:
         """What is trained on, and who is asked then."""

@@ -75,6 +75,7 @@ def audit(request: AuditRequest, reporter: Reporter = SILENT, sets: AuditSets | 
         questions = Questions.of(sets.asked, sets.retain, sets.rephrasings)
         for target, name in _targets(request, questions, results, watch, told):
             results.found.setdefault(name, {}).update(Attacker(request, sets, watch).attack(name, target))
+            del target  # or its model would stay in memory while the next one is loaded
         record = _record(request, sets, results, told)
         folder = claim.empty()
         write_text(folder / RECORD, record.model_dump_json(indent=1) + "\n")
@@ -158,7 +159,7 @@ def _record(request: AuditRequest, sets: AuditSets, results: Results, reporter: 
     lines = []
     for name in request.attacks:
         if name not in results.left_out and not results.found[name]["now"].questions:
-            results.left_out[name] = "no question can be asked like that without giving its answer away"
+            results.left_out[name] = "the data have nothing to ask, or every try gives the answer away"
         if name not in results.left_out:
             lines.append(_line(name, results.found[name], request))
     if not lines:
