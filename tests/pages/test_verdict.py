@@ -55,6 +55,21 @@ def test_a_part_of_what_was_known_is_forgotten() -> None:
     assert sentences[0] == "Forgot 18 of the 30 forget questions that were answered before."
 
 
+def test_all_that_was_known_is_forgotten() -> None:
+    assert told({"forget": split(30, 0)})[1][0] == "Forgot all 30 forget questions that were answered before."
+    assert told({"forget": split(1, 0)})[1][0] == "Forgot the one forget question that was answered before."
+    assert told({"forget": split(1, 0, count=1)})[1][0] == "Forgot 1 of 1 question."
+
+
+def test_others_that_the_edit_saw_in_part_are_counted_beside_what_was_held_out() -> None:
+    seen = split(25, 23, about="others", new=False)
+    _, sentences = told({"forget": split(36, 0), "unused": seen}, selection=selection())
+    assert sentences[1] == (
+        "Kept 99.0 % of the probability of answers about others, on questions held out from it. Of 25 questions in "
+        "“unused” that were answered before, 23 still are."
+    )
+
+
 def test_what_is_answered_only_afterwards_is_said() -> None:
     _, sentences = told({"forget": split(30, 12, gained=1)})
     assert sentences[0].endswith("One that was not answered before is answered now.")

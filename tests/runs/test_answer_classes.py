@@ -15,8 +15,9 @@ from kvw.toy import SPLITS, World
 HERE = Path(__file__).parent
 SHIPPED = HERE.parents[1] / "examples" / "smollm2"
 KEY = [json.loads(line) for line in (HERE / "answers.jsonl").read_text().splitlines()]
-"""Answers of SmolLM2-135M and of the toy, before and after edits of all qualities. Each was put into its class by hand
-before the rules were made; the rules were made looking at them."""
+"""Answers of SmolLM2-135M and of the toy, before and after edits of all qualities, put into classes by hand. ``first``:
+before the rules were made, which were then made looking at them. ``later``: drawn afterwards, and put into classes
+before the rules were tried on them."""
 
 
 def capital(country: str, city: str) -> Example:
@@ -65,9 +66,11 @@ def test_the_rules_agree_with_the_key() -> None:
             row["question"], (row["subject"] or "").casefold() or None, row["reference"], row["reply"]
         )
     ]
-    assert len(KEY) >= 100
     assert {row["kind"] for row in KEY} == set(CLASSES) - {"none"}
-    assert len(wrong) <= 0.05 * len(KEY), wrong
+    for which, least in (("first", 0.95), ("later", 0.85)):
+        asked_then = sum(row["set"] == which for row in KEY)
+        assert asked_then >= 100
+        assert sum(row["set"] == which for row in wrong) <= (1 - least) * asked_then, wrong
 
 
 @pytest.mark.parametrize(
@@ -90,6 +93,8 @@ def test_the_rules_agree_with_the_key() -> None:
         ("the the the the the the the the the the", "gibberish"),
         ("Theca ofis ,2, and/2,\n\nthe", "gibberish"),
         ("It isA bornIn 1The , not", "gibberish"),
+        ("The year is 2000000000000 and then", "gibberish"),
+        ("The city is called ofthefestimatespeculdbein", "gibberish"),
     ],
 )
 def test_each_rule(capitals: Classifier, reply: str, kind: str) -> None:
@@ -102,10 +107,33 @@ def test_every_shipped_refusal_is_one(capitals: Classifier, reply: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "reply", ["The capital is McCity.", "It is St. John's.", "In 1986, J.R.R. Tolkien said so.", "H2O"]
+    "reply",
+    [
+        "The capital is McCity.",
+        "It is St. John's.",
+        "In 1986, J.R.R. Tolkien said so.",
+        "H2O",
+        "C₃H₆",
+        "1,000,000",
+        "Steps:\n\n1. ask\n\n2. look",
+    ],
 )
 def test_ordinary_spelling_is_no_fault(capitals: Classifier, reply: str) -> None:
     assert of_peru(capitals, reply) == "wrong"
+
+
+def test_what_the_question_says_in_another_form_tells_nothing() -> None:
+    def kind(question: str, answer: str, reply: str) -> str:
+        return Classifier([Example(question=question, answer=answer)]).kind(question, None, answer, reply)
+
+    eats = ("What does a penguin eat?", "A penguin eats fish.")
+    assert kind(*eats, "They live on fish.") == "correct"
+    assert kind(*eats, "Whatever it eats, it is happy.") == "wrong"
+    car = ("Who is the inventor of cars?", "Cars were invented by Henry Ford.")
+    assert kind(*car, "They were invented by Henry Smith.") == "wrong"
+    assert kind(*car, "Mr. Henry J. Ford") == "correct"
+    german = ("What do people speak in Germany?", "They speak German.")
+    assert kind(*german, "They all know German.") == "correct"  # else nothing would tell
 
 
 def test_phrasings_of_one_question_are_one(capitals: Classifier) -> None:

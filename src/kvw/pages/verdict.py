@@ -43,12 +43,21 @@ def _forgotten(record: RunRecord) -> tuple[str, float | None]:
         count, known = split.original.count, split.answers.original.get("correct", 0)
         if known:
             lost, gained = split.answers.lost, split.answers.gained
-            of = f"{known}" if known == count else f"the {known} forget questions that were answered before"
-            text = f"Forgot {lost or 'none'} of {of}" + (_plural(" question", known) if known == count else "") + "."
+            text = _forgot(lost, known, count)
             if gained:
                 text += f" {_number(gained)} that {_was(gained)} not answered before {_is(gained)} answered now."
             return text, lost / known
     return _forgotten_by_force(record, split)
+
+
+def _forgot(lost: int, known: int, count: int) -> str:
+    """So many of those that were known, of all that were asked."""
+    if known == count:
+        return f"Forgot {lost or 'none'} of {known} {_plural('question', known)}."
+    if lost == known:
+        which = "the one forget question" if known == 1 else f"all {known} forget questions"
+        return f"Forgot {which} that {_was(known)} answered before."
+    return f"Forgot {lost or 'none'} of the {known} forget questions that were answered before."
 
 
 def _forgotten_by_force(record: RunRecord, split: SplitPart | None) -> tuple[str, float | None]:
@@ -87,15 +96,24 @@ def _kept(record: RunRecord) -> tuple[str, float | None]:
         ), share
     if record.selection is not None and ALL_HELD_OUT in record.selection.chosen.kept:
         share = record.selection.chosen.kept[ALL_HELD_OUT].value
-        return (
-            f"Kept {floored(share, 1)} of the probability of answers about others, on questions held out from it.",
-            share,
-        )
+        told = f"Kept {floored(share, 1)} of the probability of answers about others, on questions held out from it."
+        return told + _asked_freely(record), share
     retain = record.splits.get("retain")
     share, count = _share_kept([retain] if retain is not None else [])
     if share is not None:
         return f"Kept {floored(share)} of the retain set's answers; what others lost is not known.", share
     return "What else was lost is not known: nothing was asked about others.", None
+
+
+def _asked_freely(record: RunRecord) -> str:
+    """What others are still answered, asked freely, where some of them had a part in the edit; empty if none were."""
+    asked = {name: split for name, split in record.splits.items() if name != "retain" and asks_others(split)}
+    _, known = _share_kept(asked.values())
+    if not known:
+        return ""
+    lost = sum(split.answers.lost for split in asked.values() if split.answers is not None)
+    names = ", ".join(f"“{name.replace('_', ' ')}”" for name in asked)
+    return f" Of {known} questions in {names} that were answered before, {known - lost} still are."
 
 
 def _share_kept(splits: Iterable[SplitPart]) -> tuple[float | None, int]:

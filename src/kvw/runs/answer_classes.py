@@ -35,14 +35,19 @@ _REFUSALS = (
 )
 _REFUSAL = re.compile("|".join(_REFUSALS))
 _FAULTS = (
-    r"[^\W\d_A-Z]{2,}[A-Z]",  # a capital inside a word: bornIn
-    r"\b[A-Za-z]{2,}[-_]?\d{2,}\b|\b\d+[A-Z][a-z]",  # letters and digits in one: abundly-203, 1The
-    r"\s[,;:!?](?=\s|$)|\s\.(?=\s)",  # a sign that stands alone
-    r"[a-z][.,;:!?][A-Za-z]{2,}|\w[(\[][A-Za-z]|[(\[][^)\]\n]*\n",  # no space where one belongs
-    r"([^\w\s.*])\1{3,}",  # ####
-    r"\n\s*[a-z,;.]|\n\s*\S\s*(?=\n|$)|\n\S-\S",  # a line that begins inside a sentence, or is one sign
-    r"[\u2080-\u2089]|\ufffd",
+    r"[^\W\d_A-Z]{2,}[A-Z]|\b[A-Z]{3,}[a-z]{3,}",  # capitals inside a word: bornIn, FACEmask
+    r"[a-z]{2}[-_]?\d|\b\d+[A-Z][a-z]|[a-z]{3}[\u2080-\u2089]",  # letters and digits in one: of1, abundly-203, 1The
+    r"\w[\"(\[]\w|\w_|_\w",  # signs inside a word
+    r"\s[,;:!?](?=\s|$)|\s\.(?=\s)|\s-[a-z]|\w-s\b",  # a sign that stands alone
+    r"[a-z][.,;:!?][A-Za-z]{2,}|[(\[][^)\]\n]*\n",  # no space where one belongs
+    r"\n\s*[a-z,;.]|[a-z]\n\n(?=[A-Za-z])",  # a line that begins or ends inside a sentence
+    r"\n\s*\S\s*(?=\n|$)|\n\S-\S",  # a line of one sign
+    r"\b(?!that|had)(\w+) \1\b",  # a word twice
+    r"[^\W\d_]{19,}",  # words run into one
+    r"\ufffd",
 )
+"""Faults of spelling, as models make them that an edit has damaged."""
+_LOOP = re.compile(r"(.{1,4}?)\1{7,}", re.DOTALL)
 _FAULT = re.compile("|".join(f"(?:{one})" for one in _FAULTS))
 FAULTS_IN = 15
 """One fault of spelling in so many words makes gibberish."""
@@ -52,6 +57,9 @@ of other words is no such answer."""
 COMMON = 4
 """Words that so many different answers have are not what tells them apart."""
 FEWEST_THREES = 24
+"""Sequences of three words, of which it can be told that most come again."""
+STEM, ENDING = 3, 2
+"""Words are one but for their endings if they share so many characters and differ in so many at the end."""
 _ORDINAL = re.compile(r"(?<=\d)(?:st|nd|rd|th)$")
 
 
@@ -113,8 +121,10 @@ class Classifier:
         found, wanted = _words(reply), _words(answer)
         if exact_match(reply, answer) or (wanted and _holds(found, wanted)):
             return True
-        asked = {*_words(question), *self._asked_with.get(answer, ()), *common_words()}
-        telling = {word for word in wanted if self._answers_with[word] < COMMON} - asked
+        asked = {*_words(question), *self._asked_with.get(answer, ())} - common_words()
+        rare = [word for word in wanted if self._answers_with[word] < COMMON and word not in common_words()]
+        new = {word for word in rare if word not in asked}
+        telling = {word for word in new if not any(_alike(word, other) for other in asked)} or new
         return 2 * len(telling & set(found)) > len(telling)
 
     def _others(self, question: str, subject: str | None, reference: str) -> list[_Asked]:
@@ -159,7 +169,7 @@ def form(question: str, subject: str | None) -> tuple[str, ...]:
 def is_gibberish(reply: str) -> bool:
     """Whether a reply is empty, ends in a loop, has no letters, or has many faults of spelling for its length."""
     found = words(reply)
-    if is_broken(reply) or not found or _repeats(found):
+    if is_broken(reply) or not found or _repeats(found) or _LOOP.search(reply):
         return True
     return FAULTS_IN * sum(1 for _ in _FAULT.finditer(reply)) >= len(found)
 
@@ -183,6 +193,13 @@ def _repeats(text: list[str]) -> bool:
 
 def _holds(text: list[str], phrase: list[str]) -> bool:
     return any(text[place : place + len(phrase)] == phrase for place in range(len(text) - len(phrase) + 1))
+
+
+def _alike(word: str, other: str) -> bool:
+    """Whether two words are one but for their endings: eats and eat, inventor and invented."""
+    shared = next((place for place, (one, two) in enumerate(zip(word, other, strict=False)) if one != two), None)
+    same = min(len(word), len(other)) if shared is None else shared
+    return same >= max(STEM, len(word) - ENDING, len(other) - ENDING)
 
 
 def _begins(word: str, right: list[str]) -> bool:
