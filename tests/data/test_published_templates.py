@@ -198,6 +198,28 @@ FAMILIES = {
         "mllama",
     ),
 }  # fmt: skip
+TITLES = {
+    "deepseek_r1": "DeepSeek R1",
+    "deepseek_v2": "DeepSeek V2",
+    "deepseek_v3": "DeepSeek V3",
+    "deepseek_v3_1": "DeepSeek V3.1",
+    "glm4": "GLM-4",
+    "glm4_5": "GLM-4.5",
+    "gpt_oss": "gpt-oss",
+    "llama2": "Llama 2",
+    "llama3": "Llama 3",
+    "llama4": "Llama 4",
+    "llava_1_5": "LLaVA-1.5",
+    "mistral_v7_tekken": "Mistral v7",
+    "mllama": "Llama 3.2 Vision",
+    "olmo2": "OLMo 2",
+    "phi3": "Phi-3",
+    "phi4": "Phi-4",
+    "qwen2_5_vl": "Qwen2.5-VL",
+    "qwen2_vl": "Qwen2-VL",
+    "qwen3_5": "Qwen3.5",
+}
+"""How the page names families that it does not name as this file does, but for capitals and spaces."""
 NO_SYSTEM = {"mistral_v1", "mixtral", "gemma2", "gemma3"}
 
 
@@ -235,6 +257,25 @@ def example(name, answer, question="Who?", size=(60, 34)):
 
 def test_every_template_is_tried():
     assert {family.file or name for name, family in FAMILIES.items()} == {file.stem for file in FOLDER.iterdir()}
+
+
+def test_the_page_names_the_families_that_are_tried_and_no_others():
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text("utf-8")
+    (paragraph,) = [part for part in page.split("\n\n") if Path(__file__).name in part]
+    _, text, pictures = re.split(r" Of text: | Of images and text: ", " ".join(paragraph.split()))
+    listed = {"text": text, "pictures": re.sub(r" \([^)]*\)", "", pictures)}
+    tried = {"text": set(), "pictures": set()}
+    for name, family in FAMILIES.items():
+        name = name.partition(",")[0]  # of one that thinks, with options
+        tried["pictures" if family.processor else "text"].add(TITLES.get(name, plain(name)))
+    for kind, names in listed.items():
+        names = names.removesuffix(".").split(", ")
+        assert len(set(names)) == len(names)
+        assert {name if name in TITLES.values() else plain(name) for name in names} == tried[kind]
+
+
+def plain(name):
+    return re.sub(r"[ _]", "", name).lower()
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
