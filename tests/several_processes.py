@@ -5,9 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,42 @@ class Ended:
     out: str
     errors: str
     result: Any
+
+
+@dataclass(frozen=True)
+class Started:
+    """A process that runs beside the test, and the folder of what it prints."""
+
+    process: Any
+    folder: Path
+
+    def until(self, text: str, stream: str = "out") -> str:
+        """Wait for a text in ``out`` or ``errors``, or for the end; returns what was printed by then."""
+        while True:
+            ended = not self.process.is_alive()
+            place = self.folder / stream
+            printed = place.read_text() if place.exists() else ""
+            if text in printed or ended:
+                return printed
+            time.sleep(0.02)
+
+    def end(self, number: signal.Signals) -> Ended:
+        """Send a signal and wait for the end."""
+        os.kill(self.process.pid, number)
+        self.process.join(LONGEST)
+        return _ended(self.process.exitcode, self.folder)
+
+
+@contextmanager
+def beside(work: Callable[..., Any], *arguments: Any, folder: Path) -> Iterator[Started]:
+    """A function of a module in a process of its own, which is killed at the end of the block."""
+    process = server.Process(target=_run, args=(work, arguments, {**os.environ, "OMP_NUM_THREADS": "1"}, folder))
+    process.start()
+    try:
+        yield Started(process, folder)
+    finally:
+        process.kill()
+        process.join()
 
 
 def run_alone(work: Callable[..., Any], *arguments: Any, folder: Path) -> Ended:

@@ -3,42 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from tests.program import run
+from tests.several_processes import beside
 
+from kvw.cli import main
 from kvw.measuring import examples
 from kvw.measuring.statistics import Statistics
 
-# The real program, slowed down and with small batches so that there is a middle to interrupt.
-SLOW = """
-import signal
-import time
 
-import pytest
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
-import kvw.measuring.examples as examples
-from kvw.cli import main
-
-plain = examples.run_batch
 def slow(*arguments):
-    time.sleep(0.2)
-    plain(*arguments)
-examples.run_batch = slow
-examples.token_budget = lambda device: 30
-main({arguments!r})
-"""
+    """The program, slowed down and with small batches so that there is a middle to interrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
+    plain = examples.run_batch
 
+    def run_batch(*some):
+        time.sleep(0.2)
+        plain(*some)
 
-def program(arguments):
-    code = SLOW.format(arguments=arguments)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads of a tiny model only wait for each other
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
+    examples.run_batch = run_batch
+    examples.token_budget = lambda device: 30
+    main(list(arguments))
 
 
 @pytest.mark.thorough
@@ -47,14 +35,12 @@ def test_an_interrupted_measurement_exits_130_and_goes_on(saved, tmp_path, monke
     (tmp_path / "retain.jsonl").write_text("\n".join(map(json.dumps, rows)))
     arguments = ["measure", str(saved["llava"]), "--data", str(tmp_path / "retain.jsonl")]
 
-    interrupted = program([*arguments, "--out", str(tmp_path / "a.safetensors")])
-    for line in interrupted.stderr:
-        if "checking the data" in line:
-            time.sleep(1.0)
-            interrupted.send_signal(signal.SIGINT)
-            break
-    rest = interrupted.stderr.read()
-    assert interrupted.wait(timeout=300) == 130, rest
+    with beside(slow, *arguments, "--out", str(tmp_path / "a.safetensors"), folder=tmp_path / "logs") as started:
+        started.until("checking the data", "errors")
+        time.sleep(1.0)
+        ended = started.end(signal.SIGINT)
+    rest = ended.errors
+    assert ended.code == 130, rest
     assert "goes on from what was kept" in " ".join(rest.split())
     assert "Traceback" not in rest
     assert not (tmp_path / "a.safetensors").exists()

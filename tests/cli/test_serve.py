@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import openai
@@ -15,14 +15,14 @@ import pytest
 import torch
 from tests.program import LIGHT, assert_refused, run
 from tests.serving.running import TOY, gates
+from tests.several_processes import beside
 
+from kvw.cli import main
 from kvw.edits import EditMetadata, GateEdit
 from kvw.edits.edit import write_edit
 from kvw.measuring.fingerprint import weights_digest
 from kvw.models.loading import skeleton
 
-# A shell's background jobs inherit that Ctrl-C is ignored.
-START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from kvw.cli import main; main()"
 QUESTION = [{"role": "user", "content": "Who?"}]
 
 
@@ -45,21 +45,20 @@ def edits(tmp_path_factory):
 
 
 @pytest.fixture
-def start():
+def start(tmp_path):
     """Starts ``kvw serve`` in a process of its own; returns the process and its first line on stdout."""
-    processes = []
+    with ExitStack() as processes:
 
-    def started(*arguments):
-        command = [sys.executable, "-c", START, "serve", "toy:vanilla", "--port", "0", "--device", "cpu", *arguments]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-        processes.append(process)
-        return process, process.stdout.readline()
+        def started(*arguments):
+            process = processes.enter_context(beside(serve, *arguments, folder=tmp_path / "server"))
+            return process, process.until("\n").partition("\n")[0]
 
-    yield started
-    for process in processes:
-        process.kill()
-        process.communicate()
+        yield started
+
+
+def serve(*arguments):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
+    main(["serve", "toy:vanilla", "--port", "0", "--device", "cpu", *arguments])
 
 
 @pytest.mark.thorough
@@ -81,10 +80,10 @@ def test_a_server_runs_until_it_is_interrupted(edits, start, capsys):
     assert f"cannot listen at 127.0.0.1, port {port}" in error
     assert "in use" in error
 
-    process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=300)
-    assert process.returncode == 130, error
-    assert out == ""
+    ended = process.end(signal.SIGINT)
+    error = ended.errors
+    assert ended.code == 130, error
+    assert ended.out == f"{line}\n"
     assert "Models: toy:vanilla, alice, bob; 'toy:vanilla' stands for 'bob'." in " ".join(error.split())
     assert "interrupted" in error
     assert "warning" not in error
@@ -98,9 +97,9 @@ def test_the_plain_model_is_served_to_those_whom_the_operator_allows_it(edits, s
     client = openai.OpenAI(base_url=line.strip().replace("0.0.0.0", "127.0.0.1"), api_key="none", max_retries=0)
     for model in ("none", "toy:vanilla"):
         assert client.chat.completions.create(model=model, messages=QUESTION, max_tokens=2).model == "none"
-    process.send_signal(signal.SIGTERM)
-    error = " ".join(process.communicate(timeout=300)[1].split())
-    assert process.returncode == -signal.SIGTERM
+    ended = process.end(signal.SIGTERM)
+    error = " ".join(ended.errors.split())
+    assert ended.code == -signal.SIGTERM
     assert "Every client can ask the model without an edit" in error
     assert "Other machines may reach this server" in error
     assert "The edit 'unknown' does not say which weights" in error
