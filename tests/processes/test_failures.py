@@ -91,7 +91,7 @@ def test_the_command_line_program_gives_the_files_of_one_process(saved, people, 
         assert all(torch.equal(one[key], two[key]) for key in one)
     assert (people / "one/samples.jsonl").read_text() == (people / "two/samples.jsonl").read_text()
     one, two = (json.loads((people / run / "run.json").read_text()) for run in ("one", "two"))
-    assert [name for name in one if one[name] != two[name]] == ["finished", "costs"]
+    assert [name for name in one if one[name] != two[name]] == ["finished", "nonce", "costs"]
     assert (one["costs"]["processes"], two["costs"]["processes"]) == (1, 2)
     assert sorted(path.name for path in (people / "two").iterdir()) == sorted(
         path.name for path in (people / "one").iterdir()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import DataOptions, Json, print_json
+from kvw.cli.options import DataOptions, Json, print_json, quiet_libraries
 from kvw.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,6 +59,9 @@ def verify(
         data=data or [],
         reading=reading,
     )
+    if original:
+        quiet_libraries()  # which work the model out again
+
     from kvw.console import ConsoleReporter
     from kvw.report.verification import print_verification
 
