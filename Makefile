@@ -7,11 +7,12 @@ PINS ?= requirements/tested.txt
 SEEDS ?= 0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS := $(VENV)/.docs
 # Some packages come as source (rouge-score): they are built with tested tools, whatever the versions.
 VERSIONS := --build-constraint requirements/tested.txt \
 	$(if $(PINS),--constraint $(PINS),--upgrade --upgrade-strategy eager)
 
-.PHONY: demo real-model proving test suite test-newest test-oldest unit fuzz test-slow kills lint toy-models bench-models toy-200 sweep speed apply-speed cost cost-gpu clean
+.PHONY: demo real-model proving test suite test-newest test-oldest unit fuzz test-slow kills docs lint toy-models bench-models toy-200 sweep speed apply-speed cost cost-gpu clean
 
 demo: $(READY)
 	$(BIN)/kvw demo --out demo-run --force
@@ -45,11 +46,15 @@ FUZZ ?= 300
 fuzz: $(READY)
 	KVW_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz
 
-test-slow: $(READY)
+test-slow: $(DOCS)
 	$(BIN)/python -m pytest -m slow
 
 kills: $(READY)
 	$(BIN)/python -m pytest -s -m slow tests/runs/test_kills.py
+
+# The pages and a reference from the docstrings, in site/; ends with an error where a link leads nowhere.
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -83,10 +88,14 @@ cost-gpu: $(READY)
 	PYTHON=$(CURDIR)/$(BIN)/python benchmarks/cost_gpu.sh cost-run
 
 clean:
-	rm -rf $(VENV) .venv-newest .venv-oldest demo-run cost-run proving-run build dist
+	rm -rf $(VENV) .venv-newest .venv-oldest demo-run cost-run proving-run build dist site
 
 $(READY): pyproject.toml $(PINS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint requirements/tested.txt --upgrade pip
 	$(BIN)/python -m pip install --quiet $(VERSIONS) --editable ".[dev]"
 	touch $(READY)
+
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet $(VERSIONS) --editable ".[docs]"
+	touch $(DOCS)
