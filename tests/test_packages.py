@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from kvw.methods.registry import METHODS
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "kvw"
 BLOCK = re.search(r"^```\nsrc/kvw/\n(.*?)^```$", (ROOT / "docs" / "architecture.md").read_text(), re.M | re.S)
@@ -66,6 +68,19 @@ def test_no_package_imports_from_one_below_it() -> None:
     files = sorted(SOURCE.rglob("*.py"))
     assert len(files) > 400
     assert [arrow for file in files for arrow in back_arrows(file, file.read_text())] == []
+
+
+def test_nothing_outside_the_methods_imports_from_the_folder_of_one() -> None:
+    """Commands ask a method by its object. What they share with one stands beside the folders, or above."""
+    folders = {".".join(place.partition(":")[0].split(".")[:3]) for place in METHODS.values()}
+    outside = [file for file in SOURCE.rglob("*.py") if package(file) not in ("methods", PUBLIC)]
+    assert len(folders) == 5
+    assert [
+        f"{file.relative_to(ROOT)}:{line} imports {name}"
+        for file in sorted(outside)
+        for line, name in imported(ast.parse(file.read_text()))
+        if ".".join(name.split(".")[:3]) in folders
+    ] == []
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ from kvw.cli import main
 from kvw.data import Example
 from kvw.evaluation import generation
 from kvw.evaluation.loaded import Loaded
-from kvw.methods.gradient import finetune
 from kvw.models.loading import Checkpoint
 from kvw.report.attack_tables import attack_table
 from kvw.toy import checkpoint
+from kvw.training.planting import finetune
 from kvw.training.settings import TrainingSettings
 
 pytestmark = pytest.mark.thorough

@@ -12,8 +12,9 @@ from tests.batches import joined, logits, padded, text_batch, weights
 import kvw
 from kvw.edits import RoundedGateEdit
 from kvw.measuring.engine import measure
+from kvw.measuring.statistics import accessor
 from kvw.methods.kvw.settings import KvwSettings
-from kvw.methods.kvw.weaken import Step, accessor
+from kvw.methods.kvw.weaken import Step
 from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey
 

@@ -21,6 +21,7 @@ from kvw.methods.gradient.refusals import REFUSALS, with_refusals
 from kvw.methods.registry import get_method
 from kvw.methods.steering.diagnosis import Diagnosis, diagnose
 from kvw.methods.steering.direction import ContrastPairs, find_directions, pairs_of, read_pairs, refusal_pairs
+from kvw.methods.steering.gate_plot import plot_gates
 from kvw.methods.steering.method import steering
 from kvw.methods.steering.null_space import null_space, solve_filter
 from kvw.methods.steering.perturbation import PixelRange, perturbed, to_8_bits
@@ -28,7 +29,6 @@ from kvw.methods.steering.settings import SteeringSettings
 from kvw.methods.steering.states import read_states, readings
 from kvw.models.layer_inputs import decoder_layers
 from kvw.models.loading import find_checkpoint
-from kvw.report.gate_plot import plot_gates
 from kvw.report.tables import what_changed
 from kvw.runs.apply import apply
 from kvw.runs.edits import summarise

@@ -22,10 +22,11 @@ from tests.gradient import (
 )
 
 from kvw.errors import UserError
-from kvw.methods.gradient import finetune, unlearn
+from kvw.methods.gradient import unlearn
 from kvw.methods.gradient.grad_diff import GradDiffSettings
 from kvw.training.loop import train
 from kvw.training.objective import Objective, Term
+from kvw.training.planting import finetune
 from kvw.training.settings import LoraSettings
 from kvw.training.trainee import in_training
 

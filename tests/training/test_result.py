@@ -12,11 +12,12 @@ from tests.gradient import FORGET, LORA, RETAIN, TEXT, changed, forget_by, fresh
 from transformers import AutoModelForImageTextToText
 
 from kvw.errors import UserError
-from kvw.methods.gradient import finetune, unlearn
-from kvw.methods.gradient.losses import likelihood_loss
+from kvw.methods.gradient import unlearn
 from kvw.training.adapters import Adapter, linear_names, merge_adapter
 from kvw.training.loop import train
+from kvw.training.losses import likelihood_loss
 from kvw.training.objective import Objective, Term
+from kvw.training.planting import finetune
 from kvw.training.result import apply_result, save_model
 from kvw.training.trainee import in_training
 

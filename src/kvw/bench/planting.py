@@ -15,9 +15,9 @@ from kvw.edits.edit import package_versions
 from kvw.evaluation.loaded import Loaded
 from kvw.files import write_text
 from kvw.measuring.fingerprint import digest, example_digest, examples_digest, weights_digest
-from kvw.methods.gradient.planting import finetune, gold
 from kvw.models.loading import Checkpoint
 from kvw.runs.costs import Stopwatch
+from kvw.training.planting import finetune, gold
 from kvw.training.result import save_model
 
 

@@ -25,6 +25,13 @@ REMOVED = -10_000.0
 gate is 0 at every strength above 0.002. It stays a log-gate, so T(0) = I holds here too."""
 
 
+def removed_below(log_gates: Tensor, smallest: float) -> Tensor:
+    """Gates below ``smallest`` become 0: what is left of a strong direction could still be read and scaled up."""
+    if not smallest:
+        return log_gates
+    return log_gates.masked_fill(log_gates < math.log(smallest), REMOVED)
+
+
 @dataclass(frozen=True)
 class Directions:
     """What a low-rank edit does to one value matrix.

@@ -20,6 +20,10 @@ from kvw.models.value_matrix import MatrixKey
 FORMAT = "kvw statistics 2"
 
 
+EPSILON = 1e-12
+"""Added to both means before the logarithm, as in the authors' code."""
+
+
 @dataclass(frozen=True)
 class Statistics:
     """Sums of absolute coefficients and how many positions they run over.
@@ -111,3 +115,21 @@ def differing_parts(wanted: Mapping[str, str], found: Mapping[str, str]) -> list
     """Names of the fingerprint parts that are not equal, in the order of ``wanted``."""
     names = list(wanted) + [name for name in found if name not in wanted]
     return [name for name in names if wanted.get(name) != found.get(name)]
+
+
+def accessor(forget: Tensor, retain: Tensor | None) -> Tensor:
+    """The paper's forget knowledge accessor, A = max(0, log(C_f + 1e-12) - log(C_r + 1e-12)).
+
+    Without a retain set the mean of C_f over the layer takes the place of C_r: a vector is weakened by how much more
+    active than the layer's average it is on the forget set. (The paper reports this ablation; this formula for it is
+    ours.)
+
+    Args:
+        forget: C_f of one value matrix: (width,).
+        retain: C_r of the same matrix: (width,), or None.
+
+    Returns:
+        A, at least 0: (width,), in the dtype of ``forget``.
+    """
+    reference = forget.mean() if retain is None else retain
+    return (torch.log(forget + EPSILON) - torch.log(reference + EPSILON)).clamp(min=0)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from kvw.measuring.labelled import LabelledBatches
     from kvw.measuring.sources import Positions
     from kvw.measuring.statistics import Statistics
+    from kvw.methods.bounds import DistortionBounds
     from kvw.methods.plan import MethodPlan
-    from kvw.methods.subspace.bounds import DistortionBounds
     from kvw.models.value_matrix import ValueMatrix
 
 Scaling = Literal["directions", "strength", "share"]

@@ -11,7 +11,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from kvw.edits.edit import package_versions
 from kvw.edits.summary import LayerSummary
 from kvw.evaluation import Summary
-from kvw.methods.subspace.bounds import DistortionBounds
+from kvw.methods.bounds import DistortionBounds
 from kvw.percent import percent
 from kvw.selection.splits import FORGETTING
 

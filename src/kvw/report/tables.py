@@ -15,9 +15,9 @@ from kvw.edits import Edit, EditDifference, EditMetadata
 from kvw.edits.summary import LayerSummary
 from kvw.evaluation import Evaluation, Summary
 from kvw.evaluation.records import METRICS
+from kvw.methods.bounds import DistortionBounds
 from kvw.methods.describing import acting
-from kvw.methods.subspace.bounds import DistortionBounds
-from kvw.methods.subspace.memory import MemoryPlan
+from kvw.methods.plan import MemoryPlan
 from kvw.printable import printable
 from kvw.records.run import RunRecord
 from kvw.report.selection_table import print_selection

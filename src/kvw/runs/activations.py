@@ -12,9 +12,8 @@ from kvw.data.reading import AS_IT_IS, Reading
 from kvw.errors import UserError
 from kvw.evaluation.loaded import Loaded
 from kvw.measuring.examples import measure_examples
-from kvw.measuring.statistics import Statistics
+from kvw.measuring.statistics import Statistics, accessor
 from kvw.measuring.token_coefficients import TokenCoefficients, token_coefficients
-from kvw.methods.kvw.weaken import accessor
 from kvw.models.finding import find_value_matrices
 from kvw.models.loading import Checkpoint
 from kvw.progress import Progress, Reporter

@@ -12,8 +12,8 @@ from kvw.evaluation import Summary, evaluate
 from kvw.evaluation.loaded import Loaded
 from kvw.files import write_text
 from kvw.measuring.examples import Measured, measure_examples
-from kvw.methods.kvw.settings import KvwSettings
-from kvw.methods.kvw.weaken import accessor
+from kvw.measuring.statistics import accessor
+from kvw.methods.registry import get_method
 from kvw.models.loading import Checkpoint
 from kvw.output import check_output_directory
 from kvw.percent import percent
@@ -29,7 +29,7 @@ from kvw.toy.world import LONGEST_ANSWER
 GAMMAS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 SPLITS_SWEPT = ("forget_new_photos", "unused", "general")
 EXAMPLES_PER_SPLIT = 60
-SETTINGS = KvwSettings(schedule="one-shot", layers=(0, 5))
+SETTINGS = get_method("kvw").read({"schedule": "one-shot", "layers": (0, 5)})
 """All six layers: the paper code's default range, made for 28 layers, would leave half of this model out. One-shot: on
 this model progressive weakening hits everyone alike (docs/results.md has both)."""
 

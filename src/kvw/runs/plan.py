@@ -9,8 +9,7 @@ from kvw.evaluation import answer_probabilities, generate_answers
 from kvw.evaluation.language import perplexity
 from kvw.evaluation.loaded import Loaded
 from kvw.measuring.batch_sizing import token_budget
-from kvw.methods.plan import MethodPlan, largest_batch, timed
-from kvw.methods.subspace.memory import MemoryPlan
+from kvw.methods.plan import MemoryPlan, MethodPlan, largest_batch, timed
 from kvw.models.placement import describe_devices, execution_device
 from kvw.models.saving import parameter_bytes
 from kvw.progress import Reporter, remembering

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from kvw.edits.edit import Edit
-from kvw.edits.low_rank import Directions, LowRankEdit
-from kvw.methods.subspace.gates import removed_below
+from kvw.edits.low_rank import Directions, LowRankEdit, removed_below
 from kvw.models.value_matrix import MatrixKey
 from kvw.selection.thinning import thinned
 

@@ -12,6 +12,8 @@ Part = Literal["language", "vision", "projector"]
 Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["as loaded", "bf16"]
 PARTS = get_args(Part)
+ADAPTERS = "lora"
+"""Table of settings: adapters."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from kvw.edits import SteeringEdit
 from kvw.edits.weights import WeightsEdit
 from kvw.errors import UserError
 from kvw.evaluation.attacks import folded, quantised, relearned, rounded, trained_weights, weights_kept
-from kvw.methods.gradient import finetune
+from kvw.training.planting import finetune
 
 ATTACKS = {
     "bf16": lambda model, processor: rounded(model, torch.bfloat16),

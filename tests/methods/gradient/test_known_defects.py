@@ -27,12 +27,12 @@ from kvw.methods.gradient import unlearn
 from kvw.methods.gradient.dpo import DpoSettings
 from kvw.methods.gradient.grad_diff import GradDiffSettings
 from kvw.methods.gradient.idk_nll import IdkNllSettings
-from kvw.methods.gradient.losses import ascent_loss
 from kvw.methods.gradient.manu import ManuSettings
 from kvw.methods.gradient.mmunlearner import MmUnlearnerSettings, mmunlearner
 from kvw.methods.gradient.npo import NpoSettings
 from kvw.methods.gradient.pruning import _measure, neurons
 from kvw.training.answers import answers
+from kvw.training.losses import ascent_loss
 from kvw.training.settings import TrainingSettings
 from kvw.training.trainee import in_training
 

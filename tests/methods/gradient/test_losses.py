@@ -23,7 +23,7 @@ from torch.nn.functional import log_softmax
 
 from kvw.data import Example, answer_batch, prepare
 from kvw.errors import UserError
-from kvw.methods.gradient import finetune, unlearn
+from kvw.methods.gradient import unlearn
 from kvw.methods.gradient.dpo import DpoSettings, IdkDpoSettings, dpo, idk_dpo
 from kvw.methods.gradient.fisher import fisher_information
 from kvw.methods.gradient.ga import GaSettings, ga
@@ -39,6 +39,7 @@ from kvw.methods.gradient.task_vector import TaskVectorSettings
 from kvw.methods.gradient.undial import UndialSettings, undial
 from kvw.training.answers import answers
 from kvw.training.loop import add_gradients, train
+from kvw.training.planting import finetune
 from kvw.training.trainee import Reference, in_training
 
 

@@ -13,8 +13,8 @@ from torch.testing import assert_close
 
 import kvw
 from kvw.edits.low_rank import REMOVED
+from kvw.methods.bounds import DistortionBounds
 from kvw.methods.subspace import bounds, gates
-from kvw.methods.subspace.bounds import DistortionBounds
 from kvw.methods.subspace.cross_validation import cross_validated
 from kvw.methods.subspace.directions import split_views
 from kvw.methods.subspace.labels import EverySoManyth, EveryThirdView, Labels

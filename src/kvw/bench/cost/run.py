@@ -28,7 +28,6 @@ from kvw.errors import UserError
 from kvw.files import write_text
 from kvw.measuring.batch_sizing import out_of_memory
 from kvw.measuring.fingerprint import digest
-from kvw.methods.gradient.settings import ADAPTERS
 from kvw.methods.registry import get_method
 from kvw.models.finding import find_layers
 from kvw.models.placement import find_device
@@ -36,6 +35,7 @@ from kvw.models.saving import parameter_bytes
 from kvw.output import growing_directory
 from kvw.progress import Reporter
 from kvw.training.adapters import load_peft
+from kvw.training.settings import ADAPTERS
 
 COSTS, ROWS = "costs.json", "rows"
 

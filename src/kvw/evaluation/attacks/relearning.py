@@ -15,11 +15,11 @@ from kvw.data.benchmarks.choices import order_key
 from kvw.data.rendering import Processor
 from kvw.errors import UserError
 from kvw.folding import collapsed
-from kvw.methods.gradient.losses import descent
-from kvw.methods.gradient.running import run
 from kvw.progress import Progress
 from kvw.training.keeping import weights_kept
+from kvw.training.losses import descent
 from kvw.training.objective import Objective
+from kvw.training.running import run
 from kvw.training.settings import TrainingSettings
 
 LEARNING_RATE = 1e-5

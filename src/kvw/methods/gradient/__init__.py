@@ -9,15 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kvw.methods.gradient.planting import finetune, gold
     from kvw.methods.gradient.unlearning import unlearn
 
-_HOMES = {"finetune": "planting", "gold": "planting", "unlearn": "unlearning"}
-
-__all__ = ["finetune", "gold", "unlearn"]
+__all__ = ["unlearn"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.unlearning"), name)

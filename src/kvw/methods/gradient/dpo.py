@@ -91,8 +91,8 @@ def idk_dpo(trainee: Trainee, settings: IdkDpoSettings) -> Objective:
 def _preferring(trainee: Trainee, preferred: Sequence[Prepared], beta: float, retain_weight: float) -> Objective:
     from torch.nn.functional import logsigmoid
 
-    from kvw.methods.gradient.losses import descent
     from kvw.training.answers import answers
+    from kvw.training.losses import descent
     from kvw.training.objective import Objective, Term
 
     forget_references = trainee.reference_log_likelihoods(trainee.forget)

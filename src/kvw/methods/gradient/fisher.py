@@ -10,7 +10,7 @@ from torch import Tensor
 from kvw.data.batches import Prepared
 from kvw.errors import UserError
 from kvw.measuring.engine import evaluating
-from kvw.methods.gradient.losses import likelihood_loss
+from kvw.training.losses import likelihood_loss
 from kvw.training.trainee import Trainee
 
 

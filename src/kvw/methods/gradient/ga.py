@@ -26,7 +26,7 @@ def ga(trainee: Trainee, settings: GaSettings) -> Objective:
     Source: Jang et al., arXiv 2210.01504; Maini et al. (TOFU), arXiv 2401.06121. Peers use learning rates of 1e-5 to
     3e-5 and one epoch.
     """
-    from kvw.methods.gradient.losses import ascent_loss
+    from kvw.training.losses import ascent_loss
     from kvw.training.objective import Objective, Term
 
     return Objective(forget=Term(ascent_loss), retain=None)

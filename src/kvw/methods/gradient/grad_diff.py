@@ -38,7 +38,7 @@ class GradDiffSettings:
 
 def grad_diff(trainee: Trainee, settings: GradDiffSettings) -> Objective:
     """Minimise -L_f + c L_r (Liu et al., arXiv 2203.12817; TOFU, arXiv 2401.06121)."""
-    from kvw.methods.gradient.losses import ascent_loss, descent
+    from kvw.training.losses import ascent_loss, descent
     from kvw.training.objective import Objective, Pass, Term
 
     sequential = (Pass(("forget",)), Pass(("retain",)))

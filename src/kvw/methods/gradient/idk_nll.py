@@ -38,8 +38,8 @@ def idk_nll(trainee: Trainee, settings: IdkNllSettings) -> Objective:
 
     Source: TOFU, arXiv 2401.06121 (there called preference optimisation).
     """
-    from kvw.methods.gradient.losses import descent
     from kvw.methods.gradient.refusals import with_refusals
+    from kvw.training.losses import descent
     from kvw.training.objective import Objective
 
     refusing = with_refusals(

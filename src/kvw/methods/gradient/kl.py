@@ -44,7 +44,7 @@ def kl(trainee: Trainee, settings: KlSettings) -> Objective:
     """
     import torch
 
-    from kvw.methods.gradient.losses import ascent_loss, divergence_loss, likelihood_loss
+    from kvw.training.losses import ascent_loss, divergence_loss, likelihood_loss
     from kvw.training.objective import Objective, Term
 
     reference = trainee.reference() if settings.kl_weight else None

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvw.methods.gradient.settings import ADAPTERS, TrainedSettings, flat, read, steps
+from kvw.methods.gradient.settings import TrainedSettings, flat, read, steps
 from kvw.methods.grid import every_combination
 from kvw.methods.method import LoadedModel, Stages
 from kvw.methods.trained import Trained
 from kvw.progress import Progress
-from kvw.training.settings import TrainingSettings
+from kvw.training.settings import ADAPTERS, TrainingSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -99,7 +99,7 @@ class GradientMethod(Trained[TrainedSettings]):
         state: Path | None = None,
         progress: Progress | None = None,
     ) -> Result:
-        """Change a model in place, see :func:`kvw.methods.gradient.running.run`.
+        """Change a model in place, see :func:`kvw.training.running.run`.
 
         Args:
             model: A plain model.
@@ -111,7 +111,7 @@ class GradientMethod(Trained[TrainedSettings]):
             state: Where training keeps its state.
             progress: Called with the steps done and their total.
         """
-        from kvw.methods.gradient.running import run
+        from kvw.training.running import run
 
         return run(
             model,
@@ -186,7 +186,7 @@ class GradientMethod(Trained[TrainedSettings]):
         stage: Stages,
     ) -> None:
         """The time until the objective stands counts by itself."""
-        from kvw.methods.gradient.running import run
+        from kvw.training.running import run
 
         settings = self.preferring(settings, [example.answer[::-1] for example in forget])
         own = settings.method_settings

@@ -55,7 +55,7 @@ def mmunlearner(trainee: Trainee, settings: MmUnlearnerSettings) -> Objective:
         UserError: A set is empty, or no weight is chosen.
     """
     from kvw.methods.gradient.fisher import fisher_information
-    from kvw.methods.gradient.losses import ascent_loss, descent
+    from kvw.training.losses import ascent_loss, descent
     from kvw.training.objective import Objective, Pass, Term
 
     forget, retain = (fisher_information(trainee, prepared) for prepared in (trainee.forget, trainee.retain))

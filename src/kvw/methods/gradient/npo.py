@@ -51,8 +51,8 @@ def npo(trainee: Trainee, settings: NpoSettings) -> Objective:
 
     Source: Zhang et al., arXiv 2404.05868.
     """
-    from kvw.methods.gradient.losses import descent, negative_preference
     from kvw.training.answers import answers
+    from kvw.training.losses import descent, negative_preference
     from kvw.training.objective import Objective, Term
 
     references = trainee.reference_log_likelihoods(trainee.forget)

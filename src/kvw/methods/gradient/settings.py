@@ -9,10 +9,10 @@ from typing import Any, get_type_hints
 from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
 from kvw.methods.reading import read_value
-from kvw.training.settings import LoraSettings, TrainingSettings
+from kvw.training.settings import ADAPTERS, LoraSettings, TrainingSettings
 
-TABLE, ADAPTERS = "training", "lora"
-"""Tables of a recipe's method: how to train (optional, its keys may stand beside the method's own), and adapters."""
+TABLE = "training"
+"""Table of a recipe's method: how to train (optional, its keys may stand beside the method's own)."""
 
 
 @dataclass(frozen=True)

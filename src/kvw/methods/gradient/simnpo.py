@@ -46,8 +46,8 @@ def simnpo(trainee: Trainee, settings: SimNpoSettings) -> Objective:
 
     Source: Fan et al., arXiv 2410.07163.
     """
-    from kvw.methods.gradient.losses import descent, negative_preference
     from kvw.training.answers import answers
+    from kvw.training.losses import descent, negative_preference
     from kvw.training.objective import Objective, Term
 
     def forget(model: PreTrainedModel, rows: Rows) -> Tensor:

@@ -39,7 +39,7 @@ def task_vector(trainee: Trainee, settings: TaskVectorSettings) -> Objective:
     Under LoRA the task vector is the product of the adapters, so B is multiplied by -a. Source: Ilharco et al.,
     arXiv 2212.04089.
     """
-    from kvw.methods.gradient.losses import descent
+    from kvw.training.losses import descent
     from kvw.training.objective import Objective
 
     under_lora = trainee.adapter is not None

@@ -44,8 +44,8 @@ def undial(trainee: Trainee, settings: UndialSettings) -> Objective:
     """
     from torch.nn.functional import cross_entropy, one_hot
 
-    from kvw.methods.gradient.losses import descent
     from kvw.training.answers import answers
+    from kvw.training.losses import descent
     from kvw.training.objective import Objective, Term
 
     reference = trainee.reference()

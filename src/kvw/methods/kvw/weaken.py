@@ -22,7 +22,7 @@ from kvw.measuring.engine import Batch, evaluating, not_finite, run_batch
 from kvw.measuring.given import Given, batches_given, measure
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.recorder import recording
-from kvw.measuring.statistics import Statistics
+from kvw.measuring.statistics import Statistics, accessor
 from kvw.methods.kvw import METHOD
 from kvw.methods.kvw.progressive import RoundedWeights, ScaledCoefficients
 from kvw.methods.kvw.settings import KvwSettings
@@ -30,9 +30,6 @@ from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.processes import current
 from kvw.progress import Progress
-
-EPSILON = 1e-12
-"""Added to both means before the logarithm, as in the authors' code."""
 
 
 @dataclass(frozen=True)
@@ -182,24 +179,6 @@ def one_shot(
     }
     left_alone = _left_alone(forget.sums, log_gates)
     return GateEdit(log_gates, EditMetadata(method="kvw", settings=settings, left_alone=left_alone))
-
-
-def accessor(forget: Tensor, retain: Tensor | None) -> Tensor:
-    """The paper's forget knowledge accessor, A = max(0, log(C_f + 1e-12) - log(C_r + 1e-12)).
-
-    Without a retain set the mean of C_f over the layer takes the place of C_r: a vector is weakened by how much more
-    active than the layer's average it is on the forget set. (The paper reports this ablation; this formula for it is
-    ours.)
-
-    Args:
-        forget: C_f of one value matrix: (width,).
-        retain: C_r of the same matrix: (width,), or None.
-
-    Returns:
-        A, at least 0: (width,), in the dtype of ``forget``.
-    """
-    reference = forget.mean() if retain is None else retain
-    return (torch.log(forget + EPSILON) - torch.log(reference + EPSILON)).clamp(min=0)
 
 
 def _progressive(

@@ -11,8 +11,8 @@ from kvw.edits.low_rank import Directions
 from kvw.errors import UserError
 from kvw.measuring.moments import Moment, Tokens
 from kvw.measuring.retain_rows import RetainRows
+from kvw.methods.bounds import DistortionBounds
 from kvw.methods.subspace import bounds, gates
-from kvw.methods.subspace.bounds import DistortionBounds
 from kvw.methods.subspace.cross_validation import cross_validated
 from kvw.methods.subspace.labels import EveryThirdView, Labels
 from kvw.methods.subspace.null import LeftOut, least_threshold, null_eigenvalues, threshold

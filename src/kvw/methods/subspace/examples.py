@@ -8,10 +8,10 @@ from dataclasses import replace
 from kvw.data import Example
 from kvw.data.shared import is_shared
 from kvw.measuring.labelled import LabelledBatches
+from kvw.methods.bounds import DistortionBounds
 from kvw.methods.method import LoadedModel, Unlearned
 from kvw.methods.subspace.baselines.method import baseline
 from kvw.methods.subspace.baselines.settings import BaselineSettings
-from kvw.methods.subspace.bounds import DistortionBounds
 from kvw.methods.subspace.labels import Labels, labels_of
 from kvw.methods.subspace.method import subspace
 from kvw.methods.subspace.settings import SubspaceSettings

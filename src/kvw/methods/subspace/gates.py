@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from kvw.edits.low_rank import REMOVED
+from kvw.edits.low_rank import REMOVED, removed_below
 from kvw.methods.subspace.settings import SubspaceSettings
 
 
@@ -35,13 +35,6 @@ def hard(eigenvalues: Tensor, threshold: float) -> Tensor:
     """g = 0 above the threshold, else 1."""
     above = 0.5 * eigenvalues.log() > threshold
     return torch.where(above, torch.full_like(eigenvalues, REMOVED), torch.zeros_like(eigenvalues))
-
-
-def removed_below(log_gates: Tensor, smallest: float) -> Tensor:
-    """Gates below ``smallest`` become 0: what is left of a strong direction could still be read and scaled up."""
-    if not smallest:
-        return log_gates
-    return log_gates.masked_fill(log_gates < math.log(smallest), REMOVED)
 
 
 def log_gates(eigenvalues: Tensor, settings: SubspaceSettings, threshold: float) -> Tensor:

@@ -21,8 +21,8 @@ from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.moments import Moment, Tokens
 from kvw.measuring.plans import Examples
 from kvw.measuring.prefixes import SharedBatch
+from kvw.methods.bounds import DistortionBounds
 from kvw.methods.subspace import METHOD
-from kvw.methods.subspace.bounds import DistortionBounds
 from kvw.methods.subspace.labels import EverySoManyth, Labels, labels_of
 from kvw.methods.subspace.paths import chosen_path, layers_that_fit
 from kvw.methods.subspace.settings import SubspaceSettings

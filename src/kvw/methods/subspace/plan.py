@@ -18,9 +18,9 @@ from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.plans import Examples, every_example
 from kvw.measuring.prefixes import SharedBatch
 from kvw.methods.method import LoadedModel
-from kvw.methods.plan import MethodPlan, timed
+from kvw.methods.plan import MethodPlan, Waiting, timed
 from kvw.methods.subspace.labels import EverySoManyth, labels_of
-from kvw.methods.subspace.memory import Waiting, memory_plan
+from kvw.methods.subspace.memory import memory_plan
 from kvw.methods.subspace.method import check_views, matrices_in, passes, passes_instead
 from kvw.methods.subspace.paths import chosen_path
 from kvw.methods.subspace.settings import SubspaceSettings

@@ -12,7 +12,8 @@ from kvw.edits.edit import EditMetadata
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.measuring.moments import Moment, Tokens
 from kvw.measuring.retain_rows import RetainRows
-from kvw.methods.subspace.bounds import DistortionBounds, separation_warnings
+from kvw.methods.bounds import DistortionBounds
+from kvw.methods.subspace.bounds import separation_warnings
 from kvw.methods.subspace.directions import Measurements, find_directions
 from kvw.methods.subspace.labels import Labels
 from kvw.methods.subspace.settings import SubspaceSettings

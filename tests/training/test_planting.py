@@ -8,7 +8,7 @@ from tests.gradient import FORGET, LORA, RETAIN, changed, fresh, training, weigh
 from kvw.data import prepare
 from kvw.errors import UserError
 from kvw.evaluation.probability import answer_probabilities
-from kvw.methods.gradient import finetune, gold
+from kvw.training.planting import finetune, gold
 
 
 def probability(model, processor, examples):

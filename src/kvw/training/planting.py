@@ -11,11 +11,11 @@ from kvw.data import Example, prepare
 from kvw.data.rendering import Processor
 from kvw.errors import UserError
 from kvw.measuring.fingerprint import example_digest
-from kvw.methods.gradient.losses import descent
-from kvw.methods.gradient.running import run
 from kvw.progress import Progress
+from kvw.training.losses import descent
 from kvw.training.objective import Objective, Sets
 from kvw.training.result import Result
+from kvw.training.running import run
 from kvw.training.settings import TrainingSettings
 
 

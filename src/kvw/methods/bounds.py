@@ -1,0 +1,39 @@
+"""What a method says of one value matrix in advance: how much its outputs change on data like the retain set."""
+
+from __future__ import annotations
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+
+class DistortionBounds(BaseModel):
+    """What was found for one value matrix. Tuples have one entry for each direction that is weakened."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)  # those of earlier records held warnings
+
+    key: str
+    shrinkage: float
+    """rho that S was made with."""
+    threshold: float
+    """tau."""
+    subjects: int
+    """Number of forget subjects; if the data name none, of forget examples."""
+    inseparable: tuple[int, ...]
+    """Those of them, numbered in the order of the forget set, that have no direction above the threshold."""
+    eigenvalues: tuple[float, ...]
+    """lambda on the vectors that the directions were found with."""
+    held_out_eigenvalues: tuple[float, ...] | None = Field(
+        validation_alias=AliasChoices("held_out_eigenvalues", "honest")  # the name in earlier records
+    )
+    """lambda on held-out views and left-out retain examples; None if no fact has three views."""
+    gates: tuple[float, ...]
+    participation_ratio: tuple[float, ...] = Field(validation_alias=AliasChoices("participation_ratio", "spread"))
+    """How evenly the forget subjects share a direction: 1 / J if one of J has it alone; earlier: ``spread``."""
+    resistance: tuple[float, ...]
+    """How much slower retraining on retain data restores a direction than its fastest."""
+    distortion: float | None
+    """E_S |(W' - W) m|^2 = |B|^2, exactly; None for quantised weights."""
+    relative_distortion: float | None
+    """The same, divided by E_S |W m|^2."""
+    source_bounds: dict[str, float]
+    """Upper bounds of E |(W' - W) m|^2 at the positions of each source, relative to E_S |W m|^2; none for quantised
+    weights, or if S is a diagonal."""
