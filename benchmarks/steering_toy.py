@@ -17,6 +17,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from kvw.report.gate_plot import plot_gates
+
 from kvw.cli.options import find_model, quiet_libraries
 from kvw.data import Example, prepare, prompt_batch, read_examples, to_model
 from kvw.data.batches import answer_batch, image_groups
@@ -30,7 +32,6 @@ from kvw.methods.steering.direction import pairs_of
 from kvw.methods.steering.method import steering
 from kvw.methods.steering.settings import SteeringSettings
 from kvw.models.loading import load_model, load_processor
-from kvw.report.gate_plot import plot_gates
 from kvw.toy import World, write_world
 from kvw.toy.world import LONGEST_ANSWER
 
