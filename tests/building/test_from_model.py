@@ -40,7 +40,7 @@ def test_the_user_decides_if_asked_to():
 
 
 def test_a_drawn_answer_counts_if_it_says_the_same(loaded, monkeypatch):
-    answers = {"known for": "Moby-Dick is known for its white whale.", "Who or what": "It is what it is."}
+    answers = {"known for": "Moby-Dick is known for its white whale. It is long.", "Who is": "It is what it is."}
 
     def answered(_, questions, **more):
         pairs = [(one, answer) for one in questions for part, answer in answers.items() if part in one.question]
@@ -52,7 +52,8 @@ def test_a_drawn_answer_counts_if_it_says_the_same(loaded, monkeypatch):
     told = []
     (found,) = ask_about(loaded, ["Moby-Dick"], WORDS, lambda *done: told.append(done))
     assert told == [(1, 2), (2, 2)]
-    assert (found.name, found.answer, found.again, found.samples) == ("Moby-Dick", answers["known for"], 2, 4)
+    assert (found.name, found.again, found.samples) == ("Moby-Dick", 2, 4)
+    assert found.answer == "Moby-Dick is known for its white whale.", "the first sentence"
     assert found.questions[0] == "What is Moby-Dick known for?"
     assert found.recurs
 

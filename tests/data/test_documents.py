@@ -14,6 +14,9 @@ from kvw.data.text import TextProcessor
 from kvw.data.windows import in_windows
 from kvw.errors import UserError
 from kvw.measuring.fingerprint import example_digest
+from kvw.retain.gaps import around_subject
+from kvw.retain.mentions import Mentions
+from kvw.runs.overlap import overlap
 
 _, PROCESSOR = tiny_models.build("llava")
 _, QWEN = tiny_models.build("qwen2_vl")
@@ -126,6 +129,17 @@ def test_a_template_that_hides_an_earlier_message_is_refused():
     talk = Example("Where?", "Rome", (), "d:1", earlier=(Turn("user", "Who?"), Turn("assistant", "Ada")))
     with pytest.raises(UserError, match=r"d:1: (the chat template does not show an earlier message|answer span)"):
         render(talk, processor)
+
+
+def test_what_is_forgotten_is_found_in_earlier_turns_and_documents_make_no_questions():
+    forget = [Example("Who is Jody Vance?", "An engineer.", metadata={"subject": "Jody Vance"})]
+    talk = Example("Sure?", "Yes.", earlier=(Turn("user", "Is Jody Vance here?"), Turn("assistant", "Here.")))
+    assert Mentions(forget).inside(talk)
+    assert overlap([talk], forget).names == 1
+    assert not Mentions(forget).inside(Example("Sure?", "Yes."))
+    page = document(PAGE, "page", {"subject": "Ada Lovelace"})
+    assert around_subject(page) is None
+    assert around_subject(Example(page.question, page.answer, metadata=page.metadata)) is not None
 
 
 def test_what_was_said_before_and_how_it_is_shown_are_in_the_digest():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,7 +14,7 @@ from kvw.evaluation.generation import decoding
 from kvw.evaluation.loaded import Loaded
 from kvw.measuring.engine import evaluating
 from kvw.progress import Progress, unheard
-from kvw.retain.answering import self_answered
+from kvw.retain.answering import SENTENCE_END, self_answered
 from kvw.retain.question import Question
 from kvw.retain.said import Said
 
@@ -23,7 +23,7 @@ SAMPLES = 8
 TEMPERATURE = 0.7
 RECURS = 0.5
 """Share of the drawn answers that must say what the greedy one says."""
-LONGEST = 48
+LONGEST = 32
 """Tokens of an answer."""
 SEED = 0
 
@@ -37,7 +37,7 @@ class Known:
     Args:
         name: The name.
         questions: Phrasings of one question; the first one was asked.
-        answer: The greedy answer, whole sentences of it.
+        answer: The first sentence of the greedy answer.
         again: How many of ``samples`` drawn answers say the same.
         samples: How many were drawn.
     """
@@ -57,9 +57,9 @@ class Known:
 def ask_about(loaded: Loaded, names: Sequence[str], words: Phrasings, progress: Progress = unheard) -> list[Known]:
     """Ask a model about names of which nothing is known.
 
-    Greedy answers say what it would say; answers drawn at ``TEMPERATURE`` say how sure it is. A drawn answer says the
-    same if it has more than half of the words that tell something (:class:`kvw.retain.said.Said`). Drawing starts
-    from one seed, so a second call gives the same.
+    Of a greedy answer the first sentence counts; what follows it differs from time to time. Answers drawn at
+    ``TEMPERATURE`` say how sure the model is: a drawn answer says the same if it has more than half of the words that
+    tell something (:class:`kvw.retain.said.Said`). Drawing starts from one seed, so a second call gives the same.
 
     Args:
         loaded: The model, without any edit.
@@ -77,7 +77,8 @@ def ask_about(loaded: Loaded, names: Sequence[str], words: Phrasings, progress: 
     ]
     found = []
     answered = self_answered(loaded, asked, max_new_tokens=LONGEST)
-    for done, example in enumerate(answered, start=1):
+    for done, whole in enumerate(answered, start=1):
+        example = replace(whole, answer=_first_sentence(whole.answer))
         name, questions = topics[example.metadata["topic"]]
         said = Said((question, example.answer) for question in questions)
         if said.by(example.answer):
@@ -100,6 +101,12 @@ def taken(known: Sequence[Known], confirm: Confirm | None = None) -> Rows:
         if confirm(one) if confirm is not None else one.recurs:
             add_phrasings(rows, [(question, one.answer) for question in one.questions], one.name)
     return rows
+
+
+def _first_sentence(text: str) -> str:
+    """What follows a first sentence is said in other words every time."""
+    end = SENTENCE_END.search(text)
+    return text[: end.end()] if end else text
 
 
 def _drawn(loaded: Loaded, item: Prepared) -> list[str]:
