@@ -29,6 +29,7 @@ def same(one, other):
     return all(torch.equal(value, other.tensors()[name]) for name, value in one.tensors().items())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", [kvw.subspace, kvw.weaken])
 def test_examples_rows_and_batches_of_kvw_are_the_same(llava, llava_processor, method):
     retain = kvw.batches(llava, llava_processor, RETAIN)

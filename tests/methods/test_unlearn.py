@@ -68,6 +68,7 @@ def test_batches_of_kvw_bring_examples_and_processor(text):
     assert same(found, again)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("made", [kvw.steering, partial(kvw.unlearn, method="steering")])
 def test_what_a_method_warns_of_is_a_warning_of_python(text, made):
     model, tokenizer = text

@@ -28,9 +28,9 @@ def fitted(model, settings=SETTINGS, forget=FORGET, retain=RETAIN):
     return fitter
 
 
-def test_it_is_what_subspace_makes_of_the_same_batches(model):
-    expected = kvw.subspace(model, FORGET, RETAIN, SETTINGS)
-    fitter = fitted(model)
+def test_it_is_what_subspace_makes_of_the_same_batches(llava):
+    expected = kvw.subspace(llava, FORGET, RETAIN, SETTINGS)
+    fitter = fitted(llava)
     found = fitter.edit()
     assert any(len(one.log_gates) for one in found.directions.values())
     for name, value in expected.tensors().items():
@@ -80,7 +80,7 @@ def test_the_model_stays_as_it_was(llava):
     assert all(parameter.grad is None for parameter in llava.parameters())
 
 
-@pytest.mark.parametrize("settings", [{"rank": 1}, {"layers": (1, 2)}, {"sources.prompt": 0.9}, {"null_every": 100}])
+@pytest.mark.parametrize("settings", [{"layers": (1, 1)}, {"sources.prompt": 0.9, "null_every": 100}])
 def test_settings_have_a_part(llava, settings):
     changed = {**SETTINGS, **settings}
     found = fitted(llava, changed).edit()
