@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from tests.checkpoints import gate_edit, low_rank_edit, sharded
@@ -21,15 +23,22 @@ def original(tmp_path_factory):
     return sharded(tmp_path_factory.mktemp("model") / "model", shards=2, hidden=64, width=96, layers=2)
 
 
-@pytest.fixture(params=[gate_edit, low_rank_edit])
+@pytest.fixture(scope="module", params=[gate_edit, low_rank_edit])
 def edit(request, original):
     return request.param(original, 0, 1)
 
 
+@pytest.fixture(scope="module")
+def written(edit, original, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written") / "edited"
+    apply(edit, original, folder, SILENT)
+    return folder
+
+
 @pytest.fixture
-def model(edit, original, tmp_path):
-    apply(edit, original, tmp_path / "edited", SILENT)
-    return tmp_path / "edited"
+def model(written, tmp_path):
+    """A copy of the written model, free to be changed."""
+    return Path(shutil.copytree(written, tmp_path / "edited"))
 
 
 def places(model, edited):
