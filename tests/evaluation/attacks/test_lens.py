@@ -13,7 +13,7 @@ from kvw.data import Example, TextProcessor, answer_batch, prepare
 from kvw.errors import UserError
 from kvw.evaluation import Journal
 from kvw.evaluation.attacks import folded, lens_ranks
-from kvw.evaluation.attacks.lens import LENSES, LensRanks, Tail, candidates
+from kvw.evaluation.attacks.lens import LENSES, NEVER, ORDER, LensRanks, Tail, _ranks_of, candidates
 from kvw.evaluation.probability import token_scores
 from kvw.models.answer_logits import answer_logits
 
@@ -93,7 +93,7 @@ def test_ranks_are_those_of_the_definition(lens):
             assert [tuple(one) for one in own] == expected
 
 
-def test_success_grows_with_the_budget_and_never_takes_more_candidates():
+def test_success_grows_with_the_budget():
     model, processor = deep()
     prepared = prepare(TEXTS, processor, model.config)
     targets = [range(len(item.answer_ids)) for item in prepared]
@@ -102,12 +102,19 @@ def test_success_grows_with_the_budget_and_never_takes_more_candidates():
         counts = [sum(sum(one.found(lens, budget)) for one in ranks) for budget in (10, 20, 50, 200, 2000)]
         assert counts == sorted(counts)
         assert counts[0] < counts[-1]
+
+
+def test_no_distribution_names_more_candidates_than_the_budget_pays_for():
     torch.manual_seed(0)
-    for lens, ends in (("hp", 1), ("pd", 2)):
-        line = torch.rand(50).round(decimals=1)  # with ties
-        above = [(int((line >= one).sum()) - 1, int((line <= one).sum()) - 1) for one in line]
-        named = sum(LensRanks(((rank,),)).found(lens, 20)[0] for rank in above)
-        assert named <= ends * candidates(lens, 20)
+    logits = torch.randn(7, 50).round(decimals=1).round()  # with many ties
+    for lens in ("hp", "pd", "pd2"):
+        order, k = ORDER[lens], candidates(lens, 20)
+        ranks = [_ranks_of(logits, token, order) for token in range(50)]
+        named = sum(LensRanks((one[:1],)).found(lens, 20)[0] for one in ranks)
+        assert named <= k * (1 if lens == "hp" else 2)
+    line = torch.arange(50.0)[None]
+    assert [_ranks_of(line, token, 0)[0] for token in (49, 48, 0)] == [(0, 49), (1, 48), (49, 0)]
+    assert _ranks_of(torch.full((1, 50), float("nan")), 3, 0) == ((NEVER, NEVER),)
 
 
 def test_a_lens_at_the_last_layer_finds_what_the_model_says():
