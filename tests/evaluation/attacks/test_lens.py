@@ -32,7 +32,7 @@ def deep(layers=8):
         vocab_size=len(processor), hidden_size=32, intermediate_size=48, num_hidden_layers=layers,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.3,
     )  # fmt: skip
-    return LlamaForCausalLM(config).eval(), TextProcessor(processor)
+    return uneven(LlamaForCausalLM(config).eval()), TextProcessor(processor)
 
 
 def test_at_the_last_layer_the_lens_is_the_models_own_distribution(model, processor):
@@ -45,7 +45,18 @@ def test_of_text_models_too(kind):
     same_at_the_end(model, TextProcessor(tokenizer))
 
 
+def uneven(model):
+    """Norms whose weights are not all 1: applied twice they give something else."""
+    torch.manual_seed(6)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.rand_like(parameter))
+    return model
+
+
 def same_at_the_end(model, processor):
+    uneven(model)
     prepared = prepare(TEXTS, processor, model.config)
     batch = answer_batch(prepared, processor)
     labelled = (batch["labels"] != -100).nonzero()
