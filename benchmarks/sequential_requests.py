@@ -37,10 +37,10 @@ from kvw.evaluation.loaded import Loaded
 from kvw.measuring.examples import measure_examples
 from kvw.measuring.statistics import Statistics
 from kvw.methods.kvw.settings import KvwSettings
-from kvw.methods.kvw.weaken import one_shot, weaken
+from kvw.methods.kvw.weaken import ExampleBatches, one_shot, weaken
+from kvw.methods.subspace.examples import subspace_edit
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.runs.costs import Stopwatch
-from kvw.runs.unlearning import ForgetBatches, subspace_edit
 from kvw.toy import World, write_world
 from kvw.toy.world import LONGEST_ANSWER
 
@@ -95,7 +95,7 @@ class Study:
 
     def progressive(self, examples: Sequence[Example], gamma: float) -> Edit:
         """An edit from one step for each example, on the model as it is now."""
-        batches = ForgetBatches(self.prepared(examples), self.loaded.processor)
+        batches = ExampleBatches(self.prepared(examples), self.loaded.processor)
         return weaken(
             self.loaded.model,
             batches,

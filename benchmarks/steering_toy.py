@@ -17,8 +17,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from kvw.report.gate_plot import plot_gates
-
 from kvw.cli.options import find_model, quiet_libraries
 from kvw.data import Example, prepare, prompt_batch, read_examples, to_model
 from kvw.data.batches import answer_batch, image_groups
@@ -26,9 +24,10 @@ from kvw.edits import Condition, SteeringEdit, attach_where
 from kvw.evaluation import generate_answers
 from kvw.evaluation.metrics import exact_match
 from kvw.measuring.engine import measure
-from kvw.methods.kvw import one_shot
+from kvw.methods.kvw.weaken import one_shot
 from kvw.methods.steering.diagnosis import Diagnosis, diagnose
 from kvw.methods.steering.direction import pairs_of
+from kvw.methods.steering.gate_plot import plot_gates
 from kvw.methods.steering.method import steering
 from kvw.methods.steering.settings import SteeringSettings
 from kvw.models.loading import load_model, load_processor

@@ -22,11 +22,10 @@ from kvw.data import Example, prepare, read_examples
 from kvw.evaluation import evaluate
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.sources import Sources
-from kvw.methods.subspace.labels import Labels
+from kvw.methods.subspace.labels import Labels, labels_of
 from kvw.methods.subspace.method import subspace
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.loading import load_model, load_processor
-from kvw.runs.unlearning import labels_of
 from kvw.toy import World, write_world
 from kvw.toy.people import Person
 from kvw.toy.world import LONGEST_ANSWER

@@ -22,7 +22,7 @@ from kvw.measuring.examples import measure_examples
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.moments import Moment, Tokens
-from kvw.methods.kvw import one_shot
+from kvw.methods.kvw.weaken import one_shot
 from kvw.methods.subspace.baselines.formulas import FORMULAS, Given
 from kvw.methods.subspace.baselines.settings import (
     BaselineSettings,
@@ -31,14 +31,13 @@ from kvw.methods.subspace.baselines.settings import (
     MemitZeroSettings,
     OutputSideSettings,
 )
-from kvw.methods.subspace.labels import Labels
+from kvw.methods.subspace.labels import Labels, labels_of
 from kvw.methods.subspace.method import subspace
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.vectors import view_means
 from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.loading import load_model, load_processor
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
-from kvw.runs.unlearning import labels_of
 from kvw.toy import SPLITS, World, write_world
 from kvw.toy.world import LONGEST_ANSWER
 

@@ -9,12 +9,11 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from kvw.methods.settings import KvwSettings
-
 from kvw.cli.options import find_model, quiet_libraries
 from kvw.console import ConsoleReporter
 from kvw.evaluation import evaluate
 from kvw.evaluation.loaded import Loaded
+from kvw.methods.kvw.settings import KvwSettings
 from kvw.report.tables import print_sweep
 from kvw.runs.costs import Stopwatch
 from kvw.runs.erase import check, measure_retain

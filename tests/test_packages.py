@@ -106,3 +106,22 @@ def test_an_import_from_below_is_seen(text: str) -> None:
 )
 def test_what_stands_above_or_elsewhere_may_be_imported(text: str) -> None:
     assert back_arrows(SOURCE / "runs" / "apply.py", text) == []
+
+
+def is_there(name: str) -> bool:
+    """Whether a full name is that of a module of kvw, or one that its module mentions; true of other packages."""
+    place = target(name)
+    if place is None:
+        return True
+    parts = [part for part in place.relative_to(SOURCE).with_suffix("").parts if part != "__init__"]
+    found, (module, _, last) = ".".join(["kvw", *parts]), name.rpartition(".")
+    return found == name or (found == module and re.search(rf"\b{last}\b", place.read_text()) is not None)
+
+
+def test_benchmarks_import_what_is_there() -> None:
+    files = sorted((ROOT / "benchmarks").glob("*.py"))
+    assert len(files) > 5
+    names = [(file.name, line, name) for file in files for line, name in imported(ast.parse(file.read_text()))]
+    assert [found for found in names if not is_there(found[2])] == []
+    assert not is_there("kvw.methods.settings.KvwSettings")
+    assert not is_there("kvw.runs.unlearning.labels_of")
