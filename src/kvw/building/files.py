@@ -38,7 +38,7 @@ def check_place(out: Path) -> None:
     """Refuse a folder that holds one of the files, or that is none.
 
     Raises:
-        UserError: It does.
+        UserError: One of the files is there, or the place is not a folder.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is no folder.", do="name another one with --out")

@@ -311,7 +311,7 @@ class WaitingSet:
         """Say what to do when memory runs out in a layer.
 
         Raises:
-            UserError: It does.
+            UserError: Memory ran out in the layer that is measured.
         """
         try:
             yield

@@ -71,7 +71,7 @@ def check_encoder(folder: Path, config: PretrainedConfig) -> None:
     """Refuse a configuration that says of a decoder that it has an encoder.
 
     Raises:
-        UserError: It does.
+        UserError: The configuration names an encoder.
     """
     for part in (config, config.get_text_config()):
         if part.is_encoder_decoder and not type(part).is_encoder_decoder:

@@ -88,7 +88,7 @@ def refuse_stored_quantised(name: str, folder: Path) -> None:
     """Refuse to fold an edit into a checkpoint whose files hold quantised weights.
 
     Raises:
-        UserError: They do.
+        UserError: The files hold quantised weights.
     """
     scheme = stored_quantisation(folder)
     if scheme:

@@ -167,7 +167,7 @@ def _refuse(search: Search, chosen: Candidate | None, request: EraseRequest, rep
     """Stop at an edit that loses what must stay, unless it is wanted nevertheless.
 
     Raises:
-        Damaging: It does.
+        Damaging: The edit loses what must stay.
     """
     floor = request.floor
     if chosen is None:

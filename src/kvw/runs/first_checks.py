@@ -63,7 +63,7 @@ def check_adapter_folder(folder: Path) -> None:
     """Refuse a folder that lacks a file of a PEFT adapter.
 
     Raises:
-        UserError: It does.
+        UserError: A file is missing.
     """
     missing = [name for name in ADAPTER_FILES if not is_file(folder / name)]
     if missing:

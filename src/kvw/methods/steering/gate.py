@@ -13,7 +13,7 @@ from kvw.methods.steering.null_space import solve_filter
 FAIR_AUC = 0.9
 """Below this a gate is not called aware of its input."""
 HELD_OUT = 5
-"""Every so many-th example is held out when the gate is judged."""
+"""When a gate is judged, each n-th example is held out; this is n."""
 BasisOf = Callable[[Tensor], Tensor]
 
 

@@ -84,7 +84,7 @@ class EveryThirdView:
 
 
 class EverySoManyth:
-    """Which retain examples measure the threshold: of every so many-th fact every second view, at least one.
+    """Which retain examples measure the threshold: of each n-th fact, every second view and at least one.
 
     The other views stay in the retain moment. Ask for the examples in order.
     """
