@@ -15,11 +15,9 @@ from tests.pages.records import record, split
 from tests.program import assert_refused, run
 
 from kvw.data import Example
-from kvw.errors import UserError
 from kvw.evaluation import Evaluation
 from kvw.evaluation.records import Reply, collect
 from kvw.mark import strangers, write_mark
-from kvw.records.samples import read_rows, sample_lines
 from kvw.runs.reporting import REPORT, Classed, report, thumbnail
 
 
@@ -65,17 +63,6 @@ def test_what_failed_is_no_answer() -> None:
     data: Any = SimpleNamespace(read={"forget": FORGET, "retain": RETAIN}, all_scored=[*FORGET, *RETAIN])
     part = Classed.of(data, EVALUATIONS | {"unlearned": failed}).part("forget")
     assert (part.unlearned["none"], part.lost) == (1, 1)
-
-
-def test_samples_are_read_as_they_were_written(classed: Classed) -> None:
-    rows = read_rows(sample_lines(EVALUATIONS, classed.kinds, {0: "data:,x"}), "samples")
-    assert [row.replies["unlearned"].kind for row in rows] == ["other", "correct", "correct"]
-    assert [row.thumbnail for row in rows] == ["data:,x", "", ""]
-    older = read_rows(sample_lines(EVALUATIONS), "samples")
-    assert [row.replies["original"].right for row in older] == [True, False, True]
-    assert {row.replies["original"].kind for row in older} == {""}
-    with pytest.raises(UserError, match="line 2"):
-        read_rows([*list(sample_lines(EVALUATIONS))[:1], "{}"], "samples")
 
 
 def test_the_examples_that_are_shown_bring_a_small_picture(tmp_path: Path, classed: Classed) -> None:
