@@ -123,11 +123,11 @@ def test_a_model_without_a_template_is_shown_the_conversation():
 
 
 def test_a_template_that_hides_an_earlier_message_is_refused():
-    template = "{{ messages[-1]['content'][0]['text'] }}"
+    shown = "{% for m in messages %}{% if m['content'] != 'Who?' %}{{ m['content'] + ' ' }}{% endif %}{% endfor %}"
     processor = TextProcessor(PROCESSOR.tokenizer)
-    processor.chat_template = template.replace("[0]['text']", "")
+    processor.chat_template = shown
     talk = Example("Where?", "Rome", (), "d:1", earlier=(Turn("user", "Who?"), Turn("assistant", "Ada")))
-    with pytest.raises(UserError, match=r"d:1: (the chat template does not show an earlier message|answer span)"):
+    with pytest.raises(UserError, match="d:1: the chat template does not show an earlier message"):
         render(talk, processor)
 
 
