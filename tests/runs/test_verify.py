@@ -20,6 +20,7 @@ from kvw.evidence.keys import Signed, private_key, public_key
 from kvw.files import file_digest
 from kvw.measuring.fingerprint import examples_digest, source_digest, weights_digest
 from kvw.models.checkpoint import Checkpoint
+from kvw.models.headers import read_header
 from kvw.progress import SILENT
 from kvw.records.run import RunRecord
 from kvw.runs.verify import VerifyRequest, verify
@@ -175,6 +176,14 @@ def test_a_byte_of_a_model_that_the_run_did_not_write_is_found(place):
         before = changed(path, generator)
         assert failing(looked_at(place, **alone)[0]) == ["edit on original"]
         path.write_bytes(before)
+    path, before = place / "made/model.safetensors", (place / "made/model.safetensors").read_bytes()
+    header = read_header(path)
+    begin = next(header[name].begin for name in header if "language" in name and "layers.1.mlp.down_proj" in name)
+    path.write_bytes(before[:begin] + bytes([before[begin] ^ 1]) + before[begin + 1 :])
+    found, checks, _ = looked_at(place, **alone)  # no more than rounding, and no digest says that it was so
+    assert failing(found) == ["edit on original"]
+    assert "rounding on another machine may explain" in checks["edit on original"].text
+    path.write_bytes(before)
     (place / "made/modeling_extra.py").write_text("print('here')\n")
     assert failing(looked_at(place, **alone)[0]) == ["edit on original"]
 
