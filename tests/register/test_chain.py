@@ -86,13 +86,14 @@ def test_a_kill_at_any_moment_leaves_a_whole_chain_with_all_that_was_told(tmp_pa
     assert found["entries"] >= found["told"]
 
 
+@pytest.mark.thorough
 def test_two_writers_make_one_chain(tmp_path):
     path = tmp_path / "register.sqlite"
-    heads = writers(path, "together", "15").split()
+    heads = writers(path, "together", "60").split()
     entries = read(path)
     assert sorted(heads) == sorted(entry.head for entry in entries)
-    assert [entry.fields["of"] for entry in entries] == list(range(30))
-    assert sorted(entry.fields["mark"] for entry in entries) == [0] * 15 + [1] * 15
+    assert [entry.fields["of"] for entry in entries] == list(range(120))
+    assert sorted(entry.fields["mark"] for entry in entries) == [0] * 60 + [1] * 60
 
 
 def test_a_writer_waits_no_longer_than_it_is_told(register, monkeypatch):
