@@ -78,7 +78,7 @@ def test_erase_leaves_a_model_an_edit_and_the_numbers(people, saved, family, cap
     assert erase(saved, "--gamma", 2, "--eval", "again=retain.jsonl", family=family) == 0
     assert "before" in capsys.readouterr().out
     written = {path.name for path in (people / "run").iterdir()}
-    assert written == {".kvw", "edit.safetensors", "run.json", "samples.jsonl", "evidence.json", "model"}
+    assert written == {".kvw", "edit.safetensors", "run.json", "samples.jsonl", "report.html", "evidence.json", "model"}
     record = json.loads((people / "run" / "run.json").read_text())
     assert record["settings"]["gamma"] == 2
     assert record["forget"]["count"] == 4
@@ -555,7 +555,7 @@ def test_runs_are_confidential_and_models_have_the_modes_of_their_source(people,
     assert stat.S_IMODE((people / "run").stat().st_mode) == 0o700
     found = modes(people / "run")
     assert {name: mode for name, mode in found.items() if not name.startswith("model")} == dict.fromkeys(
-        [".kvw", "edit.safetensors", "run.json", "samples.jsonl", "evidence.json"], 0o600
+        [".kvw", "edit.safetensors", "run.json", "samples.jsonl", "report.html", "evidence.json"], 0o600
     )
     source, written = modes(people / "model"), modes(people / "run" / "model")
     assert {name: written[name] for name in source} == source

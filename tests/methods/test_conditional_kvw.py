@@ -132,6 +132,8 @@ def test_a_recipe_and_the_command_line_know_it(saved, tmp_path):
         "edit.safetensors",
         "run.json",
         "samples.jsonl",
+        "report.html",
+        "evidence.json",
     }
     assert kvw.load_edit(tmp_path / "run" / "edit.safetensors").kind == "conditional gates"
     assert not any("no model is written" in warning for warning in record.warnings)

@@ -418,6 +418,8 @@ def test_erase_writes_the_edit_and_no_model(saved, tmp_path):
         "edit.safetensors",
         "run.json",
         "samples.jsonl",
+        "report.html",
+        "evidence.json",
     }
     assert kvw.load_edit(tmp_path / "run" / "edit.safetensors").kind == "steering"
     assert not any("no model is written" in warning for warning in record.warnings)

@@ -65,7 +65,7 @@ def erase(saved, tmp_path, monkeypatch):
         assert not stop.value.code
         record = json.loads(Path("run/run.json").read_bytes())
         damaged = [warning for warning in record.pop("warnings") if "damaged" in warning]
-        for name in ("finished", "costs", "retain_statistics_reused"):
+        for name in ("finished", "costs", "retain_statistics_reused", "nonce"):
             del record[name]
         return (Path("run/edit.safetensors").read_bytes(), Path("run/samples.jsonl").read_bytes(), record), damaged
 

@@ -13,6 +13,7 @@ from kvw.models.loading import find_checkpoint
 from kvw.progress import SILENT
 from kvw.proving.verdict import ANNOUNCED
 from kvw.records.run import KNOWS_ENGLISH, LanguagePart
+from kvw.runs import language
 from kvw.runs.costs import Stopwatch
 from kvw.runs.knowing import given_share, lost, tell_outcome, tell_unknown
 from kvw.runs.language import compared, heard
@@ -63,7 +64,8 @@ def test_perplexity_counts_by_its_ratio(before, after, flagged):
     assert f"{before:.4g} before" in found.sentence
 
 
-def test_answers_count_by_the_change_of_their_share():
+def test_answers_count_by_the_change_of_their_share(monkeypatch):
+    monkeypatch.setattr(language, "PROMPTS", 12)  # as shipped
     some, more = (LOOP, LOOP, *GOOD[2:]), (LOOP,) * 5 + GOOD[5:]
     assert compared(Speech(9, some), Speech(9, some)).damage == []
     assert compared(Speech(9, GOOD), Speech(9, some)).damage == []  # two of twelve may be chance

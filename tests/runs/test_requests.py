@@ -156,8 +156,7 @@ def test_the_program_joins_files_and_says_whom_it_leaves_out(requests, saved, ca
     assert plan["retain_left_out"] == 2
     assert (plan["pictures"]["retain"], plan["subjects"]["retain"]) == (12, 4)
     line = (
-        "note 2 of 14 retain examples are left out: 2 about subjects of the forget set (Tuesday Person 1, "
-        "Monday Person 0)."
+        "2 of 14 retain examples are left out: 2 about subjects of the forget set (Tuesday Person 1, Monday Person 0)"
     )
     assert line in " ".join(shown.err.split())
     assert run("erase", saved["llava"], *given, "--out", "run", "--no-model") == 0
