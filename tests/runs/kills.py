@@ -168,7 +168,7 @@ def state(folder: Path) -> dict[str, Any]:
             ]
         elif name == "report.html":  # with times and costs: it is whole
             found[name] = (folder / name).read_text("utf-8").rstrip().endswith("</html>")
-        elif name.endswith("README.md"):  # kvw apply looks at the language last, when the model is in its place
+        elif name.endswith("README.md"):  # what is heard is not the same in every process
             lines = (folder / name).read_text("utf-8").splitlines()
             found[name] = [line for line in lines if "ordinary" not in line]
     return found

@@ -29,7 +29,7 @@ from kvw.partial import resumable_directory
 from kvw.progress import SILENT, Silent
 from kvw.records.run import LanguagePart, RunRecord, SplitPart
 from kvw.runs import apply as module
-from kvw.runs.apply import apply, check_language, record_beside
+from kvw.runs.apply import apply, record_beside
 from kvw.runs.erase import erase
 from kvw.runs.request import EraseRequest
 
@@ -298,7 +298,7 @@ def test_other_weights_are_refused_before_anything_is_written(checkpoint, tmp_pa
 
     said = Listening()
     right = made_on(checkpoint, 1, fingerprint=digest)
-    applied = apply(right, checkpoint, tmp_path / "right", said, record=record)
+    apply(right, checkpoint, tmp_path / "right", said, record=record)
     assert said.warnings == [f"The run that made the edit found: {damage}"]
     card = (tmp_path / "right" / "README.md").read_text()
     assert "0.987" in card
@@ -306,10 +306,30 @@ def test_other_weights_are_refused_before_anything_is_written(checkpoint, tmp_pa
     # What is found when the written model is looked at comes before it.
     found = LanguagePart(perplexity=None, broken=None, damage=["It says nothing any more."])
     monkeypatch.setattr("kvw.runs.apply.compare_written", lambda *_: found)
-    told = check_language(right, checkpoint, tmp_path / "right", applied, said, record)
+    told = apply(right, checkpoint, tmp_path / "heard", said, record=record, listen=True).language
+    assert told is not None
     assert told.damage == [*found.damage, damage]
-    card = (tmp_path / "right" / "README.md").read_text()
+    card = (tmp_path / "heard" / "README.md").read_text()
     assert card.index(f"**Warning:** {found.damage[0]}") < card.index(f"**Warning:** {damage}")
+
+
+def test_a_model_is_heard_before_it_is_in_its_place(checkpoint, tmp_path, monkeypatch):
+    """What is killed while it listens leaves no model whose card is not whole."""
+    seen = []
+
+    def stopped(source, folder, reporter):
+        seen.append((folder / "README.md").is_file())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kvw.runs.apply.compare_written", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        apply(gate_edit(checkpoint, 1), checkpoint, tmp_path / "out", SILENT, listen=True)
+    assert seen == [True]
+    assert not (tmp_path / "out").exists()
+    found = LanguagePart(perplexity=None, broken=None)
+    monkeypatch.setattr("kvw.runs.apply.compare_written", lambda *_: found)
+    assert apply(gate_edit(checkpoint, 1), checkpoint, tmp_path / "out", SILENT, listen=True).language == found
+    assert names(tmp_path) == ["model", "out"]
 
 
 def test_the_same_edit_is_not_written_twice(checkpoint, tmp_path):

@@ -64,8 +64,9 @@ def apply(
     other_weights: bool = False,
     force: bool = False,
     keep: Sequence[Path] = (),
+    listen: bool = False,
 ) -> Applied:
-    """Write a copy of the checkpoint with the edit in it, without loading the model.
+    """Write a copy of the checkpoint with the edit in it; only to listen to it the model is loaded.
 
     Killed at any moment it leaves no ``out``, and the same call goes on with the weight files that were finished.
 
@@ -80,6 +81,8 @@ def apply(
         other_weights: Whether the edit may be written into weights other than those it was made on.
         force: Whether what ``out`` holds may be replaced, if kvw wrote it.
         keep: Further files that the caller has read, the edit's own above all; never replaced.
+        listen: Whether source and copy are loaded, to see whether the copy still writes ordinary language. That happens
+            before ``out`` appears, so its card is whole from the beginning.
 
     Raises:
         UserError: The edit does nothing, is of another model or was made on other weights, ``out`` cannot be written,
@@ -109,11 +112,14 @@ def apply(
         seconds = time.perf_counter() - start
         write_card(edit, checkpoint, partial.folder, record, other_weights=others)
         check_reload(checkpoint, partial.folder)
+        language = _heard(checkpoint, partial.folder, reporter, None if others else record) if listen else None
+        if language is not None:
+            write_card(edit, checkpoint, partial.folder, record, language=language, other_weights=others)
         source.check(known, linked=[file.name for file in written if file.way == "hardlink"])
     for path, file in zip(files, written, strict=True):
         remember_digest(path, file.source_digest)
     copied = sum(file.size for file in written if file.way == "copy" and file.name not in finished)
-    return Applied(written, copied, seconds, others)
+    return Applied(written, copied, seconds, others, language)
 
 
 def record_beside(edit_file: Path, edit: Edit, reporter: Reporter) -> RunRecord | None:
@@ -136,35 +142,17 @@ def record_beside(edit_file: Path, edit: Edit, reporter: Reporter) -> RunRecord 
     return record if same else None
 
 
-def check_language(
-    edit: Edit,
-    checkpoint: Checkpoint,
-    out: Path,
-    applied: Applied,
-    reporter: Reporter,
-    record: RunRecord | None = None,
-) -> LanguagePart:
-    """Load a model that :func:`apply` has written and its source, and see whether it still writes ordinary language.
-
-    Args:
-        edit: What was written.
-        checkpoint: What it was written into.
-        out: The written model; its card gets the result.
-        applied: From :func:`apply`.
-        reporter: Told of progress, and warned of damage.
-        record: As for :func:`apply`.
+def _heard(checkpoint: Checkpoint, folder: Path, reporter: Reporter, record: RunRecord | None) -> LanguagePart:
+    """Listen to a model that was written and to its source.
 
     Returns:
-        What was found here; its damage includes what the run found, unless the weights are others.
+        What was found here, and by the run that made the edit, if its record is given.
     """
-    language = compare_written(checkpoint, out, reporter)
+    language = compare_written(checkpoint, folder, reporter)
     for damage in language.damage:
         reporter.warn(damage)
-    if not applied.other_weights:
-        both = list(dict.fromkeys([*language.damage, *_damage(record)]))
-        language = language.model_copy(update={"damage": both})
-    write_card(edit, checkpoint, out, record, language=language, other_weights=applied.other_weights)
-    return language
+    both = list(dict.fromkeys([*language.damage, *_damage(record)]))
+    return language.model_copy(update={"damage": both})
 
 
 def write_card(

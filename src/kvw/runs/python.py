@@ -163,7 +163,7 @@ def apply(
     loaded = edit if isinstance(edit, Edit) else load_edit(edit)
     file = None if isinstance(edit, Edit) else Path(edit)
     record = None if file is None else applying.record_beside(file, loaded, reporter)
-    applied = applying.apply(
+    return applying.apply(
         loaded,
         checkpoint,
         Path(out),
@@ -173,11 +173,8 @@ def apply(
         other_weights=other_weights,
         force=force,
         keep=[] if file is None else [file],
+        listen=check,
     )
-    if not check:
-        return applied
-    language = applying.check_language(loaded, checkpoint, Path(out), applied, reporter, record)
-    return replace(applied, language=language)
 
 
 def _with_strength(settings: Any, strength: float | str | None) -> tuple[list[str], Any]:
