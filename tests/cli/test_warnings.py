@@ -110,7 +110,8 @@ def test_apply_looks_at_the_language_of_what_it_has_written(people, saved, capsy
     shown = capsys.readouterr()
     assert warned(shown.err) == warned(shown.out) == [DAMAGE]
     assert f"**Warning:** {DAMAGE}" in (people / "damaged/README.md").read_text()
-    assert seen == [sorted(path.name for path in (people / "damaged").iterdir())]
+    # Heard before it is in its place: all that is loaded is there, and only the mark of what kvw wrote comes later.
+    assert seen == [sorted(path.name for path in (people / "damaged").iterdir() if path.name != ".kvw")]
     assert run("apply", "run/edit.safetensors", saved["llava"], "--out", "lenient") == 0
     assert run("apply", "run/edit.safetensors", saved["llava"], "--out", "unseen", "--strict", "--no-check") == 0
     assert len(seen) == 2
