@@ -11,6 +11,7 @@ from typing import Any
 
 from kvw.data.tables import Row, header_of, told
 from kvw.errors import UserError
+from kvw.optional import optional
 
 LARGEST = 256 * 2**20
 """Bytes of a spreadsheet when it is unpacked, as far as it tells the truth about itself."""
@@ -24,7 +25,9 @@ def read_xlsx(path: Path) -> Iterator[Row]:
         UserError: The file is not valid or too large, openpyxl is missing, several sheets hold rows, pictures lie
             on the sheet, a cell holds an error, or a row has cells beyond the header.
     """
-    openpyxl = _openpyxl()
+    openpyxl = optional(
+        "openpyxl", use="Reading a spreadsheet needs", extra="xlsx", instead=", or save the sheet as CSV UTF-8"
+    )
     invalid = f"{path.name}: the file is not a valid XLSX spreadsheet."
     with told(invalid, "save it again as .xlsx, or as CSV UTF-8"), zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
@@ -88,17 +91,3 @@ def _text(cell: Any, where: str) -> Any:
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     return str(cell) if isinstance(cell, (int, float)) and not isinstance(cell, bool) else cell
-
-
-def _openpyxl() -> Any:
-    try:
-        import openpyxl
-    except ModuleNotFoundError as error:
-        if error.name not in ("openpyxl", "et_xmlfile"):
-            raise
-        raise UserError(
-            "Reading a spreadsheet needs the package openpyxl.",
-            found="it is not installed",
-            do='install it with: pip install "kvw[xlsx]", or save the sheet as CSV UTF-8',
-        ) from error
-    return openpyxl

@@ -18,6 +18,7 @@ from kvw.evaluation.journal import ANSWERS, Journal
 from kvw.evaluation.records import Reply
 from kvw.evaluation.running import Key
 from kvw.evaluation.served_reply import Malformed, choice_of, reply_of
+from kvw.optional import optional
 from kvw.progress import Progress
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class EndpointModel:
         self._limit_name = OLD_LIMIT
         self._in_flight = in_flight
         self._checked = False
-        self._openai = _openai()
+        self._openai = optional("openai", use="Asking a server needs", extra="endpoint")
         self._client: openai.OpenAI = self._openai.OpenAI(
             base_url=url,
             api_key=api_key or os.environ.get("OPENAI_API_KEY") or NO_KEY,
@@ -255,20 +256,6 @@ class EndpointModel:
             found=self._told(error.__cause__ or error),
             do="start one, for example: vllm serve MODEL, or: transformers serve MODEL; then give its address with /v1",
         )
-
-
-def _openai() -> Any:
-    try:
-        import openai
-    except ModuleNotFoundError as error:
-        if error.name != "openai":
-            raise
-        raise UserError(
-            "Asking a server needs the package openai.",
-            found="it is not installed",
-            do='install it with: pip install "kvw[endpoint]"',
-        ) from error
-    return openai
 
 
 def _rows_of_equal_questions(examples: Sequence[Example]) -> dict[Key, list[int]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kvw.errors import UserError
+from kvw.optional import optional as optional_of
 
+optional = partial(optional_of, use="Signatures need", extra="evidence")
+"""Import a module of the extra ``evidence`` when it is first needed."""
 LONGEST_KEY = 65536
 """Bytes of a file that may be a key."""
 MAKE = "make one with: openssl genpkey -algorithm ed25519 -out key.pem; openssl pkey -in key.pem -pubout -out key.pub"
@@ -92,25 +95,6 @@ def public_key(path: Path) -> PublicKey:
     if not isinstance(key, _ed25519().Ed25519PublicKey):
         raise _other_kind(path, key)
     return PublicKey(key)
-
-
-def optional(module: str) -> Any:
-    """Import a module of the extra ``evidence`` when it is first needed.
-
-    Raises:
-        UserError: Its package is not installed.
-    """
-    package = module.partition(".")[0]
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-        raise UserError(
-            f"Signatures need the package {package}.",
-            found="it is not installed",
-            do='install it with: pip install "kvw[evidence]"',
-        ) from error
 
 
 def _content(path: Path) -> bytes:

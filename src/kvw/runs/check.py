@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from kvw.data import Example, read_examples
+from kvw.data import Example, check_images, read_examples
 from kvw.data.reading import AS_IT_IS, Reading
 from kvw.runs.counts import Count
 from kvw.runs.data_checks import data_findings
@@ -49,7 +49,7 @@ class Checked:
 
 
 def check_data(files: Sequence[Path], retain: Path | None = None, reading: Reading = AS_IT_IS) -> Checked:
-    """Look at the files of a request; imports nothing heavy.
+    """Look at the files of a request, and open every picture; imports nothing heavy.
 
     Args:
         files: Of the forget set.
@@ -57,12 +57,14 @@ def check_data(files: Sequence[Path], retain: Path | None = None, reading: Readi
         reading: What the columns are called, and which answers of conversations count.
 
     Raises:
-        UserError: A file cannot be used, nothing of the retain set is left, or only one of the two sets names subjects.
+        UserError: A file or a picture cannot be used, nothing of the retain set is left, or only one of the two sets
+            names subjects.
     """
     forget, _ = joined(read_forget_files(files, reading))
     kept, left_out = list[Example](), LeftOut()
     if retain is not None:
         kept, left_out = without_forgotten(read_examples(retain, reading), forget)
+    check_images([*forget, *kept])
     sets = {"forget": forget, **({"retain": kept} if retain is not None else {})}
     findings = data_findings(forget, kept, left_out, overlap(kept, forget))
     return Checked(forget, {name: Count.of(examples) for name, examples in sets.items()}, findings)

@@ -38,6 +38,16 @@ def test_faults_are_counted_and_strict_is_an_exit_code(files, capsys, command, c
     assert ("are there twice" in " ".join(err.split())) == ("bad" in command)
 
 
+@pytest.mark.parametrize("part", ["forget", "retain"])
+def test_a_picture_that_cannot_be_read_is_told(files, capsys, part):
+    (files / "ada.png").write_text("no picture")
+    (files / "seen.jsonl").write_text(json.dumps({**ROWS[0], "subject": "Bo", "image": "ada.png"}) + "\n")
+    command = ["seen.jsonl"] if part == "forget" else ["good.jsonl", "--retain", "seen.jsonl"]
+    assert run("data", "check", *command) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "seen.jsonl:1: an image cannot be read. found: ada.png: no picture in a known format" in told
+
+
 def test_the_findings_for_machines(files, capsys):
     assert run("data", "check", "bad.jsonl", "--json") == 0
     found = json.loads(capsys.readouterr().out)
