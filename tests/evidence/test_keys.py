@@ -88,7 +88,7 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     def absent(name):
         raise ModuleNotFoundError(name=name.partition(".")[0])
 
-    monkeypatch.setattr(keys, "import_module", absent)
+    monkeypatch.setattr("kvw.optional.import_module", absent)
     with pytest.raises(UserError, match="need the package") as told:
         public_key(tmp_path / "key.pub")
     assert 'pip install "kvw[evidence]"' in told.value.do
