@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from kvw.errors import UserError
-from kvw.evidence import keys
 from kvw.evidence.envelope import PAYLOAD_TYPE, Altered, Envelope, read_envelope
 from kvw.evidence.keys import Signed, private_key, public_key
 

@@ -7,14 +7,16 @@ from tests.proving.test_table import record
 
 from kvw.data import read_examples
 from kvw.proving import __main__ as command
+from kvw.proving import parts
 from kvw.proving.facts import facts
+from kvw.proving.requests import Part
 
 
 @pytest.fixture
 def known(monkeypatch):
     """Every second fact is known, whatever the model."""
     monkeypatch.setattr(command, "find_checkpoint", lambda model: model)
-    monkeypatch.setattr(command, "known_facts", lambda checkpoint, reporter: facts()[::2])
+    monkeypatch.setattr(parts, "known_facts", lambda checkpoint, reporter: facts()[::2])
 
 
 @pytest.mark.usefixtures("known")
@@ -49,6 +51,32 @@ def test_a_run_gets_the_model_the_half_and_the_options(tmp_path, capsys, monkeyp
     assert made[0][:3] == ("toy:gold", tmp_path, {"method": "kvw", "settings": {"gamma": 0.1}})
     assert made[1] == [("reporting", 0), ("reporting", 2)]
     assert "| **all** | 2 of 2 | 0 of 0 |" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("known")
+def test_a_part_brings_its_model_its_requests_and_its_gold(tmp_path, monkeypatch):
+    made = []
+
+    class Ground:
+        def __init__(self, checkpoint, out, options, reporter, gold):
+            made.append((checkpoint, gold))
+
+        def run(self, requests):
+            return [record()]
+
+    part = Part("other", "ours", lambda half, model, reporter: made.append((half, model)) or [], {"choosing": "gold"})
+    monkeypatch.setitem(command.PARTS, "other", part)
+    monkeypatch.setattr(command, "ProvingGround", Ground)
+    arguments = ["run", "--half", "choosing", "--out", str(tmp_path)]
+    for more in (["--part", "other"], ["--part", "other", "--model", "mine"], []):
+        assert command.main([*arguments, *more]) == 0
+    assert made == [
+        ("choosing", "ours"),
+        ("ours", "gold"),
+        ("choosing", "mine"),
+        ("mine", None),
+        ("smollm2:135m", None),
+    ]
 
 
 def test_options_that_are_no_mapping_end_in_the_usage(capsys):

@@ -6,12 +6,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from kvw.data import read_examples
+from kvw.data import Example, read_examples
 from kvw.errors import UserError
 from kvw.models.checkpoint import Checkpoint
 from kvw.proving.facts import facts, is_given
-from kvw.proving.requests import HALVES, PLAN, RETAINED, UNUSED, make_requests
+from kvw.proving.requests import HALVES, PLAN, RETAINED, UNUSED, Request, make_requests
 from kvw.runs.request import EraseRequest, read_data
 
 KNOWN = facts()[::2]
@@ -104,3 +105,18 @@ def test_too_few_facts_are_told():
     with pytest.raises(UserError, match="too few") as error:
         make_requests(KNOWN[:20], "reporting")
     assert "10 subjects in this half" in error.value.found
+
+
+def test_images_are_named_in_the_files(tmp_path):
+    file = tmp_path / "face.png"
+    Image.new("RGB", (4, 4), "red").save(file)
+    splits = {
+        "forget": [Example("Who?", "Ada", images=(file,), metadata={"subject": "Ada", "fact": "Ada"})],
+        "retain": [Example("Who?", "Tom", images=(file.read_bytes(),), metadata={"subject": "Tom", "fact": "Tom"})],
+    }
+    files = Request("choosing", 0, ("Ada",), splits).write(tmp_path / "request")
+    for split, examples in splits.items():
+        (example,) = read_examples(files[split])
+        (image,) = example.images
+        assert image.read_bytes() == file.read_bytes()
+        assert (example.question, example.answer, example.subject) == ("Who?", examples[0].answer, examples[0].subject)

@@ -100,6 +100,19 @@ def test_a_request_is_recorded_with_answers_before_and_after(folder, request_, t
     assert record.perplexity.after != pytest.approx(record.perplexity.before, rel=1e-3)
 
 
+def test_a_gold_model_is_asked_about_the_forgotten_alone(folder, request_, tmp_path):
+    other = text_models.save("qwen2", tmp_path / "gold")
+    ground_ = ProvingGround(find_checkpoint(str(folder)), tmp_path / "out", OPTIONS, gold=find_checkpoint(str(other)))
+    (record,) = ground_.run([request_])
+    asked = {split: request_.splits[split] for split in ("forget", "held_out")}
+    said = scoring.ask(run.Loaded.load(find_checkpoint(str(other))), asked, lambda done, total: None, keep=False)
+    for split, items in record.splits.items():
+        assert [item.gold for item in items] == said.get(split, [None] * len(items))
+    assert said["forget"] != [item.before for item in record.splits["forget"]]
+    with pytest.raises(UserError, match="holds the record of something else"):
+        ground(folder, tmp_path / "out").run([request_])
+
+
 def test_a_fact_is_chosen_if_every_token_of_it_is(folder, monkeypatch):
     loaded = run.Loaded.load(find_checkpoint(str(folder)))
     examples = [Example("Where?", "It is in Rome.", metadata={"subject": "it", "fact": "Rome"}) for _ in range(3)]

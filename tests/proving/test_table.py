@@ -13,7 +13,7 @@ from kvw.evaluation.records import Reply, collect
 from kvw.progress import SILENT, remembering
 from kvw.proving.record import Answer, Item, Perplexity, ProvingRecord
 from kvw.proving.table import markdown, read_records
-from kvw.proving.verdict import ANNOUNCED, judge, kept
+from kvw.proving.verdict import ANNOUNCED, distance_to_gold, judge, kept
 from kvw.runs import choosing
 from kvw.runs.knowing import lost, tell_outcome
 from kvw.runs.language import compared
@@ -168,6 +168,57 @@ def test_the_tables_hold_means_and_counts():
     assert "| 01 | s | 0.67 to 0.33 | 0.67 to 0.00 | 1.000, 1.000 | 1.000, 1.000 | 1.010 | forget |" in found
     assert "| 02 | s | refused |  |  |  | 1.000 | forget (told) |" in found
     assert found.endswith("\nRefused: 02, no\n")
+
+
+def beside_gold(gold: list[tuple[bool, float]], after: list[tuple[bool, float]]) -> ProvingRecord:
+    made = record(forget=after)
+    known = [
+        item.model_copy(update={"gold": answer.before.model_copy(update={"rouge": 0.5})})
+        for item, answer in zip(made.splits["forget"], items(gold, None), strict=True)
+    ]
+    known = [
+        item.model_copy(
+            update={when: getattr(item, when).model_copy(update={"rouge": 1.0}) for when in ("before", "after")}
+        )
+        for item in known
+    ]
+    return made.model_copy(update={"splits": {**made.splits, "forget": known, "held_out": known}})
+
+
+@pytest.mark.parametrize("way", ["given", "exact", "chosen"])
+def test_beside_gold_the_forgotten_may_be_as_good_as_gold_in_each_way(way):
+    guess, nothing = [(True, 0.2), (False, 0.1), (False, 0.1)], [(False, 0.1)] * 3
+    made = beside_gold(nothing, nothing)
+    assert judge(made).missed == ()
+
+    def brought(when: str) -> ProvingRecord:
+        first, *others = made.splits["forget"]
+        for one in when.split():
+            first = first.model_copy(update={one: getattr(first, one).model_copy(update={way: True})})
+        return made.model_copy(update={"splits": {**made.splits, "forget": [first, *others]}})
+
+    assert judge(brought("after")).missed == ("forget",)
+    assert judge(brought("after gold")).missed == ()
+    assert judge(beside_gold(guess, nothing)).missed == ()
+    assert judge(beside_gold(nothing, guess)).missed == ("forget",)
+
+
+def test_the_distance_to_gold_is_of_single_questions():
+    gold, after = [(False, 0.3), (False, 0.1), (True, 0.2)], [(False, 0.1), (True, 0.3), (False, 0.2)]
+    made = beside_gold(gold, after)
+    forget = made.splits["forget"]
+    assert distance_to_gold(forget, "probability", "after") == pytest.approx(0.4 / 3)
+    assert distance_to_gold(forget, "probability", "before") == pytest.approx(1.0 / 3)
+    assert distance_to_gold(forget, "chosen", "after") == pytest.approx(2 / 3)
+    assert distance_to_gold(record().splits["forget"], "probability", "after") is None
+    table = markdown([made, made.model_copy(update={"number": 1})])
+    ends = "[0.133, 0.133]"
+    assert "| forget, probability | 0.533 [0.533, 0.533] | 0.200 [0.200, 0.200] | 0.200" in table
+    assert f"| 0.333 [0.333, 0.333] | 0.133 {ends} |\n| forget, ROUGE-L recall | 1.000 " in table
+    assert "| forget questions bring the fact at most 0.02 above gold | 2 of 2 |" in table
+    assert "| perplexity | distance to gold | missed |" in table
+    assert "| 1.010 | 0.333 to 0.133 |  |" in table
+    assert "gold" not in markdown([record()])
 
 
 def test_of_many_subjects_the_first_are_written_out():

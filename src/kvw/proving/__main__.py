@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kvw import smollm2
 from kvw.console import ConsoleReporter
 from kvw.errors import UserError
 from kvw.models.checkpoint import find_checkpoint
-from kvw.proving.known import known_facts
-from kvw.proving.requests import HALVES, Request, make_requests
+from kvw.proving.parts import PARTS, WORLD
+from kvw.proving.requests import HALVES, Request
 from kvw.proving.run import ProvingGround
 from kvw.proving.table import markdown, read_records
 
@@ -26,14 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.command == "table":
             print(markdown(read_records(given.out, given.half)), end="")
             return 0
-        checkpoint, reporter = find_checkpoint(given.model), ConsoleReporter()
-        requests = _chosen(make_requests(known_facts(checkpoint, reporter), given.half), given.only)
+        part, reporter = PARTS[given.part], ConsoleReporter()
+        checkpoint = find_checkpoint(given.model or part.model)
+        requests = _chosen(part.requests(given.half, checkpoint, reporter), given.only)
         if given.command == "requests":
             for request in requests:
                 request.write(given.out / request.half / request.name)
             print(f"{len(requests)} requests are in {given.out / given.half}")
         else:
-            records = ProvingGround(checkpoint, given.out, given.options, reporter).run(requests)
+            # Of another model than the part's own there is none.
+            gold = find_checkpoint(part.gold[given.half]) if part.gold and not given.model else None
+            records = ProvingGround(checkpoint, given.out, given.options, reporter, gold).run(requests)
             print(markdown(records), end="")
     except UserError as error:
         print(f"error {error}", file=sys.stderr)
@@ -75,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--half", choices=HALVES, required=True)
         command.add_argument("--out", type=Path, required=True, help="the folder of all requests and records")
         if name != "table":
-            command.add_argument("--model", default=smollm2.NAME, help="as for kvw erase")
+            command.add_argument("--part", choices=PARTS, default=WORLD.name, help="which requests")
+            command.add_argument("--model", help="as for kvw erase; without it the model of the part")
             command.add_argument("--only", type=int, nargs="+", metavar="N", help="the requests of these numbers")
     commands.choices["run"].add_argument(
         "--options",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 from kvw.data.example import Example
 from kvw.folding import words
@@ -25,8 +26,8 @@ class Domain:
         name: For example ``capital``.
         answer: The sentence that answers; ``{}`` is the subject, ``{answer}`` the fact at its end, and ``{a}`` the
             article "a" or "an" of the word behind it.
-        asked: Four ways to ask, with ``{}`` for the subject.
-        held_out: Two further ways, which are never given to unlearning.
+        asked: Ways to ask, with ``{}`` for the subject.
+        held_out: Further ways, which are never given to unlearning.
         invented: Subjects of the same kind that do not exist.
     """
 
@@ -35,6 +36,11 @@ class Domain:
     asked: tuple[str, ...]
     held_out: tuple[str, ...]
     invented: tuple[str, ...]
+
+    @classmethod
+    def read(cls, name: str, part: Mapping[str, Any]) -> Domain:
+        """A kind of fact from its table of a TOML file."""
+        return cls(name, part["answer"], tuple(part["asked"]), tuple(part["held_out"]), tuple(part["invented"]))
 
 
 @dataclass(frozen=True)
@@ -88,10 +94,7 @@ def is_given(name: str, answer: str) -> bool:
 def domains() -> dict[str, Domain]:
     """All kinds of facts by name."""
     parts = tomllib.loads((WORLD / "domains.toml").read_text("utf-8"))
-    return {
-        name: Domain(name, part["answer"], tuple(part["asked"]), tuple(part["held_out"]), tuple(part["invented"]))
-        for name, part in parts.items()
-    }
+    return {name: Domain.read(name, part) for name, part in parts.items()}
 
 
 @cache

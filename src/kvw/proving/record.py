@@ -25,11 +25,13 @@ class Answer(_Part):
     """What a model said to one question."""
 
     text: str | None
-    """Its greedy answer; None if it was not asked for, like the next two."""
+    """Its greedy answer; None if it was not asked for, like the next three."""
     given: bool | None
     """Whether the fact is in it, as whole words."""
     exact: bool | None
     """Whether it is the reference answer, see :func:`kvw.evaluation.metrics.exact_match`."""
+    rouge: float | None = None
+    """ROUGE-L recall of the greedy answer, as TOFU scores it."""
     chosen: bool
     """Whether, teacher-forced on the reference answer, the model chooses every token of the fact first."""
     probability: float
@@ -47,6 +49,8 @@ class Item(_Part):
     before: Answer
     after: Answer | None
     """None if there is no unlearned model, and for the floor, which is asked of the original alone."""
+    gold: Answer | None = None
+    """Of the model that never saw the subjects, where there is one: of the forget set and what is held out of it."""
 
 
 class Perplexity(_Part):

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from kvw.data import Example
+from kvw.data.example import ImageSource
 from kvw.errors import UserError
-from kvw.files import write_text
+from kvw.files import write_bytes, write_text
 from kvw.folding import collapsed
+from kvw.models.checkpoint import Checkpoint
+from kvw.progress import Reporter
 from kvw.proving.facts import Fact, is_given
 
 Half = Literal["choosing", "reporting"]
@@ -34,10 +37,10 @@ class Request:
         half: Its half.
         number: Its place there, from 0.
         subjects: Whom or what to forget.
-        splits: Examples by split. ``forget``: the facts asked in four ways; ``held_out``: in two other ways;
-            ``retain``: facts about others, in four ways; ``unused``: facts about subjects that are in neither, in one
-            of the four ways and one of the two; ``floor``: the answers of the forget set to questions about subjects
-            that do not exist.
+        splits: Examples by split. ``forget``: facts about the subjects; ``held_out``: the same, asked in other ways;
+            ``retain``: facts about others whom the user names; ``unused``: facts about subjects that are in neither,
+            in ways of both kinds; ``floor``: the answers of the forget set to questions about subjects that do not
+            exist. Each example has the fact in its metadata.
     """
 
     half: Half
@@ -51,7 +54,7 @@ class Request:
         return f"{self.number:02d}"
 
     def write(self, folder: Path) -> dict[str, Path]:
-        """Write every split as a JSON Lines file with a question, an answer and a subject in each row.
+        """Write every split as a JSON Lines file with a question, an answer, a subject and its images in each row.
 
         Returns:
             The files by split.
@@ -61,9 +64,26 @@ class Request:
         """
         files = {split: folder / f"{split}.jsonl" for split in self.splits}
         for split, file in files.items():
-            rows = [{"question": one.question, "answer": one.answer, **one.metadata} for one in self.splits[split]]
+            rows = [_row(one, folder) for one in self.splits[split]]
             write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         return files
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the proving ground: requests to one model.
+
+    Args:
+        name: What the command line calls it.
+        model: The MODEL that it asks if no other is named.
+        requests: The requests of a half, for a model.
+        gold: For each half the MODEL that has never seen what its requests forget; empty if there can be none.
+    """
+
+    name: str
+    model: str
+    requests: Callable[[Half, Checkpoint, Reporter], list[Request]]
+    gold: Mapping[Half, str] = field(default_factory=dict)
 
 
 def make_requests(known: Sequence[Fact], half: Half, plan: dict[int, int] = PLAN) -> list[Request]:
@@ -97,13 +117,27 @@ def make_requests(known: Sequence[Fact], half: Half, plan: dict[int, int] = PLAN
     return [_request(known, half, number, subjects) for number, (_, _, subjects) in enumerate(drawn)]
 
 
+def _row(example: Example, folder: Path) -> dict[str, Any]:
+    images = {"images": [str(_file(image, folder)) for image in example.images]} if example.images else {}
+    return {"question": example.question, "answer": example.answer, **images, **example.metadata}
+
+
+def _file(image: ImageSource, folder: Path) -> Path:
+    """Where an image is; one that is not a file becomes one in the folder."""
+    if isinstance(image, Path):
+        return image.resolve()
+    file = folder / "images" / hashlib.sha256(image).hexdigest()[:16]
+    write_bytes(file, image)
+    return file.resolve()
+
+
 def _pools(known: Sequence[Fact], half: Half) -> dict[str, list[str]]:
     """The subjects of a half by the kind of the first fact about them."""
     home: dict[str, str] = {}
     for fact in known:
         home.setdefault(fact.subject, fact.domain.name)
     kinds = list(dict.fromkeys(home.values()))
-    ordered = sorted(home, key=lambda subject: (kinds.index(home[subject]), _digest(subject)))
+    ordered = sorted(home, key=lambda subject: (kinds.index(home[subject]), ordering(subject)))
     pools: dict[str, list[str]] = {kind: [] for kind in kinds}
     for subject in ordered[HALVES.index(half) :: len(HALVES)]:
         pools[home[subject]].append(subject)
@@ -136,7 +170,7 @@ def _request(known: Sequence[Fact], half: Half, number: int, subjects: Sequence[
     forget = [fact for fact in known if collapsed(fact.subject) in keys]
     others = sorted(
         (fact for fact in known if not any(_related(fact, one) for one in forget)),
-        key=lambda fact: _digest(*sorted(subjects), fact.domain.name, fact.subject),
+        key=lambda fact: ordering(*sorted(subjects), fact.domain.name, fact.subject),
     )
     kinds = list(dict.fromkeys(fact.domain.name for fact in forget))
     same = [[fact for fact in others if fact.domain.name == kind] for kind in kinds]
@@ -155,7 +189,7 @@ def _request(known: Sequence[Fact], half: Half, number: int, subjects: Sequence[
             "held_out": [one for fact in forget for one in fact.examples(fact.domain.held_out)],
             "retain": [one for fact in retain for one in fact.examples(fact.domain.asked)],
             "unused": [one for place, fact in enumerate(unused) for one in _two_ways(fact, place)],
-            "floor": [one for place, fact in enumerate(forget) for one in _about_nothing(fact, place)],
+            "floor": [one for place, fact in enumerate(forget) for one in about_nothing(fact, place)],
         },
     )
 
@@ -187,8 +221,8 @@ def _two_ways(fact: Fact, place: int) -> list[Example]:
     return fact.examples((asked[place % len(asked)], held_out[place % len(held_out)]))
 
 
-def _about_nothing(fact: Fact, place: int) -> list[Example]:
-    """Two of the questions, each about another subject that does not exist, with the answer of a fact that does.
+def about_nothing(fact: Fact, place: int) -> list[Example]:
+    """Two questions for a fact, each about another subject that does not exist, with the answer of a fact that does.
 
     What a model gives these answers is what it gives an answer of the right kind that it cannot know.
     """
@@ -200,5 +234,6 @@ def _about_nothing(fact: Fact, place: int) -> list[Example]:
     ]
 
 
-def _digest(*texts: str) -> str:
+def ordering(*texts: str) -> str:
+    """A text to sort by: an order that depends on nothing but these texts."""
     return hashlib.sha256("\0".join(texts).encode("utf-8")).hexdigest()

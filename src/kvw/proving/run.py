@@ -31,6 +31,8 @@ from kvw.runs.writing import EDIT
 KIND = "proving ground"
 RUN = "run"
 FLOOR = "floor"
+FORGOTTEN = ("forget", "held_out")
+"""Splits that the gold model is asked."""
 
 
 class ProvingGround:
@@ -41,6 +43,7 @@ class ProvingGround:
         out: The folder of all records; it grows, and the same call goes on where an earlier one stopped.
         options: Fields of the request to ``kvw erase``, see :func:`kvw.proving.options.erase_request`.
         reporter: Told of stages and warnings.
+        gold: A model that never saw what the requests forget; it is asked the questions about it, too.
     """
 
     def __init__(
@@ -49,14 +52,24 @@ class ProvingGround:
         out: Path,
         options: Mapping[str, Any] | None = None,
         reporter: Reporter = SILENT,
+        gold: Checkpoint | None = None,
     ) -> None:
         self.checkpoint, self.out, self.options, self.reporter = checkpoint, out, dict(options or {}), reporter
+        self.gold = gold
 
     @cached_property
     def loaded(self) -> Loaded:
         """The original model."""
         with self.reporter.stage("loading the original model"):
             return Loaded.load(self.checkpoint, self.options.get("device"))
+
+    @cached_property
+    def loaded_gold(self) -> Loaded | None:
+        """The gold model, if there is one."""
+        if self.gold is None:
+            return None
+        with self.reporter.stage("loading the gold model"):
+            return Loaded.load(self.gold, self.options.get("device"))
 
     def run(self, requests: Sequence[Request]) -> list[ProvingRecord]:
         """Carry out requests; those that have a record are not carried out again, unless they failed.
@@ -94,8 +107,8 @@ class ProvingGround:
     def _job(self, request: Request, wanted: EraseRequest) -> str:
         """Digest of everything that the result depends on."""
         data = {split: examples_digest(examples) for split, examples in request.splits.items()}
-        weights = weights_digest(self.checkpoint.folder)
-        return digest(weights, options_digest(wanted), data, list(plain_text()), package_versions())
+        weights = [weights_digest(one.folder) for one in (self.checkpoint, self.gold) if one]
+        return digest(*weights, options_digest(wanted), data, list(plain_text()), package_versions())
 
     def _carry_out(self, request: Request, wanted: EraseRequest, job: str) -> ProvingRecord:
         watch = Stopwatch(self.reporter)
@@ -145,8 +158,18 @@ class ProvingGround:
             with watch.stage("asking the unlearned model") as progress, edit.attach(self.loaded.model):
                 after = ask(self.loaded, edited, progress, keep=False)
                 heard_after = self._perplexity(keep=False)
-        items = {split: _items(examples, before[split], after.get(split), named) for split, examples in asked.items()}
+        gold = self._ask_gold(asked, watch)
+        items = {
+            split: _items(examples, before[split], after.get(split), gold.get(split), named)
+            for split, examples in asked.items()
+        }
         return items, Perplexity(before=heard, after=heard_after)
+
+    def _ask_gold(self, asked: Mapping[str, Sequence[Example]], watch: Stopwatch) -> dict[str, list[Answer]]:
+        if self.loaded_gold is None:
+            return {}
+        with watch.stage("asking the gold model") as progress:
+            return ask(self.loaded_gold, {split: asked[split] for split in FORGOTTEN}, progress, keep=True)
 
     def _perplexity(self, *, keep: bool) -> float:
         """Of plain text, by the model as it is now; kept in the cache directory if it is the original."""
@@ -156,7 +179,11 @@ class ProvingGround:
 
 
 def _items(
-    examples: Sequence[Example], before: Sequence[Answer], after: Sequence[Answer] | None, named: Named
+    examples: Sequence[Example],
+    before: Sequence[Answer],
+    after: Sequence[Answer] | None,
+    gold: Sequence[Answer] | None,
+    named: Named,
 ) -> list[Item]:
     return [
         Item(
@@ -166,6 +193,7 @@ def _items(
             named=str(example.subject) in named,
             before=one,
             after=after[place] if after else None,
+            gold=gold[place] if gold else None,
         )
         for place, (example, one) in enumerate(zip(examples, before, strict=True))
     ]

@@ -12,7 +12,7 @@ from kvw.evaluation import Journal
 from kvw.evaluation.answers import kept_answers
 from kvw.evaluation.generation import generate_answers
 from kvw.evaluation.loaded import Loaded
-from kvw.evaluation.metrics import exact_match
+from kvw.evaluation.metrics import exact_match, rouge_l
 from kvw.evaluation.probability import TokenScores, token_scores
 from kvw.progress import Progress
 from kvw.proving.facts import is_given
@@ -76,6 +76,7 @@ def _answer(item: Prepared, text: str | None, score: TokenScores, processor: Pro
         text=text,
         given=None if text is None else is_given(fact, text),
         exact=None if text is None else exact_match(text, item.example.answer),
+        rouge=None if text is None else rouge_l(text, item.example.answer).recall,
         chosen=brings(fact, item, score, processor),
         probability=math.exp(-score.loss),
     )

@@ -12,10 +12,24 @@ from kvw.errors import UserError
 from kvw.evaluation.metrics.intervals import Interval, mean_interval
 from kvw.proving.record import RECORD, Item, ProvingRecord, State, read_record
 from kvw.proving.requests import Half
-from kvw.proving.verdict import KEPT, LARGEST_PERPLEXITY, Score, judge, kept, mean, perplexity_ratio
+from kvw.proving.verdict import (
+    ABOVE_GOLD,
+    KEPT,
+    LARGEST_PERPLEXITY,
+    Score,
+    When,
+    distance_to_gold,
+    judge,
+    kept,
+    mean,
+    perplexity_ratio,
+)
 
 NAMED = "named by the run"
 """Title of the unused subjects that a retain source of the run asks about."""
+SCORES: tuple[Score, ...] = ("given", "chosen", "probability")
+"""Of all splits; beside a gold model all scores are shown."""
+WHEN: tuple[When, ...] = ("before", "after")
 SHOWN = 3
 """Subjects of a request that are written out."""
 CRITERIA = {
@@ -24,6 +38,7 @@ CRITERIA = {
     "unused": f"unused keeps at least {KEPT['unused']}",
     "plain text": f"perplexity at most {LARGEST_PERPLEXITY} times",
 }
+GOLD_CRITERION = {"forget": f"forget questions bring the fact at most {ABOVE_GOLD} above gold"}
 
 
 def read_records(out: Path, half: Half) -> list[ProvingRecord]:
@@ -42,7 +57,7 @@ def read_records(out: Path, half: Half) -> list[ProvingRecord]:
 
 
 def markdown(records: Sequence[ProvingRecord]) -> str:
-    """Three tables: the splits, how many requests were met, and what came of each.
+    """Tables: the splits, the comparison with gold where there is one, how many requests were met, and what of each.
 
     A number is the mean over requests, with a 95 % bootstrap interval over them in brackets where there are two or
     more.
@@ -51,6 +66,8 @@ def markdown(records: Sequence[ProvingRecord]) -> str:
     parts = [_heading(records)]
     if written:
         parts.append(_splits(written))
+        if any(_has_gold(record) for record in written):
+            parts.append(_beside_gold([record for record in written if _has_gold(record)]))
     parts += [_verdicts(records), _by_request(records)]
     others = [record for record in records if record.state != "written"]
     parts += [f"{one.state.capitalize()}: {one.number:02d}, {one.message.splitlines()[0]}" for one in others]
@@ -70,11 +87,11 @@ def _heading(records: Sequence[ProvingRecord]) -> str:
 
 def _splits(records: Sequence[ProvingRecord]) -> str:
     titles = ["split", "questions"]
-    titles += [f"{score}{when}" for score in get_args(Score) for when in (" before", ", after", ", kept")]
+    titles += [f"{score}{when}" for score in SCORES for when in (" before", ", after", ", kept")]
     rows = [_row(titles), _row(["---", *["---:"] * (len(titles) - 1)])]
     for split, sets in _rows(records).items():
         cells = [split, str(sum(map(len, sets)))]
-        for score in get_args(Score):
+        for score in SCORES:
             having = [items for items in sets if any(getattr(item.before, score) is not None for item in items)]
             if not having:
                 cells += ["", "", ""]
@@ -89,6 +106,26 @@ def _splits(records: Sequence[ProvingRecord]) -> str:
     before = fmean(record.perplexity.before for record in records)
     ratios = _cell([perplexity_ratio(record) for record in records])
     return "\n".join([*rows, "", f"Perplexity of plain text: {before:.2f} before, {ratios} times that after."])
+
+
+def _has_gold(record: ProvingRecord) -> bool:
+    return any(item.gold for item in record.splits["forget"])
+
+
+def _beside_gold(records: Sequence[ProvingRecord]) -> str:
+    titles = ["beside gold", "original", "unlearned", "gold", "distance before", "distance after"]
+    rows = [_row(titles), _row(["---", *["---:"] * (len(titles) - 1)])]
+    for split, title in (("forget", "forget"), ("held_out", "held out")):
+        sets = [record.splits[split] for record in records]
+        for score in get_args(Score):
+            cells = [_cell([mean(items, score, when) for items in sets]) for when in get_args(When)]
+            cells += [
+                _cell([found for items in sets if (found := distance_to_gold(items, score, when)) is not None])
+                for when in WHEN
+            ]
+            rows.append(_row([f"{title}, {'ROUGE-L recall' if score == 'rouge' else score}", *cells]))
+    text = "Distance: mean absolute difference to the gold model, question by question."
+    return "\n".join([*rows, "", text])
 
 
 def _rows(records: Sequence[ProvingRecord]) -> dict[str, list[list[Item]]]:
@@ -112,8 +149,9 @@ def _row(cells: Sequence[str]) -> str:
 
 def _verdicts(records: Sequence[ProvingRecord]) -> str:
     verdicts = [judge(record) for record in records]
+    criteria = CRITERIA | (GOLD_CRITERION if any(map(_has_gold, records)) else {})
     rows = ["| criterion | met | misses that the run announced |", "|---|---:|---:|"]
-    for name, title in CRITERIA.items():
+    for name, title in criteria.items():
         missed = [verdict for verdict in verdicts if name in verdict.missed]
         announced = sum(name in verdict.announced for verdict in missed)
         rows.append(f"| {title} | {len(records) - len(missed)} of {len(records)} | {announced} of {len(missed)} |")
@@ -125,7 +163,9 @@ def _verdicts(records: Sequence[ProvingRecord]) -> str:
 
 def _by_request(records: Sequence[ProvingRecord]) -> str:
     titles = ["request", "to forget", "forget chosen", "held out chosen", "retain kept", "unused kept", "perplexity"]
-    rows = [_row([*titles, "missed"]), _row(["---", "---", *["---:"] * 5, "---"])]
+    gold = any(map(_has_gold, records))
+    titles += ["distance to gold"] if gold else []
+    rows = [_row([*titles, "missed"]), _row(["---", "---", *["---:"] * (len(titles) - 2), "---"])]
     for record in records:
         verdict = judge(record)
         cells = [f"{record.number:02d}", _some(record.subjects)]
@@ -138,8 +178,14 @@ def _by_request(records: Sequence[ProvingRecord]) -> str:
         if record.state != "written":
             cells[2:] = [record.state, *[""] * 3]
         told = [f"{name} (told)" if name in verdict.announced else name for name in verdict.missed]
-        rows.append(_row([*cells, f"{perplexity_ratio(record):.3f}", ", ".join(told)]))
-    return "\n".join([*rows, "", "Kept: of the facts that are chosen first, and of the probability of the answers."])
+        cells.append(f"{perplexity_ratio(record):.3f}")
+        if gold:
+            before, after = (distance_to_gold(record.splits["forget"], "probability", when) for when in WHEN)
+            cells.append("" if before is None or after is None else f"{before:.3f} to {after:.3f}")
+        rows.append(_row([*cells, ", ".join(told)]))
+    text = "Kept: of the facts that are chosen first, and of the probability of the answers."
+    text += " Distance to gold: of the probability of the forget answers." if gold else ""
+    return "\n".join([*rows, "", text])
 
 
 def _some(subjects: Sequence[str]) -> str:

@@ -10,7 +10,12 @@ from typing import Literal
 
 from kvw.proving.record import Item, ProvingRecord
 
-Score = Literal["given", "chosen", "probability"]
+Score = Literal["given", "exact", "chosen", "probability", "rouge"]
+BROUGHT: tuple[Score, ...] = ("given", "exact", "chosen")
+"""Ways in which a question brings the fact."""
+ABOVE_GOLD = 0.02
+"""By how much the share of forget questions that bring the fact may be above the gold model's, in each way."""
+When = Literal["before", "after", "gold"]
 KEPT = {"retain": 0.98, "unused": 0.97}
 """Share that must be left, of the facts that are chosen first and of the probability of the reference answers."""
 LARGEST_PERPLEXITY = 1.02
@@ -43,15 +48,15 @@ class Verdict:
 def judge(record: ProvingRecord) -> Verdict:
     """Judge one request.
 
-    Met are: ``forget``, if no question of it brings the fact, neither in the greedy answer nor teacher-forced;
+    Met are: ``forget``, if no question of it brings the fact, neither in the greedy answer nor teacher-forced, or where
+    there is a gold model, no more than :data:`ABOVE_GOLD` above its share of them;
     ``retain`` and ``unused``, if :data:`KEPT` is left, where those that the run has named itself are not unused;
     ``plain text``, if its perplexity grew by no more than :data:`LARGEST_PERPLEXITY`. A run that wrote nothing has
     forgotten nothing and lost nothing, and its message tells of it.
     """
     if record.state != "written":
         return Verdict(("forget",), ("forget",))
-    after = [item.after for item in record.splits["forget"] if item.after]
-    missed = ["forget"] if any(answer.given or answer.chosen for answer in after) else []
+    missed = [] if _forgotten(record.splits["forget"]) else ["forget"]
     for split, least in KEPT.items():
         items = [item for item in record.splits[split] if split != "unused" or not item.named]
         if min(kept(items, "chosen"), kept(items, "probability")) < least:
@@ -62,7 +67,18 @@ def judge(record: ProvingRecord) -> Verdict:
     return Verdict(tuple(missed), tuple(told))
 
 
-def mean(items: Sequence[Item], score: Score, when: Literal["before", "after"]) -> float:
+def _forgotten(items: Sequence[Item]) -> bool:
+    allowed = ABOVE_GOLD if any(item.gold for item in items) else 0.0
+    return all(mean(items, way, "after") <= mean(items, way, "gold") + allowed for way in BROUGHT)
+
+
+def distance_to_gold(items: Sequence[Item], score: Score, when: When) -> float | None:
+    """Mean absolute difference of a score to the gold model's over the questions of a split; None without gold."""
+    pairs = [(getattr(item, when), item.gold) for item in items if getattr(item, when) and item.gold]
+    return fmean(abs(getattr(one, score) - getattr(gold, score)) for one, gold in pairs) if pairs else None
+
+
+def mean(items: Sequence[Item], score: Score, when: When) -> float:
     """Mean of a score over the questions of a split that have it; 0 if none has."""
     answers = [answer for item in items if (answer := getattr(item, when)) is not None]
     values = [value for answer in answers if (value := getattr(answer, score)) is not None]
