@@ -48,10 +48,16 @@ def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, str(node.value).partition(":")[0]
 
 
+@cache
+def parsed(text: str) -> ast.Module:
+    """The tree of a file, for several tests."""
+    return ast.parse(text)
+
+
 def back_arrows(file: Path, text: str) -> list[str]:
     """Every import of a file that goes to a package below its own."""
     own = ORDER.index(package(file))
-    targets = ((line, name, target(name)) for line, name in imported(ast.parse(text)))
+    targets = ((line, name, target(name)) for line, name in imported(parsed(text)))
     return [
         f"{file.relative_to(ROOT)}:{line} imports {name}"
         for line, name, found in targets
@@ -78,9 +84,78 @@ def test_nothing_outside_the_methods_imports_from_the_folder_of_one() -> None:
     assert [
         f"{file.relative_to(ROOT)}:{line} imports {name}"
         for file in sorted(outside)
-        for line, name in imported(ast.parse(file.read_text()))
+        for line, name in imported(parsed(file.read_text()))
         if ".".join(name.split(".")[:3]) in folders
     ] == []
+
+
+NOT_THE_METHOD = {
+    # The program: what it is called on a command line, its folder, its logger, the mark and the tag that it leaves.
+    "kvw": [
+        *("cache.py", "cli/__init__.py", "cli/command.py", "cli/data/build.py", "known.py", "mark.py", "progress.py"),
+        *("edits/adapters.py", "edits/edit.py", "pages/card.py", "runs/evidence.py", "runs/writing.py"),
+        "serving/replies.py",
+    ],
+    # The kind of edit, by which its file is read.
+    "steering": ["edits/steering.py"],
+}
+"""Where a word that is a method's name, too, means something else."""
+
+
+NAMES = re.compile(
+    r"(?<![\w.-])({})(?![\w-])|^kvw$|\bmethod kvw\b".format("|".join(name for name in METHODS if name != "kvw"))
+)
+
+
+def named_methods(text: str) -> list[tuple[int, str]]:
+    """Line and name of every method that a string names: as all of it, as a word of a message or help, or in a command.
+
+    The name of the program counts only as all of a string, and as ``method kvw``. Of docstrings only those count that
+    stand under a field, since they are help texts; the others speak of the field's techniques.
+    """
+    tree = parsed(text)
+    bodies = [node.body for node in ast.walk(tree) if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))]
+    prose = {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}
+    strings = [
+        (node.lineno, node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose
+    ]
+    return [(line, (found[1] or "kvw")) for line, value in strings for found in NAMES.finditer(value)]
+
+
+def test_nothing_outside_the_methods_names_one() -> None:
+    """What differs between methods is a property of their objects."""
+    outside = [file for file in sorted(SOURCE.rglob("*.py")) if package(file) not in ("methods", PUBLIC)]
+    found = {
+        (name, str(file.relative_to(SOURCE))): line
+        for file in outside
+        for line, name in named_methods(file.read_text())
+    }
+    allowed = {(name, file) for name, files in NOT_THE_METHOD.items() for file in files}
+    assert {place: line for place, line in found.items() if place not in allowed} == {}
+    assert allowed <= set(found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'get_method("leace")',
+        'if method == "kvw":\n    pass',
+        'hint = f"kvw erase {model} --method kvw"',
+        'class Options:\n    """Of the run."""\n    dose: float\n    """npo, subspace: the dose."""',
+        'print("after subspace weakening")',
+    ],
+)
+def test_a_method_that_is_named_is_seen(text: str) -> None:
+    assert named_methods(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["import kvw.methods", '"""Second moments for subspace weakening."""', 'run("kvw erase")']
+)
+def test_other_words_name_no_method(text: str) -> None:
+    assert not named_methods(text)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +196,7 @@ def is_there(name: str) -> bool:
 def test_benchmarks_import_what_is_there() -> None:
     files = sorted((ROOT / "benchmarks").glob("*.py"))
     assert len(files) > 5
-    names = [(file.name, line, name) for file in files for line, name in imported(ast.parse(file.read_text()))]
+    names = [(file.name, line, name) for file in files for line, name in imported(parsed(file.read_text()))]
     assert [found for found in names if not is_there(found[2])] == []
     assert not is_there("kvw.methods.settings.KvwSettings")
     assert not is_there("kvw.runs.unlearning.labels_of")

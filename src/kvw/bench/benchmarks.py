@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from kvw.data.benchmarks.benchmark import Benchmark
-from kvw.data.benchmarks.items import known
+from kvw.known import known
 
 BENCHMARKS = {
     "toy": "kvw.toy.items",
@@ -27,6 +27,6 @@ def get_benchmark(name: str) -> Benchmark:
     Raises:
         UserError: There is none of this name; the message proposes the closest one.
     """
-    module = import_module(BENCHMARKS[known(name, BENCHMARKS, "benchmark", "kvw")])
+    module = import_module(BENCHMARKS[known(name, BENCHMARKS, "benchmark")])
     benchmark: Benchmark = module.BENCHMARK
     return benchmark

@@ -9,8 +9,8 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
+from kvw.known import known
 
 MOST_BYTES = 2**20
 DEEPEST = 16

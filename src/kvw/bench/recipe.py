@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kvw.bench.benchmarks import BENCHMARKS, get_benchmark
 from kvw.bench.reading import Part, read_part
-from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
+from kvw.known import known
 from kvw.methods.registry import get_method
 from kvw.toy.copies import COPIES, SOURCE
 from kvw.training.settings import LoraSettings, TrainingSettings

@@ -20,11 +20,11 @@ from kvw.bench.scores import COMPUTED, HEADLINES, PAIRED, ItemScore, alternative
 from kvw.bench.training import first_wrong_answers, train_and_put_back
 from kvw.data import Example
 from kvw.data.benchmarks import BenchmarkData, Item, Protocol, two_folds
-from kvw.data.benchmarks.items import known
 from kvw.edits.edit import package_versions, read_edit, write_edit
 from kvw.errors import UserError
 from kvw.evaluation.loaded import Loaded
 from kvw.evaluation.metrics import OutcomeCounts
+from kvw.known import known
 from kvw.measuring.fingerprint import digest, examples_digest, weights_digest
 from kvw.methods.registry import get_method
 from kvw.methods.trained import Trained

@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from kvw.data.strict_json import parse_json, shortened
+from kvw.data.strict_json import parse_json
 from kvw.data.tables import text_lines
 from kvw.errors import UserError
+from kvw.printable import shortened
 
 SHIPPED = Path(__file__).parent / "phrasings"
 LANGUAGES = tuple(sorted(path.stem for path in SHIPPED.glob("*.json")))

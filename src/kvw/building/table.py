@@ -10,9 +10,9 @@ from typing import Any
 from kvw.data.columns import IMAGE_COLUMNS, named
 from kvw.data.folders import EXTENSIONS, NUMBER, READERS
 from kvw.data.pictures import SUFFIXES
-from kvw.data.strict_json import shortened
 from kvw.errors import UserError
 from kvw.folding import collapsed
+from kvw.printable import shortened
 
 NOT_FACTS = {"id", "subject", *IMAGE_COLUMNS}
 

@@ -44,8 +44,8 @@ Forget = Annotated[
 Retain = Annotated[
     Path | None,
     Parameter(
-        help="Like --forget, or for kvw a statistics file (.safetensors) from kvw measure. Examples about subjects of "
-        "the forget set are left out."
+        help="Like --forget, or a statistics file (.safetensors) from kvw measure, if the method needs no more. "
+        "Examples about subjects of the forget set are left out."
     ),
 ]
 

@@ -37,7 +37,7 @@ def measure(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Measure the mean coefficients of all layers on a data set, for use as kvw erase --method kvw --retain OUT."""
+    """Measure the mean coefficients of all layers on a data set. Some methods take the file as kvw erase --retain."""
     from kvw.data.readers import read_examples
     from kvw.runs.first_checks import check_statistics_output
 

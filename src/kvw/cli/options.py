@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from kvw.cli.launch import launched_rank
 from kvw.errors import UserError
+from kvw.methods.registry import DEFAULT
 
 if TYPE_CHECKING:
     from kvw.data.reading import Reading
@@ -57,34 +58,35 @@ class MethodOptions:
     """Settings of the method."""
 
     strength: float | Literal["auto"] | None = None
-    """subspace, steering: fixes the strength by hand, 1 being the edit as found. auto chooses it within --keep, which
-    is the default unless settings of the method say how strong the edit is to be."""
-    method: str = "subspace"  # kvw.methods.registry.DEFAULT, whose module takes too long to import for --help
+    """Fixes the strength by hand, 1 being the edit as found. auto chooses it within --keep, which is the default unless
+    settings of the method say how strong the edit is to be."""
+    method: str = DEFAULT
     """Unlearning method. `kvw methods` lists them, `kvw methods NAME` lists the settings of one with its defaults.
     One of your own is named by its place, as in file.py:METHOD."""
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None
-    """NAME=VALUE: any setting of the method. Repeatable. The options below are short for those of the same name."""
+    """NAME=VALUE: any setting of the method. Repeatable. The options below are short for those of the same name.
+    --strength, --layers, --schedule and --min-tokens serve every method with such a setting."""
     layers: str | None = None
-    """First and last decoder layer, 0-based, both included, as in 1:25. Default: all; for kvw 1 to L-3 of L layers."""
+    """First and last decoder layer, 0-based, both included, as in 1:25. Default: all, or as the method says."""
     gamma: float | None = None
-    """kvw: strength, each step multiplies a knowledge vector by exp(-gamma A); 0.02 by default."""
+    """Strength of gates: a step multiplies a knowledge vector by exp(-gamma A)."""
     update_every: int | None = None
-    """kvw: forget examples per step."""
+    """Forget examples per step."""
     epochs: int | None = None
-    """kvw: times the forget set is gone through."""
+    """Times the forget set is gone through."""
     seed: int | None = None
-    """kvw: shuffles the forget set; 0 by default."""
+    """Shuffles the forget set."""
     positions: Literal["answer", "all"] | None = None
-    """kvw: measure where an answer token is predicted, or (ablation) everywhere."""
+    """Measure where an answer token is predicted, or (ablation) everywhere."""
     schedule: str | None = None
-    """kvw: progressive measures the forget set on the model as weakened so far, one-shot once on the original model.
-    subspace: joint or sequential."""
+    """What is measured on which model: one-shot or joint measure the original once, progressive or sequential measure
+    the model as weakened so far."""
     retain_contrast: bool | None = None
-    """kvw: off (ablation): do without the retain set."""
+    """Off (ablation): do without the retain set."""
     min_tokens: int | None = None
     """Leave experts of a mixture alone that saw fewer answer tokens than this."""
     parity: Annotated[bool | None, Parameter(negative="")] = None
-    """kvw: reproduce the in-place low-precision rounding of the paper authors' code."""
+    """Reproduce the in-place low-precision rounding of the paper authors' code."""
 
     def settings(self) -> Any:
         """The checked settings of the method.

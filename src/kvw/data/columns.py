@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from kvw.data.pictures import SUFFIXES, looks_like_picture
-from kvw.data.strict_json import shortened
 from kvw.errors import UserError
 from kvw.folding import folded
+from kvw.printable import shortened
 
 TEXT_COLUMNS = ("question", "answer")
 IMAGE_COLUMNS = ("image", "images", "file_name")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvw.data.example import ImageSource, Turn
-from kvw.data.strict_json import shortened
 from kvw.errors import UserError
+from kvw.printable import shortened
 
 COLUMNS = ("messages", "conversations")
 """Columns that hold a conversation; of both names either form is read."""

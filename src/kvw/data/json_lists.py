@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 
-from kvw.data.strict_json import parse_json, shortened, too_deep
+from kvw.data.strict_json import parse_json, too_deep
 from kvw.data.tables import Row, read_jsonl, text_lines
 from kvw.errors import UserError
+from kvw.printable import shortened
 
 LARGEST = 256 * 2**20
 """Characters of a list, which is read as a whole."""

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kvw.data.example import ImageSource
-from kvw.data.strict_json import shortened
 from kvw.errors import UserError
+from kvw.printable import shortened
 
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm"),

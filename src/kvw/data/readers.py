@@ -16,9 +16,10 @@ from kvw.data.folders import EXTENSIONS, IN_CELLS, INSTEAD, READERS, data_file
 from kvw.data.forms import Form, form_of
 from kvw.data.pictures import picture
 from kvw.data.reading import AS_IT_IS, DOCUMENT, Reading
-from kvw.data.strict_json import parse_json, shortened
+from kvw.data.strict_json import parse_json
 from kvw.data.tables import MOST_ROWS
 from kvw.errors import UserError
+from kvw.printable import shortened
 
 LONGEST_TEXT = 10**6
 """Characters of a question or an answer: more than the context of any model."""

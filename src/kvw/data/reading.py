@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from kvw.data.columns import COLUMNS, IMAGE_COLUMNS
 from kvw.data.conversations import COLUMNS as CONVERSATIONS
-from kvw.data.strict_json import shortened
 from kvw.errors import UserError
+from kvw.printable import shortened
 
 PAIR = ("prompt", "completion")
 DOCUMENT = "text"

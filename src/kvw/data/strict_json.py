@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from kvw.errors import UserError
+from kvw.printable import shortened
 
 DEEPEST = 64
 """Levels of lists and objects inside each other."""
 MOST_DIGITS = 300
 """Of one whole number."""
-SHOWN = 120
 
 
 class NotJson(UserError):
@@ -64,11 +64,6 @@ def parse_json(text: str, what: str, do: str) -> Any:
     if "\\u" in text or text.count("[") + text.count("{") > DEEPEST:  # else there is nothing to look for
         _check(value, what)
     return value
-
-
-def shortened(text: str, limit: int = SHOWN) -> str:
-    """The beginning of a text, for messages."""
-    return text if len(text) <= limit else f"{text[:limit]} ..."
 
 
 def _check(value: Any, what: str) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from kvw.data.columns import TEXT_COLUMNS
-from kvw.data.strict_json import parse_json, shortened
+from kvw.data.strict_json import parse_json
 from kvw.errors import UserError
+from kvw.printable import shortened
 
 LONGEST_LINE = 64 * 2**20
 """Characters of one line or cell: a picture of 48 MB in base64."""

@@ -52,7 +52,7 @@ class Condition:
         """
         if layer not in edit.steers:
             raise UserError(
-                f"The steering edit does nothing in layer {layer}.",
+                f"The edit does nothing in layer {layer}.",
                 found=f"layers {', '.join(map(str, edit.steers))}",
                 do="decide in one of its layers",
             )

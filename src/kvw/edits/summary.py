@@ -33,8 +33,8 @@ class LayerSummary(BaseModel):
     """Directions of a low-rank edit. Then ``weakened`` and the three numbers after it are about directions instead of
     single vectors; None for gates."""
     shift: float | None = None
-    """Of a steering edit: how far a state of this layer is moved where the gate a . h is 1. Then no vector is weakened;
-    None for edits of value matrices."""
+    """Of an edit of states: how far a state of this layer is moved where the gate a . h is 1. Then no vector is
+    weakened. None for edits of value matrices."""
     trained: int | None = None
     """Numbers of the weight that training has changed. Then the key is its name, and no vector is weakened; None for
     edits of value matrices."""

@@ -146,6 +146,11 @@ class Method(ABC, Generic[Settings]):
         return (self.settings,)
 
     @property
+    def title(self) -> str:
+        """What sentences call it."""
+        return self.name
+
+    @property
     def summary(self) -> str:
         """The method in one sentence."""
         return parse(self.setting_classes[0].__doc__ or "").short_description or ""

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
 
-from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
+from kvw.known import known
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -12,9 +12,9 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
 from kvw.files import file_digest
+from kvw.known import known
 from kvw.methods.method import Method
 
 METHODS = {
@@ -45,6 +45,8 @@ METHODS = {
 """Where each method's object is."""
 DEFAULT = "subspace"
 """What ``kvw erase`` does unless told otherwise: the best of those without training on the toy benchmark."""
+PUBLISHED = "kvw"
+"""The published method that ``kvw demo`` compares with :data:`DEFAULT`."""
 GROUP = "kvw.methods"
 """The entry points by which other packages add methods."""
 NAME = re.compile(r"[\w.-]{1,64}")
@@ -54,6 +56,12 @@ NAME = re.compile(r"[\w.-]{1,64}")
 def installed() -> list[str]:
     """The names of all methods: those of kvw, and those of other packages."""
     return [*METHODS, *_plugins()]
+
+
+def from_statistics() -> list[str]:
+    """The methods of kvw that can take statistics in place of the retain set."""
+    methods = [get_method(name) for name in METHODS]
+    return [method.name for method in methods if method.statistics_positions(method.read({})) is not None]
 
 
 def get_method(name: str) -> Method[Any]:
@@ -72,7 +80,7 @@ def get_method(name: str) -> Method[Any]:
     if name.endswith(".py"):
         raise UserError("Which object of this file is the method?", found=name, do=f"write {name}:METHOD")
     plugins = _plugins()
-    return _of_package(plugins[known(name, {**METHODS, **plugins}, "method", "kvw")])
+    return _of_package(plugins[known(name, {**METHODS, **plugins}, "method")])
 
 
 def _plugins() -> dict[str, EntryPoint]:

@@ -7,8 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from kvw.data.benchmarks.items import known
 from kvw.files import file_digest
+from kvw.known import known
 from kvw.measuring.fingerprint import digest
 from kvw.methods.registry import DEFAULT, get_method
 from kvw.models.checkpoint import Checkpoint

@@ -24,7 +24,7 @@ class _Cost:
 
 
 def cost_tables(costs: Costs) -> str:
-    """What every method costs, and the ratios to a plain forward pass and to KVW.
+    """What every method costs, and the ratios to a plain forward pass and to methods with a retain pass.
 
     Args:
         costs: From :func:`kvw.bench.cost.run.compare_costs`.

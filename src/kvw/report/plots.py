@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kvw.methods.registry import DEFAULT, PUBLISHED, get_method
 from kvw.runs.demo import DemoRecord
 
 
@@ -27,10 +28,10 @@ def _draw_sweep(axes: Axes, record: DemoRecord) -> None:
         axes.plot(places, values, style, markersize=4, label=split.replace("_", " "))
     gold = record.splits["forget"]["gold"].exact
     axes.axhline(gold, color="grey", linewidth=1, label="forget, gold model")
-    weakened = record.splits["forget"]["subspace"].exact
-    axes.axhline(weakened, color="tab:red", linewidth=1, label="forget, subspace weakening")
+    weakened = record.splits["forget"][DEFAULT].exact
+    axes.axhline(weakened, color="tab:red", linewidth=1, label=f"forget, {get_method(DEFAULT).title}")
     axes.set_xticks(places, [f"{point.gamma:g}" if point.gamma else "original" for point in record.sweep])
-    axes.set_xlabel("gamma of KVW")
+    axes.set_xlabel(f"gamma of {get_method(PUBLISHED).title}")
     axes.set_ylabel("exact match")
     axes.set_ylim(-0.03, 1.03)
     axes.set_title("forgetting (solid) against keeping (dashed)", fontsize=10)

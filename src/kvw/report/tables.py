@@ -18,6 +18,7 @@ from kvw.evaluation.records import METRICS
 from kvw.methods.bounds import DistortionBounds
 from kvw.methods.describing import acting
 from kvw.methods.plan import MemoryPlan
+from kvw.methods.registry import PUBLISHED, from_statistics, get_method
 from kvw.printable import printable
 from kvw.records.run import RunRecord
 from kvw.report.selection_table import print_selection
@@ -140,17 +141,14 @@ def print_demo(record: DemoRecord, out: Path) -> None:
     console.print(f"Toys test code. What happens to a model that has read the web, a small one shows: {how_to_try()}")
 
 
-def print_sweep(points: list[SweepPoint], gold: Mapping[str, float] | None = None) -> None:
-    """Exact match, one line for each split and one column for each gamma; at the end the gold model's, if given."""
-    table = Table(title="Exact match of KVW over gamma", title_justify="left")
+def print_sweep(points: list[SweepPoint]) -> None:
+    """Exact match, one line for each split and one column for each gamma."""
+    table = Table(title=f"Exact match of {get_method(PUBLISHED).title} over gamma", title_justify="left")
     table.add_column("split")
     for point in points:
         table.add_column(f"{point.gamma:g}" if point.gamma else "original", justify="right")
-    if gold is not None:
-        table.add_column("gold", justify="right")
     for split in points[0].exact:
-        values = [point.exact[split] for point in points] + ([gold[split]] if gold is not None else [])
-        table.add_row(split, *(f"{value:.2f}" for value in values))
+        table.add_row(split, *(f"{point.exact[split]:.2f}" for point in points))
     _console().print(table)
 
 
@@ -194,7 +192,7 @@ def print_statistics(summary: StatisticsSummary, out: Path) -> None:
         )
     console = _console()
     console.print(table)
-    use = f"kvw erase MODEL --method kvw --forget FILE --retain {out} --out DIR"
+    use = f"kvw erase MODEL --method {from_statistics()[0]} --forget FILE --retain {out} --out DIR"
     console.print(f"Statistics written to {out}. Use them with: {use}")
 
 
@@ -204,7 +202,7 @@ def print_structure(structure: Structure) -> None:
     rows = {
         "model": structure.model,
         "family": f"{structure.model_type} with a {structure.decoder_type} decoder",
-        "layers": f"{structure.layers}, all by default (but the first attention); of kvw {first}:{last}",
+        "layers": f"{structure.layers}; methods change all (but the first attention) or {first}:{last} by default",
         "value matrices": "\n".join(map(_described, structure.value_matrices)),
         "of attention": "\n".join(map(_described, structure.attention)) or "not known",
         "left alone": "\n".join(structure.left_alone) or "nothing else narrows its input",

@@ -7,10 +7,10 @@ from pathlib import Path
 from random import Random
 
 from kvw.data.example import Example
-from kvw.data.strict_json import shortened
 from kvw.data.tables import text_lines
 from kvw.errors import UserError
 from kvw.folding import collapsed, words
+from kvw.printable import shortened
 from kvw.retain.gaps import around_subject, fill
 from kvw.retain.openings import Openings
 from kvw.retain.question import Question

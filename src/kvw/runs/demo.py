@@ -13,7 +13,7 @@ from kvw.evaluation.loaded import Loaded
 from kvw.files import write_text
 from kvw.measuring.examples import Measured, measure_examples
 from kvw.measuring.statistics import accessor
-from kvw.methods.registry import get_method
+from kvw.methods.registry import DEFAULT, PUBLISHED, get_method
 from kvw.models.loading import Checkpoint
 from kvw.output import check_output_directory
 from kvw.percent import percent
@@ -29,7 +29,7 @@ from kvw.toy.world import LONGEST_ANSWER
 GAMMAS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 SPLITS_SWEPT = ("forget_new_photos", "unused", "general")
 EXAMPLES_PER_SPLIT = 60
-SETTINGS = get_method("kvw").read({"schedule": "one-shot", "layers": (0, 5)})
+SETTINGS = get_method(PUBLISHED).read({"schedule": "one-shot", "layers": (0, 5)})
 """All six layers: the paper code's default range, made for 28 layers, would leave half of this model out. One-shot: on
 this model progressive weakening hits everyone alike (docs/results.md has both)."""
 
@@ -52,20 +52,20 @@ class DemoRecord(BaseModel):
     people: int
     forgotten: int
     gamma: float
-    models: tuple[str, ...] = ("vanilla", "kvw", "subspace", "gold")
+    models: tuple[str, ...] = ("vanilla", PUBLISHED, DEFAULT, "gold")
     splits: dict[str, dict[str, Summary]]
     """Scores by split and model."""
     sweep: list[SweepPoint]
     accessors: list[LayerAccessor]
     run: RunRecord
-    """Of subspace weakening."""
+    """The run of the default method."""
 
     @property
     def verdict(self) -> list[str]:
         """What was and what was not forgotten, in plain words and the numbers of the table."""
         return [
             f"Both methods are as strong as leaves {percent(self.run.selection.keep)} of what held-out people in the "
-            f"retain set are asked (KVW: gamma = {self.gamma:.3g})."
+            f"retain set are asked ({get_method(PUBLISHED).title}: gamma = {self.gamma:.3g})."
             if self.run.selection
             else "",
             _forget_sentence(self),
@@ -74,9 +74,9 @@ class DemoRecord(BaseModel):
 
 
 def demo(out: Path, reporter: Reporter, *, force: bool = False) -> DemoRecord:
-    """Run the demo and write its directory: ``data/``, ``run/`` (``kvw erase``), ``kvw/`` (with KVW) and ``demo.json``.
+    """Run the demo and write its directory: ``data/``, ``run/``, a run named after the published method, ``demo.json``.
 
-    Subspace weakening runs with its defaults and KVW beside it; the strength of both is chosen by ``kvw erase`` on
+    ``run/`` is made by the default method with its defaults. ``kvw erase`` chooses the strength of both methods on
     people of the retain set that the methods do not see, not on what the table reports.
 
     Raises:
@@ -93,29 +93,28 @@ def demo(out: Path, reporter: Reporter, *, force: bool = False) -> DemoRecord:
             forget=files["forget"],
             retain=files["retain"],
             out=folder / "run",
-            method="subspace",
             splits={name: files[name] for name in SPLITS if name not in ("forget", "retain")},
             evaluate_at_most=EXAMPLES_PER_SPLIT,
             max_new_tokens=LONGEST_ANSWER,
         )
-        kvw = _kvw(replace(request, method="kvw", settings=SETTINGS), watch, reporter)
+        published = _published(replace(request, method=PUBLISHED, settings=SETTINGS), watch, reporter)
         run = erase(request, reporter)
         gold = _score_gold(request, watch)
         record = DemoRecord(
             people=world.people,
             forgotten=world.forget,
-            gamma=kvw.gamma,
+            gamma=published.gamma,
             splits={
                 name: {
                     "vanilla": split.original,
-                    "kvw": kvw.summaries[name],
-                    "subspace": split.unlearned,
+                    PUBLISHED: published.summaries[name],
+                    DEFAULT: split.unlearned,
                     "gold": gold[name],
                 }
                 for name, split in run.splits.items()
             },
-            sweep=kvw.points,
-            accessors=kvw.accessors,
+            sweep=published.points,
+            accessors=published.accessors,
             run=run,
         )
         write_text(folder / "demo.json", record.model_dump_json(indent=2) + "\n")
@@ -123,25 +122,25 @@ def demo(out: Path, reporter: Reporter, *, force: bool = False) -> DemoRecord:
 
 
 @dataclass(frozen=True)
-class _Kvw:
+class _Published:
     gamma: float
     summaries: dict[str, Summary]
     points: list[SweepPoint]
     accessors: list[LayerAccessor]
 
 
-def _kvw(request: EraseRequest, watch: Stopwatch, reporter: Reporter) -> _Kvw:
-    """KVW at the strength that ``kvw erase`` chooses, and over gamma."""
+def _published(request: EraseRequest, watch: Stopwatch, reporter: Reporter) -> _Published:
+    """The published method at the strength that ``kvw erase`` chooses, and over gamma."""
     swept = {name: request.splits[name] for name in SPLITS_SWEPT}
     job = check(replace(request, splits=swept, save_model=False), watch, reporter)
     retain = measure_retain(job, watch, reporter)
     with watch.stage("sweeping gamma") as progress:
         points = sweep(job, retain, GAMMAS, progress)
-    chosen = replace(request, out=request.out.with_name("kvw"), save_model=False, choose=True)
+    chosen = replace(request, out=request.out.with_name(PUBLISHED), save_model=False, choose=True)
     run = erase(chosen, reporter)
     dose = run.selection.chosen.dose if run.selection else None
     scores = {name: split.unlearned for name, split in run.splits.items()}
-    return _Kvw(SETTINGS.gamma * (dose or 1.0), scores, points, _accessors(job, retain))
+    return _Published(SETTINGS.gamma * (dose or 1.0), scores, points, _accessors(job, retain))
 
 
 def _score_gold(request: EraseRequest, watch: Stopwatch) -> dict[str, Summary]:
@@ -170,19 +169,21 @@ def _accessors(job: Job, retain: Measured | None) -> list[LayerAccessor]:
 
 def _forget_sentence(record: DemoRecord) -> str:
     seen, new = record.splits["forget"], record.splits["forget_new_photos"]
+    published, default = get_method(PUBLISHED).title, get_method(DEFAULT).title
     return (
         f"Forgotten: of the questions about the {record.forgotten} people {seen['vanilla'].exact:.0%} were answered "
-        f"right before, {seen['kvw'].exact:.0%} after KVW and {seen['subspace'].exact:.0%} after subspace weakening; "
-        f"on photos that unlearning never saw {new['kvw'].exact:.0%} and {new['subspace'].exact:.0%}. A model that "
+        f"right before, {seen[PUBLISHED].exact:.0%} after {published} and {seen[DEFAULT].exact:.0%} after {default}; "
+        f"on photos that unlearning never saw {new[PUBLISHED].exact:.0%} and {new[DEFAULT].exact:.0%}. A model that "
         f"never knew these people gets {seen['gold'].exact:.0%}."
     )
 
 
 def _keep_sentence(record: DemoRecord) -> str:
     def kept(split: str) -> str:
-        return ", ".join(f"{record.splits[split][model].exact:.0%}" for model in ("vanilla", "kvw", "subspace"))
+        return ", ".join(f"{record.splits[split][model].exact:.0%}" for model in ("vanilla", PUBLISHED, DEFAULT))
 
+    published, default = get_method(PUBLISHED).title, get_method(DEFAULT).title
     return (
-        f"Kept (before, KVW, subspace weakening): people in the retain set {kept('retain')}; people that unlearning "
+        f"Kept (before, {published}, {default}): people in the retain set {kept('retain')}; people that unlearning "
         f"never used {kept('unused')}; shapes and counts {kept('general')}."
     )

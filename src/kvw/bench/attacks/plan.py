@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from kvw.bench.record import Manifest, ModelRecord
 from kvw.bench.results import Choice, chosen_halves
-from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
+from kvw.known import known
 from kvw.training.settings import whole
 
 RELEARN_RETAIN, RELEARN_FORGET = "relearn-retain", "relearn-forget"
@@ -94,7 +94,7 @@ def parse_attacks(names: Sequence[str], steps: Sequence[int]) -> list[Attack]:
         raise UserError("Name at least one attack and one number of steps.", do=f"attacks: {', '.join(ATTACKS)}")
     found: dict[Attack, None] = {}
     for name in names:
-        known(name, ATTACKS, "attack", "kvw")
+        known(name, ATTACKS, "attack")
         trains = name in (RELEARN_RETAIN, RELEARN_FORGET)
         found |= dict.fromkeys(Attack(name, count) for count in (steps if trains else (0,)))
     return list(found)

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from kvw.bench.reading import Part, read_part
-from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
+from kvw.known import known
 from kvw.methods.registry import get_method
 from kvw.models.checkpoint import find_checkpoint
 
@@ -39,7 +39,7 @@ def check_config(name: str) -> None:
     if "/" in name or Path(name).is_dir():
         find_checkpoint(name)
     else:
-        known(name, dict.fromkeys(shipped_shapes()), "shape", "kvw")
+        known(name, dict.fromkeys(shipped_shapes()), "shape")
 
 
 class ModelPart(Part):

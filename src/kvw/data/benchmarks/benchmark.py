@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kvw.data.benchmarks.items import BenchmarkData, known
+from kvw.data.benchmarks.items import BenchmarkData
 from kvw.data.benchmarks.store import Store
+from kvw.known import known
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kvw.data.benchmarks.prompts import Prompt
 from kvw.data.example import Example, ImageSource
-from kvw.data.strict_json import shortened
-from kvw.errors import UserError
+from kvw.known import known
 
 Kind = Literal["generation", "choice", "cloze"]
 Modality = Literal["image", "text"]
@@ -165,21 +163,3 @@ class BenchmarkData:
         """
         tasks = self.splits[known(split, self.splits, "split", self.benchmark)]
         return tasks[known(task, tasks, "task", f"{self.benchmark} / {split}")]
-
-
-def known(name: str, names: Mapping[str, object], what: str, where: str) -> str:
-    """Check that a name is one of those that exist.
-
-    Raises:
-        UserError: It is not; the message proposes the closest one.
-    """
-    if name in names:
-        return name
-    alike = [name, name.lower().replace("_", "-")]
-    close = [one for text in alike for one in difflib.get_close_matches(text, names, n=1)]
-    listed = ", ".join(names) or "(none)"
-    raise UserError(
-        f"There is no {what} {shortened(name)!r} in {where}.",
-        found=f"{what}s: {listed}",
-        do=f"did you mean {close[0]!r}?" if close else f"choose one of {listed}",
-    )

@@ -10,10 +10,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kvw.data.benchmarks.items import known
 from kvw.data.pictures import is_file
 from kvw.data.strict_json import NotJson, parse_json
 from kvw.errors import UserError
+from kvw.known import known
 
 PANDAS_INDEX = "__index_level_0__"
 """A column that pandas leaves behind when it writes Parquet; it says nothing."""

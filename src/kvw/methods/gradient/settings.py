@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
 
-from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
+from kvw.known import known
 from kvw.methods.reading import read_value
 from kvw.training.settings import ADAPTERS, LoraSettings, TrainingSettings
 

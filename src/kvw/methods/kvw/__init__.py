@@ -26,6 +26,7 @@ class Kvw(Method[KvwSettings]):
     """Statistics of the retain set, and for one-shot of the forget set too, are kept between settings."""
 
     name = "kvw"
+    title = "KVW"
     settings = KvwSettings
     dose = ("gamma", "epochs", "update_every", "parity")
     options = tuple(field.name for field in fields(KvwSettings))

@@ -22,6 +22,7 @@ class Subspace(Method[SubspaceSettings]):
     """One solve offers its strongest directions, however many."""
 
     name = "subspace"
+    title = "subspace weakening"
     settings = SubspaceSettings
     dose = ("strength", "mu", "gamma", "threshold", "quantile", "gate", "smallest_gate", "held_out_ratio")
     stronger = "a larger --strength, --set mu=2, or more --layers"

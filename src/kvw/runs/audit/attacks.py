@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kvw.data.benchmarks.items import known
 from kvw.errors import UserError
+from kvw.known import known
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def parse_attacks(text: str) -> tuple[str, ...]:
     Raises:
         UserError: There is no such attack (the message names the closest), or none is named.
     """
-    names = [known(name.strip(), ATTACKS, "attack", "kvw") for name in text.split(",") if name.strip()]
+    names = [known(name.strip(), ATTACKS, "attack") for name in text.split(",") if name.strip()]
     if not names:
         raise UserError("No attack is named.", found=repr(text), do=f"name some of {', '.join(ATTACKS)}")
     return in_order(names)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from kvw.cache import cache_directory
 from kvw.checked import read_checked, tell_damaged, write_checked
 from kvw.claim import discard, new_directory
-from kvw.data.benchmarks.items import known
 from kvw.files import file_digest, make_folders
+from kvw.known import known
 
 if TYPE_CHECKING:
     from kvw.toy.copies.writing import Tables
@@ -77,6 +77,6 @@ def _intact(folder: Path, sums: Path) -> bool:
 
 
 def _tables(benchmark: str) -> Tables:
-    module, name = COPIES[known(benchmark, COPIES, "toy copy", "kvw")]
+    module, name = COPIES[known(benchmark, COPIES, "toy copy")]
     tables: Tables = getattr(import_module(module), name)()
     return tables
