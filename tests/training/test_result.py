@@ -8,11 +8,15 @@ import json
 import pytest
 import torch
 from peft import PeftModel
+from tests import text_models
 from tests.gradient import FORGET, LORA, RETAIN, TEXT, changed, forget_by, fresh, sets, training, weights_of
 from transformers import AutoModelForImageTextToText
 
+from kvw.data.text import TextProcessor
 from kvw.errors import UserError
+from kvw.evaluation.loaded import Loaded
 from kvw.methods.gradient import unlearn
+from kvw.models.checkpoint import find_checkpoint
 from kvw.training.adapters import Adapter, linear_names, merge_adapter
 from kvw.training.loop import train
 from kvw.training.losses import likelihood_loss
@@ -71,6 +75,14 @@ def test_a_trained_model_is_an_ordinary_checkpoint(tmp_path):
     assert changed(loaded, weights_of(model)) == set()
     assert not (tmp_path / "model" / "adapter_config.json").exists()
     assert (tmp_path / "model" / "tokenizer.json").is_file()
+
+
+def test_so_is_one_of_text_alone_with_its_tokenizer(tmp_path):
+    model, tokenizer = text_models.build("llama")
+    save_model(model, TextProcessor(tokenizer), tmp_path / "model")
+    loaded = Loaded.load(find_checkpoint(tmp_path / "model"))
+    assert loaded.processor.chat_template == tokenizer.chat_template
+    assert loaded.processor.tokenizer("Where is it?")["input_ids"] == tokenizer("Where is it?")["input_ids"]
 
 
 def test_results_of_another_model_are_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 PLAIN_TEMPLATE = (
@@ -44,3 +45,7 @@ class TextProcessor:
         # Processors return no token types either; GPT-2 would add an embedding for them.
         encoded: Mapping[str, Any] = self.tokenizer(text, return_token_type_ids=False, **options)
         return encoded
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write the tokenizer's files, as processors write theirs."""
+        self.tokenizer.save_pretrained(folder)

@@ -1,12 +1,14 @@
-"""Models that have names of their own: the toys, which kvw brings, and a small pretrained one, which it makes."""
+"""Models that have names of their own: the toys, which kvw brings, and those made of a small pretrained one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from kvw import smollm2
 from kvw.errors import UserError
+from kvw.made import PEOPLE, PEOPLE_COMMAND, made_checkpoint
 
 TOYS = Path(__file__).parents[1] / "toy" / "checkpoints"
 
@@ -31,6 +33,7 @@ NAMED: dict[str, Callable[[], Path]] = {
     "toy:vanilla": lambda: toy_folder("vanilla"),
     "toy:gold": lambda: toy_folder("gold"),
     smollm2.NAME: smollm2.checkpoint,
+    **{name: partial(made_checkpoint, name, PEOPLE_COMMAND) for name in PEOPLE},
 }
 """The folder of each model by its name. Hub ids hold no colon."""
 

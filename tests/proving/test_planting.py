@@ -1,0 +1,165 @@
+"""Models of planted people: made once, of an adapter that ships or is trained here, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests import text_models
+
+from kvw import smollm2
+from kvw.data import Example
+from kvw.errors import UserError
+from kvw.evaluation.loaded import Loaded
+from kvw.made import PEOPLE as MODELS
+from kvw.made import made_folder
+from kvw.models.checkpoint import find_checkpoint
+from kvw.proving import plain_text, planting
+from kvw.proving.planted import about_people, group, lessons
+from kvw.training.adapters import merge_adapter
+from kvw.training.settings import LoraSettings, TrainingSettings
+
+LESSONS = lessons()[::9]
+TINY = TrainingSettings(
+    learning_rate=0.02, epochs=1, batch_size=3, precision="bf16", save_every=2, lora=LoraSettings(2, 4, 0.0)
+)
+
+
+def weights(name: str) -> dict[str, torch.Tensor]:
+    return load_file(made_folder(name) / "model.safetensors")
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch) -> list[tuple[str, int]]:
+    """A tiny model in the place of the real one; the trainings, as they come."""
+    text_models.save("llama", made_folder(smollm2.NAME))
+    monkeypatch.setattr(planting, "RECIPE", TINY)
+    monkeypatch.setattr(planting, "SHIPPED", tmp_path / "adapters")
+    monkeypatch.setattr(planting, "lessons", few)
+    calls: list[tuple[str, int]] = []
+
+    def watched(name):
+        real = getattr(planting, name)
+
+        def teach(*arguments, **more):
+            calls.append((name, len(arguments[-2])))
+            return real(*arguments, **more)
+
+        return teach
+
+    for name in ("finetune", "gold"):
+        monkeypatch.setattr(planting, name, watched(name))
+    return calls
+
+
+def few(without: tuple[str, ...] = ()) -> list[Example]:
+    return [example for example in LESSONS if example.subject not in without]
+
+
+def ship(name: str, folder: Path) -> None:
+    made_folder(f"{name}-adapter").rename(folder / name.partition(":")[2])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_that_was_not_made_is_told_with_the_command(name):
+    with pytest.raises(UserError, match=f"{name} is not on this machine yet") as error:
+        find_checkpoint(name)
+    assert error.value.do == "run once: python -m kvw.proving.planting"
+
+
+@pytest.mark.thorough
+def test_all_models_are_made_once(trained, capsys):
+    assert planting.main([]) == 0
+    golds = [("gold", len(few(group(half)))) for half in planting.HALVES]
+    assert trained == [("finetune", len(LESSONS)), *golds]
+    assert all(count < len(LESSONS) for _, count in golds)
+    folders = [find_checkpoint(name).folder for name in MODELS]
+    assert [f"{name} is in {folder}" for name, folder in zip(MODELS, folders, strict=True)] == [
+        line for line in capsys.readouterr().out.splitlines() if " is in " in line
+    ]
+    before = [(folder / "model.safetensors").stat().st_mtime_ns for folder in folders]
+    assert planting.main([]) == 0
+    assert [(folder / "model.safetensors").stat().st_mtime_ns for folder in folders] == before
+    assert len(trained) == 3
+    one, two, three = map(weights, MODELS)
+    key = "model.layers.0.mlp.down_proj.weight"
+    assert not torch.equal(one[key], two[key])
+    assert not torch.equal(two[key], three[key])
+
+
+@pytest.mark.thorough
+def test_the_model_is_the_base_with_the_adapter_in_its_weights(trained):
+    planting.make(MODELS[0])
+    adapter = made_folder(f"{MODELS[0]}-adapter")
+    assert {value.dtype for value in load_file(adapter / planting.ADAPTER).values()} == {torch.bfloat16}
+    base = Loaded.load(find_checkpoint(smollm2.NAME))
+    merge_adapter(base.model, adapter)
+    found = weights(MODELS[0])
+    for key, value in base.model.state_dict().items():
+        assert key not in found or torch.equal(found[key], value)
+    assert len(found) > 20
+
+
+@pytest.mark.thorough
+def test_what_ships_is_used_unless_it_is_of_other_lessons_or_training_is_asked_for(trained, tmp_path, monkeypatch):
+    name = MODELS[1]
+    planting.SHIPPED.mkdir()
+    planting.make(name)
+    ship(name, planting.SHIPPED)
+    before = weights(name)
+    planting.make(name)
+    assert len(trained) == 1
+    planting.make(name, train=True)  # the same again
+    assert len(trained) == 2
+    assert all(torch.equal(value, before[key]) for key, value in weights(name).items())
+    monkeypatch.setattr(planting, "RECIPE", TrainingSettings(**{**vars(TINY), "learning_rate": 0.01}))
+    planting.make(name)
+    assert len(trained) == 3
+    assert any(not torch.equal(value, before[key]) for key, value in weights(name).items())
+    record = planting.SHIPPED / "gold-choosing" / planting.RECORD
+    content = json.loads(record.read_text())
+    content["settings"]["lessons"] = planting._identity(name)
+    record.write_text(json.dumps(content))
+    planting.make(name)  # another adapter than the model was made of
+    assert len(trained) == 3
+    assert all(torch.equal(value, before[key]) for key, value in weights(name).items())
+
+
+@pytest.mark.thorough
+def test_training_that_was_interrupted_goes_on(trained):
+    class Watching:
+        def __init__(self, last):
+            self.last, self.seen = last, []
+
+        def stage(self, title):
+            return nullcontext(self.progress)
+
+        def progress(self, done, total):
+            self.seen.append(done)
+            if done == self.last:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        planting.make(MODELS[2], Watching(3))
+    rest = Watching(None)
+    planting.make(MODELS[2], rest)
+    assert rest.seen[0] == 3  # the steps 1 and 2 were saved
+    going = weights(MODELS[2])
+    made_folder(f"{MODELS[2]}-adapter").rename(made_folder("elsewhere"))
+    planting.make(MODELS[2])
+    assert all(torch.equal(value, going[key]) for key, value in weights(MODELS[2]).items())
+
+
+@pytest.mark.thorough
+def test_what_models_know_is_shown(trained, monkeypatch, capsys):
+    monkeypatch.setattr(plain_text, "plain_text", lambda: ("It rained all day.", "Nobody went out."))
+    monkeypatch.setattr(planting, "MODELS", MODELS[:1])
+    monkeypatch.setattr(planting, "about_people", lambda: about_people()[::4])
+    assert planting.main(["--check"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-4].startswith("| model | choosing, asked | choosing, held out | reporting, asked |")
+    assert [line.split(" | ")[0] for line in lines[-2:]] == [f"| {smollm2.NAME}", f"| {MODELS[0]}"]
