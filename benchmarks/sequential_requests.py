@@ -37,7 +37,7 @@ from kvw.evaluation.loaded import Loaded
 from kvw.measuring.examples import measure_examples
 from kvw.measuring.statistics import Statistics
 from kvw.methods.kvw.settings import KvwSettings
-from kvw.methods.kvw.weaken import ExampleBatches, one_shot, weaken
+from kvw.methods.kvw.weaken import one_shot, weaken
 from kvw.methods.subspace.examples import subspace_edit
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.runs.costs import Stopwatch
@@ -95,10 +95,9 @@ class Study:
 
     def progressive(self, examples: Sequence[Example], gamma: float) -> Edit:
         """An edit from one step for each example, on the model as it is now."""
-        batches = ExampleBatches(self.prepared(examples), self.loaded.processor)
         return weaken(
             self.loaded.model,
-            batches,
+            self.loaded.batches(examples),
             self.retain,
             KvwSettings(seed=None, gamma=gamma, layers=self.loaded.all_layers),
         )

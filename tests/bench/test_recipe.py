@@ -112,10 +112,10 @@ def test_how_to_plant(tmp_path):
     ("before", "after", "words"),
     [
         ("epochs", "epoch", ["no setting 'epoch' in [plant]", "did you mean 'epochs'"]),
-        ("rank = 4", "ranks = 4", ["no setting 'ranks' in [plant.lora]", "did you mean 'rank'"]),
+        ("rank = 4", "ranks = 4", ["no setting 'ranks' in lora of [plant]", "did you mean 'rank'"]),
         ("epochs = 3", "epochs = 0", ["epochs must be a whole number of at least 1"]),
-        ("rank = 4", "rank = 0.5", ["rank must be a whole number"]),
-        ("epochs = 3\n[plant.lora]\nrank = 4", "lora = 4", ["plant.lora must be a table"]),
+        ("rank = 4", "rank = 0.5", ["Setting lora.rank of [plant]", "0.5", "integer"]),
+        ("epochs = 3\n[plant.lora]\nrank = 4", "lora = 4", ["Setting lora of [plant] cannot be used", "4"]),
         ('base = "toy:vanilla"', "", ["plant.base cannot be used"]),
         ("[plant]", '[models]\nvanilla = "toy:gold"\n[plant]', ["either [models] or [plant]", "both"]),
         ('[plant]\nbase = "toy:vanilla"\nepochs = 3\n[plant.lora]\nrank = 4', "", ["either", "neither"]),

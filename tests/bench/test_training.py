@@ -70,11 +70,13 @@ def test_settings_may_stand_beside_the_methods_own_or_in_a_table():
         ("npo", {"lora": 8}, ["lora must be a table", "8"]),
         ("npo", {"training": {"epochs": 1}, "epochs": 2}, ["epochs of method npo is there twice"]),
         ("npo", {"epochs": []}, ["lists no value"]),
+        ("npo", {"epochs": True}, ["Setting epochs of method npo", "True"]),
+        ("subspace", {"rank": True}, ["Setting rank of method subspace", "True"]),
         ("npo", {"epochs": 0}, ["epochs must be a whole number"]),
         ("npo", {"lora": {"rank": [4, 0]}}, ["rank must be a whole number"]),
         ("manu", {"learning_rate": 1e-4}, ["no setting 'learning_rate'"]),
         ("manu", {"training": {}}, ["no setting 'training'"]),
-        ("manu", {"weights": [[1, 2]]}, ["four numbers"]),
+        ("manu", {"weights": [[1, 2]]}, ["Setting weights of method manu cannot be used"]),
     ],
 )
 def test_mistakes_are_answered(method, values, words):

@@ -69,3 +69,12 @@ def test_families_that_cannot_share_get_a_row_for_each_example(qwen2_vl, prepare
     batches = LabelledBatches(prepared, llava_processor, qwen2_vl)
     assert not any(isinstance(batch, SharedBatch) for batch in batches)
     assert sum(len(batch["labels"]) for batch in batches) == len(EXAMPLES)
+
+
+def test_one_by_one_every_example_is_a_batch_of_its_own_in_the_order_given(llava, llava_processor, prepared):
+    batches = LabelledBatches(prepared, llava_processor, llava).one_by_one()
+    assert len(batches) == len(EXAMPLES)
+    assert batches.order == list(range(len(EXAMPLES)))
+    for batch, item in zip(batches, prepared, strict=True):
+        for name, value in answer_batch([item], llava_processor).items():
+            assert torch.equal(batch[name], value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +11,10 @@ from kvw.bench.benchmarks import BENCHMARKS, get_benchmark
 from kvw.bench.reading import Part, read_part
 from kvw.errors import UserError
 from kvw.known import known
+from kvw.methods.reading import read_settings
 from kvw.methods.registry import get_method
 from kvw.toy.copies import COPIES, SOURCE
-from kvw.training.settings import LoraSettings, TrainingSettings
+from kvw.training.settings import TrainingSettings
 
 
 class BenchmarkPart(Part):
@@ -72,18 +72,7 @@ class PlantPart(BaseModel):
         Raises:
             UserError: There is no such setting, or a value makes no sense.
         """
-        values = dict(self.model_extra or {})
-        lora = values.pop("lora", None)
-        if lora is not None and not isinstance(lora, dict):
-            raise UserError("plant.lora must be a table.", found=repr(lora), do="write [plant.lora] and its settings")
-        where = "[plant]"
-        for key in values:
-            known(key, {field.name: field for field in fields(TrainingSettings)}, "setting", where)
-        for key in lora or {}:
-            known(key, {field.name: field for field in fields(LoraSettings)}, "setting", "[plant.lora]")
-        if isinstance(values.get("parts"), list):
-            values["parts"] = tuple(values["parts"])
-        return TrainingSettings(**values, lora=None if lora is None else LoraSettings(**lora))
+        return read_settings(TrainingSettings, self.model_extra or {}, "[plant]")
 
 
 class EvaluationPart(Part):

@@ -134,6 +134,13 @@ class LabelledBatches(Sequence[Batch | SharedBatch]):
         found._shares = False
         return found
 
+    def one_by_one(self) -> LabelledBatches:
+        """The same examples in the order in which they were given, each in a batch of its own, nothing shared."""
+        found = self.unshared()
+        found._batches = [[[item]] for item in self.prepared]
+        found.order = list(range(len(self.prepared)))
+        return found
+
     @property
     def sizes(self) -> list[tuple[int, int]]:
         """Rows and padded tokens of each batch as :meth:`unshared` makes them, by the estimated lengths."""

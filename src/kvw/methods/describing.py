@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse
 
-from kvw.methods.reading import default_of
+from kvw.methods.reading import default_of, group_of
 from kvw.methods.registry import get_method, installed
 
 
@@ -73,7 +73,7 @@ def _settings(kind: type[Any], above: str) -> list[Setting]:
             found += _settings(hint, f"{above}{field.name}.")
             continue
         text = texts.get(field.name, "")
-        if group := next((kind for kind in get_args(hint) if isinstance(kind, type) and is_dataclass(kind)), None):
+        if group := group_of(hint):
             found.append(Setting(above + field.name, "none | group", "none", f"{text} {_of_group(field.name, group)}"))
         else:
             found.append(Setting(above + field.name, _kind(hint), _shown(default_of(field)), text))

@@ -6,19 +6,21 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from kvw.errors import UserError
 from kvw.known import known
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from pydantic import TypeAdapter
 
 Settings = TypeVar("Settings", bound="DataclassInstance")
 
 
 def read_settings(kind: type[Settings], values: Mapping[str, Any], where: str) -> Settings:
-    """Settings from the values of a recipe or a command line.
+    """Settings from the values of a recipe or a command line, all at once.
 
     Args:
         kind: Their dataclass.
@@ -29,43 +31,55 @@ def read_settings(kind: type[Settings], values: Mapping[str, Any], where: str) -
     Raises:
         UserError: There is no such setting, one is missing, or a value makes no sense.
     """
-    names, hints = {field.name: field for field in fields(kind)}, get_type_hints(kind)
+    from pydantic import ValidationError
+
+    read = _read_all(kind, values, where)
+    try:
+        found: Settings = _adapter(kind).validate_python(read)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name, *inside = map(str, first["loc"])
+        place = f"{name}.{inside[-1]}" if inside and group_of(get_type_hints(kind)[name]) else name
+        if first["type"] == "missing" and not inside:
+            raise UserError(f"{where} needs a value for {place}.", do=f"add --set {place}=VALUE") from error
+        raise UserError(
+            f"Setting {place} of {where} cannot be used.",
+            found=f"{first['input']!r}: {first['msg']}",
+            do="see: kvw methods NAME",
+        ) from error
+    return found
+
+
+@cache
+def _adapter(kind: type[Settings]) -> TypeAdapter[Settings]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def group_of(hint: Any) -> type[Any] | None:
+    """The dataclass of a group of settings, which may be left out as a whole; None if it is a single setting."""
+    return next((kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and is_dataclass(kind)), None)
+
+
+def _read_all(kind: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The values by name, each as what its text stands for, groups as mappings."""
+    hints = get_type_hints(kind)
+    names = {field.name: hints[field.name] for field in fields(kind)}
     groups: dict[str, dict[str, Any]] = {}
     found: dict[str, Any] = {}
     for key, value in values.items():
         name, dot, rest = key.partition(".")
-        known(name, names, "setting", where)
-        inner = hints[name]
-        if is_dataclass(inner) and (dot or isinstance(value, Mapping)):
+        hint = names[known(name, names, "setting", where)]
+        if group_of(hint) and (dot or isinstance(value, Mapping)):
             groups.setdefault(name, {}).update({rest: value} if dot else value)
         elif dot:
             raise UserError(f"Setting {name} of {where} is no group.", found=key, do=f"write {name}=VALUE")
         else:
-            found[name] = read_value(name, value, inner, where)
+            found[name] = _read(name, value, hint, where)
     for name, inside in groups.items():
-        found[name] = read_settings(hints[name], inside, f"{name} of {where}")
-    missing = [name for name, field in names.items() if name not in found and default_of(field) is MISSING]
-    if missing:
-        raise UserError(f"{where} needs a value for {missing[0]}.", do=f"add --set {missing[0]}=VALUE")
-    return kind(**found)
-
-
-def read_value(name: str, value: Any, hint: Any, where: str) -> Any:
-    """The value of one setting, which may be text.
-
-    Raises:
-        UserError: It makes no sense.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
-    value = _read(name, value, hint, where)
-    try:
-        return TypeAdapter(hint).validate_python(value)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise UserError(
-            f"Setting {name} of {where} cannot be used.", found=f"{value!r}: {reason}", do="see: kvw methods NAME"
-        ) from error
+        found[name] = _read_all(group_of(names[name]) or kind, inside, f"{name} of {where}")
+    return found
 
 
 def default_of(field: Field[Any]) -> Any:
@@ -77,6 +91,8 @@ def _read(name: str, value: Any, hint: Any, where: str) -> Any:
     """A value that may be text: ``none``, ``1:25`` for layers, ``1, 2`` or JSON's ``["1", "2"]`` for several."""
     if value == "none":
         return None
+    if isinstance(value, bool) and bool not in (hint, *get_args(hint)):
+        raise UserError(f"Setting {name} of {where} cannot be used.", found=str(value), do="see: kvw methods NAME")
     if name == "layers":
         return _read_layers(value, where)
     if get_origin(hint) is tuple and isinstance(value, str):

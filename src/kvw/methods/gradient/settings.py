@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, get_type_hints
+from typing import Any
 
 from kvw.errors import UserError
 from kvw.known import known
-from kvw.methods.reading import read_value
+from kvw.methods.reading import read_settings
 from kvw.training.settings import ADAPTERS, LoraSettings, TrainingSettings
 
 TABLE = "training"
@@ -73,32 +73,13 @@ def read(name: str, own: type[Any], values: Mapping[str, Any], *, trains: bool) 
     Raises:
         UserError: A value makes no sense.
     """
-    found: dict[str, dict[str, Any]] = {"own": {}, "training": {}, ADAPTERS: {}}
-    adapted = False
-    for key, value in values.items():
-        if key == ADAPTERS or key.startswith(f"{ADAPTERS}."):
-            adapted = True
-        if key == ADAPTERS:
-            continue
-        kind, place = (own, "own") if key in _names(own) else (TrainingSettings, "training")
-        inner = key
-        if key.startswith(f"{ADAPTERS}."):
-            kind, place, inner = LoraSettings, ADAPTERS, key.removeprefix(f"{ADAPTERS}.")
-        found[place][inner] = _typed(inner, value, kind, f"method {name}")
-    try:
-        if adapted:
-            found["training"][ADAPTERS] = LoraSettings(**found[ADAPTERS])
-        training = TrainingSettings(**found["training"]) if trains else None
-        return TrainedSettings(name, own(**found["own"]), training)
-    except TypeError as error:
-        raise UserError(f"The settings of method {name} cannot be used.", found=str(error)) from error
-
-
-def _typed(name: str, value: Any, kind: type[Any], where: str) -> Any:
-    """Text as what it stands for; what a recipe has as a number stays as it is."""
-    if isinstance(value, str) and (hint := get_type_hints(kind).get(name)) is not None:
-        return read_value(name, value, hint, where)
-    return tuple(value) if isinstance(value, list) else value
+    where, names = f"method {name}", _names(own)
+    training = {key: value for key, value in values.items() if key not in names}
+    return TrainedSettings(
+        name,
+        read_settings(own, {key: value for key, value in values.items() if key in names}, where),
+        read_settings(TrainingSettings, training, where) if trains else None,
+    )
 
 
 def _adapters(name: str, value: Any) -> dict[str, Any]:

@@ -118,11 +118,10 @@ class Kvw(Method[KvwSettings]):
         settings: KvwSettings,
         progress: Progress,
     ) -> Unlearned:
-        from kvw.methods.kvw.weaken import ExampleBatches, one_shot, weaken
+        from kvw.methods.kvw.weaken import one_shot, weaken
 
         if settings.schedule == "progressive":
-            batches = ExampleBatches(loaded.prepare(forget), loaded.processor)
-            return Unlearned(weaken(loaded.model, batches, reference, settings, progress=progress))
+            return Unlearned(weaken(loaded.model, loaded.batches(forget), reference, settings, progress=progress))
         matrices = self.value_matrices(loaded.model, settings)
         measured = loaded.measure(forget, settings.positions, progress).statistics
         return Unlearned(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvw.data import Prepared
+from kvw.data import Prepared, answer_batch
 from kvw.measuring.batch_sizing import token_budget
 from kvw.measuring.engine import measure
 from kvw.measuring.examples import measure_examples
 from kvw.methods.kvw.settings import KvwSettings
-from kvw.methods.kvw.weaken import ExampleBatches
 from kvw.methods.method import LoadedModel
 from kvw.methods.plan import MethodPlan, largest_batch, timed
 from kvw.models.finding import find_value_matrices, select_layers
@@ -23,7 +22,7 @@ def kvw_plan(
     model, processor = loaded.model, loaded.processor
     matrices = select_layers(find_value_matrices(model), settings.layers)
     layers = (matrices[0].key.layer, matrices[-1].key.layer)
-    step = [ExampleBatches([max(forget, key=lambda item: item.length)], processor)[0]]
+    step = [answer_batch([max(forget, key=lambda item: item.length)], processor)]
     one_step = timed(lambda: measure(model, step, layers=layers, positions=settings.positions))
     seconds = {"weakening": one_step * len(forget) * settings.epochs}
     if retain:

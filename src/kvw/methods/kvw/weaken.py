@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kvw.data import Prepared, answer_batch
 from kvw.edits.edit import Edit, EditMetadata
 from kvw.edits.gates import GateEdit
 from kvw.errors import UserError
@@ -45,24 +44,6 @@ class Step:
     number: int
     coefficients: Mapping[MatrixKey, Tensor]
     gates: Mapping[MatrixKey, Tensor]
-
-
-class ExampleBatches(Sequence[Batch]):
-    """Examples one at a time as batches, made when asked for.
-
-    Args:
-        prepared: From :func:`kvw.data.prepare`.
-        processor: Its processor.
-    """
-
-    def __init__(self, prepared: Sequence[Prepared], processor: Any) -> None:
-        self._prepared, self._processor = prepared, processor
-
-    def __len__(self) -> int:
-        return len(self._prepared)
-
-    def __getitem__(self, index: Any) -> Any:
-        return answer_batch([self._prepared[index]], self._processor)
 
 
 def weaken(
@@ -124,9 +105,7 @@ def weaken(
 def _one_by_one(model: PreTrainedModel, forget: Given, processor: Any) -> Iterable[Batch]:
     """Examples one at a time; batches of the caller's own as they are."""
     batches = batches_given(model, forget, processor, "forget")
-    if isinstance(batches, LabelledBatches):
-        return ExampleBatches(batches.prepared, batches.processor)
-    return cast(Iterable[Batch], batches)
+    return cast(Iterable[Batch], batches.one_by_one() if isinstance(batches, LabelledBatches) else batches)
 
 
 def _measured_retain(
