@@ -25,7 +25,11 @@ from kvw.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kvw.models.checkpoint import Checkpoint
+    from kvw.records.audit import AttackLine
+    from kvw.runs.audit.request import AuditRequest
 
 CAME_BACK = 7
 """Exit code of ``--fail-above``."""
@@ -91,7 +95,7 @@ def audit(
     on where it stopped.
     """
     from kvw.runs.audit.attacks import ATTACKS, parse_attacks
-    from kvw.runs.audit.request import THRESHOLD, AuditRequest, read_audit_data
+    from kvw.runs.audit.request import THRESHOLD, AuditRequest
 
     def found(name: str | None) -> Checkpoint | None:
         return find_model(name, value_matrices, load.template_option) if name is not None else None
@@ -121,22 +125,34 @@ def audit(
         reading=read.reading(),
     )
     check_output(out, force=force, keep=request.inputs())
+    if dry_run:
+        _plan(request, json=json)
+        return
+    lines = _run(request, json=json)
+    if fail_above is not None and any(line.verdict == "comes back" for line in lines):
+        sys.exit(CAME_BACK)
+
+
+def _plan(request: AuditRequest, *, json: bool) -> None:
+    from kvw.console import ConsoleReporter
+    from kvw.report.audit_tables import print_audit_plan
+    from kvw.runs.audit.plan import dry_run
+    from kvw.runs.audit.request import read_audit_data
+
     sets = read_audit_data(request)
     quiet_libraries()
+    planned = dry_run(request, ConsoleReporter(), sets)
+    print_json(planned.model_dump_json(indent=1)) if json else print_audit_plan(planned)
 
+
+def _run(request: AuditRequest, *, json: bool) -> Sequence[AttackLine]:
     from kvw.console import ConsoleReporter
-    from kvw.report.audit_tables import print_audit, print_audit_plan
-    from kvw.runs.audit.plan import dry_run as plan
-    from kvw.runs.audit.run import audit as run
+    from kvw.report.audit_tables import print_audit
+    from kvw.runs.audit.request import read_audit_data
+    from kvw.runs.audit.run import audit
 
-    if dry_run:
-        planned = plan(request, ConsoleReporter(), sets)
-        print_json(planned.model_dump_json(indent=1)) if json else print_audit_plan(planned)
-        return
-    record = run(request, ConsoleReporter(), sets)
-    if json:
-        print_json(record.model_dump_json(indent=1))
-    else:
-        print_audit(record, out)
-    if fail_above is not None and any(line.verdict == "comes back" for line in record.lines):
-        sys.exit(CAME_BACK)
+    sets = read_audit_data(request)
+    quiet_libraries()
+    record = audit(request, ConsoleReporter(), sets)
+    print_json(record.model_dump_json(indent=1)) if json else print_audit(record, request.out)
+    return record.lines

@@ -113,12 +113,3 @@ def _wrong_others(original: Path, folder: Path) -> list[str]:
     for path in weights.files:  # their bytes are looked at on their own
         expected[path.name] = there.get(path.name, "")
     return differences(expected, there)
-
-
-def refuse_without_weights(edit: Edit, original: Checkpoint) -> None:
-    """Refuse an edit that acts while the model runs.
-
-    Raises:
-        UserError: It does, or it is of another model.
-    """
-    weight_edit(edit).parts(skeleton(original))

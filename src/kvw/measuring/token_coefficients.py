@@ -62,47 +62,63 @@ def token_coefficients(
         UserError: The decoder sees another number of tokens than the processor made.
     """
     batch = answer_batch([item], processor)
-    tokens = batch["input_ids"].shape[1]
-    sums: dict[tuple[int, bool], Tensor] = {}
-    weight_of = {key: value.double() for key, value in weights.items()}
-
-    def add(layer: int, weighted: bool, rows: Tensor, values: Tensor, total: float | Tensor) -> None:
-        found = sums.setdefault((layer, weighted), torch.zeros(2, tokens, dtype=torch.float64))
-        found[0].index_add_(0, rows, values)
-        found[1].index_add_(0, rows, torch.as_tensor(total, dtype=torch.float64).expand(len(rows)))
-
-    def see(seen: Seen) -> None:
-        size = seen.coefficients.detach().flatten(0, -2).abs().double().cpu()
-        rows = torch.arange(len(size)) if seen.tokens is None else seen.tokens.cpu()
-        if seen.tokens is None and len(size) != tokens:
-            raise UserError(
-                f"{seen.matrices[0].name} sees {len(size)} tokens where the prompt has {tokens}.",
-                do="such models cannot be looked at token by token",
-            )
-        which = torch.zeros(len(size), dtype=torch.int64) if seen.experts is None else seen.experts.cpu()
-        for place, matrix in enumerate(seen.matrices):
-            own = which == place
-            if own.any():
-                weight = weight_of[matrix.key]
-                add(matrix.key.layer, False, rows[own], size[own].sum(1), matrix.width)
-                add(matrix.key.layer, True, rows[own], size[own] @ weight, weight.sum())
-
-    handles = intercept(matrices, see)
+    sums = _Sums(batch["input_ids"].shape[1], weights)
+    handles = intercept(matrices, sums.see)
     try:
         with evaluating(model):
             model(**{name: value for name, value in to_model(batch, model).items() if name != "labels"})
     finally:
         for handle in handles:
             handle.remove()
-    found = {key: _ratio(*value) for key, value in sums.items()}
-    layers = sorted({layer for layer, _ in found})
     ids = batch["input_ids"][0].tolist()
     return TokenCoefficients(
         tuple(processor.tokenizer.decode([token]) for token in ids),
         token_classes(batch, item, processor, image_token_ids(model)),
-        {layer: found[layer, False] for layer in layers},
-        {layer: found[layer, True] for layer in layers},
+        *({layer: _ratio(*found[layer]) for layer in sorted(found)} for found in (sums.plain, sums.weighted)),
     )
+
+
+class _Sums:
+    """Sums of abs(m) by layer and token, plain and weighted by the accessor.
+
+    Args:
+        tokens: How many there are.
+        weights: The accessor of each value matrix: (width,).
+    """
+
+    def __init__(self, tokens: int, weights: Mapping[MatrixKey, Tensor]) -> None:
+        self._tokens = tokens
+        self._weights = {key: value.double() for key, value in weights.items()}
+        # Of each layer (2, tokens), float64: the sums, and what they are divided by. A token that goes to several
+        # experts has vectors of all of them.
+        self.plain: dict[int, Tensor] = {}
+        self.weighted: dict[int, Tensor] = {}
+
+    def see(self, seen: Seen) -> None:
+        """Add what value matrices of one layer are given.
+
+        Raises:
+            UserError: The decoder sees another number of tokens than the processor made.
+        """
+        size = seen.coefficients.detach().flatten(0, -2).abs().double().cpu()  # (rows, width)
+        rows = torch.arange(len(size)) if seen.tokens is None else seen.tokens.cpu()  # the token of each row
+        if seen.tokens is None and len(size) != self._tokens:
+            raise UserError(
+                f"{seen.matrices[0].name} sees {len(size)} tokens where the prompt has {self._tokens}.",
+                do="such models cannot be looked at token by token",
+            )
+        which = torch.zeros(len(size), dtype=torch.int64) if seen.experts is None else seen.experts.cpu()
+        for place, matrix in enumerate(seen.matrices):
+            own, layer = which == place, matrix.key.layer
+            if own.any():
+                weight = self._weights[matrix.key]
+                self._add(self.plain, layer, rows[own], size[own].sum(1), matrix.width)
+                self._add(self.weighted, layer, rows[own], size[own] @ weight, weight.sum())
+
+    def _add(self, sums: dict[int, Tensor], layer: int, rows: Tensor, values: Tensor, total: float | Tensor) -> None:
+        found = sums.setdefault(layer, torch.zeros(2, self._tokens, dtype=torch.float64))
+        found[0].index_add_(0, rows, values)
+        found[1].index_add_(0, rows, torch.as_tensor(total, dtype=torch.float64).expand(len(rows)))
 
 
 def token_classes(

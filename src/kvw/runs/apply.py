@@ -110,16 +110,32 @@ def apply(
         start = time.perf_counter()
         written = _write(folding, checkpoint, stored, partial, untouched, known, reporter)
         seconds = time.perf_counter() - start
-        write_card(edit, checkpoint, partial.folder, record, other_weights=others)
-        check_reload(checkpoint, partial.folder)
-        language = _heard(checkpoint, partial.folder, reporter, None if others else record) if listen else None
-        if language is not None:
-            write_card(edit, checkpoint, partial.folder, record, language=language, other_weights=others)
+        language = _finish(edit, checkpoint, partial.folder, record, others, reporter, listen=listen)
         source.check(known, linked=[file.name for file in written if file.way == "hardlink"])
     for path, file in zip(files, written, strict=True):
         remember_digest(path, file.source_digest)
     copied = sum(file.size for file in written if file.way == "copy" and file.name not in finished)
     return Applied(written, copied, seconds, others, language)
+
+
+def _finish(
+    edit: Edit,
+    checkpoint: Checkpoint,
+    folder: Path,
+    record: RunRecord | None,
+    others: str,
+    reporter: Reporter,
+    *,
+    listen: bool,
+) -> LanguagePart | None:
+    """Write the card of a copy, see whether the copy is a model, and if asked to, whether it still speaks."""
+    write_card(edit, checkpoint, folder, record, other_weights=others)
+    check_reload(checkpoint, folder)
+    if not listen:
+        return None
+    language = _heard(checkpoint, folder, reporter, None if others else record)
+    write_card(edit, checkpoint, folder, record, language=language, other_weights=others)
+    return language
 
 
 def record_beside(edit_file: Path, edit: Edit, reporter: Reporter) -> RunRecord | None:

@@ -37,7 +37,7 @@ from kvw.models.value_matrix import MatrixKey, Parameter, ValueMatrix
 from kvw.output import check_output_directory
 from kvw.processes import current
 from kvw.progress import SILENT, Progress, Remembering, Reporter, remembering
-from kvw.records.run import KNOWS_ENGLISH, LanguagePart, RunRecord
+from kvw.records.run import KNOWS_ENGLISH, LanguagePart, RunRecord, SplitPart
 from kvw.runs.apply import write_card
 from kvw.runs.choosing import choose, settings_to_solve
 from kvw.runs.costs import Stopwatch
@@ -50,7 +50,6 @@ from kvw.runs.measure import tell_origin
 from kvw.runs.record_parts import asked_part, forget_part, model_part, retain_part, split_part
 from kvw.runs.reporting import Classed, write_report
 from kvw.runs.request import DataSets, EraseRequest, in_windows, read_data
-from kvw.runs.seen import seen_part
 from kvw.runs.telling import refuse_no_edit, tell_of_method, tell_of_request
 from kvw.runs.unlearning import unlearn
 from kvw.runs.writing import EDIT, MODEL, RECORD, RUN, SAMPLES, claimed_output, kept_on_failure, most_bytes
@@ -131,15 +130,10 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
         reporter.warn(damage)
     judged = choice.selection is not None
     tell_outcome(request.made_by.stronger, before, after, reporter, judged=judged, chosen=judged and request.chooses)
-    record = _record(job, replace(unlearned, edit=edit), retain, before, after, watch, language, reporter.warnings)
     classed = Classed.of(job.data, {"original": before, "unlearned": after})
-    splits = {
-        name: split.model_copy(
-            update={"answers": classed.part(name), "seen": seen_part(job.data.scored[name], job.data, material)}
-        )
-        for name, split in record.splits.items()
-    }
-    record = record.model_copy(update={"selection": choice.selection, "splits": splits})
+    splits = {name: split_part(job.data, name, classed, material) for name in job.data.scored}
+    record = _record(job, replace(unlearned, edit=edit), retain, splits, watch, language, reporter.warnings)
+    record = record.model_copy(update={"selection": choice.selection})
     if claim is None:
         return record
     with kept_on_failure(claim, request, reporter):
@@ -370,8 +364,7 @@ def _record(
     job: Job,
     unlearned: Unlearned,
     retain: Measured | None,
-    before: Evaluation,
-    after: Evaluation,
+    splits: dict[str, SplitPart],
     watch: Stopwatch,
     language: LanguagePart,
     warnings: Sequence[str],
@@ -389,7 +382,7 @@ def _record(
         data_files={name: [salted(one) for one in digests] for name, digests in data.sources.items()},
         retain_statistics_reused=bool(retain and retain.reused),
         layers=edit.describe(),
-        splits={name: split_part(data, name, before, after) for name in data.scored},
+        splits=splits,
         protocol=f"zero-shot, greedy, {job.loaded.prompt}",
         evaluation_settings={"max_new_tokens": request.max_new_tokens, "evaluate_at_most": request.evaluate_at_most},
         costs=watch.costs(job.loaded.model),

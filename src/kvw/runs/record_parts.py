@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvw.data import Example
-from kvw.evaluation import Evaluation
 from kvw.evaluation.loaded import Loaded
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.salt import salted
 from kvw.measuring.source_state import checkpoint_digests
 from kvw.records.run import AskedPart, DataPart, ForgetPart, ModelPart, RetainPart, SplitPart
 from kvw.runs.counts import Count
+from kvw.runs.material import Material
+from kvw.runs.reporting import Classed
 from kvw.runs.request import DataSets, EraseRequest
+from kvw.runs.seen import seen_part
 
 
 def asked_part(request: EraseRequest) -> AskedPart:
@@ -43,16 +45,18 @@ def model_part(loaded: Loaded) -> ModelPart:
     )
 
 
-def split_part(data: DataSets, name: str, before: Evaluation, after: Evaluation) -> SplitPart:
-    """The scores of one split by the original and by the unlearned model."""
+def split_part(data: DataSets, name: str, classed: Classed, material: Material) -> SplitPart:
+    """The scores and kinds of answers of both models on one split, and how much of it had a part in making the edit."""
     return SplitPart(
         file=data.files[name],
         of=data.counts[name].examples,
         pictures=data.counts[name].pictures,
         subjects=data.counts[name].subjects,
         digest=salted(examples_digest(data.scored[name])),
-        original=before.summaries[name],
-        unlearned=after.summaries[name],
+        original=classed.evaluations["original"].summaries[name],
+        unlearned=classed.evaluations["unlearned"].summaries[name],
+        answers=classed.part(name),
+        seen=seen_part(data.scored[name], data, material),
     )
 
 

@@ -72,21 +72,18 @@ def steering(
         read_states(model, readings(loaded.prepare(examples), loaded.processor), layers, progress=progress)
         for examples in (forgotten, kept)
     )
-    steers = {}
-    for layer in layers:
-        steers[layer], report = fit_layer(layer, directions[layer], first.pop(layer), second.pop(layer), settings)
+    fitted = {
+        layer: fit_layer(layer, directions[layer], first.pop(layer), second.pop(layer), settings) for layer in layers
+    }
+    for _, report in fitted.values():
         if on_layer is not None:
             on_layer(report)
         for warning in report.warnings:
             on_warning(warning)
     values = asdict(settings) | {"layers": (layers[0], layers[-1])}
-    return SteeringEdit(
-        steers,
-        settings.strength,
-        signed(settings.strength, EditMetadata(method="steering", settings=values)),
-        where=settings.where,
-        decoding=settings.decoding,
-    )
+    metadata = signed(settings.strength, EditMetadata(method="steering", settings=values))
+    steers = {layer: steer for layer, (steer, _) in fitted.items()}
+    return SteeringEdit(steers, settings.strength, metadata, where=settings.where, decoding=settings.decoding)
 
 
 def check_not_empty(forget: Sequence[Example], retain: Sequence[Example]) -> None:

@@ -20,7 +20,7 @@ from kvw.progress import Progress
 from kvw.records.audit import Found, Try
 from kvw.runs.audit.choices import options_of
 from kvw.runs.audit.invented import about_nobody
-from kvw.runs.audit.prompts import Asked, prompts_of
+from kvw.runs.audit.prompts import prompts_of
 from kvw.runs.audit.questions import Questions
 from kvw.runs.audit.request import AuditRequest
 from kvw.selection.telling import telling_tokens
@@ -209,9 +209,3 @@ def _silent(example: Example, *, found: bool, **numbers: float) -> Try:
     return Try(
         identifier=example.identifier, asked=example.question, answer=example.answer, found=found, numbers=numbers
     )
-
-
-def count_prompts(attack: str, questions: Questions, samples: int) -> int:
-    """How many prompts an attack of the kind ``reply`` or ``samples`` asks."""
-    asked: list[Asked] = prompts_of(attack, questions) if attack != "samples" else []
-    return len(asked) or samples * len(questions.examples)
