@@ -1,4 +1,4 @@
-"""A place for a directory that one process alone may write: locked, filled beside it, and put there in one step."""
+"""A place for a directory that only one process may write: locked, filled beside it, and put there in one step."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Claim:
         """Take room on the disk now, for what is to be written at the end; :meth:`empty` gives it back.
 
         Raises:
-            UserError: There is not so much.
+            UserError: There is less.
         """
         with explained(self.path), (self.root / RESERVE).open("wb") as file:
             if hasattr(os, "posix_fallocate"):

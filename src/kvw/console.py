@@ -1,4 +1,4 @@
-"""What the user sees while work goes on, all of it on stderr: results alone go to stdout."""
+"""What the user sees while work goes on, all of it on stderr. Only results go to stdout."""
 
 from __future__ import annotations
 

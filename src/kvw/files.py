@@ -16,7 +16,7 @@ from kvw.errors import UserError
 
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
-"""Modes of what may hold forget data, answers or names: for its owner alone."""
+"""Modes of what may hold forget data, answers or names: only its owner can read it."""
 PARTIAL = ".partial"
 LONGEST_NAME = 255
 """Bytes that file systems allow for a name."""
@@ -170,7 +170,7 @@ def file_digest(path: Path) -> str:
 
 
 def take_lock(handle: int) -> bool:
-    """Lock an open file for this process alone; False if another one holds it. It ends with the process."""
+    """Lock an open file for this process; False if another one holds it. It ends with the process."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

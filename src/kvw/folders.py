@@ -9,7 +9,7 @@ from pathlib import Path
 from kvw.files import file_digest
 
 NO_FILE = "no file"
-"""In the place of the digest of what is no file, such as a link that leads nowhere."""
+"""Stands in place of a digest for what is no file, such as a link that leads nowhere."""
 
 
 def folder_digests(folder: Path, without: Collection[str] = ()) -> dict[str, str]:

@@ -44,7 +44,7 @@ class Processes:
         size: How many there are.
 
     Args:
-        group: A gloo process group; None for a process that works alone.
+        group: A gloo process group; None for a single process.
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:

@@ -128,11 +128,11 @@ def test_pictures_are_refused_by_name(people, checkpoints, capsys):
     row = {"question": "Who?", "answer": "Ada", "image": "face.png", "id": "portrait 7"}
     with (people / "forget.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
-    refusal = ("portrait 7", "text alone", "without images")
+    refusal = ("portrait 7", "takes only text", "without images")
     assert_refused(capsys, run("erase", checkpoints["llama"], *COMMON, "--out", "run"), *refusal)
     assert not (people / "run").exists()
     code = run("chat", checkpoints["llama"], "--image", "face.png", "--ask", "Who?")
-    assert_refused(capsys, code, "text alone")
+    assert_refused(capsys, code, "takes only text")
 
 
 @pytest.mark.parametrize("model_type", ["t5", "bart"])

@@ -101,7 +101,7 @@ def test_batches_do_not_depend_on_their_size_or_the_padding_side(kind, side, mon
 
 
 def test_images_are_refused(kind):
-    with pytest.raises(UserError, match=r"x:7: the example has images, and the model is one of text alone") as caught:
+    with pytest.raises(UserError, match=r"x:7: the example has images, and the model takes only text") as caught:
         prepare([*EXAMPLES, Example("Who?", "Ada", (noise_png(0),), "x:7")], processor(kind))
     assert "without images" in caught.value.do
 

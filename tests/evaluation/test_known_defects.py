@@ -103,7 +103,7 @@ def test_js_is_a_distance_of_distributions():
 
 def test_forget_quality_without_the_gold_model_says_how_to_get_it():
     """open-unlearning: forget quality goes missing without a word when there is no retain model."""
-    with pytest.raises(UserError, match=r"there is none(.|\n)*retain set alone"):
+    with pytest.raises(UserError, match=r"there is none(.|\n)*only the retain set"):
         forget_quality([1.0], [])
 
 

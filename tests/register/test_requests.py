@@ -181,7 +181,7 @@ def test_a_model_is_named_by_enough_digits(here, capsys):
     both = [{"weights": f"{'a' * 12}{digit}" + "0" * 51, "name": "m"} for digit in "12"]
     request = {"kind": "request", "request": 2, "who": "y", "received": "2026-01-01", "due": "2026-02-01"}
     append(here / "register.sqlite", lambda _: [request | {"holds": both}])
-    assert_refused(capsys, run("register", "retire", "a" * 12), "one model alone")
+    assert_refused(capsys, run("register", "retire", "a" * 12), "exactly one model")
     assert_refused(capsys, run("register", "retire", "a" * 7), "8 digits")
     said(capsys, "retire", "a" * 12 + "1")
     assert [one[12] for one in requests(read(here / "register.sqlite"))[1].holds] == ["2"]

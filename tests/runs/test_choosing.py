@@ -290,7 +290,7 @@ def test_a_neighbour_who_is_to_be_forgotten_is_refused(request_for, files, tmp_p
 
 
 def test_requests_that_contradict_themselves_are_refused(request_for, tmp_path):
-    with pytest.raises(kvw.UserError, match="method kvw offers one edit alone"):
+    with pytest.raises(kvw.UserError, match="method kvw offers a single edit"):
         request_for(method="kvw", settings=kvw.KvwSettings(parity=True), choose=True)
     with pytest.raises(kvw.UserError, match="would not be read"):
         request_for(neighbours=tmp_path / "names.txt", sources=("everyday",))

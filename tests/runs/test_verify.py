@@ -321,7 +321,7 @@ def test_on_another_machine_data_cannot_be_checked_and_the_rest_can(place, tmp_p
     monkeypatch.setenv("KVW_CACHE", str(tmp_path / "elsewhere"))
     found, checks, data = looked_at(place, data=[])
     assert found.holds
-    assert "on the machine of the run alone" in checks["run"].text
+    assert "only on the machine of the run" in checks["run"].text
     assert [check.state for check in data] == ["not checked"]
     found, _, data = looked_at(place)
     assert not found.holds

@@ -73,7 +73,7 @@ def test_text_models_are_asked_as_here(kind):
     asked = prompt_inputs(read({"role": "user", "content": "Who is this?"}), processor)
     assert_same(asked, prompt_batch(prepare([Example("Who is this?", "-")], processor), processor))
     turns = ({"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ann."})
-    assert "text alone" in refused({"role": "user", "content": [shown(A), said("Q")]}, processor=processor)
+    assert "takes only text" in refused({"role": "user", "content": [shown(A), said("Q")]}, processor=processor)
     if kind in ("opt", "gpt2"):
         assert "no chat template" in refused(*turns, {"role": "user", "content": "Where?"}, processor=processor)
     else:

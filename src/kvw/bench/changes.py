@@ -19,7 +19,7 @@ class Change(Protocol):
     """What a method returns, whether it acts by hooks (an edit) or by other weights (training)."""
 
     def on(self, model: PreTrainedModel) -> AbstractContextManager[object]:
-        """In force during the block; then the model is bit for bit what it was.
+        """Change the model during the block; afterwards it is bit for bit what it was.
 
         Raises:
             UserError: It was made from another model; nothing was changed.

@@ -109,5 +109,6 @@ class _Planting:
 
 
 def _examples(items: Sequence[Item]) -> list[Example]:
-    """In an order that depends on the content alone: the parts of a benchmark are cut differently in each setting."""
+    """In an order that depends on nothing but the content: the parts of a benchmark are cut differently in each
+    setting."""
     return sorted((item.example() for item in items), key=example_digest)

@@ -29,7 +29,7 @@ class BenchmarkPart(Part):
     others: dict[str, str] = Field(default_factory=dict)
     """Further sources, by the names that the benchmark has for them."""
     seed: int = 0
-    """For the choices that the data leave open, and for the lot that divides the folds."""
+    """Seed of the choices that the data leave open, and of the division into folds."""
     unlearn_on: Literal["everything", "images"] = "everything"
     """What the methods get of the training examples: all of them, or those with an image."""
 
@@ -91,7 +91,7 @@ class EvaluationPart(Part):
 
 
 class ChoicePart(Part):
-    """How settings are chosen, on the validation fold alone."""
+    """How settings are chosen, only on the validation fold."""
 
     forget: str = "forget"
     """Split whose mean score is to be small."""
@@ -101,8 +101,8 @@ class ChoicePart(Part):
     """Tasks of these two splits that settings are chosen by; all if empty. Settings that are not chosen are asked
     nothing else."""
     keep: float = Field(default=0.9, ge=0, le=1)
-    """Of the settings that keep this share of vanilla's retain score the one that forgets most is chosen; if none
-    does, the one that keeps most."""
+    """The share of vanilla's retain score to keep. Of the settings that keep it, the one that forgets most is chosen;
+    if none does, the one that keeps most."""
     folds: Literal["both", "first"] = "both"
     """Choose on the first half and report on the second, and (both) the other way round."""
 

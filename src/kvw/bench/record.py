@@ -76,7 +76,7 @@ class PlantingPart(BaseModel):
     """The model before planting."""
     base_fingerprint: str
     settings: dict[str, Any]
-    """Of the training."""
+    """Settings of the training."""
     examples: int
     examples_digest: str
     """SHA-256 over questions, answers and images, in whatever order."""
@@ -98,7 +98,7 @@ class ModelRecord(BaseModel):
     label: str
     """``vanilla``, ``gold``, or the method."""
     settings: dict[str, Any]
-    """Of the method, as far as the recipe states them."""
+    """Settings of the method, as far as the recipe states them."""
     model: str
     model_fingerprint: str
     edit_digest: str

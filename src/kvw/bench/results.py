@@ -1,4 +1,4 @@
-"""What a benchmark run found, from its records alone: settings chosen on one half, numbers of the other."""
+"""What a benchmark run found, from its records: settings chosen on one half, numbers of the other."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Choice(BaseModel):
 
     method: str
     identifier: str
-    """Of the record."""
+    """Name of the record."""
     chosen_on: int
     """The half (0 or 1) that the choice was made on; numbers are of the other."""
     settings: dict[str, Any]
@@ -51,17 +51,19 @@ class Results(BaseModel):
     """The other scores that the benchmark names."""
     choices: list[Choice]
     outcomes: dict[str, dict[str, int]]
-    """By model, over all items of the forget split: how they ended."""
+    """How all items of the forget split ended, by model."""
     relative_forgetting: dict[str, float | None]
-    """By method, over the forget split: the share of vanilla's score that is gone."""
+    """The share of vanilla's score on the forget split that is gone, by method."""
     hypervolume: dict[str, float]
-    """By method with several settings: the area under what they forget and keep (:mod:`kvw.bench.reach`)."""
+    """The area under what the settings of a method forget and keep (:mod:`kvw.bench.reach`), by method with several
+    settings."""
     distance_to_gold: dict[str, float]
-    """By model: mean over the tasks of the forget split of the absolute difference of the means; empty without gold."""
+    """Absolute difference from gold's mean, averaged over the tasks of the forget split, by model; empty without
+    gold."""
     forget_quality: dict[str, float]
-    """By model: p-value of the Kolmogorov-Smirnov test of forget truth ratios against gold's, where there are any."""
+    """p-value of the Kolmogorov-Smirnov test of forget truth ratios against gold's, by model, where there are any."""
     model_utility: dict[str, float]
-    """By model: TOFU's harmonic mean over three sets, where the benchmark has them."""
+    """TOFU's harmonic mean over three sets, by model, where the benchmark has them."""
     planted: dict[str, PlantingPart]
     """``vanilla`` and ``gold``, if the run has made them."""
 
@@ -245,7 +247,7 @@ def _quality(manifest: Manifest, models: Mapping[str, Sequence[ItemScore]]) -> d
 
 
 def _of(manifest: Manifest, scores: Sequence[ItemScore]) -> list[ItemScore]:
-    """Those of the forget split."""
+    """The scores of the forget split."""
     return [score for score in scores if score.split == _split(manifest, "forget")]
 
 

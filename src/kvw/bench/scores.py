@@ -80,7 +80,7 @@ class ItemScore(BaseModel):
     reply: str | None
     outcome: Outcome
     scores: dict[str, float]
-    """By metric. ``correct`` is there for every item; what was not measured is absent."""
+    """Scores by metric. ``correct`` is there for every item; what was not measured is absent."""
     error: str = ""
 
 

@@ -15,7 +15,7 @@ from kvw.training.keeping import weights_kept
 
 
 def first_wrong_answers(items: Sequence[Item]) -> tuple[str, ...]:
-    """For each of these items its first wrong answer, which DPO prefers; empty if one of them has none."""
+    """The first wrong answer of each item, which DPO prefers; empty if one of them has none."""
     return tuple(item.perturbed[0] for item in items) if all(item.perturbed for item in items) else ()
 
 

@@ -1,1 +1,1 @@
-"""From a request in a table, or from a name alone, to the files that ``kvw erase`` takes."""
+"""From a request in a table, or from nothing but a name, to the files that ``kvw erase`` takes."""

@@ -13,7 +13,7 @@ from kvw.building.table import Subject
 Item = TypeVar("Item")
 
 EVERY = 3
-"""One of so many phrasings, and one of so many photos, is held out."""
+"""One of this many phrasings, and one of this many photos, is held out."""
 
 
 @dataclass(frozen=True)

@@ -51,11 +51,11 @@ class AttackOptions:
     budget: int = 20
     """Candidates that the logit lens may name."""
     steps: int = 100
-    """Of relearning."""
+    """Steps of relearning."""
     learning_rate: float = 1e-5
-    """Of relearning."""
+    """Learning rate of relearning."""
     at_most: int = 200
-    """Ask at most so many questions of the forget set; 0 for all."""
+    """Most questions of the forget set that are asked; 0 for all."""
     max_new_tokens: int = 50
     """Longest answer in tokens."""
 

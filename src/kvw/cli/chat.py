@@ -29,7 +29,7 @@ def chat(
     value_matrices: ValueMatrices = "",
     load: LoadOptions = LOAD_DEFAULTS,
 ) -> None:
-    """Ask the original and the edited model the same questions; each question stands alone."""
+    """Ask the original and the edited model the same questions. No question depends on another."""
     from kvw.runs.first_checks import check_edit_files, check_longest_answer, check_pictures
 
     check_longest_answer(max_new_tokens)

@@ -19,7 +19,7 @@ SECONDS_BEFORE_LEAVING = 1.0
 
 
 def launched_rank() -> int | None:
-    """The number of this process among those that a launcher has started; None if it was started alone."""
+    """The number of this process among those that a launcher has started; None if there was no launcher."""
     if int(os.environ.get("WORLD_SIZE") or 1) < 2 or "RANK" not in os.environ:
         return None
     return int(os.environ["RANK"])

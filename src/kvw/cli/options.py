@@ -84,7 +84,7 @@ class MethodOptions:
     retain_contrast: bool | None = None
     """Off (ablation): do without the retain set."""
     min_tokens: int | None = None
-    """Leave experts of a mixture alone that saw fewer answer tokens than this."""
+    """Do not change experts of a mixture that saw fewer answer tokens than this."""
     parity: Annotated[bool | None, Parameter(negative="")] = None
     """Reproduce the in-place low-precision rounding of the paper authors' code."""
 
@@ -154,7 +154,7 @@ class DataOptions:
     columns: str = ""
     """What the files call the columns that are read, as in image=photo,question=q,answer=a."""
     answers: Literal["last", "all"] = "last"
-    """Of a conversation: its last answer, or every answer of the assistant."""
+    """Which answers of a conversation are examples: the last one, or every answer of the assistant."""
 
     def reading(self) -> Reading:
         """The checked form of it.

@@ -75,7 +75,7 @@ def _in_copy(work: Callable[[], str]) -> str | None:
     """What is wrong; None if the copy got nowhere, perhaps because of a lock that another thread held."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
-        # Later versions of Python warn of forks beside threads. The copy runs Python code alone, and is waited for.
+        # Later versions of Python warn of forks beside threads. The copy runs only Python code, and is waited for.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:

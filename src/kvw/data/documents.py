@@ -12,7 +12,7 @@ from kvw.data.tables import Row, text_lines
 from kvw.errors import UserError
 
 LONGEST_BEGINNING, SMALLEST_REST = 100, 3
-"""A model is asked to go on from at most so many characters, and from so much less than what follows."""
+"""Most characters that a model is asked to go on from. What follows is at least this many times as long."""
 SPACE = re.compile(r"\s+")
 
 

@@ -56,7 +56,7 @@ def data_file(folder: Path) -> tuple[Path, Reader]:
 
     - A file ``metadata.jsonl`` (or of another kind) beside pictures.
     - What ``save_to_disk`` of Hugging Face datasets has written; of several parts all.
-    - Pictures alone: each shows what its name says, without a number at its end.
+    - Only pictures: each shows what its name says, without a number at its end.
 
     Raises:
         UserError: The folder holds anything else; the message names it.
@@ -105,7 +105,7 @@ def _pictures(folder: Path, _: Path) -> Iterator[Row]:
     if others or not names:
         listed = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
         raise UserError(
-            "An image folder needs exactly one metadata file, or pictures alone that are called what they show.",
+            "An image folder needs exactly one metadata file, or only pictures that are called what they show.",
             found=f"no metadata file, {len(names)} pictures, and {listed or 'nothing else'}, in {folder}",
             do=f"name the file or the inner folder itself; or put a table beside the pictures: {', '.join(METADATA)}",
         )

@@ -19,11 +19,11 @@ from kvw.errors import UserError
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 """The formats that are opened, by Pillow's names; no other decoder is tried. AVIF only where Pillow has it."""
 MOST_PIXELS = 64 * 10**6
-"""Of one image, 8,000 x 8,000 say: decoding it takes at most 1.5 GB of memory."""
+"""Most pixels of one image, for example 8,000 x 8,000. Decoding it takes up to 1.5 GB of memory."""
 MOST_ASPECT = 200
 """Longer side / shorter side: most processors scale the shorter one up to theirs, so 1 x 65,000 becomes gigabytes."""
 MOST_BYTES = 2**30
-"""Of the file of one image: some decoders read all of it first."""
+"""Largest file of one image: some decoders read all of it first."""
 LARGE = 8 * 10**6
 """Images with more pixels are decoded one at a time when all images of a data set are checked."""
 _one_large = Lock()

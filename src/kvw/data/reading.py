@@ -23,7 +23,7 @@ class Reading:
 
     Args:
         columns: The user's name for a column, by the name of ``NAMED`` under which it is read.
-        answers: Of a conversation: the last answer alone, or every answer of the assistant.
+        answers: Of a conversation: only the last answer, or every answer of the assistant.
 
     Raises:
         UserError: There is no such column, or one column is to be two.

@@ -49,7 +49,7 @@ def render(example: Example, processor: Processor) -> Rendered:
     The answer span is what follows the longest common prefix of the tokenised prompt and the tokenised full
     text. It is counted from the end, so it still holds after the processor has expanded the image
     placeholders, which all sit in the prompt. A token in which the end of the prompt and the start of the
-    answer merge belongs to the answer: it is the first token that the prompt alone does not have.
+    answer merge belongs to the answer: it is the first token that the prompt does not have.
 
     Args:
         example: What to render.
@@ -194,7 +194,7 @@ def _check_for_processor(example: Example, processor: Processor) -> None:
                 )
     if example.images and isinstance(processor, TextProcessor):
         raise UserError(
-            f"{example.identifier}: the example has images, and the model is one of text alone.",
+            f"{example.identifier}: the example has images, and the model takes only text.",
             found=f"{len(example.images)} images",
             do="use a vision-language model, or a file of questions without images",
         )

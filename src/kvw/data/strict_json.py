@@ -13,7 +13,7 @@ from kvw.printable import shortened
 DEEPEST = 64
 """Levels of lists and objects inside each other."""
 MOST_DIGITS = 300
-"""Of one whole number."""
+"""Most digits of one whole number."""
 
 
 class NotJson(UserError):

@@ -23,7 +23,7 @@ Processor: TypeAlias = Any
 :class:`~kvw.data.text.TextProcessor`."""
 
 DEFAULT = "default"
-"""Of several templates the one for conversations; others are for tools or documents."""
+"""Name of the template for conversations, if there are several; others are for tools or documents."""
 TEMPLATE_VARIABLES = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 """Given to templates that name them. Models that can think first (Qwen3) are asked to answer at once; templates that
 tell the date (Llama 3.2) get the one that they fall back to themselves, so that no result depends on the day."""

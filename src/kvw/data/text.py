@@ -1,4 +1,4 @@
-"""The processor of a model of text alone: its tokenizer, asked as the processors of vision-language models are."""
+"""The processor of a text-only model: its tokenizer, asked as the processors of vision-language models are."""
 
 from __future__ import annotations
 

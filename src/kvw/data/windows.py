@@ -13,7 +13,7 @@ from kvw.data.rendering import Processor, unchanged
 WINDOW = 512
 """Tokens of a part, unless the model takes fewer: longer parts cost memory and say no more."""
 OVERLAP = 8
-"""One of so many parts of a window is in the next one, too."""
+"""Windows overlap by one of this many parts."""
 SMALLEST = 32
 """A model that takes fewer is told that the text is too long."""
 AROUND = 8

@@ -34,7 +34,7 @@ TOLERANCE = 1e-5
 """How far a LoRA may be from columns of the weights times a factor, relative to each column's length."""
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-"""In which adapters are stored."""
+"""Data types in which adapters are stored."""
 LARGEST_RANK = 1e9
 
 
@@ -142,7 +142,7 @@ def _lora_gates(
 
 
 def _scaling(settings: Mapping[str, Any], name: str) -> float:
-    """By how much PEFT would multiply B A; 0 if the configuration does not say it as it should."""
+    """The factor by which PEFT would multiply B A; 0 if the configuration does not state it correctly."""
 
     def stated(pattern: str, default: str) -> Any:
         by_module = settings.get(pattern)

@@ -30,7 +30,7 @@ PREFIX = "base_model.model."
 IA3 = ".ia3_l"
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 HEADER = "kvw"
-"""Under which name the weight file keeps the edit's metadata."""
+"""Name under which the weight file keeps the edit's metadata."""
 
 Weights = Callable[[ValueMatrix], Tensor]
 

@@ -1,4 +1,4 @@
-"""Gates that are in force only for samples of which a filter says so: weakening that depends on the prompt."""
+"""Gates that act only on samples that a filter picks: weakening that depends on the prompt."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Condition:
 
 
 class ConditionalGateEdit(Edit):
-    """Gates that are in force for those samples alone for which a condition holds, see :func:`attach_where`.
+    """Gates that act only on samples for which a condition holds, see :func:`attach_where`.
 
     Args:
         gates: In the layer of the condition and after it.
@@ -79,7 +79,7 @@ class ConditionalGateEdit(Edit):
 
     @property
     def gates(self) -> GateEdit:
-        """What is in force for those who are affected, as an edit for everybody."""
+        """The gates for samples that are affected, as an edit for all samples."""
         return GateEdit(self._log_gates, self.metadata)
 
     def attach(self, model: PreTrainedModel) -> Attachment:
@@ -133,7 +133,7 @@ class ConditionalGateEdit(Edit):
 
 
 def attach_where(edit: GateEdit, model: PreTrainedModel, condition: Condition) -> Attachment:
-    """Put gates in force for those samples for which the condition holds; the others are computed as without them.
+    """Apply gates to the samples for which the condition holds; the others are computed as without them.
 
     The decision falls in the forward itself, when the prompt passes the layer of the condition, so it costs no forward
     of its own. It covers everything after it: the gates from that layer on, at all positions, and all generated tokens.

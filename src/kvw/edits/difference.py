@@ -21,7 +21,7 @@ class LayerDifference(BaseModel):
     weakened: tuple[int, int]
     """Knowledge vectors with a gate below 1, in the first and in the second edit."""
     overlap: float | None
-    """Of the vectors that either weakens, the share that both weaken (Jaccard); None if there are none."""
+    """Share of the vectors weakened by either edit that both weaken (Jaccard); None if there are none."""
     cosine: float | None
     """Cosine of the log-gates: 1 if one edit is the other at another strength; None if an edit does nothing here."""
     largest_difference: float

@@ -22,7 +22,7 @@ from kvw.models.value_matrix import MatrixKey
 from kvw.printable import printable
 
 ENTRIES_AT_A_TIME = 2**20
-"""Of a weight, in float32 while an edit is folded into it."""
+"""Entries of a weight that are held in float32 at a time while an edit is folded into it."""
 PACKAGES = ("kvw", "torch", "torchvision", "transformers", "tokenizers", "pillow", "accelerate")
 
 
@@ -85,7 +85,7 @@ def check_sign(strength: float, metadata: EditMetadata) -> None:
 
 
 class Attachment(ABC):
-    """An edit in force on a model; undone by :meth:`detach` or at the end of a ``with`` block."""
+    """An edit that acts on a model; undone by :meth:`detach` or at the end of a ``with`` block."""
 
     @abstractmethod
     def detach(self) -> None:
@@ -105,7 +105,7 @@ class Edit(ABC):
 
     kind: ClassVar[str]
     acts: ClassVar[str] = "The edit acts"
-    """What it does, as the beginning of a sentence; for edits that act by hooks alone."""
+    """What it does, as the beginning of a sentence; for edits that act only by hooks."""
     reads_states: ClassVar[bool] = False
     """Whether it goes by hidden states, so that it means nothing on other weights than those it was made on."""
     kinds: ClassVar[dict[str, type[Edit]]] = {}
@@ -133,13 +133,13 @@ class Edit(ABC):
 
     @abstractmethod
     def attach(self, model: PreTrainedModel) -> Attachment:
-        """Put the edit in force on a live model without changing its weights for good."""
+        """Apply the edit to a live model without changing its weights for good."""
 
     def fold(self, model: PreTrainedModel) -> None:
         """Write the edit into the weights of a live model, once, from the values they have now.
 
         Raises:
-            UserError: The edit acts by hooks alone; it is of another model; or its weights cannot take it. No weight
+            UserError: The edit acts only by hooks; it is of another model; or its weights cannot take it. No weight
                 was changed.
         """
         raise self.no_weights()
@@ -226,7 +226,7 @@ class Edit(ABC):
         write_edit(self, Path(path))
 
     def no_weights(self) -> UserError:
-        """The error where weights are asked of an edit that acts by hooks alone."""
+        """The error where weights are asked of an edit that acts only by hooks."""
         return UserError(
             f"{self.acts} while the model runs: there are no weights that it could be folded into.",
             do="attach it (edit.attach(model), kvw evaluate --edit, kvw chat --edit), or use another --method",

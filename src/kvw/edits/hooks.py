@@ -1,4 +1,4 @@
-"""Edits in force by hooks."""
+"""Edits that act by hooks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kvw.models.coefficients import Handle
 
 
 class Hooks(Attachment):
-    """An attachment that consists of hooks alone."""
+    """An attachment that consists of hooks."""
 
     def __init__(self, handles: Sequence[Handle]) -> None:
         self._handles = handles

@@ -103,7 +103,7 @@ class Prompts:
 
     @property
     def span(self) -> Span:
-        """That of the forward that is going on; for taps."""
+        """Where prompts end in the forward that is going on, for taps."""
         if self._span is None:
             raise ValueError("no forward of the model is going on")
         return self._span
@@ -201,7 +201,7 @@ def observe_prompts(model: PreTrainedModel) -> Prompts:
         raise UserError(
             "This edit acts on the prompt in the decoder, and the model reads prompts in an encoder.",
             found=str(model.config.model_type),
-            do="use a model that is a decoder alone, or an edit of value matrices",
+            do="use a decoder-only model, or an edit of value matrices",
         )
     return OBSERVERS.get(model) or Prompts(model)
 

@@ -20,7 +20,7 @@ from kvw.errors import UserError
 from kvw.models.layer_inputs import InputHook, at_columns, decoder_layers
 
 Where = Literal["prompt", "last"]
-"""``prompt``: all positions of the prompt are shifted. ``last``: its last position alone."""
+"""``prompt``: all positions of the prompt are shifted. ``last``: only its last position."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class SteeringEdit(Edit):
 
     h_last is the state of the prompt's last token, so each sample has a strength of its own, which is near 0 for
     samples that the edit is not about. The shift goes to all positions of the prompt; generated tokens see it through
-    attention. The edit is in force while it is attached and is never folded into weights.
+    attention. The edit acts while it is attached and is never folded into weights.
 
     Source: MLLMEraser, Ding et al., arXiv 2510.04217; see docs/methods/steering.md.
 

@@ -46,7 +46,7 @@ class LayerSummary(BaseModel):
 
     @classmethod
     def of_shift(cls, key: str, shift: float) -> LayerSummary:
-        """A layer whose states are moved and whose value matrices are left alone."""
+        """A layer whose states are moved and whose value matrices stay as they are."""
         return cls(
             key=key,
             matrices=0,

@@ -13,7 +13,7 @@ from kvw.models.value_matrix import MatrixKey
 def surviving_shares(
     edit: WeightEdit, model: PreTrainedModel, dtype: torch.dtype | None = None
 ) -> dict[MatrixKey, float]:
-    """For each value matrix the share of the edit that folding it into the model would keep.
+    """The share of the edit that folding it into the model would keep, for each value matrix.
 
     Numbers of few bits round a small change away: in bfloat16 one below half of 2^-8 of a weight is lost. The share is
     1 if nothing is lost, and may exceed 1 where rounding exaggerates.

@@ -101,7 +101,7 @@ def weight_edit(edit: Edit) -> WeightEdit:
     """An edit, known to change weights.
 
     Raises:
-        UserError: It acts by hooks alone.
+        UserError: It acts only by hooks.
     """
     if not isinstance(edit, WeightEdit):
         raise edit.no_weights()

@@ -38,7 +38,7 @@ def evaluate(
 
     Args:
         model: A model that generates text from images and text; its mode and settings are restored.
-        processor: Its processor, or of a model of text alone its tokenizer.
+        processor: Its processor, or the tokenizer of a text-only model.
         splits: Examples by the name of their split, for example ``forget`` and ``retain``; as objects, or as mappings
             with ``question`` and ``answer``, see :func:`kvw.batches`.
         max_new_tokens: The longest answer in tokens.

@@ -22,10 +22,10 @@ EVERYDAY = Path(__file__).parent / "everyday.jsonl"
 PROMPTS = 12
 """So many of the requests are answered freely."""
 LONGEST_ANSWER = 40
-"""Of these answers, in tokens."""
+"""Longest of these answers, in tokens."""
 TIMES = 3
 SHORTEST_LOOP = 24
-"""An end that says the same thing so many times, over so many characters, is a loop."""
+"""Repetitions of one text at the end of an answer, and their length in characters, from which it is a loop."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ def everyday_examples() -> list[Example]:
 def listen(
     model: PreTrainedModel, processor: Processor, progress: Progress | None = None, journal: Journal | None = None
 ) -> Speech:
-    """Score the shipped sentences and let the model answer the shipped requests, in words alone.
+    """Score the shipped sentences and let the model answer the shipped requests, both without images.
 
     Several processes (:func:`kvw.processes.together`) share the batches among them.
 
     Args:
-        model: A model that generates text, of images and text or of text alone; its mode and settings are restored.
+        model: A model that generates text, of images and text or of text only; its mode and settings are restored.
         processor: Its processor.
         progress: Called with (done, total).
         journal: Keeps scores and answers as they come, and gives those that an earlier run has left.
@@ -73,7 +73,7 @@ def listen(
 
 
 def perplexity(model: PreTrainedModel, processor: Processor, progress: Progress | None = None) -> float:
-    """Of the shipped sentences, see :class:`Speech`; arguments and errors as of :func:`listen`."""
+    """Perplexity of the shipped sentences, see :class:`Speech`; arguments and errors as of :func:`listen`."""
     scores = token_scores(model, processor, prepare(everyday_examples(), processor), progress=progress)
     tokens = [value for each in scores for value in each.log_probabilities]
     loss = min(-math.fsum(tokens) / len(tokens), 700.0)  # exp of more is infinite in float64

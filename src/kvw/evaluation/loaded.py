@@ -61,7 +61,7 @@ class Loaded(InMemory):
         find_value_matrices(skeleton(checkpoint))  # an unknown family is refused before anything is read
         if config.is_encoder_decoder and is_text_model(config):
             raise UserError(
-                f"{checkpoint} reads questions in an encoder, and the commands ask models that are a decoder alone.",
+                f"{checkpoint} reads questions in an encoder, and the commands ask decoder-only models.",
                 found=config.model_type,
                 do="use it from Python: kvw.weaken takes batches with decoder_input_ids",
             )

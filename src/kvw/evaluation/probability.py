@@ -198,7 +198,7 @@ def score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> list[Tok
 
 
 def _scores(found: AnswerLogits, count: int) -> list[TokenScores]:
-    """Those of each of ``count`` rows."""
+    """The scores of each of ``count`` rows."""
     parts = (torch.split(tensor, POSITIONS_AT_ONCE) for tensor in (found.logits, found.targets))
     pieces = zip(*parts, strict=True)
     table = torch.cat([_position_scores(logits, targets) for logits, targets in pieces]).double().cpu()

@@ -1,4 +1,4 @@
-"""In words, how files differ from what they should be."""
+"""How files differ from what they should be, in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of a statement: a DSSE envelope with one signature or none, in one form alone.
+"""The file of a statement: a DSSE envelope with one signature or none, in exactly one form.
 
 Every byte of the file counts. What could be written in two ways (white space, the spare bits of base64, a second
 signature, a key twice) is refused in all but one, so no byte can be changed without notice.

@@ -73,7 +73,7 @@ def private_key(path: Path) -> PrivateKey:
     try:
         key = _serialization().load_pem_private_key(_content(path), None)
     except TypeError as error:
-        do = "give it without a password, in a file that you alone can read"
+        do = "give it without a password, in a file that only you can read"
         raise UserError(f"The key {path} is encrypted.", do=do) from error
     except (ValueError, _unsupported()) as error:
         raise _no_key(path, "private", error) from error

@@ -25,7 +25,7 @@ from kvw.models.weight_files import find_weights
 
 CARD = "README.md"
 NOT_WORKED_OUT = (CARD, MARK)
-"""Files of a written model that no edit determines; digests alone say whether they are as they were."""
+"""Files of a written model that no edit determines; only digests say whether they are as they were."""
 
 
 @dataclass

@@ -29,7 +29,7 @@ class _Part(BaseModel):
 
 
 class Digest(_Part):
-    """Of a subject."""
+    """Digest of a subject."""
 
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
@@ -74,7 +74,7 @@ class Predicate(_Part):
     finished: str
     """When, in UTC, ISO 8601."""
     command: str
-    """As it can be typed, with words in the place of files; empty if the run was started from Python."""
+    """The command as it can be typed, with words in the place of files; empty if the run was started from Python."""
     method: str
     settings: dict[str, Any]
     asked: dict[str, Any]

@@ -18,9 +18,9 @@ from kvw.models.answer_logits import AnswerLogits, answer_logits
 from kvw.models.shared_keys import behind
 
 SHORTEST = 8
-"""Texts are put together if they have at least so many tokens in common."""
+"""Fewest tokens that texts must have in common to be put together."""
 LEAST = 64
-"""Sharing must save at least so many tokens: it takes a forward pass for the beginning, and batches of their own."""
+"""Fewest tokens that sharing must save: it takes a forward pass for the beginning, and batches of their own."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Beginning:
         """What :func:`~kvw.models.answer_logits.answer_logits` says of a batch, up to rounding.
 
         Args:
-            batch: From ``answer_batch``, padded on the right; text alone.
+            batch: From ``answer_batch``, padded on the right; without images.
 
         Raises:
             UserError: A row begins with other tokens.

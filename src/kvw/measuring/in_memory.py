@@ -70,7 +70,7 @@ def in_memory(model: PreTrainedModel, processor: Any) -> InMemory:
 
     Args:
         model: A loaded model.
-        processor: Its processor, or of a model of text alone its tokenizer. What an image processor lacks and the
+        processor: Its processor, or the tokenizer of a text-only model. What an image processor lacks and the
             model's configuration has is put into it.
 
     Raises:
@@ -91,7 +91,7 @@ def batches(model: PreTrainedModel, processor: Any, examples: Iterable[Example |
 
     Args:
         model: The model that they are for; a Hugging Face model in memory.
-        processor: Its processor, or of a model of text alone its tokenizer.
+        processor: Its processor, or the tokenizer of a text-only model.
         examples: From :func:`kvw.read_examples`, or mappings with ``question``, ``answer`` and, if there are any,
             ``image`` or ``images``. With a ``subject`` methods know which examples are about one and the same.
 

@@ -36,11 +36,13 @@ from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.progress import Progress
 
 COMPARED_POSITIONS = 256
-"""So many positions of a batch are compared in every layer; of all of them 28 layers of a 7B model would take 4 GB."""
+"""Positions of a batch that are compared in every layer. To compare all of them in 28 layers of a 7B model takes 4
+GB."""
 ROUNDINGS = 4
-"""A walk that is not the forward bit for bit may differ by so many units of the dtype's rounding, relative to the norm.
-It is the same kernels on the same numbers: only those that add in any order (atomic additions, in mixtures of experts)
-may differ, by less than one rounding in each layer and in both directions. What a layer lacks is larger by far."""
+"""A walk that is not the forward bit for bit may differ by this many units of the dtype's rounding, relative to the
+norm. It is the same kernels on the same numbers: only those that add in any order (atomic additions, in mixtures of
+experts) may differ, by less than one rounding in each layer and in both directions. What a layer lacks is larger by
+far."""
 
 
 class Layers:
@@ -266,7 +268,7 @@ class WaitingSet:
 
         Args:
             matrices: The value matrices of one layer, at or behind :attr:`position`.
-            limit: At most so many rows for each.
+            limit: Most rows of each.
 
         Raises:
             UserError: See :func:`~kvw.measuring.moment_passes.measure_moments`.

@@ -169,7 +169,8 @@ def shown_to(
 
 @contextmanager
 def watched(recorder: MomentRecorder, model: PreTrainedModel, matrices: Sequence[ValueMatrix]) -> Iterator[None]:
-    """In the block the recorder sees what value matrices get. The model is in evaluation mode, without gradients."""
+    """Let the recorder see what value matrices get, during the block. The model is in evaluation mode, without
+    gradients."""
     with recorder.watching(matrices), evaluating(model):
         yield
 

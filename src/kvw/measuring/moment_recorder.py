@@ -17,7 +17,7 @@ from kvw.models.coefficients import Seen
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 
 STRIPS, NARROWEST = 8, 128
-"""Second moments are added up in so many strips of rows, none narrower than that."""
+"""How many strips of rows second moments are added up in, and the fewest rows of a strip."""
 
 
 class MomentRecorder(Watcher):

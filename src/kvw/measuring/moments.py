@@ -28,7 +28,7 @@ class Tokens:
     weights: Tensor
 
     def chosen(self, wanted: Tensor) -> Tokens:
-        """Those tokens alone: a mask or indices."""
+        """Only those tokens: a mask or indices."""
         return Tokens(self.coefficients[wanted], self.rows[wanted], self.offsets[wanted], self.weights[wanted])
 
     @classmethod

@@ -35,7 +35,8 @@ SHARING_FAMILIES = {
 place in the row: causal attention over everything, rotary positions counted one by one. (Qwen2-VL counts positions in
 three dimensions, Gemma 3 lets image tokens see each other.)"""
 STEADY_ROTATIONS = ("default", "linear", "llama3", "yarn")
-"""Rotary positions by which a token is turned according to its place alone. The others ask how long the row is."""
+"""Rotary positions by which a token is turned according to nothing but its place. The others ask how long the row
+is."""
 
 
 def shares_prefixes(model: PreTrainedModel) -> bool:
@@ -60,10 +61,10 @@ def bundle(prepared: Sequence[Prepared], *, share: bool, budget: int) -> list[li
     Args:
         prepared: Examples with equal image counts.
         share: Off: every example is a bundle of its own.
-        budget: A bundle holds at most so many tokens, beginnings counted for every example.
+        budget: Most tokens of a bundle, beginnings counted for every example.
 
     Returns:
-        Bundles in an order that depends on the data alone, the longest example of each first.
+        Bundles in an order that depends on nothing but the data, the longest example of each first.
     """
     ordered = sorted(range(len(prepared)), key=lambda position: (-prepared[position].length, position))
     items = [prepared[position] for position in ordered]

@@ -67,7 +67,7 @@ class Watcher(ABC):
 
     @contextmanager
     def watching(self, matrices: Sequence[ValueMatrix]) -> Iterator[None]:
-        """In the block :meth:`observe` sees what these value matrices get, before attached edits change it."""
+        """Let :meth:`observe` see what these value matrices get, before attached edits change it, during the block."""
         handles = intercept(matrices, self.observe, first=True)
         try:
             yield

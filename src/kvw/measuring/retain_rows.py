@@ -70,7 +70,7 @@ class RowRecorder(MomentRecorder):
 
     Args:
         matrices: What to measure.
-        limit: At most so many rows for each value matrix.
+        limit: Most rows of each value matrix.
         stops: Whether the forward ends with the last value matrix.
 
     Attributes:

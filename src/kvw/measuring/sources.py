@@ -48,5 +48,5 @@ class Sources:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """In the order of :data:`SOURCES`; they need not add up to 1."""
+        """The shares in the order of :data:`SOURCES`; they need not add up to 1."""
         return self.answer, self.prompt, self.image, self.first

@@ -44,7 +44,7 @@ class Statistics:
         return self.sums[key] / self.counts[key]
 
     def within(self, layers: tuple[int, int]) -> Statistics:
-        """Those of a range of layers, first and last included."""
+        """The statistics of a range of layers, first and last included."""
         keys = [key for key in self.sums if layers[0] <= key.layer <= layers[1]]
         return Statistics(
             {key: self.sums[key] for key in keys}, {key: self.counts[key] for key in keys}, self.fingerprint

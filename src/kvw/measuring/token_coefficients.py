@@ -151,7 +151,7 @@ def token_classes(
 
 
 def _question_tokens(item: Prepared, processor: Processor) -> list[bool]:
-    """For every token of the text, images not expanded, whether it is of the question."""
+    """Whether each token of the text belongs to the question; images are not expanded."""
     begin = item.prompt.rfind(item.example.question)
     end = begin + len(item.example.question)
     tokenizer = processor.tokenizer

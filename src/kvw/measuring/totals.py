@@ -25,12 +25,12 @@ class Totals:
 
     @property
     def sums(self) -> Mapping[MatrixKey, Tensor]:
-        """For each value matrix the sum of abs(m): (width,), float64 (float32 on devices without it)."""
+        """The sum of abs(m) by value matrix: (width,), float64 (float32 on devices without it)."""
         return self._state[0]
 
     @property
     def counts(self) -> Mapping[MatrixKey, int]:
-        """For each value matrix the number of positions summed."""
+        """The number of positions summed, by value matrix."""
         return self._state[1]
 
     @property

@@ -18,7 +18,7 @@ class DistortionBounds(BaseModel):
     subjects: int
     """Number of forget subjects; if the data name none, of forget examples."""
     inseparable: tuple[int, ...]
-    """Those of them, numbered in the order of the forget set, that have no direction above the threshold."""
+    """Forget subjects without a direction above the threshold, numbered in the order of the forget set."""
     eigenvalues: tuple[float, ...]
     """lambda on the vectors that the directions were found with."""
     held_out_eigenvalues: tuple[float, ...] | None = Field(
@@ -27,7 +27,7 @@ class DistortionBounds(BaseModel):
     """lambda on held-out views and left-out retain examples; None if no fact has three views."""
     gates: tuple[float, ...]
     participation_ratio: tuple[float, ...] = Field(validation_alias=AliasChoices("participation_ratio", "spread"))
-    """How evenly the forget subjects share a direction: 1 / J if one of J has it alone; earlier: ``spread``."""
+    """How evenly the forget subjects share a direction: 1 / J if only one of J has it; earlier: ``spread``."""
     resistance: tuple[float, ...]
     """How much slower retraining on retain data restores a direction than its fastest."""
     distortion: float | None

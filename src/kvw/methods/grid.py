@@ -10,7 +10,7 @@ from typing import Any
 from kvw.errors import UserError
 
 MOST_COMBINATIONS = 10_000
-"""Of the settings of one method; each is a run of its own."""
+"""Most combinations of the settings of one method; each is a run of its own."""
 
 
 def every_combination(name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -44,11 +44,11 @@ class LoadedModel(Protocol):
 
     @property
     def model(self) -> PreTrainedModel:
-        """On its device, in evaluation mode."""
+        """The model on its device, in evaluation mode."""
 
     @property
     def processor(self) -> Any:
-        """Its processor."""
+        """The processor of the model."""
 
     @property
     def all_layers(self) -> tuple[int, int]:
@@ -98,7 +98,7 @@ class Method(ABC, Generic[Settings]):
         settings: A frozen dataclass that checks its values. The first sentence of its docstring describes the method,
             and the docstring's ``Args`` describe the settings.
         scales: How one result offers edits of many strengths; None if it offers only itself.
-        dose: The settings that fix how strong the edit is. Whoever gives one wants no other strength.
+        dose: The settings that fix how strong the edit is. If one is given, no strength is chosen.
         acts_by: ``hooks`` if its edits act while the model runs and have no weights to write.
         options: The settings with an option of their own in ``kvw erase`` that other methods do not share.
         stronger: What makes its edits stronger, for the advice where nothing was forgotten.
@@ -228,11 +228,12 @@ class Method(ABC, Generic[Settings]):
         return 0.0
 
     def needs_retain(self, settings: Settings) -> bool:
-        """Whether it does something with the retain set."""
+        """Whether the method uses the retain set."""
         return True
 
     def statistics_positions(self, settings: Settings) -> Positions | None:
-        """The positions whose retain statistics are all it wants of the retain set; None if it reads the examples."""
+        """The positions whose statistics the method needs of the retain set, and nothing else; None if it reads the
+        examples."""
         return None
 
     def make_from_statistics(
@@ -255,7 +256,7 @@ class Method(ABC, Generic[Settings]):
         )
 
     def holds_out(self, settings: Settings) -> bool:
-        """Whether it holds views of the forget facts out itself, and needs all there are."""
+        """Whether the method holds out views of the forget facts itself, and so needs all of them."""
         return False
 
     def changes_weights_meanwhile(self, settings: Settings) -> bool:
@@ -263,7 +264,7 @@ class Method(ABC, Generic[Settings]):
         return False
 
     def value_matrices(self, model: PreTrainedModel, settings: Settings) -> list[ValueMatrix]:
-        """Those that it may change; by default those of all FFNs.
+        """The value matrices that the method may change; by default those of all FFNs.
 
         Raises:
             UserError: The model does not have the layers, or not such matrices.
@@ -273,7 +274,7 @@ class Method(ABC, Generic[Settings]):
         return find_value_matrices(model)
 
     def most_rank(self, settings: Settings) -> int:
-        """At most so many directions are written for each value matrix."""
+        """The most directions that are written for each value matrix."""
         return 1
 
     def check(self, loaded: LoadedModel, forget: Sequence[Example], settings: Settings) -> None:
@@ -284,7 +285,7 @@ class Method(ABC, Generic[Settings]):
         """
 
     def edit_bytes(self, model: PreTrainedModel, settings: Settings) -> int:
-        """At most so many bytes does the edit take on the disk."""
+        """The most bytes that the edit takes on the disk."""
         rank = self.most_rank(settings)
         return sum(4 * matrix.width * (2 * rank + 1) for matrix in self.value_matrices(model, settings))
 

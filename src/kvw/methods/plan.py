@@ -59,7 +59,7 @@ class MethodPlan(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seconds: dict[str, float]
-    """By stage; upper bounds, since the largest batch was timed."""
+    """Seconds by stage. They are upper bounds, since the largest batch was timed."""
     memory: MemoryPlan | None = None
 
 

@@ -84,7 +84,7 @@ def get_method(name: str) -> Method[Any]:
 
 
 def _plugins() -> dict[str, EntryPoint]:
-    """Those of other packages; a name of kvw's own cannot be taken."""
+    """The methods of other packages; a name of kvw's own cannot be taken."""
     return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in METHODS}
 
 

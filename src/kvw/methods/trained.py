@@ -71,7 +71,7 @@ class Trained(Method[Settings]):
         return Unlearned(WeightsEdit(weights, metadata=EditMetadata(method=self.name)), warnings=stopped)
 
     def edit_bytes(self, model: PreTrainedModel, settings: Settings) -> int:
-        """As many as the model takes, if all of it is trained."""
+        """The bytes that the model takes: all of it may be trained."""
         from kvw.models.saving import parameter_bytes
 
         return parameter_bytes(model)

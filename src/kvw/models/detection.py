@@ -19,7 +19,7 @@ CONFIRMED = "kvw_value_matrices"
 
 @dataclass(frozen=True)
 class Detected:
-    """The FFNs of a text decoder's layers, found by structure alone."""
+    """The FFNs of a text decoder's layers, found by their structure."""
 
     template: str
     """Name of the value projections with ``*`` for the layer's number."""

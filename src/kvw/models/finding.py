@@ -35,7 +35,7 @@ def find_value_matrices(model: PreTrainedModel, part: Part = "ffn") -> list[Valu
 
     Raises:
         UserError: The family is not known (the message lists what the model holds), a module is missing, or it is
-            not wired as an FFN or attention; or attention alone is wanted and none is known.
+            not wired as an FFN or attention; or only attention is wanted and none is known.
     """
     if hasattr(model, "peft_config"):
         raise UserError(
@@ -58,7 +58,7 @@ def find_value_matrices(model: PreTrainedModel, part: Part = "ffn") -> list[Valu
         raise UserError(
             "kvw does not know where this model's attention writes.",
             found=describe_candidates(model),
-            do="weaken its FFNs alone (matrices=ffn), or add it in kvw/models/families.py",
+            do="weaken only its FFNs (matrices=ffn), or add it in kvw/models/families.py",
         )
     return found
 

@@ -18,7 +18,7 @@ class StoredTensor:
     """Where a tensor lies in its file."""
 
     dtype: str
-    """As the format spells it: ``BF16``, ``F32``."""
+    """Data type as the format spells it: ``BF16``, ``F32``."""
     shape: tuple[int, ...]
     begin: int
     """First byte, counted from the beginning of the file."""

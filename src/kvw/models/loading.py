@@ -105,7 +105,7 @@ def load_model(
     """Load a model in its own dtype and check that every weight is there and finite.
 
     Args:
-        checkpoint: From :func:`find_checkpoint`, or what that takes; a model of images and text, or of text alone.
+        checkpoint: From :func:`find_checkpoint`, or what that takes; a model of images and text, or of text only.
         device: Where to; None for the accelerator if there is one, ``auto`` for all there are, and what does not fit
             offloaded to memory and disk.
         quantise: Quantise a full-precision checkpoint while it is loaded.
@@ -162,7 +162,7 @@ def _report(checkpoint: Checkpoint) -> Report:
 
 
 def is_text_model(config: PretrainedConfig) -> bool:
-    """Whether a configuration is that of a model of text alone."""
+    """Whether a configuration is that of a text-only model."""
     return type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 
@@ -173,7 +173,7 @@ def load_processor(checkpoint: Checkpoint | str | Path) -> Any:
         checkpoint: From :func:`find_checkpoint`, or what that takes.
 
     Returns:
-        The processor; of a model of text alone its tokenizer as a :class:`kvw.data.TextProcessor`.
+        The processor; of a text-only model its tokenizer as a :class:`kvw.data.TextProcessor`.
 
     Raises:
         UserError: There is none, a package it needs is missing, or its chat template goes beyond the bounds of time and

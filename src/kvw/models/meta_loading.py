@@ -1,4 +1,4 @@
-"""What transformers would make of a checkpoint's weights, found out from their names and shapes alone."""
+"""What transformers would make of a checkpoint's weights, found out from their names and shapes."""
 
 from __future__ import annotations
 

@@ -5,4 +5,4 @@ from __future__ import annotations
 from typing import Literal
 
 Part = Literal["ffn", "attention", "both"]
-"""Those of the FFNs, the output projections of attention, or both."""
+"""Which value matrices: those of the FFNs, the output projections of attention, or both."""

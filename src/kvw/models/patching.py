@@ -147,7 +147,7 @@ class _Copied:
     path: Path
     target: Path
     state: tuple[int, int, int]
-    """Of the source before it was read."""
+    """State of the source before it was read."""
     tensors: int
     replaced: dict[Range, str]
     """SHA-256 of what was computed for each changed tensor, by its place in the file."""

@@ -29,7 +29,7 @@ def check_copy(source: Checkpoint) -> None:
         copy_companions(source.folder, folder)
         for path in weight_files(source.folder):
             (folder / path.name).symlink_to(path.resolve())
-        if not load_config(source).is_encoder_decoder:  # its files fill both, and the skeleton may be the decoder alone
+        if not load_config(source).is_encoder_decoder:  # its files fill both, and the skeleton may be only the decoder
             _outline(source).report.refuse_unfit(str(source))
         check_reload(source, folder)
 

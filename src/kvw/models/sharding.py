@@ -51,7 +51,7 @@ def gathered(own: Tensor, module: nn.Module) -> Tensor:
 
 
 def own_part(whole: Tensor, module: nn.Module) -> Tensor:
-    """Of one number for each knowledge vector (width,) those for the vectors in this process: (own width,)."""
+    """The part of ``whole`` (width,) that belongs to the vectors in this process: (own width,)."""
     weight = sharded_weight(module)
     if weight is None:
         return whole
@@ -80,7 +80,7 @@ def refuse_scattered_data(model: nn.Module) -> None:
     """Refuse a model that is split over the same processes that the data are scattered over.
 
     Raises:
-        UserError: It is, and so no process could run a batch alone.
+        UserError: It is, and so no process could run a batch by itself.
     """
     if current().size > 1 and any(isinstance(weight, DTensor) for weight in model.parameters()):
         raise UserError(

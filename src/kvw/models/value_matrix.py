@@ -148,7 +148,7 @@ class Parameter:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of its tensor."""
+        """Shape of its tensor."""
         return tuple(self.module.get_parameter(self.own).shape)
 
     def read(self) -> Tensor:

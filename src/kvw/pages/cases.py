@@ -10,8 +10,8 @@ from kvw.records.run import RunRecord
 from kvw.records.samples import Row
 
 CHANGED, STILL, UNCHANGED, WORST = 6, 2, 3, 3
-"""Of the forgotten: questions that changed most, and that are answered still; of others: that are answered as before,
-and that changed most."""
+"""Most questions on the page: of the forgotten those that changed most and those still answered; of the others those
+answered as before and those that changed most."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _lost(row: Row) -> bool:
 
 
 def _different(rows: Sequence[Row], most: int) -> list[Row]:
-    """At most so many, no two the same; of different reference answers as far as there are."""
+    """Up to ``most`` rows, no two the same; of different reference answers as far as there are."""
     found: list[Row] = []
     for fresh in (True, False):
         for row in rows:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 400, 190, 52, 8, 10, 38
-"""Of a chart and of its margins, in the units of the SVG."""
+"""Sizes of a chart and of its margins, in the units of the SVG."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,18 @@ class LineChart:
         object.__setattr__(self, "ticks", [self.lowest + part * (1 - self.lowest) / 4 for part in range(5)])
 
     def x(self, place: int) -> float:
-        """Of a place, in the units of the SVG."""
+        """Horizontal position of a place, in the units of the SVG."""
         inner = WIDTH - LEFT - RIGHT
         return round(LEFT + inner * (place + 0.5) / len(self.places), 1)
 
     def y(self, value: float) -> float:
-        """Of a value; what lies outside of the axis is put at its end."""
+        """Vertical position of a value; what lies outside of the axis is put at its end."""
         inside = min(max(value, self.lowest), self.highest)
         share = (inside - self.lowest) / (self.highest - self.lowest)
         return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
 
     def points(self, series: Series) -> str:
-        """Of a line, as SVG takes them."""
+        """The points of a line, as SVG takes them."""
         return " ".join(f"{self.x(place)},{self.y(value)}" for place, value in series.values)
 
     @property

@@ -21,7 +21,7 @@ class Verdict:
 
     Args:
         tone: All as it should be, in part, not, or nobody knows; it colours the mark.
-        mark: The same in one to three words, because colour alone is no text.
+        mark: The same in one to three words, because a colour cannot be read aloud.
         sentences: In words; the first is shown large.
     """
 

@@ -14,7 +14,7 @@ from PIL import Image
 from kvw.records.activations import ReadExample
 
 MOST_IMAGE_COLUMNS = 12
-"""Image tokens that follow one another are averaged into so many columns at most."""
+"""Most columns that image tokens which follow one another are averaged into."""
 LONGEST_TOKEN = 14
 CELL, LEFT, TOP, BOTTOM = 13, 34, 14, 84
 """Width of a column, and the margins, in the units of the SVG."""
@@ -58,7 +58,7 @@ class HeatMap:
 
     @property
     def width(self) -> int:
-        """Of the SVG."""
+        """Width of the SVG."""
         return LEFT + CELL * len(self.columns) + 4
 
     @property
@@ -68,7 +68,7 @@ class HeatMap:
 
     @property
     def height(self) -> int:
-        """Of the SVG."""
+        """Height of the SVG."""
         return self.below + BOTTOM
 
     @property

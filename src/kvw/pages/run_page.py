@@ -106,7 +106,8 @@ def _marks(split: SplitPart) -> list[tuple[str, str]]:
 
 
 def _charts(selection: SelectionPart | None) -> list[tuple[LineChart, LineChart | None]]:
-    """For every part of the model that was tried: what is forgotten, and what is kept, over the dose."""
+    """What is forgotten and what is kept over the dose, one pair of charts for every part of the model that was
+    tried."""
     if selection is None or not selection.unit:
         return []
     tried: dict[str, list[CandidatePart]] = {}

@@ -1,4 +1,4 @@
-"""What a run came to, in words, from its record alone."""
+"""What a run came to, in words, from nothing but its record."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _asked_freely(record: RunRecord) -> str:
 
 
 def _share_kept(splits: Iterable[SplitPart]) -> tuple[float | None, int]:
-    """Of the questions that were answered right before the share that still is, and how many these are."""
+    """Share of the questions answered right before that still are, and how many were answered right before."""
     answers = [split.answers for split in splits if split.answers is not None]
     known = sum(one.original.get("correct", 0) for one in answers)
     return (1 - sum(one.lost for one in answers) / known if known else None), known

@@ -16,7 +16,7 @@ class ReadExample(_Part):
     classes: list[str]
     """``image``, ``template``, ``question`` or ``answer``, see :data:`kvw.measuring.token_coefficients.TokenClass`."""
     mean: dict[int, list[float]]
-    """By layer, the mean of abs(m) over the knowledge vectors at every token."""
+    """The mean of abs(m) over the knowledge vectors at every token, by layer."""
     weighted: dict[int, list[float]]
     """The same, weighted by the accessor of each vector."""
 

@@ -22,7 +22,7 @@ class Try(_Part):
     """One try of an attack on one question."""
 
     identifier: str
-    """Of the question."""
+    """Name of the question."""
     asked: str
     """The text of the prompt, without the chat template."""
     how: str = ""
@@ -42,10 +42,10 @@ class Found(_Part):
     found: int | None
     """Questions of which at least one try found the answer; None if single answers are not told."""
     share: float
-    """Of the questions; of ``membership`` the area under the ROC curve."""
+    """Share of the questions; for ``membership`` the area under the ROC curve."""
     tries: list[Try]
     losses: list[list[float]] = Field(default_factory=list)
-    """Of each training of the attack: the loss of each step before its update, in nats per answer token."""
+    """The loss of each step before its update, in nats per answer token, for each training of the attack."""
 
     @property
     def short(self) -> Share:
@@ -68,13 +68,13 @@ class AttackLine(_Part):
     attack: str
     title: str
     now: Share
-    """In the model that is audited."""
+    """What the audited model gives."""
     original: Share | None
-    """In the model before; None if it is not known."""
+    """What the model before gives; None if it is not known."""
     floor: float
     floor_by: FloorBy
     floor_questions: int | None
-    """Of so many questions is the floor; None if it is chance or nothing."""
+    """How many questions the floor is measured on; None if it is chance or there is none."""
     excess: float
     """``now`` less the floor."""
     verdict: Verdict
@@ -99,7 +99,7 @@ class AuditRecord(_Part):
     original: ModelPart | None
     gold: ModelPart | None
     edit_digest: str | None
-    """Of the numbers of the edit that was attached; None without one."""
+    """Digest of the numbers of the edit that was attached; None without one."""
     edit_method: str | None
     data: AuditData
     settings: dict[str, Any]
@@ -107,7 +107,7 @@ class AuditRecord(_Part):
     left_out: dict[str, str]
     """Why an attack was not made."""
     verdict: list[str]
-    """In one or two sentences."""
+    """The verdict in one or two sentences."""
     warnings: list[str]
     costs: CostPart
     versions: dict[str, str]

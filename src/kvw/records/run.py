@@ -61,7 +61,7 @@ class ForgetPart(DataPart):
 
 
 class RetainPart(DataPart):
-    """The retain set without what the forget set is about, whose names are told on the terminal alone."""
+    """The retain set without what the forget set is about, whose names are told only on the terminal."""
 
     left_out_about_forgotten: int = 0
     """Examples of the file that were left out because a subject of the forget set is theirs."""
@@ -132,7 +132,7 @@ class SplitPart(_Part):
     of: int
     """Examples of the split; ``original.count`` of them were asked."""
     pictures: int | None = None
-    """Those with a picture; None in records of earlier versions."""
+    """Examples with a picture; None in records of earlier versions."""
     subjects: int | None = None
     """Different subjects, 0 if none is named; None as above."""
     digest: str
@@ -156,7 +156,7 @@ class LanguagePart(_Part):
     """Whether the unlearned model is still a language model, see :mod:`kvw.runs.language`."""
 
     perplexity: Change | None
-    """Of the shipped sentences; None if the model cannot be asked in words alone."""
+    """Perplexity of the shipped sentences; None if the model cannot be asked without an image."""
     broken: Change | None
     """Share of the answers to the shipped requests that are empty or end in a loop; None as above."""
     broken_by_split: dict[str, Change] = Field(default_factory=dict)
@@ -212,9 +212,9 @@ class CandidatePart(_Part):
     """One edit that was tried."""
 
     dose: float | None
-    """In units of the selection; None for the edit of the settings given by hand."""
+    """Dose in units of the selection; None for the edit of the settings given by hand."""
     where: str = ""
-    """In which part of the model; empty for all that was solved."""
+    """The part of the model that is edited; empty for all that was solved."""
     chosen: bool
     splits: dict[str, JudgedPart]
     """Splits that were not asked are missing: a candidate is judged only as far as it takes to decide."""
@@ -231,7 +231,7 @@ class SelectionPart(_Part):
     sources: list[SourcePart]
     original: dict[str, JudgedPart]
     candidates: list[CandidatePart]
-    """In the order in which they were tried."""
+    """Edits in the order in which they were tried."""
 
     @property
     def chosen(self) -> CandidatePart:
@@ -261,7 +261,7 @@ class RunRecord(_Part):
     nonce: str = Field(default_factory=lambda: secrets.token_hex(16))
     """Random, so that nobody can guess what else is in here from the SHA-256 of the file."""
     command: str = ""
-    """As it can be typed, with words in the place of files; empty if the run was started from Python."""
+    """The command as it can be typed, with words in the place of files; empty if the run was started from Python."""
     method: str
     settings: dict[str, Any]
     edit_digest: str = ""

@@ -21,11 +21,11 @@ from kvw.errors import UserError
 from kvw.files import PRIVATE_FILE, explained
 
 APPLICATION, SCHEMA_VERSION = 0x6B767772, 1
-"""By which SQLite files of kvw's are known: "kvwr"."""
+"""SQLite's application id of these files ("kvwr"), and the version of their tables."""
 FIRST = "0" * 64
-"""In the place of the digest before the first entry."""
+"""Stands in place of the digest before the first entry."""
 SECONDS_TO_WAIT = 30.0
-"""For another process that is appending."""
+"""How long to wait for another process that is appending."""
 SCHEMA = {
     "entries": "CREATE TABLE entries "
     "(number INTEGER PRIMARY KEY AUTOINCREMENT, content TEXT NOT NULL, digest TEXT NOT NULL)",
@@ -62,7 +62,7 @@ class Entry:
 
     @property
     def head(self) -> str:
-        """By what the list up to here is known."""
+        """Digest of the list up to here."""
         return f"{self.number}:{self.digest}"
 
 
@@ -108,7 +108,7 @@ def append(path: Path, make: Callable[[list[Entry]], Sequence[Mapping[str, Any]]
 
 
 def begin(path: Path) -> bool:
-    """Make an empty file for a register, for its owner alone (0600); returns whether there was none."""
+    """Make an empty file for a register, that only its owner can read (0600); returns whether there was none."""
     with explained(path):
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE))

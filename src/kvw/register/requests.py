@@ -19,7 +19,7 @@ from kvw.register.chain import Broken, Entry, append
 PSEUDONYM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 """No blanks and no @: a name or an address is not typed here by mistake."""
 FEWEST_DIGITS = 8
-"""Of a digest, to name a model by."""
+"""Fewest digits of a digest that name a model."""
 Outcome = Literal["done", "refused", "withdrawn"]
 
 
@@ -135,7 +135,7 @@ def retire(path: Path, weights: str) -> Entry:
         found = sorted(one for one in known if one.startswith(weights))
         if len(found) != 1 or len(weights) < FEWEST_DIGITS:
             raise UserError(
-                f"No request names {'one model alone' if len(found) > 1 else 'a model'} whose digest begins so.",
+                f"No request names {'exactly one model' if len(found) > 1 else 'a model'} whose digest begins so.",
                 found=weights,
                 do=f"give at least {FEWEST_DIGITS} digits of a digest that kvw register show prints",
             )

@@ -1,1 +1,1 @@
-"""Tables and pictures, made from records alone."""
+"""Tables and pictures, made from nothing but records."""

@@ -1,4 +1,4 @@
-"""Tables of attacks on a benchmark run as Markdown, LaTeX or CSV, from records alone."""
+"""Tables of attacks on a benchmark run as Markdown, LaTeX or CSV, made from records."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def notes(results: AttackResults) -> list[str]:
 
 
 def _measures(results: AttackResults) -> list[Measure]:
-    """Those of which there is a number."""
+    """The measures that have a number."""
     retain = results.retain_task.replace("/", " / ")
     measures: list[Measure] = [
         ("Share of vanilla's forget score", lambda line: line.forget_share),

@@ -1,4 +1,4 @@
-"""Tables of a benchmark run as Markdown, LaTeX or CSV, from its records alone."""
+"""Tables of a benchmark run as Markdown, LaTeX or CSV, made from its records."""
 
 from __future__ import annotations
 

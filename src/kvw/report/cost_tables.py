@@ -1,4 +1,4 @@
-"""Tables of a comparison of costs as Markdown, from its record alone."""
+"""Tables of a comparison of costs as Markdown, made from its record."""
 
 from __future__ import annotations
 

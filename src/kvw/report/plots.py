@@ -1,4 +1,4 @@
-"""Pictures, drawn from records alone."""
+"""Pictures, drawn from nothing but records."""
 
 from __future__ import annotations
 

@@ -18,9 +18,10 @@ from kvw.progress import Progress
 from kvw.retain.question import Question
 
 LONGEST_ANSWER = 32
-"""In tokens. The beginning of a longer answer is an answer as good: what it teaches is how to begin."""
+"""Longest answer in tokens. The beginning of a longer one serves as well: what it teaches is how to begin."""
 SENTENCE_END = re.compile(r"(?<=\w{3})[.!?]+[\"'\u201d\u2019)]*(?=\s|$)|[\u3002\uff01\uff1f]+")
-"""Behind a word of three letters or more; what ends a shorter one is as often an abbreviation or a number in a list."""
+"""The end of a sentence, after a word of at least three letters. A mark after a shorter word may end an
+abbreviation."""
 OPENS = ("Ps", "Pi", "Sc")
 """Unicode categories of what stands before a word with no space after it: brackets, quotes, and currencies."""
 NOT_YET = "-"
@@ -104,7 +105,7 @@ def _needs_space(opening: str, rest: str) -> bool:
 
 
 def usable(examples: Sequence[Example], loaded: Loaded, new_tokens: int = 0) -> list[Example]:
-    """Those of the examples that a model can be shown.
+    """The examples that a model can be shown.
 
     Some models cannot be asked without a picture, and the context of others is too short.
 
@@ -117,7 +118,8 @@ def usable(examples: Sequence[Example], loaded: Loaded, new_tokens: int = 0) -> 
 
 
 def _whole_sentences(answer: str, loaded: Loaded, longest: int) -> str:
-    """The answer without the beginning of a sentence at its end, if it is one that was cut off and not that alone."""
+    """The answer without the beginning of a sentence at its end, if that sentence was cut off. An answer of one
+    sentence stays."""
     tokens = loaded.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
     if len(tokens) < longest - 1:  # one that ends by itself has its end token, too
         return answer

@@ -28,7 +28,7 @@ def fact_gaps() -> list[Gap]:
 def fact_questions(loaded: Loaded, progress: Progress | None = None) -> list[Question]:
     """The shipped questions, each about the name in the file and about those that the model puts there.
 
-    The names depend on the model alone and are kept in the cache directory, so that a second call asks for none.
+    The names depend on nothing but the model and are kept in the cache directory, so that a second call asks for none.
     Several processes keep nothing.
 
     Args:

@@ -18,7 +18,7 @@ from kvw.retain.question import Question
 LONGEST_NAME, MOST_NAMES = 200, 10_000
 """Characters of a name, and names in a file: more is not what a file of names is."""
 MOST_QUESTIONS = 500
-"""Of more questions so many are drawn, always the same ones: each has to be answered."""
+"""Most questions that are used. Of more, the same ones are always drawn: each has to be answered."""
 
 
 def neighbour_questions(

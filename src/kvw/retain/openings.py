@@ -18,7 +18,7 @@ from kvw.retain.gaps import around, fill
 from kvw.retain.texts import plain_texts
 
 COMMON = 0.01
-"""Of the shipped questions and sentences: words that more of them have say nothing by themselves."""
+"""Words in a larger share of the shipped questions and sentences say nothing by themselves."""
 
 
 class Openings:

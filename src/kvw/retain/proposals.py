@@ -27,11 +27,11 @@ Item = TypeVar("Item")
 NAMES = "names"
 """The kind of results in the journal."""
 LONGEST_NAME, MOST_WORDS = 10, 6
-"""Of a name: in tokens, with what ends the gap, and in words."""
+"""Longest name, in tokens with what ends the gap, and in words."""
 MORE_TOKENS = 8
 """First tokens that are followed, beside two for each name that is wanted: some names are none."""
 MOST_NAMES, MOST_KINDS, GAPS_OF_A_KIND = 40, 10, 4
-"""For one forget set: names in all, kinds of subjects, and gaps of one kind."""
+"""Most names of one forget set, most kinds of subjects, and most gaps of one kind."""
 PLACE = "Kvwgap"
 """Stands in the gap while a question is rendered."""
 NO_NAME = re.compile(r"[\n\ufffd?!:;,\"<>()\[\]{}|\u201c\u201d]")
@@ -282,7 +282,8 @@ def _around_place(asked: Example, processor: Processor) -> tuple[str, str]:
 
 
 def _read_after(tokenizer: Tokenizer, last: int, tokens: Sequence[int]) -> str:
-    """The text of tokens after the last one of a prompt: alone, some tokenizers would drop the space before them."""
+    """The text of tokens after the last one of a prompt. By themselves, some tokenizers would drop the space before
+    them."""
     options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
     return str(tokenizer.decode([last, *tokens], **options))[len(tokenizer.decode([last], **options)) :]
 
@@ -327,11 +328,11 @@ def _merged(proposals: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _spread(items: Sequence[Item], most: int) -> list[Item]:
-    """At most so many items, evenly from first to last."""
+    """Up to ``most`` items, evenly from first to last."""
     return [items[place * len(items) // most] for place in range(most)] if len(items) > most else list(items)
 
 
 def _in_turn(ranked: Sequence[Sequence[str]], most: int) -> list[list[str]]:
-    """The best names of each list, taken from one list after the other until there are so many in all."""
+    """The best names of each list, taken from one list after the other until there are enough."""
     taken = [(number, name) for names in zip_longest(*ranked) for number, name in enumerate(names) if name is not None]
     return [[name for number, name in taken[:most] if number == place] for place in range(len(ranked))]

@@ -1,6 +1,6 @@
 """What kind of answer a reply is: right, a refusal, gibberish, somebody else's answer, or wrong but readable.
 
-By rules alone, so that the same reply is always the same kind and anybody can look up why (docs/report.md).
+Rules decide, so the same reply is always of the same kind, and anybody can look up why (docs/report.md).
 """
 
 from __future__ import annotations
@@ -50,16 +50,17 @@ _FAULTS = (
 _LOOP = re.compile(r"(.{1,4}?)\1{7,}", re.DOTALL)
 _FAULT = re.compile("|".join(f"(?:{one})" for one in _FAULTS))
 FAULTS_IN = 15
-"""One fault of spelling in so many words makes gibberish."""
+"""A reply is gibberish if it has one fault of spelling in this many words."""
 CLOSED, SHORT = 5, 4
-"""When so many different answers to one question are known, all of at most so many words, a reply as short that is made
-of other words is no such answer."""
+"""If a question has at least this many different answers, all of at most this many words, then a reply as short that is
+made of other words is none of them."""
 COMMON = 4
-"""Words that so many different answers have are not what tells them apart."""
+"""Words that this many different answers have in common do not tell them apart."""
 FEWEST_THREES = 24
 """Sequences of three words, of which it can be told that most come again."""
 STEM, ENDING = 3, 2
-"""Words are one but for their endings if they share so many characters and differ in so many at the end."""
+"""Two words are the same but for their endings if they share this many characters and differ in this many at the
+end."""
 _ORDINAL = re.compile(r"(?<=\d)(?:st|nd|rd|th)$")
 
 

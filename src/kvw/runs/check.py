@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from kvw.progress import Reporter
 
 MOST_ASKED = 200
-"""Forget questions that a model is asked; of more so many are drawn, always the same ones."""
+"""Most forget questions that a model is asked. Of more, the same ones are always drawn."""
 LONGEST_ANSWER = 50
-"""In tokens."""
+"""Longest answer in tokens."""
 
 
 @dataclass(frozen=True)

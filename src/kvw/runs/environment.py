@@ -46,7 +46,7 @@ class Devices(_Record):
     """What torch can compute on."""
 
     names: tuple[str, ...]
-    """Each with its memory, the CPU first; that alone if torch finds no accelerator."""
+    """Each with its memory, the CPU first. If torch finds no accelerator, only the CPU."""
     seconds: float
     """How long torch took to load and to find them."""
     error: str = ""

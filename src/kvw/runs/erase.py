@@ -201,7 +201,7 @@ def _say_origin(edit: Edit, job: Job) -> None:
     data = job.data
 
     def origin() -> dict[str, object]:
-        """By the secret of the first process's machine: others may have another, and write none."""
+        """Salt the digests with the secret of the first process's machine. The others may have another secret."""
         found: dict[str, object] = {"forget_digest": salted(examples_digest(data.forget))}
         found["forget_count"] = len(data.forget)
         if data.retain:

@@ -21,7 +21,7 @@ class Finding:
         found: The fact, in numbers and names of files: no question and no answer, since warnings go into records.
         then: What follows from it, as a sentence without its full stop.
         do: What to do, as a sentence without its full stop.
-        shown: Some of the examples, for the terminal alone.
+        shown: Some of the examples, only for the terminal.
         is_warning: Whether the result is in danger; otherwise it is a note.
     """
 

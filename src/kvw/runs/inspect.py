@@ -42,13 +42,13 @@ class Structure(BaseModel):
     attention: list[MatrixGroup]
     """Output projections of attention, where kvw knows them: weakened by the methods that take ``matrices``."""
     to_confirm: str
-    """For a model of an unknown family the template that its structure suggests; empty if the family is known."""
+    """The template that the structure of a model of an unknown family suggests; empty if the family is known."""
     left_alone: list[str]
     """Other linear maps that narrow their input (vision tower, projector, what attention reads with): never touched."""
 
 
 def inspect(checkpoint: Checkpoint) -> Structure:
-    """Find the value matrices from the configuration alone.
+    """Find the value matrices from nothing but the configuration.
 
     Raises:
         UserError: The family is not known and the structure does not tell; the message lists what could be meant.

@@ -10,13 +10,14 @@ from kvw.retain.said import Said
 from kvw.runs.findings import NOTHING_TO_DO, Finding, quoted, tell
 
 KNOWN = 0.5
-"""Of the forget answers; a model that gives fewer does not know the forget set well enough to be seen forgetting it."""
+"""Share of the forget answers. A model that gives fewer does not know the forget set well enough to be seen
+forgetting."""
 KEPT = 0.5
-"""Of the retain answers or their probability; if less is left, too much was lost."""
+"""Share of the retain answers, or of their probability. If less is left, too much was lost."""
 MEASURABLE = 0.1
 """A score below this is too small for its change to say anything."""
 NOTHING_FORGOTTEN = 0.95
-"""Of the forget answers that the model gave; if more are left, nothing was forgotten."""
+"""Share of the forget answers that the model gave. If more are left, nothing was forgotten."""
 CHOSEN = "a lower --keep, and --neighbours or --retain with others like those to be forgotten"
 """What makes a chosen edit stronger."""
 

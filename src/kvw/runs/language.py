@@ -1,7 +1,7 @@
 """Is it still language? What the original and the unlearned model make of shipped sentences and of what they are asked.
 
 Nothing is judged by itself, since models differ: what counts is what an edit changes. A perplexity that is high in both
-says that the model was never made for English sentences; then the answers alone decide.
+says that the model was never made for English sentences; then only the answers decide.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LARGEST_RATIO = 1.5
 """A perplexity that grows by more is damage. Edits that keep what they must were measured at 1.0 to 1.2, those that
 lose most of the retain set at 1.5 to 20 (docs/evaluation.md)."""
 LARGEST_SHARE = 0.2
-"""When so many more of the answers are broken, it is damage, if there are at least three of them."""
+"""The growth of the share of broken answers from which it is damage, if there are at least three of them."""
 FEWEST = 3
 
 
@@ -35,13 +35,13 @@ def heard(loaded: Loaded, watch: Stopwatch, reporter: Reporter, which: str) -> S
     """Listen to a model that is loaded; what the original says is kept for the next run.
 
     Args:
-        loaded: The model, as it is or with an edit in force.
+        loaded: The model, as it is or with an edit attached.
         watch: Times it.
         reporter: Told if the model cannot be listened to.
-        which: What to call it: ``original``, or ``unlearned`` with an edit in force.
+        which: What to call it: ``original``, or ``unlearned`` with an edit attached.
 
     Returns:
-        None if it cannot be asked in words alone.
+        None if it cannot be asked without an image.
     """
     original = which == "original"
     with kept_answers(loaded, everyday_examples(), LONGEST_ANSWER) if original else Journal(None) as journal:

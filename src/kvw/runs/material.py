@@ -128,13 +128,13 @@ def dealt_out(data: DataSets, gathered: Sequence[Source], request: EraseRequest,
 
 
 def spread(examples: Sequence[Example], most: int) -> list[Example]:
-    """At most so many examples, from all over the list."""
+    """Up to ``most`` examples, from all over the list."""
     step = max(1.0, len(examples) / most)
     return [examples[int(place * step)] for place in range(min(len(examples), most))]
 
 
 def of_all_subjects(examples: Sequence[Example], most: int) -> list[Example]:
-    """At most so many examples, in order: one of each subject before a second of any, and different ones of each.
+    """Up to ``most`` examples, in order: one of each subject before a second of any, and different ones of each.
 
     Of more subjects, or of more that have a further example, those are taken that are evenly far apart.
     """

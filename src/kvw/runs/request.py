@@ -103,7 +103,7 @@ class EraseRequest:
         object.__setattr__(self, "settings", self.made_by.settings_from(self.settings))
         if self.choose and self.made_by.scaling(self.settings) is None:
             raise UserError(
-                f"No strength can be chosen: with these settings method {self.method} offers one edit alone.",
+                f"No strength can be chosen: with these settings method {self.method} offers a single edit.",
                 found="--strength auto",
                 do="leave it out, or take other settings",
             )
@@ -171,7 +171,7 @@ def choice(method: Method[Any], strength: object, given: Iterable[str]) -> bool 
     Args:
         method: The method.
         strength: What was given for it; ``auto`` asks for a choice.
-        given: The names of the settings that were given. Whoever gives one that fixes the strength wants no other.
+        given: The names of the settings that were given. If one of them fixes the strength, none is chosen.
     """
     if strength == "auto":
         return True

@@ -34,7 +34,7 @@ class ForgetFile:
 
     @property
     def order(self) -> str:
-        """By what files are sorted: a digest of what they hold, subjects as they are written."""
+        """The key by which files are sorted: a digest of what they hold, subjects as they are written."""
         return digest([(one, example.subject) for (one, _), example in zip(self.keys, self.examples, strict=True)])
 
 

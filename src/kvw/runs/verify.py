@@ -37,7 +37,7 @@ class Check(BaseModel):
     what: str
     state: State
     text: Annotated[str, AfterValidator(printable)]
-    """In words."""
+    """What was found, in words."""
 
 
 class Verification(BaseModel):
@@ -161,7 +161,7 @@ def _run(request: VerifyRequest, statement: Statement) -> Check:
             wrong.append(f"{MODEL} is missing" if statement.model else f"{MODEL} is not part of it")
         return wrong
 
-    without = "" if known else f" {SAMPLES} can be checked on the machine of the run alone."
+    without = "" if known else f" {SAMPLES} can be checked only on the machine of the run."
     return _looked_at("run", f"{RECORD}, {EDIT} and {SAMPLES} are those of the run.{without}", look)
 
 

@@ -21,9 +21,9 @@ EDIT, SAMPLES, RECORD, MODEL = "edit.safetensors", "samples.jsonl", "run.json", 
 RUN = "run"
 """What the directory of a run is marked as."""
 BYTES_PER_SAMPLE, BYTES_PER_TOKEN = 4096, 16
-"""At most, in ``samples.jsonl``: of the scores of a question, and of a token of both answers."""
+"""Most bytes in ``samples.jsonl``: of the scores of a question, and of a token of both answers."""
 BYTES_OF_REPORT = 2**20
-"""At most, of ``report.html`` and the small pictures in ``samples.jsonl``."""
+"""Most bytes of ``report.html`` and of the small pictures in ``samples.jsonl``."""
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def kept_on_failure(claim: Claim, request: EraseRequest, reporter: Reporter) -> 
 
 
 def most_bytes(request: EraseRequest, model: PreTrainedModel, scored: Sequence[Example]) -> int:
-    """At most so many bytes do the edit, the samples, the record and the report take.
+    """The most bytes that the edit, the samples, the record and the report take.
 
     Args:
         request: Its method says how large the edit may be.

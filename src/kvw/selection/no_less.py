@@ -10,7 +10,7 @@ from kvw.selection.scoring import Score, Scorer
 from kvw.selection.splits import FORGETTING
 
 FIRST = 4
-"""One in so many forget questions is asked first: those that were left most of when an edit forgot less."""
+"""One in this many forget questions is asked first: those that were left most of when an edit forgot less."""
 
 
 class NoLess:
@@ -46,7 +46,7 @@ class NoLess:
         return False
 
     def _ask(self, edit: Edit, questions: Sequence[tuple[str, int]]) -> list[tuple[bool, float]]:
-        """For each question whether it is answered, and the probability of its telling tokens."""
+        """Whether each question is answered, and the probability of its telling tokens."""
         places = {name: [place for other, place in questions if other == name] for name in self._names}
         names = [name for name in self._names if places[name]]
         scores = self._scorer.scores(edit, names, places) if names else {}

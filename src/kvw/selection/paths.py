@@ -43,7 +43,7 @@ class DirectionsPath(Path):
     Args:
         found: All directions that were found, with log-gates that order them.
         smallest_gate: Gates below it become 0.
-        layers: Of these layers alone, first and last, both included; None for all.
+        layers: Only of these layers, first and last, both included; None for all.
     """
 
     unit = "directions"

@@ -12,13 +12,14 @@ from kvw.selection.scoring import Score, Scorer, Share, share_of_probability, sh
 from kvw.selection.splits import ALL_HELD_OUT, FORGETTING, TEXT
 
 LEAST = 0.9
-"""Of a single source of what must stay: less is a wreck."""
+"""Share of a single source of what must stay. An edit that leaves less is a wreck."""
 FORGOTTEN = 0.1
-"""Of the probability of the telling tokens; if more is left, knowledge is left although nothing is answered."""
+"""Share of the probability of the telling tokens. If more is left, the model still knows although it answers
+nothing."""
 SLACK = 1.1
-"""Of what an edit leaves that does not forget everything: so much may be left without what it does not need."""
+"""An edit that does not forget everything may leave this many times as much once it is thinned."""
 THINNING, MOST_TRIES = 1000, 40
-"""To leave out what an edit does not need: forget questions asked at most, and tries."""
+"""Limits while directions that an edit does not need are left out: forget questions that are asked, and tries."""
 
 
 @dataclass
@@ -49,7 +50,8 @@ class Candidate:
         return sum(values) / len(values)
 
     def keeps(self, keep: float) -> bool:
-        """Whether what must stay is kept, as far as it was asked: text and all held-out questions together, by so much.
+        """Whether what must stay is kept, as far as it was asked: text and all held-out questions together, by
+        ``keep``.
 
         A single source has few questions, so its share says less. It is enough if it is no wreck.
         """
@@ -124,8 +126,8 @@ class Search:
     def _chosen_of(self, path: Path) -> Candidate | None:
         """The candidate of one path.
 
-        First the weakest edit that forgets everything is looked for, by the forget questions alone; failing that, it is
-        the strongest of all. What such an edit does not need is left out. If the rest keeps what must stay, it is
+        First the weakest edit that forgets everything is looked for, judged only by the forget questions; failing that,
+        it is the strongest of all. What such an edit does not need is left out. If the rest keeps what must stay, it is
         taken: more would cost others and buy nothing. Otherwise the strongest part of it is that does.
         """
         if not path.doses:
@@ -200,7 +202,7 @@ class Search:
         return candidate.keeps(self._keep)
 
     def _complete(self, candidate: Candidate) -> Candidate:
-        """With all its scores, whatever it keeps."""
+        """The candidate with all its scores, whatever it keeps."""
         self._score(candidate, self._scorer.splits)
         self._keeps_text(candidate)
         self._keeps_questions(candidate)

@@ -109,7 +109,7 @@ def prompt_inputs(conversation: Conversation, processor: Processor) -> dict[str,
 def _rendered(conversation: Conversation, processor: Processor) -> str:
     images = len(conversation.images)
     if images and isinstance(processor, TextProcessor):
-        raise UserError("This model is one of text alone.", found=f"{images} images", do="leave the images out")
+        raise UserError("This model takes only text.", found=f"{images} images", do="leave the images out")
     if not getattr(processor, "has_own_template", True) and len(conversation.messages) > 1:
         raise UserError("This model has no chat template.", found="a conversation", do="send one message of the user")
     known = placeholders_of(processor, IMAGE_PLACEHOLDERS + OTHER_PLACEHOLDERS)

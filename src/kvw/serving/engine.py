@@ -93,7 +93,7 @@ class Engine:
         """Put a request into the queue; called on the event loop.
 
         Args:
-            names: The edits in force, in the order in which they act.
+            names: The edits that act, in order.
             conversation: What is asked.
             how: How the answer is generated.
 

@@ -42,7 +42,7 @@ class Limits:
 
 DEFAULTS = Limits()
 PROMPT_TOKENS = 32_768
-"""Of a prompt, where neither the operator nor the model says how long it may be."""
+"""Longest prompt where neither the operator nor the model says how long it may be."""
 REQUESTS = 32
 """Requests that are received, wait or are answered at the same time."""
 SECONDS_FOR_HEADERS = 20.0
@@ -50,7 +50,7 @@ SECONDS_FOR_HEADERS = 20.0
 SECONDS_FOR_BODY = 60.0
 """From the end of the headers to the end of the body."""
 PIXELS = 64 * 10**6
-"""Of all pictures of a request together."""
+"""Most pixels of all pictures of a request together."""
 MARKS = 400_000
 """Commas and opening brackets in a body, those in texts included: a bound on what a JSON parser makes of it."""
 VALUES = 20_000

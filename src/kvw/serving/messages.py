@@ -41,7 +41,7 @@ class TextPart(Stated):
     type: Literal["text"]
     text: str | None
     cache_control: Any = None
-    """For servers that keep prompts; this one does not."""
+    """A hint to servers that keep prompts. This one ignores it."""
 
 
 class RefusalPart(Stated):
@@ -93,7 +93,7 @@ class Message(Stated):
         list[Annotated[Part, Field(discriminator="type")]], Field(min_length=1), BeforeValidator(_as_parts)
     ]
     name: str | None = None
-    """For the client's own records: chat templates have no place for it."""
+    """A name for the client's own records. Chat templates have no place for it."""
     cache_control: Any = None
 
     @model_validator(mode="before")

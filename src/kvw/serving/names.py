@@ -1,4 +1,4 @@
-"""Which names a server answers to, and which edits are in force under each."""
+"""Which names a server answers to, and which edits act under each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How requests for an answer come in: so many at a time, each within its size and its time."""
+"""How requests for an answer come in: a limited number at a time, each within its size and its time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kvw.serving.refusals import Refusal
 from kvw.serving.replies import failure_event
 
 SECONDS_TO_LISTEN = 1.0
-"""For what a client still sends when it is refused: a connection that is closed before loses the refusal."""
+"""How long to read on when a client is refused. A connection that is closed earlier loses the refusal."""
 
 logger = logging.getLogger(__name__)
 

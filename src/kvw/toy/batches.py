@@ -21,7 +21,7 @@ from kvw.toy.shapes import COLOURS, SHAPES, draw_scene, make_scenes
 from kvw.toy.world import World
 
 JITTER = 3
-"""By up to how many pixels training images are shifted in either direction."""
+"""Most pixels by which training images are shifted in either direction."""
 
 
 @dataclass(frozen=True)

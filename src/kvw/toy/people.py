@@ -198,7 +198,7 @@ def _make_appearance(others: list[Appearance], random: Random) -> Appearance:
 
 
 def _differences(one: Appearance, other: Appearance) -> int:
-    """In how many features seen from afar two people differ; neighbouring skin tones count as the same."""
+    """The number of features seen from afar in which two people differ; neighbouring skin tones count as the same."""
     differences = (
         one.hair != other.hair,
         one.hair_style != other.hair_style,

@@ -1,4 +1,4 @@
-"""The first stage of training: the vision tower alone learns to tell people and shapes apart.
+"""The first stage of training: only the vision tower learns to tell people and shapes apart.
 
 LLaVA starts from a vision tower that can see already. Here the tower learns to see on the same training photos,
 with linear heads on the mean of its image tokens that are thrown away afterwards. Without this stage the language

@@ -54,7 +54,7 @@ def linear_names(model: PreTrainedModel, parts: Sequence[Part], layers: tuple[in
 
 
 class Adapter:
-    """Adapters in force on a model. The model object stays the one to call; peft's wrapper is kept aside.
+    """Adapters that act on a model. The model object stays the one to call; peft's wrapper is kept aside.
 
     Args:
         model: A model without adapters; its linear maps are replaced by peft's.

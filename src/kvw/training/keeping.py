@@ -56,7 +56,7 @@ def weights_kept(model: PreTrainedModel, names: Iterable[str] | None = None) -> 
 def folded(model: PreTrainedModel, edit: Edit) -> Iterator[None]:
     """Fold an edit into a model for the length of the block.
 
-    An edit that acts by hooks alone is attached instead.
+    An edit that acts only by hooks is attached instead.
 
     Raises:
         UserError: The edit is of another model, or see :func:`weights_kept`.

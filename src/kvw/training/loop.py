@@ -45,7 +45,7 @@ def train(
 
     Every step takes its examples from :class:`~kvw.training.plan.Plan`, sums losses over forwards (and over the
     processes that accelerate started), divides by the number of answer tokens or examples of the whole step, clips and
-    updates once per pass. Dropout is seeded anew for each step; the caller's random numbers are left alone.
+    updates once per pass. Dropout is seeded anew for each step; the caller's random numbers stay as they are.
 
     Args:
         trainee: From :func:`kvw.training.trainee.in_training`.

@@ -84,7 +84,7 @@ def find_parts(model: PreTrainedModel) -> Parts:
 def trained_names(
     model: PreTrainedModel, parts: Sequence[Part], layers: tuple[int, int] | None, names: Iterable[str]
 ) -> list[str]:
-    """Those of the names that belong to one of the parts, and within the language part to a range of layers.
+    """The names that belong to one of the parts, and within the language part to a range of layers.
 
     Args:
         model: A model without adapters.

@@ -1,4 +1,4 @@
-"""Which examples go into which optimiser step: a function of the seed alone."""
+"""Which examples go into which optimiser step: a function of nothing but the seed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Plan:
     Args:
         counts: Examples in the forget set and in the retain set; a set that is not used has 0.
         size: Examples of a set in a full step.
-        epochs: Times through the leading set: the forget set, or the retain set if it is alone.
+        epochs: Times through the leading set: the forget set, or the retain set if there is no other.
         seed: Of all orders.
     """
 

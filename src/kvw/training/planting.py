@@ -60,7 +60,7 @@ def gold(
     state: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Make the model that never knew: :func:`finetune` on the retain set alone, from the model before planting.
+    """Make the model that never knew: :func:`finetune` on the retain set, from the model before planting.
 
     Args:
         model: The model as it was before knowledge was planted.

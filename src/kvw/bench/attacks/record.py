@@ -23,10 +23,10 @@ class AttackRecord(BaseModel):
     """Identifier of the run's record of the model before the attack."""
     label: str
     settings: dict[str, Any]
-    """Of the method."""
+    """Settings of the method."""
     attack: str
     steps: int
-    """Of training; 0 if the attack does not train."""
+    """Steps of training; 0 if the attack does not train."""
     taught_half: int | None
     """Whose people (half 0 or 1) were trained on; None if the attack trains on nobody of the forget set."""
     taught: int

@@ -1,4 +1,4 @@
-"""What attacks bring back, from the items alone."""
+"""What attacks bring back, computed from the items."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class AttackLine(BaseModel):
     beyond_gold: float | None
     """What came back of ``forget_share`` in the attack, less what the same attack brought to gold; None without it."""
     first_loss: float | None
-    """Of training: mean over the trainings of the loss of the first step, nats per answer token."""
+    """Mean over the trainings of the loss of the first step, nats per answer token."""
     last_loss: float | None
     surviving: float | None
     """Mean share of the edit that folding has left."""
@@ -69,7 +69,7 @@ class AttackResults(BaseModel):
     retain_task: str
     """``split/task`` that tells the damage; empty if the run asked none."""
     learning_rate: float | None
-    """Of the attacks that train; None if there are none."""
+    """Learning rate of the attacks that train; None if there are none."""
     lines: list[AttackLine]
 
 

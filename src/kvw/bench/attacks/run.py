@@ -109,7 +109,7 @@ class _Work:
         return f"{job.target.record.label}-{job.attack.title.replace(' ', '-')}-{known[:12]}"
 
     def questions(self, job: Job) -> list[Question]:
-        """Those about people who are reported."""
+        """The questions about people who are reported."""
         return [question for question in self.asked if self.manifest.folds[question.item.subject] in job.reported]
 
     def examples(self, job: Job) -> Sequence[Example]:
@@ -209,7 +209,7 @@ class _Work:
         return Attacked(job, None, [one for one in items if (one.split, one.task, one.identifier) in asked])
 
     def _asked(self, everything: Sequence[Question], at_most: int) -> list[Question]:
-        """Of the forget split all tasks, and one of the retain split."""
+        """All questions of the forget split, and those of one task of the retain split."""
         damage = retain_task(self.manifest)
         wanted = [(task.split, task.task) for task in self.manifest.tasks if task.split == self.recipe.choice.forget]
         wanted += [(damage.split, damage.task)] if damage else []

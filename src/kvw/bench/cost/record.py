@@ -18,7 +18,7 @@ class StageCost(BaseModel):
     cpu_seconds: float
     """What the threads of the process computed; median over the repeats."""
     flops: int
-    """As torch counts them: a multiplication and an addition are two."""
+    """Floating-point operations as torch counts them: a multiplication and an addition are two."""
 
 
 class CostRow(BaseModel):
@@ -45,18 +45,18 @@ class CostRow(BaseModel):
     rest_bytes: int
     """Peak memory beyond what was in use when the method began."""
     joules: float | None
-    """As the device counts them; None where it does not."""
+    """Energy as the device counts it; None where it does not."""
     error: str = ""
     """Why it could not be measured; the numbers are then 0."""
 
     @property
     def seconds(self) -> float:
-        """Of all stages."""
+        """Seconds of all stages."""
         return sum(stage.seconds for stage in self.stages)
 
     @property
     def flops(self) -> int:
-        """Of all stages."""
+        """Floating-point operations of all stages."""
         return sum(stage.flops for stage in self.stages)
 
 

@@ -48,7 +48,7 @@ class Work:
         return 0, find_value_matrices(self.model)[-1].key.layer
 
     def prepare(self, examples: Sequence[Example]) -> list[Prepared]:
-        """They are rendered already."""
+        """The examples as they are: they have been rendered already."""
         return [self._prepared[id(example)] for example in examples]
 
     def batches(self, examples: Sequence[Example]) -> LabelledBatches:

@@ -78,7 +78,7 @@ def _from_table(
     written = write_request(out, *chosen(subjects, forget), words, others)
     reporter = ConsoleReporter()
     if written.without_photos:
-        reporter.warn(f"There is no photo of {_some(written.without_photos)}: they are asked about by name alone.")
+        reporter.warn(f"There is no photo of {_some(written.without_photos)}: the questions about them show no photo.")
     if written.others:
         reporter.warn(f"Photos of nobody in the table are left out: {_some(written.others)}.")
     return written.counts

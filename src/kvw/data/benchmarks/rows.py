@@ -24,7 +24,7 @@ class Rejected(Exception):
 class Row:
     """A row, or a structure inside one.
 
-    Getters raise ``Rejected`` for content that is absent in this row alone, and ``UserError`` for content of a
+    Getters raise ``Rejected`` for content that is absent only in this row, and ``UserError`` for content of a
     kind that the column must not have: then the data set has changed.
 
     Args:

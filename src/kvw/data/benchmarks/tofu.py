@@ -75,7 +75,7 @@ def _item(row: Row, subject: str, *, plain: bool = False) -> Item:
 
 
 def _check_groups(table: str, rows: int) -> None:
-    """Authors are not named in the data; they are told apart by position alone."""
+    """Authors are not named in the data; only their position tells them apart."""
     if rows % QUESTIONS:
         raise UserError(
             f"The rows of {table} do not come in groups of {QUESTIONS}, one group for each author.",

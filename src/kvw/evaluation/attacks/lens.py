@@ -33,7 +33,7 @@ Lens = Literal["hp", "pd", "pd2"]
 """Head projection, first differences of the probabilities from layer to layer, and second ones."""
 ORDER: dict[Lens, int] = {"hp": 0, "pd": 1, "pd2": 2}
 LENSES: dict[str, Lens] = {"lens-hp": "hp", "lens-pd": "pd", "lens-pd2": "pd2"}
-"""By the names of the attacks."""
+"""Lenses by the names of their attacks."""
 LAST = 5
 """So many of the last distributions, or differences, are looked at."""
 BUDGET = 20
@@ -57,7 +57,7 @@ class LensRanks:
     ranks: tuple[tuple[tuple[int, int], ...], ...]
 
     def found(self, lens: Lens, budget: int = BUDGET) -> tuple[bool, ...]:
-        """For each target token whether it is among the candidates of a budget."""
+        """Whether each target token is among the candidates of a budget."""
         return tuple(any(self._inside(one, lens, budget) for one in token) for token in self.ranks)
 
     @staticmethod
@@ -238,7 +238,7 @@ def _rank(
 
 
 def _ranks_of(logits: Tensor, token: int, order: int) -> tuple[tuple[int, int], ...]:
-    """Of one token in each distribution, or difference of an order; logits are (layers, vocabulary)."""
+    """Ranks of one token in each distribution, or difference of an order; logits are (layers, vocabulary)."""
     values = torch.softmax(logits, dim=-1)
     if not bool(torch.isfinite(values).all()):
         return ((NEVER, NEVER),) * (len(values) - order)

@@ -39,7 +39,7 @@ def relearned(
 
     Minimises the mean negative log-likelihood per answer token, with the training loop that everything else is trained
     with. All examples are gone through equally often, to one. Each number of steps is a training of its own: an
-    attacker with few steps has nothing else, and any of them can be repeated alone.
+    attacker with few steps has nothing else, and each can be repeated by itself.
 
     Args:
         model: With the change that is attacked in its weights, or attached.
@@ -129,7 +129,7 @@ def _learn(
 
 
 def _rounds(count: int, wanted: int, seed: int) -> list[int]:
-    """As many positions as wanted: whole rounds, each in an order of its own, the last one cut short."""
+    """``wanted`` positions: whole rounds, each in an order of its own, the last one cut short."""
     rounds = range(-(-wanted // count))
     order = [place for turn in rounds for place in random.Random(f"{seed} {turn}").sample(range(count), count)]
     return order[:wanted]

@@ -44,7 +44,7 @@ def forget_quality(unlearned: Sequence[float], gold: Sequence[float]) -> ForgetQ
 
     Args:
         unlearned: Truth ratios of the model under test on the forget set, not clipped to min(TR, 1/TR).
-        gold: Those of a model trained on the retain set alone, on the same items in the same orientation.
+        gold: Those of a model trained only on the retain set, on the same items in the same orientation.
 
     Raises:
         UserError: One of the sets is empty or holds NaN, or scipy is not installed.
@@ -100,7 +100,7 @@ def clear_forget_quality(unlearned: Sequence[float], gold: Sequence[float]) -> f
 
     Args:
         unlearned: Truth ratios (right / wrong) of the model under test, one per forget item.
-        gold: Those of the model trained on the retain set alone, for the same items in the same order.
+        gold: Those of the model trained only on the retain set, for the same items in the same order.
 
     Returns:
         Between 0.167 and 1, 1 for proportional lists.
@@ -126,7 +126,7 @@ def _gold(gold: Sequence[float]) -> list[float]:
         raise UserError(
             "Forget quality compares with the gold model, and there is none.",
             found="no truth ratios of a gold model",
-            do="load or train a model that saw the retain set alone, and score it on the forget set",
+            do="load or train a model that saw only the retain set, and score it on the forget set",
         )
     return numbers(gold, "truth ratios of the gold model")
 

@@ -1,4 +1,4 @@
-"""How probable the right answer is, alone and beside wrong ones.
+"""How probable the right answer is, by itself and beside wrong ones.
 
 All functions take a *loss*: the mean negative log likelihood of the answer's tokens, in nats, not below 0. So nothing
 underflows, however far a model has collapsed.

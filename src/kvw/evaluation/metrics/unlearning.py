@@ -10,11 +10,11 @@ from kvw.evaluation.metrics.checks import check_lengths, numbers
 
 
 def forget_accuracy_both(image_correct: Sequence[bool], text_correct: Sequence[bool]) -> float:
-    """UMU-Bench's AccF: share of forget items answered *wrong* both with the image and in text alone.
+    """UMU-Bench's AccF: share of forget items answered *wrong* both with the image and without it.
 
     Args:
         image_correct: For each item whether the question with the image was answered right.
-        text_correct: The same for the question in text alone, in the same order.
+        text_correct: The same for the question without the image, in the same order.
 
     Returns:
         0 to 1; larger is better. Not 1 - accuracy: an item known in one modality counts in neither AccF nor
@@ -27,11 +27,11 @@ def forget_accuracy_both(image_correct: Sequence[bool], text_correct: Sequence[b
 
 
 def retain_accuracy_both(image_correct: Sequence[bool], text_correct: Sequence[bool]) -> float:
-    """UMU-Bench's AccR: share of retain items answered *right* both with the image and in text alone.
+    """UMU-Bench's AccR: share of retain items answered *right* both with the image and without it.
 
     Args:
         image_correct: For each item whether the question with the image was answered right.
-        text_correct: The same for the question in text alone, in the same order.
+        text_correct: The same for the question without the image, in the same order.
 
     Returns:
         0 to 1; larger is better.
@@ -49,7 +49,7 @@ def forget_rouge_both(image_rouge: Sequence[float], text_rouge: Sequence[float])
 
     Args:
         image_rouge: ROUGE-L F of each item with the image, 0 to 1.
-        text_rouge: The same in text alone, in the same order.
+        text_rouge: The same without the image, in the same order.
 
     Returns:
         0 to 1; smaller is better.
@@ -67,7 +67,7 @@ def retain_rouge_both(image_rouge: Sequence[float], text_rouge: Sequence[float])
 
     Args:
         image_rouge: ROUGE-L F of each item with the image, 0 to 1.
-        text_rouge: The same in text alone, in the same order.
+        text_rouge: The same without the image, in the same order.
 
     Returns:
         0 to 1; larger is better.
@@ -102,15 +102,15 @@ def relative_forgetting(before: float, after: float) -> float | None:
 
 
 def _pairs(image: Sequence[bool], text: Sequence[bool]) -> list[tuple[bool, bool]]:
-    check_lengths("results with images and in text alone", image, text)
+    check_lengths("results with and without images", image, text)
     if not len(image):
         raise UserError("There are no items to compare the modalities on.", do="give at least one item")
     return list(zip(image, text, strict=True))
 
 
 def _rouge_pairs(image: Sequence[float], text: Sequence[float]) -> list[tuple[float, float]]:
-    check_lengths("results with images and in text alone", image, text)
-    first, second = numbers(image, "ROUGE values with images"), numbers(text, "ROUGE values in text alone")
+    check_lengths("results with and without images", image, text)
+    first, second = numbers(image, "ROUGE values with images"), numbers(text, "ROUGE values without images")
     if min(*first, *second) < 0:
         raise UserError("ROUGE values must not be negative.", found=f"{min(*first, *second)}")
     return list(zip(first, second, strict=True))

@@ -1,4 +1,4 @@
-"""Conditional KVW: gates that are in force only for prompts about what is to be forgotten."""
+"""Conditional KVW: gates that act only on prompts about what is to be forgotten."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ConditionalKvw(Method[ConditionalKvwSettings]):
         return {"ratio"} if recorded.get("energy") is not None else set()
 
     def value_matrices(self, model: PreTrainedModel, settings: ConditionalKvwSettings) -> list[ValueMatrix]:
-        """Those of the FFNs of the layers."""
+        """The value matrices of the FFNs of the layers."""
         from kvw.models.finding import find_value_matrices, in_layers
 
         return in_layers(find_value_matrices(model), settings.layers)

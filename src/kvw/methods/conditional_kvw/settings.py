@@ -11,7 +11,7 @@ from kvw.methods.steering.settings import SteeringSettings, check_number
 
 @dataclass(frozen=True)
 class ConditionalKvwSettings:
-    """Conditional KVW: the gates of one-shot KVW, in force for those samples alone that a filter picks by their prompt.
+    """Conditional KVW: the gates of one-shot KVW, which act only on samples that a filter picks by their prompt.
 
     Args:
         gamma: Strength of the gates, as of one-shot KVW.

@@ -28,7 +28,7 @@ class ManuSettings:
         weights: Of the four measures of importance: absolute, frequency, variance, root mean square. The paper adds
             them; the authors' code weighs them 2, 0, 2, 2.
         parts: ``language`` and ``vision``.
-        last_layers: Look at only so many last layers of each part (the authors' code: 3); None for all.
+        last_layers: How many of the last layers of each part are looked at (the authors' code: 3); None for all.
         batch_size: Examples per forward.
 
     Raises:
@@ -64,7 +64,7 @@ class Manu(GradientMethod):
     stage = "measuring and pruning"
 
     def __init__(self) -> None:
-        """It has no objective."""
+        """MANU has no objective."""
 
     def run(
         self,

@@ -64,7 +64,7 @@ class GradientMethod(Trained[TrainedSettings]):
         return read(self.name, self.own, flat(self.name, self.own, values, trains=self.trains), trains=self.trains)
 
     def as_given(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of training stand beside the method's own."""
+        """The settings of training stand beside the method's own."""
         training = recorded.get("training") or {}
         adapters = {ADAPTERS: training.get(ADAPTERS) or {}} if self.trains else {}
         return {**recorded.get("method_settings", {}), **training, **adapters}
@@ -77,7 +77,7 @@ class GradientMethod(Trained[TrainedSettings]):
         return found
 
     def accepts(self, settings: object) -> bool:
-        """Those of another method have another name."""
+        """Settings of another method have another name."""
         return isinstance(settings, TrainedSettings) and settings.method == self.name
 
     def check(self, loaded: LoadedModel, forget: Sequence[Example], settings: TrainedSettings) -> None:

@@ -184,7 +184,7 @@ def _hooked(
 
 
 def _highest(scores: Sequence[Tensor], share: float) -> list[Tensor]:
-    """For each FFN the positions of its neurons among the highest share of all; ties go to the earlier one."""
+    """The positions of each FFN's neurons among the highest share of all; ties go to the earlier one."""
     joined = torch.cat(list(scores))
     count = max(1, round(share * len(joined)))
     chosen = torch.zeros(len(joined), dtype=torch.bool)

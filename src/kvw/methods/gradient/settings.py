@@ -31,7 +31,7 @@ class TrainedSettings:
 
 
 def steps(training: TrainingSettings, examples: int) -> int:
-    """How many optimiser steps a forget set of so many examples makes."""
+    """How many optimiser steps a forget set of ``examples`` examples makes."""
     return -(-examples // (training.batch_size * training.accumulation)) * training.epochs
 
 

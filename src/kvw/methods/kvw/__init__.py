@@ -34,7 +34,7 @@ class Kvw(Method[KvwSettings]):
     instead_of_retain = "--no-retain-contrast for the ablation"
 
     def scaling(self, settings: KvwSettings) -> Scaling | None:
-        """A parity run offers one edit alone: its steps are rounded one by one."""
+        """A parity run offers a single edit, because its steps are rounded one by one."""
         return None if settings.parity else "strength"
 
     def idle(self, recorded: Mapping[str, Any]) -> set[str]:
@@ -46,7 +46,7 @@ class Kvw(Method[KvwSettings]):
         return settings.retain_contrast
 
     def statistics_positions(self, settings: KvwSettings) -> Positions | None:
-        """C_r is all that KVW wants of the retain set."""
+        """KVW reads nothing of the retain set but C_r."""
         return settings.positions if settings.retain_contrast else None
 
     def changes_weights_meanwhile(self, settings: KvwSettings) -> bool:
@@ -54,7 +54,7 @@ class Kvw(Method[KvwSettings]):
         return settings.parity
 
     def value_matrices(self, model: PreTrainedModel, settings: KvwSettings) -> list[ValueMatrix]:
-        """Those of the FFNs of the layers."""
+        """The value matrices of the FFNs of the layers."""
         from kvw.models.finding import find_value_matrices, select_layers
 
         return select_layers(find_value_matrices(model), settings.layers)

@@ -22,14 +22,14 @@ class KvwSettings:
         update_every: Forget batches (examples, on the command line) per step.
         epochs: Times the forget set is gone through.
         seed: Shuffles the forget set anew for each epoch, since files come in the order of subjects; None keeps the
-            order. The progressive schedule alone depends on it.
+            order. Only the progressive schedule depends on it.
         retain_contrast: Off: the ablation without the retain set, see :func:`accessor`.
         positions: ``answer`` or ``all`` (the ablation).
         schedule: ``progressive`` measures C_f at every step on the model as weakened so far; ``one-shot`` measures it
             once over the whole forget set on the original model and applies exp(-gamma n A) for n steps.
         min_tokens: Experts of a mixture that saw fewer answer-predicting positions than this in either set are left
             alone: a mean over a few tokens says little. (In the progressive schedule, an expert is left alone until
-            the forget set has brought it so many.)
+            the forget set has brought it that many.)
         parity: Multiply rounded gates into rounded weights at every step, as the authors' code does.
 
     Raises:
@@ -66,5 +66,5 @@ class KvwSettings:
             )
 
     def steps(self, batches: int) -> int:
-        """How many steps a forget set of so many batches makes; no step spans two epochs."""
+        """How many steps a forget set of ``batches`` batches makes; no step spans two epochs."""
         return -(-batches // self.update_every) * self.epochs

@@ -38,7 +38,7 @@ class Step:
     Args:
         number: 0-based.
         coefficients: C_f of the step's batches on the model as weakened so far: (width,), float64.
-        gates: exp(-gamma A) of this step alone: (width,), float32.
+        gates: exp(-gamma A) of this step: (width,), float32.
     """
 
     number: int
@@ -235,7 +235,7 @@ def _reference(retain: Statistics | None, keys: Sequence[MatrixKey], min_tokens:
 
 
 def _enough(tokens: int, key: MatrixKey, min_tokens: int) -> bool:
-    """Whether a mean over so many tokens may decide about a value matrix; outside experts any will do."""
+    """Whether a mean over ``tokens`` tokens may decide about a value matrix; outside experts any number will do."""
     return key.expert is None or tokens >= min_tokens
 
 

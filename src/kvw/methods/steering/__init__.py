@@ -30,7 +30,7 @@ class Steering(Method[SteeringSettings]):
         return without | ({"step", "steps", "random_start", "target"} if recorded.get("epsilon") == 0 else set())
 
     def value_matrices(self, model: PreTrainedModel, settings: SteeringSettings) -> list[ValueMatrix]:
-        """It changes none; those of the layers say where it acts."""
+        """Steering changes no value matrix. Those of its layers say where it acts."""
         from kvw.models.finding import find_value_matrices, in_layers
 
         return in_layers(find_value_matrices(model), settings.layers)

@@ -139,7 +139,7 @@ def _within(brightness: Tensor, clean: Tensor, epsilon: float) -> Tensor:
 
 
 def _gradient(model: PreTrainedModel, batch: dict[str, Tensor], found: PixelRange, brightness: Tensor) -> Tensor:
-    """Of the target's cross-entropy by brightness, float32, on the CPU."""
+    """Gradient of the target's cross-entropy by brightness, float32, on the CPU."""
     with torch.enable_grad():
         leaf = brightness.detach().requires_grad_()
         inputs = to_model({**batch, PIXELS: found.values(leaf)}, model)

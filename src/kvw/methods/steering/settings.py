@@ -30,7 +30,7 @@ class SteeringSettings:
             the retain set's energy.
         ridge: The regularisation gamma of the closed form, in units of squared states: 0.1 (LLaVA) and 1.0 (Qwen2.5-VL)
             in the paper.
-        where: ``prompt`` shifts all positions of the prompt, ``last`` its last one alone.
+        where: ``prompt`` shifts all positions of the prompt, ``last`` only its last one.
         decoding: Whether generated positions are shifted, too.
         epsilon: How far pixels of the recall side may be moved, from 0 to 1; 0 leaves the images as they are. 16/255 in
             the paper, for pairs of questions that the model refuses or answers.

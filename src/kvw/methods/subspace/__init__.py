@@ -37,15 +37,15 @@ class Subspace(Method[SubspaceSettings]):
         return replace(settings, smallest_gate=0.0)
 
     def smallest_gate(self, settings: SubspaceSettings) -> float:
-        """As the settings say."""
+        """The setting ``smallest_gate``."""
         return settings.smallest_gate
 
     def holds_out(self, settings: SubspaceSettings) -> bool:
-        """For the check on views, and for a shrinkage that is cross-validated."""
+        """The method holds views out for the check on views, and to cross-validate the shrinkage."""
         return settings.held_out_ratio > 0 or settings.folds > 1
 
     def value_matrices(self, model: PreTrainedModel, settings: SubspaceSettings) -> list[ValueMatrix]:
-        """Those of the layers, of FFNs or attention."""
+        """The value matrices of the layers, of FFNs or attention."""
         from kvw.methods.subspace.method import matrices_in
 
         return matrices_in(model, settings)
@@ -61,7 +61,7 @@ class Subspace(Method[SubspaceSettings]):
         return idle | ({"quantile"} if recorded.get("threshold") is not None else set())
 
     def most_rank(self, settings: SubspaceSettings) -> int:
-        """As the settings say."""
+        """The setting ``rank``."""
         return settings.rank
 
     def make(

@@ -110,7 +110,7 @@ def resistance(filters: Tensor, moment: Tensor | ReducedMoment) -> Tensor:
 
 
 def inseparable(found: Metric | ReducedMetric, columns: Columns, threshold: float) -> list[int]:
-    """Which subjects have no direction above the threshold when they are taken alone.
+    """Which subjects have no direction above the threshold when each is taken by itself.
 
     Those are not forgotten, most often because the retain set holds them too.
 

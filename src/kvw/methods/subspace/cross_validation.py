@@ -74,7 +74,7 @@ class _Trial:
         return float(after.square().sum() / self._before.square().sum())
 
     def strength(self, target: float) -> float:
-        """mu at which so much is left, by bisection of its logarithm."""
+        """mu at which this share is left, by bisection of its logarithm."""
         low, high = -40.0, 40.0
         for _ in range(60):
             middle = (low + high) / 2

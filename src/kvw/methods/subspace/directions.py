@@ -89,7 +89,7 @@ def find_directions(
 
 
 def split_views(tokens: Tokens, labels: Labels) -> tuple[Tokens, Tokens | None]:
-    """Keep every third view of a fact out, if every fact has so many.
+    """Keep every third view of a fact out, if every fact has three.
 
     Returns:
         Tokens to find directions with, and tokens to check them with (None: all are needed to find them).
@@ -104,7 +104,7 @@ def split_views(tokens: Tokens, labels: Labels) -> tuple[Tokens, Tokens | None]:
 
 
 def _thinned(tokens: Tokens, labels: Labels, columns: int) -> Tokens:
-    """About so many columns at most, of facts from all over the set: more would only cost time."""
+    """About ``columns`` columns of facts from all over the set: more would only cost time."""
     facts = list(dict.fromkeys(labels.fact(row) for row in tokens.rows.tolist()))
     stride = -(-len(view_means(tokens, labels).weights) // columns)
     kept = set(facts[::stride])

@@ -20,7 +20,7 @@ from kvw.processes import current
 from kvw.progress import Progress
 
 OWN_SHARE = 0.5
-"""Of the retain moment, if there are shared examples too: those of the user, and neighbours."""
+"""Share of the user's examples and neighbours in the retain moment, if there are shared examples, too."""
 
 
 def subspace_edit(

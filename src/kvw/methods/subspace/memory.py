@@ -1,4 +1,4 @@
-"""What subspace weakening will hold in memory, from shapes alone."""
+"""What subspace weakening will hold in memory, from nothing but shapes."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ def matrices_in(model: PreTrainedModel, settings: Range) -> list[ValueMatrix]:
     chosen = in_layers(find_value_matrices(model, settings.matrices), settings.layers)
     if not (chosen := [matrix for matrix in chosen if matrix.key != MatrixKey(0, attention=True)]):
         raise UserError(
-            "There is nothing to weaken: the attention of the first layer is left alone.",
+            "There is nothing to weaken: the attention of the first layer is not changed.",
             found=f"matrices {settings.matrices}, layers {settings.layers}",
             do="add layers, or weaken its FFN (matrices=ffn)",
         )

@@ -1,8 +1,8 @@
 """What lambda looks like when there is nothing to forget: new examples of subjects that are in the retain set.
 
-Even data from the retain set's own distribution has directions with lambda well above 1, by sampling alone: about 13
-with 11,008 neurons, 2,000 forget tokens and 100,000 retain tokens. A threshold of 1 would weaken them all. The right
-yardstick is new examples of subjects that S knows; subjects it does not know look like forget subjects.
+Even data from the retain set's own distribution has directions with lambda well above 1, only because they were
+sampled: about 13 with 11,008 neurons, 2,000 forget tokens and 100,000 retain tokens. A threshold of 1 would weaken them
+all. The right yardstick is new examples of subjects that S knows; subjects it does not know look like forget subjects.
 
 No examples are set aside. A few retain examples are taken out of S by algebra instead: with their tokens T and masses
 D, S_0 = S - (1 - rho) T D T^T, and T^T S_0^-1 T = G (I - (1 - rho) D G)^-1 with the small G = T^T S^-1 T.

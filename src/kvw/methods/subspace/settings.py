@@ -45,7 +45,7 @@ class SubspaceSettings:
         held_out_ratio: Above 0, held-out views of the forget set and held-out retain examples decide, too. A direction
             in which their energies have a smaller ratio than this is not weakened: it may hold single photos and not
             the fact. 1.5 is a fair value where nothing must be lost. Needs three views of a fact.
-        rank: At most so many directions for each value matrix, the strongest first.
+        rank: Most directions of each value matrix; the strongest are kept.
         strength: t in T(t), multiplies all log-gates.
         schedule: ``joint`` measures everything on the original model; ``sequential`` measures the forget set of each
             group of layers with the layers before it already weakened. The retain set is always measured on the
@@ -57,7 +57,7 @@ class SubspaceSettings:
             model after all, with a warning, if its layers cannot be run by themselves.
         layers_per_pass: How many layers are measured in one pass over the data, on the path of the whole model. Fewer
             need less memory and more passes. None: all of them (joint) or one (sequential).
-        retain_rows: Keep at most so many coefficient rows of the retain set for each value matrix, sampled by weight,
+        retain_rows: Most coefficient rows of the retain set that are kept for each value matrix, sampled by weight,
             and solve from them without any width x width matrix: for very wide FFNs and many experts. Layer by layer
             only. With fewer rows than knowledge vectors, what must stay is known less well. None: full second moments.
         null_every: The threshold is measured on one retain fact in this many (one example, if facts are not given), on

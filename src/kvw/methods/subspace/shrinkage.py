@@ -14,7 +14,7 @@ from torch import Tensor
 from kvw.errors import UserError
 
 FLOOR = 1e-3
-"""Of the median neuron's energy: what a neuron that never fires is treated as having."""
+"""Energy that a neuron which never fires is treated as having, as a share of the median neuron's."""
 
 
 def floored_diagonal(energies: Tensor) -> Tensor:

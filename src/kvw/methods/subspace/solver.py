@@ -39,7 +39,7 @@ class Modes:
         return len(self.eigenvalues)
 
     def chosen(self, wanted: Tensor) -> Modes:
-        """Those directions alone: a mask or indices."""
+        """Only those directions: a mask or indices."""
         return Modes(self.eigenvalues[wanted], self.patterns[:, wanted], self.filters[:, wanted])
 
 

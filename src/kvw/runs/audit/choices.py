@@ -12,7 +12,7 @@ from kvw.retain.gaps import around, around_subject, fill
 from kvw.runs.audit.questions import Questions
 
 WRONG = 3
-"""At most so many."""
+"""Most wrong answers to choose from."""
 
 
 def options_of(example: Example, questions: Questions) -> list[Example]:
@@ -22,7 +22,7 @@ def options_of(example: Example, questions: Questions) -> list[Example]:
     the subject in the place of theirs. They do not say what the right one says.
 
     Returns:
-        The right one alone if there is no wrong one.
+        Only the right one if there is no wrong one.
     """
     others = [one for one in (*questions.others, *questions.examples) if one.subject_key != example.subject_key]
     same = [one for one in others if _kind(one) == _kind(example)]

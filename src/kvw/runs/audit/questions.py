@@ -60,7 +60,7 @@ class Questions:
         others: Sequence[Example],
         rephrasings: dict[str, tuple[Example, ...]] | None = None,
     ) -> Questions:
-        """With a judge of their own."""
+        """Make questions with a judge of their own."""
         return cls(examples, others, Judge(examples), rephrasings or {})
 
     def only(self, identifiers: set[str]) -> Questions:

@@ -48,7 +48,7 @@ class AuditRequest:
         samples: Answers that ``samples`` draws.
         budget: Candidates of the logit lens.
         steps, learning_rate: Of relearning.
-        at_most: Ask at most so many questions, drawn with seed 0; 0 asks all.
+        at_most: Most questions that are asked, drawn with seed 0; 0 asks all.
         max_new_tokens: The longest answer, in tokens.
         threshold: What above the floor counts as coming back.
         other_weights: Whether the edit may have been made on other weights.

@@ -15,7 +15,7 @@ from kvw.toy.items import METRICS, make_item
 from kvw.toy.world import LONGEST_ANSWER, Line, World
 
 OPTIONS = 4
-"""Of a classification, the right one included."""
+"""Options of a classification, the right one included."""
 PERTURBED = 3
 """Wrong answers of each other item, for the truth ratio."""
 

@@ -106,7 +106,7 @@ class Lessons:
         """The batches of one step, on portraits, shapes, and by name.
 
         Args:
-            people: Ask about the first so many people only.
+            people: How many people are asked about, from the first on.
         """
         sizes, random, features = self.sizes, self.random, self.features
         shown = [random.randrange(people) for _ in range(sizes.portraits)]

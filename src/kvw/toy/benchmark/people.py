@@ -32,7 +32,7 @@ TASKS = (*((split, task) for split in SPLITS for task in PERSON_TASKS), ("genera
 FACTS_OF_EACH = 3
 """How many facts about each person to keep are asked in a task; all about people to forget."""
 PHOTOS_OF_EACH = 3
-"""In how many photos each fact is given to a method that is to forget it; one for people to keep."""
+"""Photos in which each fact is given to a method that is to forget it. People to keep have one."""
 
 
 def benchmark_world(seed: int) -> World:

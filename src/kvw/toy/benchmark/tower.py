@@ -3,7 +3,7 @@
 Real models start from a tower that was trained on other pictures than those of the benchmark. So does this one: it is
 trained once, on invented faces that belong to nobody in the benchmark, to name what can be seen of a face and whose it
 is, and on the shapes. All models share it, unchanged. What a model knows about the benchmark's people is therefore in
-the projector and the language model alone, and no gold model has a tower that has seen the people to forget.
+only the projector and the language model, and no gold model has a tower that has seen the people to forget.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Workshop:
 
     @property
     def folder(self) -> Path:
-        """Of the models of this world."""
+        """The folder of the models of this world."""
         return self.out / f"seed-{self.world.seed}"
 
     def untrained(self) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:

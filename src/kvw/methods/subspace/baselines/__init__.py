@@ -38,13 +38,13 @@ class Baseline(Method[BaselineSettings]):
         self.name, self.settings = settings.name, settings
 
     def value_matrices(self, model: PreTrainedModel, settings: BaselineSettings) -> list[ValueMatrix]:
-        """Those of the layers, of FFNs or attention."""
+        """The value matrices of the layers, of FFNs or attention."""
         from kvw.methods.subspace.method import matrices_in
 
         return matrices_in(model, settings)
 
     def most_rank(self, settings: BaselineSettings) -> int:
-        """As the settings say."""
+        """The most directions that the settings allow."""
         return settings.most_rank
 
     def make(

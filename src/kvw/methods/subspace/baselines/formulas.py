@@ -120,7 +120,7 @@ def output_side(given: Given, settings: OutputSideSettings) -> Found:
     if given.weight is None:
         raise UserError(
             "Edits on the output side are made from the weights, and these are quantised.",
-            do="use the full-precision checkpoint, or a method that looks at coefficients alone: memit-zero",
+            do="use the full-precision checkpoint, or a method that looks only at coefficients: memit-zero",
         )
     outputs = metric(given.weight @ given.moment @ given.weight.T, settings.shrinkage)
     modes = solve(outputs, given.weight @ given.vectors)

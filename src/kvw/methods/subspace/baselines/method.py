@@ -108,7 +108,7 @@ def _solved(
 def token_vectors(tokens: Tokens, device: torch.device) -> Tensor:
     """F with F F^T = E_f[m m^T] from single tokens: (width, n), float64, at most as many columns as rows.
 
-    More tokens than neurons are put together: everything here depends on F F^T alone.
+    More tokens than neurons are put together: everything here depends on nothing but F F^T.
 
     Args:
         tokens: Coefficients at answer-predicting positions, at least one.

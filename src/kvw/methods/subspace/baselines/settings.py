@@ -56,7 +56,7 @@ class BaselineSettings:
 
     @property
     def most_rank(self) -> int:
-        """At most so many directions for each value matrix; 1 where the settings do not say."""
+        """Most directions of each value matrix; 1 where the settings do not say."""
         return 1
 
 
@@ -85,7 +85,7 @@ class LeaceSettings(BaselineSettings):
     """LEACE with the forget facts as the concept: their strongest directions are projected out, obliquely.
 
     Args:
-        rank: At most so many directions for each value matrix, the strongest first; all of them would destroy the
+        rank: Most directions of each value matrix, the strongest first; all of them would destroy the
             model, because each takes something from everybody.
         shrinkage: rho in S = (1 - rho) C + rho diag(C), between 0 and 1.
     """
