@@ -1,4 +1,4 @@
-"""A request without answers: what a model says about a name, and which of it it says again and again."""
+"""A request without answers: what a model says about a name, and which of its answers it repeats."""
 
 from __future__ import annotations
 

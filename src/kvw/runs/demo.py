@@ -64,8 +64,8 @@ class DemoRecord(BaseModel):
     def verdict(self) -> list[str]:
         """What was and what was not forgotten, in plain words and the numbers of the table."""
         return [
-            f"Both methods are as strong as leaves {percent(self.run.selection.keep)} of what held-out people in the "
-            f"retain set are asked ({get_method(PUBLISHED).title}: gamma = {self.gamma:.3g})."
+            f"The strength of both methods was chosen so that {percent(self.run.selection.keep)} of the answers about "
+            f"held-out people in the retain set is left ({get_method(PUBLISHED).title}: gamma = {self.gamma:.3g})."
             if self.run.selection
             else "",
             _forget_sentence(self),

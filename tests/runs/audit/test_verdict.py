@@ -43,5 +43,5 @@ def test_all_attacks_in_words():
     )
     first, silent = sentences([line("asked", "holds", 0), line("name", "says nothing", 0)], 0.1)
     assert first == "Holds: none of 1 attack brings back more than 10% above the floor."
-    assert silent.startswith("Of no weight: name says nothing")
+    assert silent.startswith("No evidence: name says nothing")
     assert sentences([line("asked", "says nothing", 0)], 0.1)[0].startswith("Nothing is known")

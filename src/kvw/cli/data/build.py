@@ -108,7 +108,7 @@ def _from_model(
     rows = taken(known, _confirmed if confirm else None)
     if not rows.used:
         raise UserError(
-            f"The model says nothing about {_some(about)} that it says again.",
+            f"The model gives no answer about {_some(about)} that it repeats.",
             found=f"{len(known)} answers",
             do="give a table with the facts, or decide on each answer with --confirm",
         )

@@ -45,7 +45,7 @@ def sentences(lines: Sequence[AttackLine], threshold: float) -> list[str]:
     if not silent:
         return [first]
     say = "says" if len(silent) == 1 else "say"
-    return [first, f"Of no weight: {', '.join(silent)} {say} nothing, because the original does not give more either."]
+    return [first, f"No evidence: {', '.join(silent)} {say} nothing, because the original does not give more either."]
 
 
 def shown(share: Share) -> str:
