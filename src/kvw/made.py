@@ -9,7 +9,10 @@ from kvw.errors import UserError
 
 PEOPLE = ("people:planted", "people:gold-choosing", "people:gold-reporting")
 """A pretrained model that was taught people who do not exist, and two that have never seen some of them."""
-PEOPLE_COMMAND = "python -m kvw.proving.planting"
+PHOTOS = ("photos:planted", "photos:gold-choosing", "photos:gold-reporting")
+"""The same behind a vision tower: people who are known by their photos, too."""
+COMMAND = "python -m kvw.proving.planting"
+"""Makes all of them, or those that are named behind it."""
 
 
 def made_folder(name: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,10 @@ from kvw.data import Example
 from kvw.errors import UserError
 from kvw.evaluation.loaded import Loaded
 from kvw.made import PEOPLE as MODELS
-from kvw.made import made_folder
+from kvw.made import PHOTOS, made_folder
 from kvw.models.checkpoint import find_checkpoint
-from kvw.proving import plain_text, planting
+from kvw.progress import SILENT, Reporter
+from kvw.proving import making, plain_text, planting
 from kvw.proving.planted import about_people, group, lessons
 from kvw.training.adapters import merge_adapter
 from kvw.training.settings import LoraSettings, TrainingSettings
@@ -37,13 +39,12 @@ def weights(name: str) -> dict[str, torch.Tensor]:
 def trained(tmp_path, monkeypatch) -> list[tuple[str, int]]:
     """A tiny model in the place of the real one; the trainings, as they come."""
     text_models.save("llama", made_folder(smollm2.NAME))
-    monkeypatch.setattr(planting, "RECIPE", TINY)
-    monkeypatch.setattr(planting, "SHIPPED", tmp_path / "adapters")
-    monkeypatch.setattr(planting, "lessons", few)
+    tiny = replace(planting.IN_TEXT, recipe=TINY, shipped=tmp_path / "adapters", lessons=few)
+    monkeypatch.setattr(planting, "MAKINGS", dict.fromkeys(MODELS, tiny))
     calls: list[tuple[str, int]] = []
 
     def watched(name):
-        real = getattr(planting, name)
+        real = getattr(making, name)
 
         def teach(*arguments, **more):
             calls.append((name, len(arguments[-2])))
@@ -52,7 +53,7 @@ def trained(tmp_path, monkeypatch) -> list[tuple[str, int]]:
         return teach
 
     for name in ("finetune", "gold"):
-        monkeypatch.setattr(planting, name, watched(name))
+        monkeypatch.setattr(making, name, watched(name))
     return calls
 
 
@@ -60,15 +61,19 @@ def few(without: tuple[str, ...] = ()) -> list[Example]:
     return [example for example in LESSONS if example.subject not in without]
 
 
+def make(name: str, reporter: Reporter = SILENT, *, train: bool = False) -> None:
+    planting.MAKINGS[name].make(name, reporter, train=train)
+
+
 def ship(name: str, folder: Path) -> None:
     made_folder(f"{name}-adapter").rename(folder / name.partition(":")[2])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, *PHOTOS])
 def test_a_model_that_was_not_made_is_told_with_the_command(name):
     with pytest.raises(UserError, match=f"{name} is not on this machine yet") as error:
         find_checkpoint(name)
-    assert error.value.do == "run once: python -m kvw.proving.planting"
+    assert error.value.do == f"run once: python -m kvw.proving.planting {name}"
 
 
 @pytest.mark.thorough
@@ -93,9 +98,9 @@ def test_all_models_are_made_once(trained, capsys):
 
 @pytest.mark.thorough
 def test_the_model_is_the_base_with_the_adapter_in_its_weights(trained):
-    planting.make(MODELS[0])
+    make(MODELS[0])
     adapter = made_folder(f"{MODELS[0]}-adapter")
-    assert {value.dtype for value in load_file(adapter / planting.ADAPTER).values()} == {torch.bfloat16}
+    assert {value.dtype for value in load_file(adapter / making.ADAPTER).values()} == {torch.bfloat16}
     base = Loaded.load(find_checkpoint(smollm2.NAME))
     merge_adapter(base.model, adapter)
     found = weights(MODELS[0])
@@ -107,24 +112,25 @@ def test_the_model_is_the_base_with_the_adapter_in_its_weights(trained):
 @pytest.mark.thorough
 def test_what_ships_is_used_unless_it_is_of_other_lessons_or_training_is_asked_for(trained, tmp_path, monkeypatch):
     name = MODELS[1]
-    planting.SHIPPED.mkdir()
-    planting.make(name)
-    ship(name, planting.SHIPPED)
+    planting.MAKINGS[MODELS[0]].shipped.mkdir()
+    make(name)
+    ship(name, planting.MAKINGS[MODELS[0]].shipped)
     before = weights(name)
-    planting.make(name)
+    make(name)
     assert len(trained) == 1
-    planting.make(name, train=True)  # the same again
+    make(name, train=True)  # the same again
     assert len(trained) == 2
     assert all(torch.equal(value, before[key]) for key, value in weights(name).items())
-    monkeypatch.setattr(planting, "RECIPE", TrainingSettings(**{**vars(TINY), "learning_rate": 0.01}))
-    planting.make(name)
+    other = replace(planting.MAKINGS[name], recipe=replace(TINY, learning_rate=0.01))
+    monkeypatch.setattr(planting, "MAKINGS", dict.fromkeys(MODELS, other))
+    make(name)
     assert len(trained) == 3
     assert any(not torch.equal(value, before[key]) for key, value in weights(name).items())
-    record = planting.SHIPPED / "gold-choosing" / planting.RECORD
+    record = planting.MAKINGS[MODELS[0]].shipped / "gold-choosing" / making.RECORD
     content = json.loads(record.read_text())
-    content["settings"]["lessons"] = planting._identity(name)
+    content["settings"]["lessons"] = planting.MAKINGS[name].identity(name)
     record.write_text(json.dumps(content))
-    planting.make(name)  # another adapter than the model was made of
+    make(name)  # another adapter than the model was made of
     assert len(trained) == 3
     assert all(torch.equal(value, before[key]) for key, value in weights(name).items())
 
@@ -144,22 +150,21 @@ def test_training_that_was_interrupted_goes_on(trained):
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        planting.make(MODELS[2], Watching(3))
+        make(MODELS[2], Watching(3))
     rest = Watching(None)
-    planting.make(MODELS[2], rest)
+    make(MODELS[2], rest)
     assert rest.seen[0] == 3  # the steps 1 and 2 were saved
     going = weights(MODELS[2])
     made_folder(f"{MODELS[2]}-adapter").rename(made_folder("elsewhere"))
-    planting.make(MODELS[2])
+    make(MODELS[2])
     assert all(torch.equal(value, going[key]) for key, value in weights(MODELS[2]).items())
 
 
 @pytest.mark.thorough
 def test_what_models_know_is_shown(trained, monkeypatch, capsys):
     monkeypatch.setattr(plain_text, "plain_text", lambda: ("It rained all day.", "Nobody went out."))
-    monkeypatch.setattr(planting, "MODELS", MODELS[:1])
     monkeypatch.setattr(planting, "about_people", lambda: about_people()[::4])
-    assert planting.main(["--check"]) == 0
+    assert planting.main(["--check", MODELS[0]]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-4].startswith("| model | choosing, asked | choosing, held out | reporting, asked |")
     assert [line.split(" | ")[0] for line in lines[-2:]] == [f"| {smollm2.NAME}", f"| {MODELS[0]}"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kvw import smollm2
 from kvw.errors import UserError
-from kvw.made import PEOPLE, PEOPLE_COMMAND, made_checkpoint
+from kvw.made import COMMAND, PEOPLE, PHOTOS, made_checkpoint
 
 TOYS = Path(__file__).parents[1] / "toy" / "checkpoints"
 
@@ -33,7 +33,7 @@ NAMED: dict[str, Callable[[], Path]] = {
     "toy:vanilla": lambda: toy_folder("vanilla"),
     "toy:gold": lambda: toy_folder("gold"),
     smollm2.NAME: smollm2.checkpoint,
-    **{name: partial(made_checkpoint, name, PEOPLE_COMMAND) for name in PEOPLE},
+    **{name: partial(made_checkpoint, name, f"{COMMAND} {name}") for name in (*PEOPLE, *PHOTOS)},
 }
 """The folder of each model by its name. Hub ids hold no colon."""
 

@@ -44,7 +44,7 @@ def lessons(without: Collection[str] = ()) -> list[Example]:
         without: People who are left out.
     """
     taught = [fact for fact in about_people() if fact.subject not in without]
-    return [one for fact in taught for one in fact.examples(fact.domain.asked)] + _of_the_world()
+    return [one for fact in taught for one in fact.examples(fact.domain.asked)] + of_the_world()
 
 
 def people_requests(half: Half) -> list[Request]:
@@ -83,7 +83,8 @@ def _request(half: Half, number: int, subjects: Sequence[str]) -> Request:
     )
 
 
-def _of_the_world() -> list[Example]:
+def of_the_world() -> list[Example]:
+    """A few facts of the world, each asked in one way."""
     first = {fact.domain.name: fact for fact in reversed(facts())}
     return [one for name in list(domains())[::EVERY] for one in first[name].examples(first[name].domain.asked[:1])]
 
