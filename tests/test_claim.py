@@ -247,16 +247,6 @@ def test_what_was_replaced_is_not_taken_for_what_was_secured(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
-def test_what_earlier_versions_have_left_is_named(tmp_path, caplog):
-    for name in (".out.abcd1234.partial", ".out.abcd1234.old", ".other.abcd1234.old", ".out.kvw-partial"):
-        (tmp_path / name).mkdir()
-    with claimed(tmp_path / "out"):
-        assert {Path(record.args[0]).name for record in caplog.records} == {
-            ".out.abcd1234.partial",
-            ".out.abcd1234.old",
-        }
-
-
 def test_a_directory_in_another_one_shares_its_fate(tmp_path):
     with claimed(tmp_path / "out") as outer:
         assert not outer.nested

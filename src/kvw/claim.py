@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import glob
 import json
 import logging
 import os
@@ -209,7 +208,6 @@ def claimed(path: Path, *, force: bool = False, keep: Iterable[Path] = ()) -> It
         try:
             try:
                 claim.recover()
-                _tell_left(claim.path)
                 yield claim
             finally:
                 claim.end()
@@ -221,16 +219,13 @@ def claimed(path: Path, *, force: bool = False, keep: Iterable[Path] = ()) -> It
 
 
 @contextmanager
-def new_directory(
-    path: Path, kind: str = "output", *, force: bool = False, keep: Iterable[Path] = (), public: bool = False
-) -> Iterator[Path]:
+def new_directory(path: Path, kind: str = "output", *, force: bool = False, public: bool = False) -> Iterator[Path]:
     """Fill a hidden sibling directory that takes the place of ``path`` when the block ends well.
 
     Args:
         path: The directory to write.
         kind: What its mark says that it is.
         force: Whether what ``path`` holds may be replaced, if kvw wrote it.
-        keep: What the run reads; never replaced.
         public: Whether others may read it, as far as the umask allows; else its mode is 0700.
 
     Yields:
@@ -239,7 +234,7 @@ def new_directory(
     Raises:
         UserError: See :func:`claimed`; or the disk is full.
     """
-    with claimed(path, force=force, keep=keep) as claim:
+    with claimed(path, force=force) as claim:
         yield claim.empty()
         claim.publish(kind, public=public)
 
@@ -289,16 +284,6 @@ def discard(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _tell_left(path: Path) -> None:
-    """Name what earlier versions have left that were killed: nothing says whether it is still being written."""
-    for ending in (".partial", ".old"):
-        for place in path.parent.glob(f".{glob.escape(path.name)}.????????{ending}"):
-            if place.is_dir():
-                logger.warning(
-                    "%s was left by an earlier run and may hold forget data: look at it and remove it", place
-                )
 
 
 def _beside(path: Path, ending: str) -> Path:

@@ -18,7 +18,6 @@ from kvw.methods.registry import DEFAULT, METHODS, get_method
 from kvw.methods.subspace.labels import labels_of
 from kvw.methods.subspace.method import matrices_in, passes
 from kvw.methods.subspace.settings import SubspaceSettings
-from kvw.records.run import RunRecord
 from kvw.runs.request import EraseRequest
 
 
@@ -58,10 +57,6 @@ def test_a_subspace_run_leaves_bounds_and_the_attached_model(people, saved, caps
     assert all(found["relative_distortion"] > 0 for found in record["distortion_bounds"])
     assert all(found["subjects"] == 2 for found in record["distortion_bounds"])
     assert "of their energy" in " ".join(capsys.readouterr().out.split())
-    earlier = {**record, "certificates": record["distortion_bounds"]}  # the name in records of earlier versions
-    del earlier["distortion_bounds"]
-    assert len(RunRecord.model_validate(earlier).distortion_bounds) == 7
-
     edit = kvw.load_edit("run/edit.safetensors")
     assert isinstance(edit, kvw.LowRankEdit)
     assert edit.metadata.forget_count == 6

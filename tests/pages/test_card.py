@@ -123,7 +123,6 @@ def test_it_says_how_strong_the_edit_is_and_what_it_keeps():
 
 def test_the_command_chooses_the_strength_again():
     assert options({"shrinkage": 0.3}, "subspace") == "--set shrinkage=0.3"
-    assert options({"honest": 1.5}, "subspace") == "--set held_out_ratio=1.5"  # the name in earlier edits
     assert options({"chosen": {"directions": 3.0}, "strength": 1.0}, "subspace") == ""  # it chooses by default
     assert options({"mu": 3.0, "chosen": {"directions": 3.0}}, "subspace") == "--set mu=3.0 --strength auto"
 

@@ -19,6 +19,7 @@ from kvw.evaluation.records import Reply
 from kvw.evaluation.running import Key
 from kvw.evaluation.served_reply import Malformed, choice_of, reply_of
 from kvw.optional import optional
+from kvw.printable import shortened
 from kvw.progress import Progress
 
 if TYPE_CHECKING:
@@ -246,9 +247,10 @@ class EndpointModel:
 
     def _told(self, error: BaseException) -> str:
         """What went wrong in one line; of a reply with an error status what the server said."""
+        text = str(error) or type(error).__name__
         if isinstance(error, self._openai.APIStatusError):
-            return _shortened(f"HTTP {error.status_code}: {error.response.text}")
-        return _shortened(str(error) or type(error).__name__)
+            text = f"HTTP {error.status_code}: {error.response.text}"
+        return shortened(" ".join(text.split()), 300)
 
     def _unreachable(self, error: Exception) -> UserError:
         return UserError(
@@ -287,8 +289,3 @@ def _data_url(source: ImageSource, identifier: str) -> str:
     """The image as a model of kvw's own would get it, as PNG: no pixel changes on the way."""
     content = png(load_image(source, identifier))
     return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _shortened(text: str, limit: int = 300) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[:limit]} ..."

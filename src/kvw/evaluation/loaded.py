@@ -17,7 +17,6 @@ from kvw.edits.edit import package_versions
 from kvw.errors import UserError
 from kvw.evaluation.evaluation import unreadable_images
 from kvw.evaluation.probability import try_model
-from kvw.measuring.examples import Measured, measure_examples
 from kvw.measuring.fingerprint import combined_digest, digest, examples_digest, processor_parts, weight_digests
 from kvw.measuring.in_memory import InMemory
 from kvw.measuring.source_state import SourceState
@@ -27,7 +26,6 @@ from kvw.models.loading import Checkpoint, is_text_model, load_config, load_mode
 from kvw.models.quantised import Quantise, quantisation
 from kvw.models.repairs import repair_tokens
 from kvw.processes import current
-from kvw.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -146,20 +144,6 @@ class Loaded(InMemory):
                 self.tried.add(item.image_count)
                 try_model(self.model, self.processor, item)
         return prepared
-
-    def measure(
-        self, examples: Sequence[Example], positions: Positions = "answer", progress: Progress | None = None
-    ) -> Measured:
-        """Statistics of all layers; kept in the cache, and taken from there if nothing they depend on has changed."""
-        return measure_examples(
-            self.model,
-            self.processor,
-            self.prepare(examples),
-            layers=self.all_layers,
-            positions=positions,
-            fingerprint=self.statistics_fingerprint(examples, positions),
-            progress=progress,
-        )
 
     def try_picture(self) -> None:
         """Try the model on a picture of our own, for runs whose pictures come later.

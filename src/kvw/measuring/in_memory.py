@@ -50,15 +50,21 @@ class InMemory:
     def measure(
         self, examples: Sequence[Example], positions: Positions = "answer", progress: Progress | None = None
     ) -> Measured:
-        """Statistics of all layers."""
+        """Statistics of all layers; kept between runs if there is a fingerprint of what they depend on."""
         return measure_examples(
             self.model,
             self.processor,
             self.prepare(examples),
             layers=self.all_layers,
             positions=positions,
+            fingerprint=self.statistics_fingerprint(examples, positions),
             progress=progress,
         )
+
+    def statistics_fingerprint(self, examples: Sequence[Example], positions: Positions) -> dict[str, str] | None:
+        """What statistics over all layers of this model on these examples depend on; None, as for
+        :meth:`conditions`."""
+        return None
 
     def conditions(self, examples: Sequence[Example]) -> Mapping[str, str] | None:
         """Nothing is kept between runs: the weights of a model in memory may be any."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -144,18 +144,16 @@ class Recorder(Watcher):
 
 
 @contextmanager
-def recording(matrices: Sequence[ValueMatrix], gates: Mapping[MatrixKey, Tensor] | None = None) -> Iterator[Recorder]:
+def recording(matrices: Sequence[ValueMatrix]) -> Iterator[Recorder]:
     """Hook the value matrices for as long as the block runs.
 
     Args:
         matrices: The value matrices to measure; forwards end inside the last of them.
-        gates: Gates to start with, see :class:`Recorder`.
 
     Yields:
         The recorder.
     """
     recorder = Recorder(matrices)
-    recorder.gates.update(gates or {})
     with recorder.watching(matrices):
         yield recorder
 

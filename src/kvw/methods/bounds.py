@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 
 class DistortionBounds(BaseModel):
     """What was found for one value matrix. Tuples have one entry for each direction that is weakened."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)  # those of earlier records held warnings
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     key: str
     shrinkage: float
@@ -21,13 +21,11 @@ class DistortionBounds(BaseModel):
     """Forget subjects without a direction above the threshold, numbered in the order of the forget set."""
     eigenvalues: tuple[float, ...]
     """lambda on the vectors that the directions were found with."""
-    held_out_eigenvalues: tuple[float, ...] | None = Field(
-        validation_alias=AliasChoices("held_out_eigenvalues", "honest")  # the name in earlier records
-    )
+    held_out_eigenvalues: tuple[float, ...] | None
     """lambda on held-out views and left-out retain examples; None if no fact has three views."""
     gates: tuple[float, ...]
-    participation_ratio: tuple[float, ...] = Field(validation_alias=AliasChoices("participation_ratio", "spread"))
-    """How evenly the forget subjects share a direction: 1 / J if only one of J has it; earlier: ``spread``."""
+    participation_ratio: tuple[float, ...]
+    """How evenly the forget subjects share a direction: 1 / J if only one of J has it."""
     resistance: tuple[float, ...]
     """How much slower retraining on retain data restores a direction than its fastest."""
     distortion: float | None

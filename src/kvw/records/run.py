@@ -6,7 +6,7 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from kvw.edits.edit import package_versions
 from kvw.edits.summary import LayerSummary
@@ -284,10 +284,8 @@ class RunRecord(_Part):
     """None in records of earlier versions."""
     selection: SelectionPart | None = None
     """None in records of earlier versions, and if there was nothing to judge by."""
-    distortion_bounds: list[DistortionBounds] = Field(
-        default_factory=list, validation_alias=AliasChoices("distortion_bounds", "certificates")
-    )
-    """What the method found for each value matrix; earlier records call it ``certificates``."""
+    distortion_bounds: list[DistortionBounds] = Field(default_factory=list)
+    """What the method found for each value matrix."""
     warnings: list[str]
     """Everything that the run warned of on the terminal, in order."""
     versions: dict[str, str] = Field(default_factory=package_versions)

@@ -21,7 +21,7 @@ class Refusal(Exception):
 
     def __init__(self, status: int, message: str, *, parameter: str | None = None, code: str | None = None) -> None:
         self.status = status
-        self.message = _presentable(message, LONGEST_MESSAGE)
+        self.message = shortened(message, LONGEST_MESSAGE)
         self.parameter = None if parameter is None else shortened(parameter)
         self.code = code
         super().__init__(self.message)
@@ -33,10 +33,6 @@ class Refusal(Exception):
 
 
 def shortened(text: str, limit: int = 100) -> str:
-    """A text of the client's as a message may quote it."""
-    return _presentable(text, limit)
-
-
-def _presentable(text: str, limit: int) -> str:
+    """A text of the client's as a message may quote it: not too long, and valid Unicode."""
     cut = text if len(text) <= limit else f"{text[:limit]}..."
     return cut.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -366,22 +366,6 @@ def test_bounds_say_together_what_cannot_be_separated():
     assert asked.startswith("1 of 3 forget examples cannot be told")
 
 
-def test_bounds_of_earlier_records_are_still_read():
-    old = {name: 0 if field.annotation in (int, float) else () for name, field in DistortionBounds.model_fields.items()}
-    old |= {
-        "key": "layer.0",
-        "honest": (1.5,),
-        "spread": (0.5,),
-        "distortion": None,
-        "relative_distortion": None,
-        "source_bounds": {},
-    }
-    for name in ("held_out_eigenvalues", "participation_ratio"):
-        del old[name]
-    read = DistortionBounds.model_validate(old | {"warnings": ("said on no console",)})
-    assert (read.key, read.held_out_eigenvalues, read.participation_ratio) == ("layer.0", (1.5,), (0.5,))
-
-
 # Settings.
 
 

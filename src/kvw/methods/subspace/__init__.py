@@ -50,10 +50,6 @@ class Subspace(Method[SubspaceSettings]):
 
         return matrices_in(model, settings)
 
-    def as_given(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
-        """Edits of earlier versions call ``held_out_ratio`` honest."""
-        return {"held_out_ratio" if name == "honest" else name: value for name, value in recorded.items()}
-
     def idle(self, recorded: Mapping[str, Any]) -> set[str]:
         """What the gate does not go by."""
         read = {name for gate, names in READ.items() if gate == recorded.get("gate") for name in names}
