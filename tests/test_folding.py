@@ -31,6 +31,10 @@ def test_words(text, expected):
 def test_names_are_one_however_they_are_written():
     assert len({collapsed(one) for one in ("Zoë  Ά", " ZOE\u0308\u00a0ά\n", "\uff3aoë Ά")}) == 1
     assert collapsed("Zoe") != collapsed("Zoë")
+    assert (
+        len({collapsed(one) for one in ("Zoe", "Z\u200boe", "\ufeffZoe", "Zo\u00ade", "\u202aZoe\u202c", "Zoe\u2060")})
+        == 1
+    )
 
 
 @settings(derandomize=True)

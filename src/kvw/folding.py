@@ -12,6 +12,8 @@ _SPACELESS = {
 """First words of the Unicode names of characters whose scripts put no space between words."""
 _INVISIBLE = dict.fromkeys([0x200C, 0x200D, *range(0xFE00, 0xFE10)])
 """Joiners and variation selectors: they change how a character looks, not which one it is."""
+_UNSEEN = _INVISIBLE | dict.fromkeys([0xAD, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), 0x2060, 0xFEFF])
+"""These, the soft hyphen, spaces of no width, and marks of direction."""
 
 
 def folded(text: str) -> str:
@@ -20,8 +22,8 @@ def folded(text: str) -> str:
 
 
 def collapsed(text: str) -> str:
-    """The folded text without white space around it, and with one space for any white space inside."""
-    return " ".join(folded(text).split())
+    """The folded text without what cannot be seen and white space around it, and with one space for any inside."""
+    return " ".join(folded(text.translate(_UNSEEN)).split())
 
 
 def words(text: str) -> list[str]:

@@ -96,7 +96,11 @@ def test_whatever_is_no_picture_is_one_short_message(value, message, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", ["a.png", "x/My Photo.JPG", "https://x.org/a.jpeg?w=3", ["n", "b.webp"], {"path": "a.gif"}]
+    "value",
+    [
+        *("a.png", "x/My Photo.JPG", "https://x.org/a.jpeg?w=3", ["n", "b.webp"], {"path": "a.gif"}),
+        *({"bytes": TEXT, "path": None}, {"url": "https://x.org/a.png"}, {"type": "image", "data": TEXT}),
+    ],
 )
 def test_what_looks_like_a_picture(value):
     assert looks_like_picture(value)

@@ -300,6 +300,16 @@ def test_csv_of_every_spreadsheet(folder, delimiter, encoding, end):
     assert (second.answer, second.identifier) == ("1,5", "d.csv:5")
 
 
+@pytest.mark.parametrize(("line", "delimiter"), [("sep=;", ";"), ('"sep=,"', ","), ("SEP=^ ", "^"), ("sep=\t", "\t")])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_first_line_may_name_the_delimiter(folder, line, delimiter, encoding):
+    path = folder / "d.csv"
+    rows = [["question", "answer"], ["Q; q", "A"]] if delimiter != ";" else [["question", "answer"], ["Q, q", "A"]]
+    path.write_text("\r\n".join([line, *(delimiter.join(row) for row in rows)]), encoding, newline="")
+    (example,) = read_examples(path)
+    assert (example.question, example.answer, example.identifier) == (rows[1][0], "A", "d.csv:3")
+
+
 def test_the_delimiter_is_the_one_that_gives_question_and_answer(folder):
     path = folder / "d.csv"
     path.write_text("a,b,c,d,e;question;answer\nx;Q, q;A, a\n")

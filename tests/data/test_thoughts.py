@@ -87,6 +87,31 @@ def test_a_mark_that_nothing_closes_is_part_of_the_prompt():
     assert (found.prompt, found.full) == (START + "<|reply|>", START + "<|reply|>Ada")
 
 
+@pytest.mark.parametrize(
+    ("asked", "place"),
+    [
+        ("<think>\n", EMPTY),
+        ("<thought>", "<thought></thought>"),
+        ("[THINK]", "[THINK][/THINK]"),
+        ("◁think▷", "◁think▷◁/think▷"),
+        ("<seed:think>", "<seed:think></seed:think>"),
+        ("<|START_THINKING|>", "<|START_THINKING|><|END_THINKING|>"),
+        ("<|begin_of_thought|>\n", "<|begin_of_thought|>\n\n<|end_of_thought|>\n\n"),
+        ("<think></think>", "<think></think>"),
+        ("<|begin_of_thought|><|end_of_thought|>", "<|begin_of_thought|><|end_of_thought|>"),
+        ("<|START_RESPONSE|>", "<|START_RESPONSE|>"),
+    ],
+)
+def test_a_thought_is_closed_although_the_template_never_does(asked, place):
+    found = rendered("", asked)
+    assert (found.prompt, found.full) == (START + place, START + place + "Ada")
+
+
+def test_a_thought_that_nobody_knows_how_to_close_is_told():
+    with pytest.raises(UserError, match="x:3: the chat template opens a thought, and how it is closed is not known"):
+        rendered("", "<|think|>")
+
+
 def test_pictures_come_before_the_thought():
     _, llava = tiny_models.build("llava")
     template = (

@@ -107,6 +107,13 @@ def test_the_files_are_those_that_transformers_takes(tmp_path, index):
     assert agreed >= 48  # every folder with a single file, and those whose configuration names one
 
 
+@pytest.mark.parametrize("name", ["model.fp16.safetensors", "model.safetensors.index.fp16.json"])
+def test_a_named_variant_alone_is_told_by_its_name(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match=rf"no model\.safetensors[\s\S]*{name} is a named variant"):
+        weight_files(tmp_path)
+
+
 @pytest.fixture
 def no_pickle(monkeypatch):
     def refuse(*_, **__):

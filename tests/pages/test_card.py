@@ -353,3 +353,13 @@ def test_other_weights_have_no_scores():
     assert "→" not in text
     assert "Not known: the edit was made on other weights" in text
     assert f"`{'e' * 64}`" in text
+
+
+def test_an_earlier_edit_has_no_scores_either_on_other_weights():
+    first = model_card(METADATA, LAYERS, scores={"forget": split(1, 0.125)}, source="# A model\n\n1 → 2\n")
+    second = model_card(METADATA, LAYERS, source=first, other_weights="e" * 64)
+    assert (first.count("→"), second.count("→")) == (5, 1)
+    assert "# A model\n\n1 → 2\n" in second
+    assert second.count("### Scores before and after\n\nNot known: ") == 2
+    assert second.count("### How to repeat it") == second.count(END) == 2
+    assert model_card(METADATA, LAYERS, source=first).count("→") == 5

@@ -75,7 +75,7 @@ def looks_like_picture(value: object) -> bool:
     if isinstance(value, bytes):
         return SIGNATURES.match(value) is not None
     if isinstance(value, Mapping):
-        return isinstance(value.get("bytes"), bytes) or looks_like_picture(value.get("path"))
+        return isinstance(value.get("bytes"), bytes) or any(looks_like_picture(one) for one in value.values())
     if isinstance(value, list):
         return any(looks_like_picture(one) for one in value)
     if not isinstance(value, str):

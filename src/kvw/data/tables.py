@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -22,6 +23,8 @@ MOST_AT_ONCE = 256 * 2**20
 MOST_ROWS = 10**6
 DELIMITERS = (",", ";", "\t", "|")
 HEADER_LINES = 20
+NAMED_DELIMITER = re.compile(r"\"?sep=(.)\"?\s*", re.IGNORECASE)
+"""The first line by which some spreadsheets say what divides the cells."""
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
@@ -58,7 +61,8 @@ def read_jsonl(path: Path) -> Iterator[Row]:
 def read_csv(path: Path) -> Iterator[Row]:
     """The rows of a CSV file with a header; rows of empty cells are skipped.
 
-    Cells are divided by the one of ``DELIMITERS`` that gives the header both ``TEXT_COLUMNS``, else the most columns.
+    Cells are divided by what a first line ``sep=;`` names; else by the one of ``DELIMITERS`` that gives the header both
+    ``TEXT_COLUMNS``, else the most columns.
 
     Raises:
         UserError: The file cannot be read, or is not valid CSV.
@@ -67,7 +71,10 @@ def read_csv(path: Path) -> Iterator[Row]:
     try:
         lines = text_lines(path, newline="")
         head = list(islice(lines, HEADER_LINES))
-        delimiter = _delimiter(head)
+        named = NAMED_DELIMITER.fullmatch(head[0]) if head else None
+        if named:
+            head[0] = "\n"  # an empty line, so that the others keep their numbers
+        delimiter = named[1] if named else _delimiter(head)
         yield from _cells(path, csv.reader(chain(head, lines), delimiter=delimiter, strict=True), delimiter)
     finally:
         csv.field_size_limit(before)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvw.data.templates import Processor, apply_template, chat_template
+from kvw.errors import UserError
 
 PROBE = "The-answer-itself"
 """Stands for an answer, to see what the template puts around one."""
@@ -16,6 +17,10 @@ MARK = rf"(?:<[^<>\s]{{1,{LONGEST_MARK}}}>|\[[^\[\]\s]{{1,{LONGEST_MARK}}}\]|◁
 MARKS = re.compile(rf"\s*{MARK}(?:.*{MARK})?\s*", re.DOTALL)
 """Text that begins and ends with a mark: a thought, a channel, the name of a channel between its marks."""
 LAST_MARK = re.compile(rf"({MARK})(\s*)$")
+THOUGHT = re.compile("think|thought|reason", re.IGNORECASE)
+"""Found in the mark of a thought, whether the template knows how it is closed or not."""
+ENDS = (("START", "END"), ("Start", "End"), ("start", "end"), ("BEGIN", "END"), ("Begin", "End"), ("begin", "end"))
+"""Words of marks that open, and those of the marks that close."""
 HALF_A_MARK = re.compile(r"[<\[◁][^<>\[\]◁▷\s]*$")
 
 
@@ -63,7 +68,7 @@ def answer_place(
         placeholders: Texts that stand for images; they are no thoughts.
 
     Raises:
-        UserError: See :func:`kvw.data.templates.apply_template`.
+        UserError: See :func:`kvw.data.templates.apply_template`; or it is not known how an open thought is closed.
     """
     asked = apply_template(identifier, processor, conversation, add_generation_prompt=True)
     answer = {"role": "assistant", "content": [{"type": "text", "text": PROBE}]}
@@ -75,13 +80,13 @@ def answer_place(
     marks = [
         MARKS.fullmatch(text) and not any(placeholder in text for placeholder in placeholders) for text in (tail, gap)
     ]
-    if marks[1] and (not tail.strip() or _closing(tail) in gap):
+    if marks[1] and (not tail.strip() or any(closing in gap for closing in _closings(tail))):
         prompt = shown
     elif gap.strip() or (tail.strip() and not marks[0]):
         return Place(asked, None, after)
     else:
         prompt = asked
-    closed = _closed(prompt, after, processor)
+    closed = _closed(identifier, prompt, after, processor)
     agree = closed == asked and not tail.strip()
     return Place(closed, None if agree else shown, after)
 
@@ -94,23 +99,43 @@ def _common(left: str, right: str) -> int:
     return half.start() if half else common
 
 
-def _closing(text: str) -> str:
-    """The mark that would close the last one of a text: ``</think>`` for ``<think>``; "none" if there is none."""
+def _closings(text: str) -> list[str]:
+    """The marks that may close the last one of a text: ``</think>`` for ``<think>``; none if it closes one itself."""
     found = LAST_MARK.search(text)
-    return f"{found[1][0]}/{found[1][1:]}" if found else "none"
+    if found is None or _closes(found[1]):
+        return []
+    mark = found[1]
+    ends = [mark.replace(opens, closes) for opens, closes in ENDS if opens in mark and THOUGHT.search(mark)]
+    return ends or ([] if mark.startswith("<|") else [f"{mark[0]}/{mark[1:]}"])
 
 
-def _closed(prompt: str, after: str, processor: Processor) -> str:
+def _closes(mark: str) -> bool:
+    return mark[1] == "/" or any(closes in mark for _, closes in ENDS)
+
+
+def _closed(identifier: str, prompt: str, after: str, processor: Processor) -> str:
     """A prompt without a thought left open at its end.
 
-    What opens a thought is a mark whose closing one the template or the tokenizer knows. If the template closes it
-    after the answer, it holds the answer and not a thought.
+    What opens a thought is a mark that says so ("think"), or one whose closing mark the template or the tokenizer
+    knows. If the template closes it after the answer, it holds the answer and not a thought.
+
+    Raises:
+        UserError: A thought is opened, and no mark that closes it is known.
     """
-    found, closing = LAST_MARK.search(prompt), _closing(prompt)
-    if found is None or found[1][1:].startswith("/") or after.lstrip().startswith(closing):
+    found, closings = LAST_MARK.search(prompt), _closings(prompt)
+    if found is None or _closes(found[1]) or after.lstrip().startswith(tuple(closings)):
         return prompt
-    known = closing in (chat_template(processor) or "") or closing in processor.tokenizer.get_added_vocab()
-    if not known:
+    template, vocabulary = chat_template(processor) or "", processor.tokenizer.get_added_vocab()
+    closing = next((mark for mark in closings if mark in template or mark in vocabulary), None)
+    if closing is None and THOUGHT.search(found[1]):
+        if not closings:
+            raise UserError(
+                f"{identifier}: the chat template opens a thought, and how it is closed is not known.",
+                found=f"{found[1]!r} at the end of the prompt",
+                do="switch the thought off with --template-option, or use a template that closes it",
+            )
+        closing = closings[0]
+    if closing is None:
         return prompt
     lines = "\n" in found[2]
     return f"{prompt}\n{closing}\n\n" if lines else f"{prompt}{closing}"

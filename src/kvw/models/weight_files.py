@@ -19,6 +19,7 @@ INDEX = "model.safetensors.index.json"
 SUFFIX = ".safetensors"
 NAMED_IN_CONFIG = "transformers_weights"
 """The entry of ``config.json`` by which a checkpoint names its file, or its index, itself."""
+VARIANT = re.compile(r"model\.(?:[\w-]+\.safetensors|safetensors\.index\.[\w-]+\.json)")
 DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 """Files of torch's distributed checkpoints. A folder with one of them is loaded in another way."""
 
@@ -108,10 +109,14 @@ def find_weights(folder: Path) -> Weights:
     names = [named] if index is None else _names_in_index(index)
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
+        variants = sorted(path.name for path in folder.iterdir() if VARIANT.fullmatch(path.name))
         raise UserError(
             f"{folder.name} lacks weight files.",
             found=f"no {', '.join(missing[:5])}" + (", ..." if len(missing) > 5 else ""),
-            do="kvw reads checkpoints whose weights are in safetensors files",
+            do=f"{variants[0]} is a named variant, which transformers loads when asked for it: rename it, or write the "
+            "model with save_pretrained"
+            if variants
+            else "kvw reads checkpoints whose weights are in safetensors files",
         )
     return Weights(tuple(folder / name for name in names), index)
 

@@ -23,6 +23,7 @@ from kvw.retain import KEEP, SOURCES
 
 BEGIN = "<!-- kvw: an edit of this model -->"
 END = "<!-- kvw: end of the edit -->"
+SCORES = "### Scores before and after"
 EMPTY_FRONT_MATTER = "---\n{}\n---\n"
 TAGS = ("unlearning", "kvw")
 CONFIDENTIAL = (
@@ -57,7 +58,8 @@ def model_card(
         selection: Of a run record: how strong the edit is and what it keeps.
         language: Whether it is still a language model, where that was looked at.
         source: Text of the source's README, if it has one.
-        other_weights: SHA-256 of the weights that the edit was written into, if it was made on others.
+        other_weights: SHA-256 of the weights that the edit was written into, if it was made on others. Then neither it
+            nor an earlier edit has scores.
 
     Returns:
         Markdown with front matter. It holds salted digests and counts of the data and nothing else of it. Whatever the
@@ -71,6 +73,7 @@ def model_card(
         card.data["base_model"] = hub_id
     card.data.pop("model-index")
     above = card.text.rstrip() or f"# {_name(metadata)}, edited"
+    above = _without_scores(above) if other_weights else above
     section = _section(metadata, layers, asked, scores or {}, selection, language, other_weights)
     card.text = f"{above}\n\n" + "\n".join(section)
     return str(card)
@@ -110,7 +113,7 @@ def _section(
         "",
         *_how(metadata, layers),
         "",
-        "### Scores before and after",
+        SCORES,
         "",
         *_scores(scores, other_weights),
         "",
@@ -188,6 +191,16 @@ def _scores(scores: Mapping[str, SplitPart], other_weights: str) -> list[str]:
         cells = [f"{getattr(before, metric):.3f} → {getattr(after, metric):.3f}" for metric in METRICS]
         lines.append(f"| {_cell(name)} | {before.count} of {split.of} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _without_scores(text: str) -> str:
+    """A card whose earlier edits have no scores: what was measured there is not true of these weights either."""
+    said = "Not known: another edit was written into these weights afterwards, see below."
+
+    def edit(found: re.Match[str]) -> str:
+        return re.sub(rf"({SCORES}\n\n).*?(?=\n### |\Z)", rf"\g<1>{said}\n", found[0], flags=re.DOTALL)
+
+    return re.sub(f"{BEGIN}.*?{END}", edit, text, flags=re.DOTALL)
 
 
 def _language(language: LanguagePart | None) -> list[str]:

@@ -221,8 +221,9 @@ def test_an_edit_of_other_weights_is_refused(audit, tmp_path, capsys):
     edit = weakening(load(find_checkpoint("toy:gold")).model)
     edit.metadata = edit.metadata.model_copy(update={"model_fingerprint": "0" * 64})
     edit.save(tmp_path / "edit.safetensors")
-    assert audit("toy:gold", "--edit", tmp_path / "edit.safetensors") == 2
-    assert "other weights" in capsys.readouterr().err
+    for dry_run in ([], ["--dry-run"]):
+        assert audit("toy:gold", "--edit", tmp_path / "edit.safetensors", *dry_run) == 2
+        assert "other weights" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

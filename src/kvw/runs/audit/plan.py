@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 
 from kvw.data import check_images
+from kvw.edits import load_edit
 from kvw.evaluation.attacks import relearned, relearning_settings
 from kvw.evaluation.attacks.lens import LENSES
 from kvw.evaluation.generation import generate_answers
@@ -22,6 +23,7 @@ from kvw.runs.audit.models import why_not
 from kvw.runs.audit.prompts import prompts_of
 from kvw.runs.audit.questions import Questions
 from kvw.runs.audit.request import AuditRequest, AuditSets, read_audit_data
+from kvw.runs.weights import check_weights
 
 TRIED, STEPS_TRIED = 8, 2
 """Questions that are asked, and steps that are made, to see how long they take."""
@@ -84,6 +86,8 @@ def dry_run(request: AuditRequest, reporter: Reporter = SILENT, sets: AuditSets 
     check_images(sets.everything)
     with reporter.stage("loading the model"):
         loaded = Loaded.load(request.model, request.device, quantise=request.quantise)
+    if request.edit:
+        check_weights(load_edit(request.edit), loaded.fingerprint, reporter, other_weights=request.other_weights)
     left_out = dict(sets.left_out)
     left_out |= {name: why for name in request.attacks if name not in left_out and (why := why_not(name, loaded))}
     questions = Questions.of(sets.asked, sets.retain, sets.rephrasings)
