@@ -153,11 +153,13 @@ class LowRankEdit(WeightEdit):
         found = self.directions[matrix.key].to(weight.device)
         patterns, changes = found.patterns.to(exact), found.changes(self.strength).to(exact)
         filters, changed = found.filters.to(exact).T, torch.empty_like(weight)
+        # Knowledge vectors as columns, (hidden, width), whichever way the library keeps them. Both are views.
         before, after = (weight.T, changed.T) if matrix.vectors_first else (weight, changed)
         rows = max(1, ENTRIES_AT_A_TIME // before.shape[1])
         for begin in range(0, len(before), rows):
             some = slice(begin, begin + rows)
-            columns = before[some].to(exact)
+            columns = before[some].to(exact)  # (rows, width)
+            # (rows, width) + ((rows, rank) * (rank,)) @ (rank, width)
             after[some] = columns + ((columns @ patterns) * changes) @ filters
         return changed
 

@@ -86,6 +86,7 @@ class MomentRecorder(Watcher):
         if self._dtype is not None:
             self._accumulate(key, self._dtype, plan, coefficients, places, tokens)
         if len(plan.kept) and (key, "tokens") not in self._before:
+            # From tokens of the whole batch to places among the kept ones; -1 for the others.
             number = torch.full((plan.tokens,), -1)
             number[plan.kept] = torch.arange(len(plan.kept))
             found = number[tokens]
@@ -101,8 +102,8 @@ class MomentRecorder(Watcher):
         self, key: MatrixKey, dtype: torch.dtype, plan: Plan, coefficients: Tensor, places: Tensor, tokens: Tensor
     ) -> None:
         """Add the outer products of the rows at ``places``, which belong to ``tokens``."""
-        weights = plan.weights[:, :, tokens]
-        total = weights.sum(1)
+        weights = plan.weights[:, :, tokens]  # (folds, sources, rows)
+        total = weights.sum(1)  # (folds, rows)
         if not bool((total > 0).any()):
             return
         width, device = coefficients.shape[1], coefficients.device
@@ -111,6 +112,7 @@ class MomentRecorder(Watcher):
             wanted = (total[fold] > 0).nonzero()[:, 0]
             if not len(wanted) or (key, fold) in self._before:
                 continue
+            # sum of w m m^T = (sqrt(w) M)^T (sqrt(w) M): one product of (rows, width) with itself
             roots = total[fold, wanted].sqrt().to(device, dtype)
             chosen = coefficients.index_select(0, places[wanted].to(device)).to(dtype) * roots[:, None]
             _add_upper(moment.sums[fold], chosen)

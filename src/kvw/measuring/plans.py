@@ -110,12 +110,14 @@ def plan_of(batch: Batch, first_row: int, sources: Sources, examples: Examples, 
     if examples.folds:
         own_folds = torch.tensor([examples.folds[row] for row in numbers]).repeat_interleave(length)
         folds = torch.arange(1 + max(examples.folds))
+        # (folds, 1, tokens) times (sources, tokens): a token counts only in the fold of its example.
         weights = weights * (own_folds == folds[:, None])[:, None, :]
     else:
         weights = weights[None]
     keep = torch.tensor([examples.keep(row) for row in numbers])
-    kept = predicting[keep[predicting // length]]
+    kept = predicting[keep[predicting // length]]  # flat indices; row = index // length
     own_row = kept // length
+    # The place of each token among those of its row: its index less that of the row's first. kept ascends.
     starts = torch.searchsorted(own_row, own_row)
     return Plan(weights, kept, first_row + own_row, torch.arange(len(kept)) - starts, rows * length)
 
@@ -126,8 +128,10 @@ def shared_plans(plan: Plan, batch: SharedBatch) -> tuple[Plan, Plan]:
     bundles, cut = batch.seen.shape
     folds, sources = plan.weights.shape[:2]
     weights = plan.weights.view(folds, sources, rows, cut + width)
+    # A beginning runs once for all examples that share it, so it carries the sum of their weights.
     first = weights.new_zeros(folds, sources, bundles, cut).index_add_(2, batch.owners, weights[..., :cut])
     nothing = plan.kept[:0]
+    # Kept tokens predict answers, so all of them lie in endings.
     own_row, place = plan.kept // (cut + width), plan.kept % (cut + width) - cut
     return (
         Plan(first.flatten(2), nothing, nothing, nothing, bundles * cut),

@@ -95,15 +95,17 @@ class RowRecorder(MomentRecorder):
     def _accumulate(
         self, key: MatrixKey, dtype: torch.dtype, plan: Plan, coefficients: Tensor, places: Tensor, tokens: Tensor
     ) -> None:
-        weights = plan.weights[0, :, tokens]
+        weights = plan.weights[0, :, tokens]  # (sources, rows)
         total = weights.sum(0)
         if not bool((total > 0).any()):
             return
         sample = self.samples.setdefault(key, _Sample(self._limit))
         sample.masses += weights.sum(1)
         sample.count += int((total > 0).sum())
+        # Priority sampling: weight over a uniform number. The largest priorities are the sample.
         priorities = total / self._draws[tokens]
         wanted = (priorities > sample.bound).nonzero()[:, 0]
+        # Which of the kept tokens each sampled row is, so that it can be taken out of the moment again.
         kept = torch.full((plan.tokens,), NEVER_KEPT)
         kept[plan.kept] = torch.arange(len(plan.kept))
         number = kept[tokens[wanted]]
@@ -159,6 +161,7 @@ class _Sample:
         weights = found.weights
         if len(weights) > self.limit:
             found = found.chosen(torch.arange(self.limit))
+            # A row of weight w is sampled with probability min(1, w / bound). With max(w, bound) sums are unbiased.
             weights = found.weights.clamp(min=self.bound)
         return RetainRows(found.coefficients, weights, found.rows, found.offsets, self.masses[None], self.count)
 

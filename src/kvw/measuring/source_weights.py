@@ -47,7 +47,7 @@ def source_weights(
     answer = torch.zeros(batch["labels"].shape, dtype=torch.bool)
     answer.view(-1)[predicting] = True
     attended = batch.get("attention_mask", torch.ones_like(batch["labels"])).bool().cpu()
-    first = attended & (attended.cumsum(1) == 1)
+    first = attended & (attended.cumsum(1) == 1)  # of each row, also if it is padded on the left
     image = torch.zeros_like(answer)
     ids = batch.get("input_ids")
     if ids is not None and ids.shape != answer.shape:
@@ -57,12 +57,14 @@ def source_weights(
         )
     if ids is not None and image_ids:
         image = torch.isin(ids.cpu(), torch.tensor(image_ids))
+    # Each position is of one source: answer before first token before image before prompt.
     image &= attended & ~answer & ~first
     prompt = attended & ~answer & ~first & ~image
     first &= ~answer
     image &= (image.cumsum(1) - 1) % sources.image_every == 0
-    masks = torch.stack([answer, prompt, image, first]).double()
-    counts = masks.sum(2)
+    masks = torch.stack([answer, prompt, image, first]).double()  # (sources, rows, tokens)
+    counts = masks.sum(2)  # (sources, rows)
+    # A row without images gives their share to its other sources.
     shares = torch.tensor(sources.shares, dtype=torch.float64)[:, None] * (counts > 0)
     shares = shares / shares.sum(0).clamp(min=torch.finfo(torch.float64).tiny)
     return (masks * (shares * rows / counts.clamp(min=1))[:, :, None]).flatten(1)

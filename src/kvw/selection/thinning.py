@@ -27,13 +27,13 @@ def thinned(items: Sequence[Item], enough: Callable[[list[Item]], bool], tries: 
     while size:
         place = 0
         while place < len(kept):
-            others = kept[:place] + kept[place + size :]
+            others = kept[:place] + kept[place + size :]  # without the group that begins at place
             if others:
                 if not tries:
                     return kept
                 tries -= 1
                 if enough(others):
-                    kept = others
+                    kept = others  # the next group has moved up to this place
                     continue
             place += size
         size = min(size // 2, len(kept) // 2)

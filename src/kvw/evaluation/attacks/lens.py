@@ -222,10 +222,11 @@ def _rank(
     tail: Tail, processor: Processor, batch: list[Prepared], targets: Sequence[Sequence[int]], lens: Lens
 ) -> list[LensRanks]:
     encoded = answer_batch(batch, processor)
-    begins = (encoded["labels"] != IGNORED).int().argmax(1)
+    begins = (encoded["labels"] != IGNORED).int().argmax(1)  # the first answer token of each row: (rows,)
     rows = torch.tensor([row for row, own in enumerate(targets) for _ in own])
     columns = torch.tensor([int(begins[row]) + place - 1 for row, own in enumerate(targets) for place in own])
     tokens = encoded["labels"][rows, columns + 1]
+    # A token is predicted one position before it. Differences of order k need k more layers.
     states = tail.states(encoded, rows, columns)[-LAST - ORDER[lens] :]
     ranks: list[tuple[tuple[int, int], ...]] = []
     for some, wanted in zip(
@@ -239,11 +240,12 @@ def _rank(
 
 def _ranks_of(logits: Tensor, token: int, order: int) -> tuple[tuple[int, int], ...]:
     """Ranks of one token in each distribution, or difference of an order; logits are (layers, vocabulary)."""
-    values = torch.softmax(logits, dim=-1)
+    values = torch.softmax(logits, dim=-1)  # (layers, vocabulary)
     if not bool(torch.isfinite(values).all()):
         return ((NEVER, NEVER),) * (len(values) - order)
     for _ in range(order):
         values = values.diff(dim=0)
     own = values[:, token : token + 1]
+    # How many tokens rise at least as much, and how many fall at least as much. A tie counts against the attack.
     above, below = (values >= own).sum(1) - 1, (values <= own).sum(1) - 1
     return tuple(zip(above.tolist(), below.tolist(), strict=True))

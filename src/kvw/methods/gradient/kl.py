@@ -49,6 +49,7 @@ def kl(trainee: Trainee, settings: KlSettings) -> Objective:
 
     reference = trainee.reference() if settings.kl_weight else None
 
+    # Both are sums over answer tokens; the loop divides by their number.
     def retain(model: PreTrainedModel, rows: Rows) -> Tensor:
         parts: list[Tensor] = []
         if reference is not None:

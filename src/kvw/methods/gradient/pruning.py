@@ -153,7 +153,7 @@ def _measure(
 
     def see(matrix: ValueMatrix) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def take(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            values = arguments[0].detach().reshape(-1, matrix.width)
+            values = arguments[0].detach().reshape(-1, matrix.width)  # (positions, width)
             moments[matrix.name].add(values[attended.to(values.device)] if matrix.name in text else values)
 
         return take
@@ -185,7 +185,7 @@ def _hooked(
 
 def _highest(scores: Sequence[Tensor], share: float) -> list[Tensor]:
     """The positions of each FFN's neurons among the highest share of all; ties go to the earlier one."""
-    joined = torch.cat(list(scores))
+    joined = torch.cat(list(scores))  # neurons of all FFNs compete
     count = max(1, round(share * len(joined)))
     chosen = torch.zeros(len(joined), dtype=torch.bool)
     chosen[joined.sort(descending=True, stable=True).indices[:count]] = True

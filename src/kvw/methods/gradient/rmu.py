@@ -74,6 +74,7 @@ def rmu(trainee: Trainee, settings: RmuSettings) -> Objective:
 
     path, (_, layer) = find_layers(trainee.model), rmu_layers(trainee.model, settings)
     hidden = int(trainee.model.config.get_text_config().hidden_size)
+    # One random direction for all tokens, drawn on the CPU so that every device has the same: (hidden,)
     drawn = torch.rand(hidden, generator=torch.Generator().manual_seed(trainee.settings.seed))
     target: Tensor = (settings.coefficient * drawn / drawn.norm()).to(trainee.model.device)
     reference = trainee.reference() if settings.retain_weight else None
@@ -122,6 +123,7 @@ def states(model: PreTrainedModel, path: str, layer: int, rows: Rows) -> Tensor:
             model(**{name: value for name, value in rows.batch.items() if name != "labels"}, use_cache=False)
     finally:
         handle.remove()
+    # (batch, tokens, hidden) -> (answer tokens, hidden)
     chosen = seen[0].flatten(0, 1)[predicting_positions(rows.batch).to(seen[0].device)]
     return chosen.to(torch.promote_types(chosen.dtype, torch.float32))
 

@@ -29,8 +29,9 @@ def null_space(
         both float64.
     """
     states = retain.double()
-    eigenvalues, vectors = torch.linalg.eigh(states.T @ states)
-    eigenvalues = eigenvalues.clamp(min=0)
+    eigenvalues, vectors = torch.linalg.eigh(states.T @ states)  # ascending: the emptiest directions come first
+    eigenvalues = eigenvalues.clamp(min=0)  # rounding makes some a little negative
+    # Fewer samples than dimensions leave directions without any energy; all of them are in the null space.
     empty = int((eigenvalues <= eigenvalues[-1] * len(eigenvalues) * torch.finfo(torch.float64).eps).sum())
     if energy is not None:
         total = eigenvalues.sum()

@@ -48,6 +48,7 @@ def cross_validated(
         trials = {}
         for candidate in candidates:
             trials[candidate] = _Trial(weight, solve(metric(mean, candidate), fitted), held_out)
+        # Candidates are compared at equal forgetting: at what the weakest of them can reach, plus 1 %.
         target = max(residual, *(1.01 * trial.residual(STRONGEST) for trial in trials.values()))
         for candidate, trial in trials.items():
             totals[candidate] += trial.distortion(trial.strength(target), folds[left_out])
@@ -60,10 +61,11 @@ class _Trial:
 
     def __init__(self, weight: Tensor, modes: Modes, held_out: Tensor) -> None:
         self._eigenvalues = modes.eigenvalues
-        self._outputs = weight @ modes.patterns.to(weight)
+        # All that depends on the strength is g: (rank,). Everything else is multiplied out once.
+        self._outputs = weight @ modes.patterns.to(weight)  # W U: (hidden, rank)
         self._filters = modes.filters.to(weight)
-        self._read = self._filters.T @ held_out
-        self._before = weight @ held_out
+        self._read = self._filters.T @ held_out  # (rank, m)
+        self._before = weight @ held_out  # (hidden, m)
 
     def _change(self, mu: float) -> Tensor:
         return torch.expm1(-torch.log1p(mu * self._eigenvalues)).to(self._outputs)
@@ -74,7 +76,7 @@ class _Trial:
         return float(after.square().sum() / self._before.square().sum())
 
     def strength(self, target: float) -> float:
-        """mu at which this share is left, by bisection of its logarithm."""
+        """mu at which this share is left, by bisection of its logarithm: the share falls steadily in mu."""
         low, high = -40.0, 40.0
         for _ in range(60):
             middle = (low + high) / 2

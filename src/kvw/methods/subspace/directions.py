@@ -55,6 +55,7 @@ def find_directions(
     Raises:
         UserError: The retain moment is singular, or cross-validation lacks what it needs.
     """
+    # F has one column for each fact: the mean of its tokens and views, so that long answers count no more.
     fitted, held_out = split_views(measured.forget, forget)
     columns = view_means(fitted, forget)
     checked = view_means(held_out, forget) if held_out is not None else None
@@ -62,6 +63,8 @@ def find_directions(
     modes = solve(found, columns.values)
     left_out = null = null_tokens = None
     if measured.null is not None and bool(measured.null.weights.any()):  # none with sources.answer=0
+        # Retain tokens stand for what is new about known subjects. Taken out of S again, they say what lambda looks
+        # like where nothing is to be forgotten.
         null_tokens = _thinned(measured.null, retain, 2 * len(columns.weights))
         null = view_means(null_tokens, retain)
         shares = measured.moment.shares_of(null_tokens)
@@ -76,10 +79,12 @@ def find_directions(
     gating = None
     if settings.held_out_ratio > 0:  # an expert may have seen no fact three times: nothing is known to be safe there
         gating = torch.zeros_like(modes.eigenvalues) if ratios is None else ratios
+    # lambda on the vectors that the directions were fitted to is too large; held-out views say what is real.
     decisive = modes.eigenvalues if gating is None else torch.minimum(modes.eigenvalues, gating)
     log_gates = gates.log_gates(decisive, settings, tau).masked_fill(0.5 * decisive.log() <= tau, 0)
     if gating is not None:
         log_gates = log_gates.masked_fill(gating < settings.held_out_ratio, 0)
+    # modes come with the largest lambda first
     strongest = (log_gates < 0).nonzero()[:, 0][: settings.rank]
     chosen, log_gates = modes.chosen(strongest), log_gates[strongest]
     entry = _bounds_of(

@@ -65,7 +65,8 @@ def ledoit_wolf(groups: Sequence[Tensor]) -> float:
         groups: Second moments of groups of about equal size, at least two: each (width, width).
     """
     mean = torch.stack(list(groups)).mean(0)
-    scale = floored_diagonal(mean.diagonal()).rsqrt()
+    # In correlation scale all neurons count the same: D^-1/2 M D^-1/2 with D the diagonal of the mean.
+    scale = floored_diagonal(mean.diagonal()).rsqrt()  # (width,)
     scaled = [group * scale * scale[:, None] for group in groups]
     center = mean * scale * scale[:, None]
     scatter = sum(_off_diagonal(group - center) for group in scaled) / (len(groups) * (len(groups) - 1))

@@ -155,7 +155,8 @@ def reduced_metric(retain: Tensor, shrinkage: float) -> ReducedMetric:
     moment = ReducedMoment(retain, 1 - shrinkage, fixed)
     if shrinkage == 1:
         return ReducedMetric(moment, None, 1.0)
-    inner = retain.T @ (retain / fixed[:, None])
+    # (a R R^T + E)^-1 = E^-1 - E^-1 R (R^T E^-1 R + I / a)^-1 R^T E^-1, with a = 1 - rho: only (m, m) is factorised.
+    inner = retain.T @ (retain / fixed[:, None])  # (m, m)
     inner.diagonal().add_(1 / (1 - shrinkage))
     return ReducedMetric(moment, torch.linalg.cholesky(inner), shrinkage)
 
@@ -200,6 +201,7 @@ def solve(found: Metric | ReducedMetric, vectors: Tensor) -> Modes:
     if isinstance(found, ReducedMetric):
         return _modes(found.gram(vectors), vectors.to(found.moment.fixed), found.inverse(vectors))
     modes = _from_whitened(found, vectors)
+    # U = S V holds exactly. In float32 the triangular solves lose it where S is badly conditioned.
     error = (found.moment @ modes.filters - modes.patterns).norm()
     if found.factor.dtype != torch.float64 and error > TOLERANCE * modes.patterns.norm():
         return _from_whitened(metric(found.moment.double(), 0.0), vectors)
@@ -208,19 +210,23 @@ def solve(found: Metric | ReducedMetric, vectors: Tensor) -> Modes:
 
 def _from_whitened(found: Metric, vectors: Tensor) -> Modes:
     vectors = vectors.to(found.factor)
-    whitened = found.whiten(vectors)
+    whitened = found.whiten(vectors)  # L^-1 F: (width, n)
+    # S^-1 F = L^-T (L^-1 F)
     back = torch.linalg.solve_triangular(found.factor.T, whitened, upper=True)
     return _modes(whitened.double().T @ whitened.double(), vectors, back)
 
 
 def _modes(gram: Tensor, vectors: Tensor, solved: Tensor) -> Modes:
     """Modes from F^T S^-1 F: (n, n), float64, F and S^-1 F: (width, n)."""
-    eigenvalues, rotation = torch.linalg.eigh((gram + gram.T) / 2)
+    # F^T S^-1 F = R Lambda R^T has the nonzero lambda of the pencil (F F^T, S), and n is far below the width.
+    eigenvalues, rotation = torch.linalg.eigh((gram + gram.T) / 2)  # (n,) ascending, (n, n)
     eigenvalues, rotation = eigenvalues.flip(0), rotation.flip(1)
     if not len(eigenvalues):
         return Modes(eigenvalues, vectors, solved)
     rounding = 10 * len(eigenvalues) ** 0.5 * torch.finfo(vectors.dtype).eps
+    # Views of one fact are nearly the same vector; what is left of their differences is rounding.
     wanted = eigenvalues > rounding * eigenvalues[0].clamp(min=torch.finfo(torch.float64).tiny)
     eigenvalues = eigenvalues[wanted]
+    # U = F R Lambda^-1/2 and V = S^-1 F R Lambda^-1/2, so that V^T U = I and V^T S V = I.
     coordinates = (rotation[:, wanted] / eigenvalues.sqrt()).to(vectors.dtype)
     return Modes(eigenvalues, vectors @ coordinates, solved @ coordinates)

@@ -83,12 +83,13 @@ def deep_unlearning(given: Given, settings: DeepUnlearningSettings) -> Found:
     """
     share = given.moment / given.moment.trace()
     identity = torch.eye(len(share), dtype=share.dtype, device=share.device)
-    basis, sizes, _ = torch.linalg.svd(given.vectors, full_matrices=False)
+    basis, sizes, _ = torch.linalg.svd(given.vectors, full_matrices=False)  # Q: (width, n), (n,)
     shares = sizes.square() / sizes.square().sum()
     roots = (settings.alpha_f * shares / ((settings.alpha_f - 1) * shares + 1)).sqrt()
+    # M_r Q, without writing M_r out: the share of each column that the retain set claims. (width, n)
     kept = settings.alpha_r * share @ torch.linalg.solve((settings.alpha_r - 1) * share + identity, basis)
     left, right = (basis - kept) * roots, basis * roots
-    product = right.T @ left
+    product = right.T @ left  # B^T A: (n, n), symmetric but for rounding
     removed, rotation = torch.linalg.eigh((product + product.T) / 2)
     # What is below rounding moves no output by more than the root of it.
     wanted = removed > 10 * len(removed) * torch.finfo(removed.dtype).eps
@@ -103,6 +104,7 @@ def forget_components(given: Given, settings: ForgetComponentsSettings) -> Found
     Nullu (arXiv 2412.13817) does so with differences of features. Nothing looks at the retain set.
     """
     basis, sizes, _ = torch.linalg.svd(given.vectors, full_matrices=False)
+    # Directions below rounding are noise of the decomposition, not of the data.
     used = int((sizes > sizes.max() * len(sizes) * torch.finfo(sizes.dtype).eps).sum()) if len(sizes) else 0
     basis = basis[:, : min(settings.rank, used)]
     return Found(basis, basis, basis.new_full(basis.shape[1:], REMOVED))
@@ -122,9 +124,10 @@ def output_side(given: Given, settings: OutputSideSettings) -> Found:
             "Edits on the output side are made from the weights, and these are quantised.",
             do="use the full-precision checkpoint, or a method that looks only at coefficients: memit-zero",
         )
+    # S_o = W C W^T: (hidden, hidden)
     outputs = metric(given.weight @ given.moment @ given.weight.T, settings.shrinkage)
     modes = solve(outputs, given.weight @ given.vectors)
-    filters = given.weight.T @ modes.filters
+    filters = given.weight.T @ modes.filters  # V = W^T V_o: (width, rank)
     patterns = given.vectors @ (given.vectors.T @ filters) / modes.eigenvalues
     return Found(patterns, filters, wiener(modes.eigenvalues, settings.mu))
 
