@@ -9,7 +9,7 @@ from collections.abc import Callable
 from kvw.bench.attacks.plan import ATTACKS, BEFORE
 from kvw.bench.attacks.results import AttackLine, AttackResults
 from kvw.bench.further import Cell
-from kvw.report.bench_tables import Format, escaped, latex_cell, text_cell
+from kvw.report.bench_tables import Format, escaped, latex_cell, latex_tabular, markdown_rows, text_cell
 
 Measure = tuple[str, Callable[[AttackLine], Cell | float | None]]
 CELLS = ("forget", "forget_share", "retain", "retain_share", "extraction")
@@ -76,7 +76,7 @@ def _markdown(results: AttackResults) -> str:
     for measure in _measures(results):
         header = ["model", *results.columns]
         lines = [header, ["---", *["---:"] * len(results.columns)], *_rows(results, measure, _text)]
-        parts += [f"## {measure[0]}", "\n".join("| " + " | ".join(line) + " |" for line in lines)]
+        parts += [f"## {measure[0]}", markdown_rows(lines)]
     parts.append("\n".join(f"- {note}" for note in notes(results)))
     return "\n\n".join(parts) + "\n"
 
@@ -87,14 +87,7 @@ def _latex(results: AttackResults) -> str:
     for measure in _measures(results):
         body += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{{escaped(measure[0])}}} \\"]
         body += [" & ".join([escaped(row[0]), *row[1:]]) + r" \\" for row in _rows(results, measure, _tex)]
-    comments = "".join(f"% {note}\n" for note in notes(results))
-    columns = "l" + "r" * len(results.columns)
-    return (
-        comments
-        + f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
-        + "\n".join(body)
-        + "\n\\bottomrule\n\\end{tabular}\n"
-    )
+    return latex_tabular("l" + "r" * len(results.columns), body, notes(results))
 
 
 def _csv(results: AttackResults) -> str:

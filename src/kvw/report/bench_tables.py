@@ -100,8 +100,7 @@ def _lines(results: Results, show: Callable[[Cell | None], str]) -> list[list[st
 
 def _markdown(results: Results) -> str:
     header = ["split", "task", "metric", *_models(results)]
-    lines = [header, ["---"] * 3 + ["---:"] * (len(header) - 3), *_lines(results, text_cell)]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    table = markdown_rows([header, ["---"] * 3 + ["---:"] * (len(header) - 3), *_lines(results, text_cell)])
     return f"# {results.manifest.title}\n\n{table}\n\n" + "\n".join(f"- {note}" for note in notes(results)) + "\n"
 
 
@@ -110,14 +109,7 @@ def _latex(results: Results) -> str:
     rows = [header, *_lines(results, latex_cell)]
     body = [" & ".join(map(escaped, rows[0])) + r" \\", r"\midrule"]
     body += [" & ".join([*map(escaped, row[:3]), *row[3:]]) + r" \\" for row in rows[1:]]
-    columns = "lll" + "r" * (len(header) - 3)
-    comments = "".join(f"% {note}\n" for note in notes(results))
-    return (
-        comments
-        + f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
-        + "\n".join(body)
-        + "\n\\bottomrule\n\\end{tabular}\n"
-    )
+    return latex_tabular("lll" + "r" * (len(header) - 3), body, notes(results))
 
 
 def _csv(results: Results) -> str:
@@ -129,6 +121,24 @@ def _csv(results: Results) -> str:
             place: Sequence[object] = (row.split, row.task, row.modality, row.metric, name)
             writer.writerow([*place, cell.mean, cell.low, cell.high, cell.items])
     return buffer.getvalue()
+
+
+def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of a Markdown table, its header and the line below it among them."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def latex_tabular(columns: str, body: Sequence[str], notes: Sequence[str]) -> str:
+    """A LaTeX table between its rules.
+
+    Args:
+        columns: How each column is aligned.
+        body: Lines between the rules.
+        notes: Comments above it.
+    """
+    comments = "".join(f"% {note}\n" for note in notes)
+    lines = [f"\\begin{{tabular}}{{{columns}}}", r"\toprule", *body, r"\bottomrule", r"\end{tabular}"]
+    return comments + "\n".join(lines) + "\n"
 
 
 def text_cell(cell: Cell | None) -> str:

@@ -71,14 +71,26 @@ def folded(model: PreTrainedModel, edit: Edit) -> Iterator[None]:
 
 
 @contextmanager
-def trained_weights(model: PreTrainedModel, folder: Path) -> Iterator[None]:
+def trained_weights(model: PreTrainedModel, folder: Path, share: float = 1.0) -> Iterator[None]:
     """Put what :meth:`kvw.training.result.Result.save` has written into a model for the length of the block.
+
+    Args:
+        model: The model that it was trained from.
+        folder: What was written.
+        share: How much of it, from 0 to 1: W + share (W' - W) for the weights W before and W' after the training. Under
+            LoRA this is the adapter's B times ``share``. 0 and 1 give W and W' bit for bit.
 
     Raises:
         UserError: It is of another model, or see :func:`weights_kept`.
     """
-    with weights_kept(model, json.loads((folder / RECORD).read_text("utf-8"))["changed"]):
+    changed = json.loads((folder / RECORD).read_text("utf-8"))["changed"]
+    with weights_kept(model, changed):
+        live = _tensors(model)
+        before = {name: live[name].detach().clone() for name in changed} if share < 1 else {}
         apply_result(model, folder)
+        with torch.no_grad():
+            for name, value in before.items():
+                live[name].copy_(torch.lerp(value, live[name], share))
         yield
 
 

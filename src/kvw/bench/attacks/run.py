@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-from kvw.bench.asking import Question, ask, questions
+from kvw.bench.asking import Question, ask
 from kvw.bench.attacks.plan import BEFORE, RELEARN_RETAIN, Attack, Job, find_jobs, find_targets
 from kvw.bench.attacks.record import FOLDER, AttackFiles, AttackRecord
 from kvw.bench.attacks.results import Attacked, AttackResults, retain_task, summarise_attacks
-from kvw.bench.recipe import Recipe
-from kvw.bench.record import ANSWERS, EDITS, ITEMS, MODELS, RECORDS, ModelRecord, RunFiles
+from kvw.bench.changes import Change, EditChange
+from kvw.bench.finished import Find, FinishedRun
+from kvw.bench.record import ANSWERS, ITEMS, RECORDS
 from kvw.bench.results import Results, read_results
-from kvw.bench.run import load_benchmark, training_examples
+from kvw.bench.run import training_examples
 from kvw.data import Example
-from kvw.data.benchmarks import Protocol
-from kvw.edits.edit import Edit, package_versions, read_edit
+from kvw.edits.edit import package_versions
 from kvw.edits.surviving import surviving_shares
 from kvw.edits.weight_edit import WeightEdit
-from kvw.errors import UserError
 from kvw.evaluation.attacks import (
     PutOn,
     attacked,
     folded,
     relearning_settings,
     split_by_subject,
-    trained_weights,
 )
 from kvw.evaluation.attacks.changing import ROUNDED
 from kvw.evaluation.attacks.relearning import LEARNING_RATE
 from kvw.evaluation.loaded import Loaded
 from kvw.measuring.fingerprint import digest, example_digest
-from kvw.models.loading import Checkpoint
 from kvw.output import growing_directory
 from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
-
-Find = Callable[[str], Checkpoint]
 
 
 def attack(
@@ -71,7 +66,7 @@ def attack(
     """
     results = read_results(folder)
     work = _Work(folder, results, Stopwatch(reporter), learning_rate, at_most)
-    targets = find_targets(results.manifest, results.choices, work.records)
+    targets = find_targets(results.manifest, results.choices, work.finished.records)
     with growing_directory(folder / FOLDER, "bench attacks", known=(RECORDS, ITEMS, ANSWERS)):
         for label in ("gold", "vanilla"):
             mine = [target for target in targets if (target.record.label == "gold") == (label == "gold")]
@@ -87,17 +82,15 @@ class _Work:
 
     def __init__(self, folder: Path, results: Results, watch: Stopwatch, learning_rate: float, at_most: int) -> None:
         self.manifest, self.watch, self.learning_rate = results.manifest, watch, learning_rate
-        self.run, self.files = RunFiles(folder), AttackFiles(folder)
-        self.recipe = Recipe.model_validate(results.manifest.recipe)
-        with watch.stage("reading the benchmark"):
-            data = load_benchmark(self.recipe.benchmark)
-            self.asked = self._asked(questions(data, self._protocol(), self.recipe.evaluation), at_most)
-        self.retain = training_examples(data, "retain", self.recipe.benchmark)
+        self.finished, self.files = FinishedRun(folder, results.manifest, watch), AttackFiles(folder)
+        self.run, self.recipe = self.finished.files, self.finished.recipe
+        self.asked = self._asked(self.finished.asked, at_most)
+        benchmark, data = self.recipe.benchmark, self.finished.data
+        self.retain = training_examples(data, "retain", benchmark)
         self.forget = split_by_subject(
-            training_examples(data, "forget", self.recipe.benchmark), self.recipe.benchmark.seed, self.manifest.folds
+            training_examples(data, "forget", benchmark), benchmark.seed, self.manifest.folds
         )
         self._taught: dict[tuple[str, int | None], str] = {}
-        self.records = [found for one in self.manifest.requests if (found := self.run.record(one)) is not None]
 
     def identifier(self, job: Job) -> str:
         """Named after all that the answers depend on."""
@@ -129,36 +122,16 @@ class _Work:
         """The attacks on one model and its edits, as far as they have not been made."""
         jobs = [job for job in jobs if self.files.record(self.identifier(job)) is None]
         if jobs:
-            loaded = self.load(label, find)
+            loaded = self.finished.load(label, find)
             for job in jobs:
                 self.make(loaded, job)
-
-    def load(self, label: str, find: Find) -> Loaded:
-        """Vanilla or gold, which must be what it was when the run asked it."""
-        record = next(record for record in self.records if record.label == label)
-        if record.planting is None:
-            checkpoint = find(self.recipe.models_by_role[label])
-        else:
-            # Of a recipe with several settings the models are beside the directories of the settings.
-            places = [place / MODELS for place in (self.run.folder, self.run.folder.parent)]
-            place = next((one for one in places if (one / record.model).is_dir()), places[0])
-            checkpoint = Checkpoint(place / record.model, record.model)
-        with self.watch.stage(f"loading {label}"):
-            loaded = Loaded.load(checkpoint)
-        if loaded.fingerprint != record.model_fingerprint:
-            raise UserError(
-                f"{checkpoint} is not the model that the run has asked.",
-                found=f"weights {loaded.fingerprint[:12]}, in the run {record.model_fingerprint[:12]}",
-                do="make the run again in another --out",
-            )
-        return loaded
 
     def make(self, loaded: Loaded, job: Job) -> None:
         """Attack a model and ask it."""
         identifier, before = self.identifier(job), dict(self.watch.seconds)
         record, asked = job.target.record, self.questions(job)
-        edit, put_on = self._change(record)
-        surviving = None
+        change, surviving = self.finished.change(record), None
+        edit = change.edit if isinstance(change, EditChange) else None
         if isinstance(edit, WeightEdit) and edit.widths and job.attack.name in ROUNDED:
             surviving = fmean(surviving_shares(edit, loaded.model, ROUNDED[job.attack.name]).values())
         training = relearning_settings(loaded.model, self.learning_rate) if job.attack.steps else None
@@ -168,7 +141,7 @@ class _Work:
                 loaded.model,
                 loaded.processor,
                 job.attack.name,
-                put_on,
+                _put_on(change),
                 examples=self.examples(job),
                 steps=job.attack.steps,
                 training=training,
@@ -218,18 +191,12 @@ class _Work:
             asked += [question for question in everything if question.place == place][: at_most or None]
         return asked
 
-    def _protocol(self) -> Protocol:
-        return Protocol(shots=self.recipe.evaluation.shots, seed=self.recipe.benchmark.seed)
 
-    def _change(self, record: ModelRecord) -> tuple[Edit | None, PutOn]:
-        """What the method has made, and how it is put onto vanilla; nothing for vanilla and gold."""
-        if record.label in ("vanilla", "gold"):
-            return None, lambda _: nullcontext()
-        trained = self.run.folder / EDITS / record.identifier
-        if trained.is_dir():
-            return None, partial(trained_weights, folder=trained)
-        edit = read_edit(self.run.edit_file(record.identifier))
-        return edit, partial(folded, edit=edit)
+def _put_on(change: Change | None) -> PutOn:
+    """How it gets onto vanilla: what can be folded into the weights is, since that is what is given away."""
+    if change is None:
+        return lambda _: nullcontext()
+    return partial(folded, edit=change.edit) if isinstance(change, EditChange) else change.on
 
 
 def _described(job: Job) -> str:

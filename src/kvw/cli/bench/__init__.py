@@ -5,6 +5,7 @@ from __future__ import annotations
 from cyclopts import App
 
 from kvw.cli.bench.attack import attack
+from kvw.cli.bench.calibrate import calibrate
 from kvw.cli.bench.cost import cost
 from kvw.cli.bench.listing import ls
 from kvw.cli.bench.run import run
@@ -13,5 +14,5 @@ from kvw.cli.bench.validate import validate
 from kvw.cli.launch import run_by_the_first
 
 bench = App(name="bench", help="Run benchmarks from recipes: unlearn, choose settings on one half, report the other.")
-for verb in (ls, validate, run, table, attack, cost):
+for verb in (ls, validate, run, table, attack, calibrate, cost):
     bench.command(run_by_the_first(verb))
