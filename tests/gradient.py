@@ -12,6 +12,8 @@ from tests.tiny_models import noise_png
 from kvw.data import Example, prepare
 from kvw.methods.gradient import unlearn
 from kvw.methods.gradient.dpo import DpoSettings
+from kvw.methods.gradient.fact_erasure import FactErasureSettings
+from kvw.methods.gradient.lens_defence import LensMarginSettings
 from kvw.methods.gradient.method import GradientMethod
 from kvw.methods.gradient.simnpo import SimNpoSettings
 from kvw.methods.registry import METHODS, get_method
@@ -38,6 +40,10 @@ GRADIENT = {name: method for name in METHODS if isinstance(method := get_method(
 TRAINED = sorted(name for name, method in GRADIENT.items() if method.trains)
 DEFAULTS: dict[str, Any] = {
     "dpo": DpoSettings(ALTERNATIVES),
+    # A tiny model finds every answer less probable than 0.01.
+    "fact-erasure": FactErasureSettings(floor=1e-30),
+    # Nor does a layer of it have an answer among its likeliest tokens.
+    "lens-margin": LensMarginSettings(margin=0.5),
     # The tiny models find every answer so improbable that at 2.5 nothing is left to forget.
     "simnpo": SimNpoSettings(beta=0.1),
 }

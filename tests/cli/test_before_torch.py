@@ -166,6 +166,8 @@ CASES = {
         "table": "bench table gone",
         "attack": "bench attack gone",
         "attack of a kind": "bench attack gone --attacks int3",
+        "calibrate": "bench calibrate gone",
+        "calibrate to more than all": "bench calibrate gone --tau 2",
         "cost": "bench cost gone.toml --out new",
     },
 }

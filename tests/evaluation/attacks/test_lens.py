@@ -60,7 +60,7 @@ def same_at_the_end(model, processor):
     prepared = prepare(TEXTS, processor, model.config)
     batch = answer_batch(prepared, processor)
     labelled = (batch["labels"] != -100).nonzero()
-    tail = Tail(model)
+    tail = Tail(model, do="")
     with torch.no_grad():
         states = tail.states(batch, labelled[:, 0], labelled[:, 1] - 1)
         found = tail.logits(states[-1])

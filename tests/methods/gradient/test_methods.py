@@ -13,18 +13,23 @@ from kvw.methods.gradient.ga import GaSettings
 from kvw.methods.gradient.npo import NpoSettings
 from kvw.training.settings import TrainingSettings
 
-ABOUT_THE_ANSWERS = sorted(set(TRAINED) - {"rmu", "idk-nll"})
-"""Methods whose loss itself is about the forgotten answers; RMU's is about states, IdkNLL's about refusals."""
+OTHER_ANSWERS = {"idk-nll", "empty-response", "error-injection"}
+ABOUT_THE_ANSWERS = sorted(set(TRAINED) - OTHER_ANSWERS - {"rmu", "lens-entropy", "lens-margin"})
+"""Methods whose loss itself is about the forgotten answers; those of others are about states or about other answers."""
+LAYERS = {"rmu": (0, 1)} | dict.fromkeys(
+    ("empty-response", "error-injection", "fact-erasure", "lens-entropy", "lens-margin"), (1,)
+)
+"""Of methods that do not train all four layers."""
 
 
 def declared(model, method, lora):
     """Names of what a method may change in the language part, spelt out."""
     names = [name for name, _ in model.named_parameters()]
-    layers = (0, 1) if method == "rmu" else (0, 1, 2, 3)
+    layers = LAYERS.get(method, (0, 1, 2, 3))
     found = {name for name in names if any(f"language_model.layers.{layer}." in name for layer in layers)}
     if lora is not None:
         return {name for name in found if name.endswith("proj.weight")}
-    if method == "rmu":
+    if method in LAYERS:
         return found
     return found | {"lm_head.weight", "model.language_model.norm.weight", "model.language_model.embed_tokens.weight"}
 
@@ -68,7 +73,7 @@ def test_a_negated_task_vector_makes_the_forgotten_answers_less_probable():
 
 
 def test_the_names_are_lower_case_and_settings_have_defaults():
-    assert len(GRADIENT) == 13
+    assert len(GRADIENT) == 18
     assert all(name == name.lower() for name in GRADIENT)
     assert all(method.own() for method in GRADIENT.values())
     assert [name for name, method in GRADIENT.items() if not method.trains] == ["manu"]
@@ -81,7 +86,7 @@ def test_a_wrong_name_brings_the_right_one(wrong, right):
 
 
 def test_a_name_like_no_other_brings_the_list():
-    with pytest.raises(UserError, match=r"(?s)no method 'xyz'.*methods: kvw, subspace.*dpo, ga"):
+    with pytest.raises(UserError, match=r"(?s)no method 'xyz'.*methods: kvw, subspace.*dpo, empty-response"):
         unlearn(None, None, FORGET, RETAIN, "xyz")
 
 

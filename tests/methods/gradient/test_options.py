@@ -12,13 +12,19 @@ from kvw.methods.gradient.manu import ManuSettings
 
 pytestmark = pytest.mark.thorough
 
+DEFENCE = [{"layer": 0}, {"rephrased": True}, {"retain_weight": 3.0}]
 CHANGES = {
     "dpo": [{"alternatives": ALTERNATIVES[::-1]}, {"beta": 0.5}, {"retain_weight": 1.0}],
+    "empty-response": [{"answer": "No."}, *DEFENCE],
+    "error-injection": [{"alternatives": ALTERNATIVES}, *DEFENCE],
+    "fact-erasure": [{"floor": 0.9}, *DEFENCE],
     "ga": [],
     "grad-diff": [{"retain_weight": 3.0}, {"passes": "sequential"}],
     "idk-dpo": [{"refusals": ("No.",)}, {"beta": 0.5}, {"retain_weight": 1.0}],
     "idk-nll": [{"refusals": ("No.",)}, {"retain_weight": 3.0}],
     "kl": [{"kl_weight": 30.0}, {"kl_weight": 0.0}, {"retain_weight": 1.0}],
+    "lens-entropy": [{"defended": 3}, *DEFENCE],
+    "lens-margin": [{"defended": 2}, {"k": 2}, {"margin": 0.0}, {"differences": True}, *DEFENCE],
     "manu": [
         {"share": 0.3},
         {"weights": (2.0, 0.0, 2.0, 2.0)},
@@ -33,6 +39,14 @@ CHANGES = {
     "task-vector": [{"scale": 0.5}],
     "undial": [{"strength": 3.0}, {"retain_weight": 1.0}],
 }
+OTHERS = {
+    "dpo": {"alternatives": ALTERNATIVES},
+    "fact-erasure": {"floor": 1e-30},
+    "lens-margin": {"margin": 0.5},
+    "manu": {"share": 0.1},
+    "simnpo": {"beta": 0.1},
+}
+"""Settings without which a tiny model shows nothing."""
 WITHOUT_EFFECT = {("manu", "batch_size")}
 """Tested elsewhere to change nothing."""
 
@@ -52,8 +66,7 @@ def usual(method):
 
 @pytest.mark.parametrize(("method", "change"), [(name, one) for name, all_ in CHANGES.items() for one in all_], ids=str)
 def test_a_setting_changes_the_result(method, change):
-    defaults = {"dpo": {"alternatives": ALTERNATIVES}, "simnpo": {"beta": 0.1}, "manu": {"share": 0.1}}
-    settings = GRADIENT[method].own(**{**defaults.get(method, {}), **change})
+    settings = GRADIENT[method].own(**{**OTHERS.get(method, {}), **change})
     after = run(method, settings)
     assert any(not (value == after[name]).all() for name, value in usual(method).items())
 

@@ -8,12 +8,11 @@ arXiv 2505.01456 and 2309.17410).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from kvw.data import Prepared, answer_batch, to_model
@@ -24,9 +23,8 @@ from kvw.errors import UserError
 from kvw.evaluation.journal import Journal
 from kvw.evaluation.running import budget_for, content_keys
 from kvw.measuring.engine import evaluating
-from kvw.models.finding import find_layers
-from kvw.models.forward_names import takes
-from kvw.models.layer_inputs import decoder_layers, on_input
+from kvw.measuring.tail import Tail
+from kvw.models.layer_inputs import decoder_layers
 from kvw.progress import Progress
 
 Lens = Literal["hp", "pd", "pd2"]
@@ -112,7 +110,7 @@ def lens_ranks(
     if len(decoder_layers(model)) < fewest_layers(lens):
         there = f"{len(decoder_layers(model))}, {fewest_layers(lens)} needed"
         raise UserError(f"The decoder has too few layers for lens-{lens}.", found=there)
-    tail = Tail(model)
+    tail = Tail(model, do="leave the attacks lens-hp, lens-pd and lens-pd2 out")
     kept = (journal or Journal(None)).kept(f"lens-{lens}", LensRanks)
     places = {id(item): tuple(own) for item, own in zip(prepared, targets, strict=True)}
     keys = [
@@ -136,88 +134,6 @@ def lens_ranks(
     return [found[row] for row in range(len(prepared))]
 
 
-class Tail:
-    """What a model makes of a state after its last layer: final norm, output layer, and whatever it does behind.
-
-    The model's own forward does it, over one token, with the states put in before the final norm. So scales and caps of
-    a family are as they are in the model.
-
-    Args:
-        model: Its final norm is found by wiring: the module beside the layers that takes what the last one gives.
-    """
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
-        self._layers = decoder_layers(model)
-        self._parent = model.get_submodule(find_layers(model).rpartition(".")[0])
-        self._norm: nn.Module | None = None
-
-    def states(self, batch: dict[str, Tensor], rows: Tensor, columns: Tensor) -> Tensor:
-        """The states at some positions: (layers + 1, positions, hidden), those of the embeddings first.
-
-        Args:
-            batch: From ``answer_batch``.
-            rows, columns: Of each position: (positions,), int64.
-        """
-        inputs = to_model(batch, self.model)
-        found: list[Tensor] = []
-        last: list[Any] = []
-
-        def see(states: Tensor) -> None:
-            found.append(_at(states, rows, columns))
-
-        def see_last(_: nn.Module, __: Any, output: Any) -> None:
-            last.append(output if isinstance(output, Tensor) else output[0])
-
-        def see_norm(norm: nn.Module, given: tuple[Any, ...]) -> None:
-            if last and given and given[0] is last[0] and self._norm is None:
-                self._norm = norm
-
-        with ExitStack() as hooks:
-            for number, layer in enumerate(self._layers):
-                hooks.callback(on_input(layer, number, see).remove)
-            hooks.callback(self._layers[-1].register_forward_hook(see_last).remove)
-            for child in self._parent.children():
-                hooks.callback(child.register_forward_pre_hook(see_norm).remove)
-            given: dict[str, Any] = {name: value for name, value in inputs.items() if name != "labels"}
-            if takes(self.model, "logits_to_keep"):
-                given["logits_to_keep"] = 1  # none are looked at
-            with prompt_ends(self.model, ends_before(inputs["labels"])):
-                self.model(**given, use_cache=False)
-        if self._norm is None or len(found) != len(self._layers):
-            raise UserError(
-                f"The logit lens finds no final norm in this {type(self.model).__name__}.",
-                found=f"beside the layers: {', '.join(name for name, _ in self._parent.named_children())}",
-                do="leave the attacks lens-hp, lens-pd and lens-pd2 out",
-            )
-        return torch.stack([state.to(last[0].device) for state in (*found, _at(last[0], rows, columns))])
-
-    def logits(self, states: Tensor) -> Tensor:
-        """What the model makes of states: (positions, vocabulary), float32.
-
-        Args:
-            states: (positions, hidden), from :meth:`states`.
-        """
-        if self._norm is None:
-            raise ValueError("no states were taken from this model yet")
-        token = torch.ones((1, 1), dtype=torch.int64)
-        inputs = to_model({"input_ids": token, "attention_mask": token}, self.model)
-
-        def put_in(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (states[:, None].to(given[0].device), *given[1:])  # rows of one token, like the one that is run
-
-        handle = self._norm.register_forward_pre_hook(put_in)
-        try:
-            logits: Tensor = self.model(**inputs, use_cache=False).logits
-        finally:
-            handle.remove()
-        return logits[:, 0].float()
-
-
-def _at(states: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    return states[rows.to(states.device), columns.to(states.device)]
-
-
 def _rank(
     tail: Tail, processor: Processor, batch: list[Prepared], targets: Sequence[Sequence[int]], lens: Lens
 ) -> list[LensRanks]:
@@ -227,7 +143,8 @@ def _rank(
     columns = torch.tensor([int(begins[row]) + place - 1 for row, own in enumerate(targets) for place in own])
     tokens = encoded["labels"][rows, columns + 1]
     # A token is predicted one position before it. Differences of order k need k more layers.
-    states = tail.states(encoded, rows, columns)[-LAST - ORDER[lens] :]
+    with prompt_ends(tail.model, ends_before(to_model(encoded, tail.model)["labels"])):
+        states = tail.states(encoded, rows, columns)[-LAST - ORDER[lens] :]
     ranks: list[tuple[tuple[int, int], ...]] = []
     for some, wanted in zip(
         torch.split(states, POSITIONS_AT_ONCE, 1), torch.split(tokens, POSITIONS_AT_ONCE), strict=True

@@ -49,14 +49,24 @@ def rmu_layers(model: PreTrainedModel, settings: RmuSettings) -> tuple[int, int]
     Raises:
         UserError: The model has no such layer.
     """
-    from kvw.errors import UserError
-    from kvw.models.finding import find_layers
+    layer = at_depth(model, settings.layer)
+    return max(0, layer - 2), layer
 
-    depth = len(_layers(model, find_layers(model)))
-    layer = round(7 / 32 * depth) if settings.layer is None else settings.layer
+
+def at_depth(model: PreTrainedModel, layer: int | None) -> int:
+    """A decoder layer, 0-based; None for layer 7 of 32 and at the same depth elsewhere.
+
+    Raises:
+        UserError: The model has no such layer.
+    """
+    from kvw.models.layer_inputs import decoder_layers
+
+    depth = len(decoder_layers(model))
+    if layer is None:
+        return round(7 / 32 * depth)
     if layer >= depth:
         raise UserError(f"The model has no layer {layer}.", found=f"layers 0 to {depth - 1}")
-    return max(0, layer - 2), layer
+    return layer
 
 
 def rmu(trainee: Trainee, settings: RmuSettings) -> Objective:
