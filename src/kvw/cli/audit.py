@@ -134,25 +134,29 @@ def audit(
 
 
 def _plan(request: AuditRequest, *, json: bool) -> None:
+    from kvw.runs.audit.request import read_audit_data
+
+    sets = read_audit_data(request)  # before torch is imported
+    quiet_libraries()
+
     from kvw.console import ConsoleReporter
     from kvw.report.audit_tables import print_audit_plan
     from kvw.runs.audit.plan import dry_run
-    from kvw.runs.audit.request import read_audit_data
 
-    sets = read_audit_data(request)
-    quiet_libraries()
     planned = dry_run(request, ConsoleReporter(), sets)
     print_json(planned.model_dump_json(indent=1)) if json else print_audit_plan(planned)
 
 
 def _run(request: AuditRequest, *, json: bool) -> Sequence[AttackLine]:
+    from kvw.runs.audit.request import read_audit_data
+
+    sets = read_audit_data(request)  # before torch is imported
+    quiet_libraries()
+
     from kvw.console import ConsoleReporter
     from kvw.report.audit_tables import print_audit
-    from kvw.runs.audit.request import read_audit_data
     from kvw.runs.audit.run import audit
 
-    sets = read_audit_data(request)
-    quiet_libraries()
     record = audit(request, ConsoleReporter(), sets)
     print_json(record.model_dump_json(indent=1)) if json else print_audit(record, request.out)
     return record.lines
