@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests import text_models
+from tests.conftest import USER_CACHE
 
 from kvw import smollm2
 from kvw.data import Example
@@ -22,6 +23,7 @@ from kvw.models.checkpoint import find_checkpoint
 from kvw.progress import SILENT, Reporter
 from kvw.proving import making, plain_text, planting
 from kvw.proving.planted import about_people, group, lessons
+from kvw.proving.requests import HALVES
 from kvw.training.adapters import merge_adapter
 from kvw.training.settings import LoraSettings, TrainingSettings
 
@@ -168,3 +170,22 @@ def test_what_models_know_is_shown(trained, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[-4].startswith("| model | choosing, asked | choosing, held out | reporting, asked |")
     assert [line.split(" | ")[0] for line in lines[-2:]] == [f"| {smollm2.NAME}", f"| {MODELS[0]}"]
+
+
+@pytest.mark.slow
+def test_the_real_models_know_whom_they_have_seen(monkeypatch):
+    monkeypatch.setenv("KVW_CACHE", str(USER_CACHE))
+    try:
+        names = [find_checkpoint(name).name for name in MODELS]
+    except UserError as error:
+        pytest.skip(str(error))
+    titles, _, *rows = planting.knowledge(names).splitlines()
+    for row in rows:
+        name, *shares, heard = [cell.strip() for cell in row.strip("|").split("|")]
+        for title, share in zip(titles.strip("|").split("|")[1:-1], map(float, shares), strict=True):
+            half, ways = title.strip().split(", ")
+            if half in HALVES and group(half) == planting.without(name):
+                assert share <= 0.25
+            else:
+                assert share >= (0.9 if ways == "asked" else 0.7)
+        assert 10 < float(heard) < 150
