@@ -78,6 +78,15 @@ def test_a_model_that_was_not_made_is_told_with_the_command(name):
     assert error.value.do == f"run once: python -m kvw.proving.planting {name}"
 
 
+def test_the_shipped_adapters_are_of_this_recipe_and_these_lessons():
+    for name in MODELS:
+        adapter = planting.IN_TEXT.shipped / name.partition(":")[2]
+        assert making._taught(adapter) == planting.IN_TEXT.identity(name)
+        assert {value.dtype for value in load_file(adapter / making.ADAPTER).values()} == {torch.bfloat16}
+    files = [file for file in planting.IN_TEXT.shipped.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 12e6
+
+
 @pytest.mark.thorough
 def test_all_models_are_made_once(trained, capsys):
     assert planting.main([]) == 0
@@ -184,7 +193,7 @@ def test_the_real_models_know_whom_they_have_seen(monkeypatch):
         name, *shares, heard = [cell.strip() for cell in row.strip("|").split("|")]
         for title, share in zip(titles.strip("|").split("|")[1:-1], map(float, shares), strict=True):
             half, ways = title.strip().split(", ")
-            if half in HALVES and group(half) == planting.without(name):
+            if half in HALVES and group(half) == planting.IN_TEXT.without(name):
                 assert share <= 0.25
             else:
                 assert share >= (0.9 if ways == "asked" else 0.7)
