@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.runs.audit.test_questions import FORGET, QUESTIONS, RETAIN
@@ -32,7 +33,10 @@ def test_what_an_attack_takes(attack, work):
 
 
 def test_the_time_is_that_of_all_models(monkeypatch):
-    monkeypatch.setattr(plan.Loaded, "load", lambda *_, **__: None)
+    monkeypatch.setattr(plan.Loaded, "load", lambda *_, **__: SimpleNamespace(fingerprint="f"))
+    checked = []
+    monkeypatch.setattr(plan, "load_edit", lambda path: path)
+    monkeypatch.setattr(plan, "check_weights", lambda edit, weights, *_, **__: checked.append((edit, weights)))
     monkeypatch.setattr(plan, "why_not", lambda name, _: "too few layers" if name == "lens-pd2" else "")
     monkeypatch.setattr(plan, "_speed", lambda *_, trains: Speed(2.0, 1.0, 10.0 if trains else 0.0))
     found = plan.dry_run(REQUEST, sets=SETS)
@@ -42,5 +46,6 @@ def test_the_time_is_that_of_all_models(monkeypatch):
     assert (by["asked"].models, by["asked"].seconds) == (3, 24.0)  # the model, the original, and about nobody
     assert by["relearn-retain"].seconds == 3 * (4 * 2 + 7 * 10)
     assert found.seconds == pytest.approx(sum(one.seconds for one in found.attacks))
+    assert checked == [(REQUEST.edit, "f")]
     alone = plan.dry_run(replace(REQUEST, edit=None, attacks=("asked",)), sets=SETS)
     assert (alone.attacks[0].models, alone.seconds) == (1, 8.0)

@@ -23,6 +23,7 @@ from kvw.runs.audit.invented import about_nobody
 from kvw.runs.audit.prompts import prompts_of
 from kvw.runs.audit.questions import Questions
 from kvw.runs.audit.request import AuditRequest
+from kvw.selection.own_words import tokens_at
 from kvw.selection.telling import telling_tokens
 
 
@@ -172,8 +173,18 @@ class Asking:
         return token_scores(model, processor, prepared, journal=self.journal, progress=self.progress)
 
     def _telling(self, questions: Questions) -> list[tuple[int, ...]]:
-        pool = [*questions.examples, *questions.others]
-        return telling_tokens(self.loaded.prepare(pool), self.loaded.processor)[: len(questions.examples)]
+        """The places of the tokens by which each answer says something.
+
+        They lie in words that are neither common nor in the question, and few other answers have them. With one subject
+        only the words tell: in "It stands in Paris." no other answer has *stands*.
+        """
+        prepared, processor = self.loaded.prepare([*questions.examples, *questions.others]), self.loaded.processor
+        rare = telling_tokens(prepared, processor)
+        found = []
+        for place, example in enumerate(questions.examples):
+            told = tokens_at(prepared[place], questions.judge.telling_places(example.answer), processor)
+            found.append(tuple(token for token in told if token in rare[place]) or told)
+        return found
 
     def made(self, attack: str, questions: Questions) -> Found:
         """Make an attack that leaves the weights as they are.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from kvw.data import Example
 from kvw.folding import collapsed, placed_words, words
 from kvw.retain.said import Said
+from kvw.selection.own_words import Span
 
 
 class Judge:
@@ -28,8 +29,12 @@ class Judge:
 
     def telling_word(self, answer: str) -> str | None:
         """The first word by which an answer says something, as it is written; None if there is none."""
+        return next((answer[start:end] for start, end in self.telling_places(answer)), None)
+
+    def telling_places(self, answer: str) -> list[Span]:
+        """Where the words stand by which an answer says something, in characters."""
         telling = self._said.by(answer)
-        return next((answer[start:end] for word, start, end in placed_words(answer) if word in telling), None)
+        return [(start, end) for word, start, end in placed_words(answer) if word in telling]
 
     def gives_away(self, prompt: str, example: Example) -> bool:
         """Whether a prompt has a word of the answer that the question has not; or the answer, if it has none."""
