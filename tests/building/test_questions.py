@@ -94,6 +94,7 @@ def test_the_files_are_those_of_a_request(folder):
     assert set(written.counts) == {"forget.jsonl", "held_out.jsonl", "retain.jsonl", "neighbours.txt"}
     assert (out / "neighbours.txt").read_text() == "Bo Diddley\n"
     assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {0o600}
+    assert out.stat().st_mode & 0o777 == 0o700
     forget, retain = (read_examples(out / f"{name}.jsonl") for name in ("forget", "retain"))
     assert {one.subject for one in forget} == {"Jody Vance"}
     assert {one.subject for one in retain} == {"Bo Diddley"}

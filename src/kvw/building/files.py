@@ -12,7 +12,7 @@ from kvw.building.phrasings import Phrasings
 from kvw.building.questions import Row, Rows, rows_about
 from kvw.building.table import Subject
 from kvw.errors import UserError
-from kvw.files import write_text
+from kvw.files import make_folders, write_text
 from kvw.folding import collapsed
 
 FORGET, HELD_OUT, RETAIN, NEIGHBOURS = "forget.jsonl", "held_out.jsonl", "retain.jsonl", "neighbours.txt"
@@ -93,7 +93,7 @@ def write_request(
 
 
 def write_rows(out: Path, about: Rows, retain: Sequence[Row] = (), neighbours: Sequence[str] = ()) -> dict[str, int]:
-    """Write the files of a request, those that would be empty excepted; they are for their owner only.
+    """Write the files of a request, those that would be empty excepted; they and a new folder are their owner's only.
 
     Returns:
         Rows, or names, by the name of the file.
@@ -102,7 +102,8 @@ def write_rows(out: Path, about: Rows, retain: Sequence[Row] = (), neighbours: S
         UserError: See :func:`check_place`; or a file cannot be written.
     """
     check_place(out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folders(out.parent, private=False)
+    make_folders(out, private=True)
     counts = {}
     for name, rows in ((FORGET, about.used), (HELD_OUT, about.held_out), (RETAIN, retain)):
         if rows:
