@@ -100,4 +100,4 @@ def test_a_models_answers_are_shown_and_taken_if_they_recur(here, capsys, answer
     assert "Melville" not in (here / "confirmed/forget.jsonl").read_text()
     monkeypatch.setattr("builtins.input", lambda _: "n")
     assert run(*command, "--confirm", "--out", "none") == 2
-    assert "The model says nothing about Moby-Dick" in " ".join(capsys.readouterr().err.split())
+    assert "The model gives no answer about Moby-Dick that it repeats" in " ".join(capsys.readouterr().err.split())
