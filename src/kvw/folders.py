@@ -24,8 +24,10 @@ def folder_digests(folder: Path, without: Collection[str] = ()) -> dict[str, str
     Raises:
         OSError: A file cannot be read.
     """
-    paths = [place for path in folder.iterdir() if path.name not in without for place in [path, *path.rglob("*")]]
-    paths = sorted(path for path in paths if path.is_symlink() or not path.is_dir())
+    below = [path for path in folder.iterdir() if path.name not in without]
+    # A path that is a link itself would be followed by rglob; links that it meets are not.
+    below += [place for path in below if not path.is_symlink() for place in path.rglob("*")]
+    paths = sorted(path for path in below if path.is_symlink() or not path.is_dir())
     with ThreadPoolExecutor() as pool:
         return dict(zip((path.relative_to(folder).as_posix() for path in paths), pool.map(_digest, paths), strict=True))
 
