@@ -40,7 +40,7 @@ NOT_SUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
 class Claim:
-    """A directory that this process may write, and what there is of it so far.
+    """A directory that this process may write, and what it holds so far.
 
     Attributes:
         path: The directory, links resolved.
@@ -76,7 +76,7 @@ class Claim:
         """Take room on the disk now, for what is to be written at the end; :meth:`empty` gives it back.
 
         Raises:
-            UserError: There is less.
+            UserError: The disk has less room.
         """
         with explained(self.path), (self.root / RESERVE).open("wb") as file:
             if hasattr(os, "posix_fallocate"):

@@ -13,7 +13,7 @@ def known(name: str, names: Mapping[str, object], what: str, where: str = "kvw")
     """Check that a name is one of those that exist.
 
     Raises:
-        UserError: It is not; the message proposes the closest one.
+        UserError: There is no such name; the message proposes the closest one.
     """
     if name in names:
         return name

@@ -1,5 +1,5 @@
-"""Several processes that do one run together and come to the same bits as one, or up to rounding where results are too
-large to be put in order.
+"""Several processes that do one run together, with the bits of a single process, or up to rounding where results are
+too large to be put in order.
 
 Every process calls the same functions in the same order with the same data. Work is scattered, results are put in order
 by the first process, and what it makes of them is broadcast. Before anything is exchanged all processes say how they
@@ -176,7 +176,7 @@ class Processes:
         """Make sure that all processes have the same before they work on it.
 
         Args:
-            parts: Digests by the name of what they are of.
+            parts: Digests by the name of what was digested.
 
         Raises:
             UserError: Names the parts that differ.

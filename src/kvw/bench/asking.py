@@ -110,7 +110,7 @@ def _ask_task(
     likelihoods: bool,
     progress: Progress | None,
 ) -> Iterator[ItemScore]:
-    """All questions of one task: with the same batches a resumed run comes to the bits of an uninterrupted one."""
+    """All questions of one task: with the same batches a resumed run gives the bits of an uninterrupted one."""
     errors = unreadable_images([question.example for question in group])
     readable = [question for row, question in enumerate(group) if row not in errors]
     answered = group[0].task.prompt.reply != "nothing"

@@ -53,7 +53,7 @@ class FinishedRun:
         """Load vanilla or gold.
 
         Raises:
-            UserError: It is not what it was when the run asked it.
+            UserError: The model is not the one that the run asked.
         """
         record = next(record for record in self.records if record.label == label)
         if record.planting is None:

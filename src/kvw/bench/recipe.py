@@ -81,7 +81,7 @@ class EvaluationPart(Part):
     tasks: tuple[str, ...] = ()
     """``split/task``; all that the benchmark has if empty."""
     at_most: int = Field(default=0, ge=0)
-    """Items of each task, the first by lot; 0 for all."""
+    """Items of each task, drawn at random; 0 for all."""
     shots: int = Field(default=0, ge=0)
     """Exemplars before each question, never from the forgotten."""
     max_new_tokens: int = Field(default=0, ge=0)

@@ -127,7 +127,7 @@ class RunFiles:
         """What the run is about; None if there is no run yet.
 
         Raises:
-            UserError: It is of another version.
+            UserError: Another version has written it.
         """
         path = self.folder / MANIFEST
         return read_file(path, Manifest) if path.is_file() else None
@@ -155,7 +155,7 @@ class RunFiles:
         """The items of a model; None if it has not been asked them all.
 
         Raises:
-            UserError: They are of another version.
+            UserError: Another version has written them.
         """
         path = self.folder / ITEMS / f"{identifier}.jsonl"
         if not path.is_file():
@@ -195,7 +195,7 @@ def read_file(path: Path, kind: type[Part]) -> Part:
     """Read a file of one of the kinds of this module.
 
     Raises:
-        UserError: It is of another version.
+        UserError: Another version has written it.
     """
     return _parsed(path, path.read_bytes(), kind)
 

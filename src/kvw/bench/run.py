@@ -118,10 +118,10 @@ class _Work:
         )
 
     def begin(self, weights: dict[str, str], *, with_gold: bool) -> None:
-        """Write the manifest, or check that what is there is of the same models.
+        """Write the manifest, or check that the one that is there names the same models.
 
         Raises:
-            UserError: It is not.
+            UserError: It names other models.
         """
         labels: list[tuple[str, dict[str, Any]]] = [("vanilla", {})]
         labels += [("gold", {})] if with_gold else []
@@ -277,7 +277,7 @@ def training_items(data: BenchmarkData, name: str, part: BenchmarkPart) -> list[
         part: Of the recipe.
 
     Raises:
-        UserError: There is nothing.
+        UserError: The benchmark has no training items.
     """
     items = [item for item in data.training.get(name, ()) if item.images or part.unlearn_on == "everything"]
     if not items:

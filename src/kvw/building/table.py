@@ -88,7 +88,7 @@ def with_photos(subjects: Sequence[Subject], folder: Path) -> tuple[list[Subject
         The subjects, and the names of the photos that are of none of them.
 
     Raises:
-        UserError: There is no such folder, or no photo in it is of anybody.
+        UserError: There is no such folder, or no photo in it shows anybody.
     """
     if not folder.is_dir():
         raise UserError("There is no such folder of photos.", found=str(folder), do="check the path")

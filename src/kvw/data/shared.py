@@ -12,7 +12,7 @@ SHARED = frozenset({"everyday", "facts", "pictures", "text"})
 
 
 def is_shared(example: Example) -> bool:
-    """Whether an example is of such a source."""
+    """Whether an example comes from such a source."""
     return example.metadata.get("source") in SHARED
 
 

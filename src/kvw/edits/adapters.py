@@ -51,7 +51,7 @@ def export_ia3(
         force: Replace what the folder holds.
 
     Raises:
-        UserError: The edit is of another model or kind, the folder holds something, or PEFT is not installed.
+        UserError: The edit is for another model or kind, the folder holds something, or PEFT is not installed.
     """
     if not isinstance(edit, GateEdit):
         raise _no_adapter(edit)
@@ -99,7 +99,7 @@ def export_lora(
         force: Replace what the folder holds.
 
     Raises:
-        UserError: The edit is of another model or kind, scales nothing, or needs weights that are quantised; the
+        UserError: The edit is for another model or kind, scales nothing, or needs weights that are quantised; the
             folder holds something, or PEFT is not installed.
     """
     if not isinstance(edit, GateEdit | LowRankEdit):

@@ -144,7 +144,7 @@ def attach_where(edit: GateEdit, model: PreTrainedModel, condition: Condition) -
         condition: Who is affected.
 
     Raises:
-        UserError: The edit is of another model, or has gates in layers that have passed before the decision falls.
+        UserError: The edit is for another model, or has gates in layers that have passed before the decision falls.
     """
     matrices = _check_fit(edit, model, condition)
     layers = decoder_layers(model)

@@ -107,7 +107,7 @@ class Edit(ABC):
     acts: ClassVar[str] = "The edit acts"
     """What it does, as the beginning of a sentence; for edits that act only by hooks."""
     reads_states: ClassVar[bool] = False
-    """Whether it goes by hidden states, so that it means nothing on other weights than those it was made on."""
+    """Whether it depends on hidden states, so that it means nothing on other weights than those it was made on."""
     kinds: ClassVar[dict[str, type[Edit]]] = {}
 
     def __init__(self, metadata: EditMetadata | None = None) -> None:
@@ -294,7 +294,7 @@ def read_metadata(text: str) -> EditMetadata:
     """Read the metadata of an edit.
 
     Raises:
-        ValueError: They are none; says what is wrong in one line.
+        ValueError: The metadata of no edit; says what is wrong in one line.
     """
     try:
         metadata = EditMetadata.model_validate_json(text)

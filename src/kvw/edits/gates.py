@@ -44,7 +44,7 @@ class GateEdit(WeightEdit):
         Works on quantised and offloaded models too, since no weight is touched.
 
         Raises:
-            UserError: The edit is of another model.
+            UserError: The edit is for another model.
         """
         scale = Scaling({key: value.exp() for key, value in self.log_gates.items()})
         return Hooks(intercept(list(self.value_matrices(model).values()), scale))

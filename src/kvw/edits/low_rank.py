@@ -128,7 +128,7 @@ class LowRankEdit(WeightEdit):
         Works on quantised and offloaded models too, since no weight is touched.
 
         Raises:
-            UserError: The edit is of another model, or value matrices are split over processes.
+            UserError: The edit is for another model, or value matrices are split over processes.
         """
         matrices = list(self.value_matrices(model).values())
         if any(sharded_weight(matrix.module) is not None for matrix in matrices):

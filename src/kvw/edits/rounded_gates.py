@@ -45,7 +45,7 @@ class RoundedGateEdit(WeightEdit):
         """Exchange the weights for the weakened ones; detaching puts the originals back bit for bit.
 
         Raises:
-            UserError: The edit is of another model, or its weights are quantised.
+            UserError: The edit is for another model, or its weights are quantised.
         """
         matrices = self.value_matrices(model)
         originals = KeptWeights(list(matrices.values()))

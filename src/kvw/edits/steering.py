@@ -92,7 +92,7 @@ class SteeringEdit(Edit):
         Works on quantised and offloaded models too. At strength 0 nothing is hooked.
 
         Raises:
-            UserError: The edit is of another model, or the model reads prompts in an encoder.
+            UserError: The edit is for another model, or the model reads prompts in an encoder.
         """
         self.check_model(model)
         if self.strength == 0:

@@ -24,7 +24,7 @@ def surviving_shares(
         dtype: What the model would be stored in; None for what it is held in.
 
     Raises:
-        UserError: The edit is of another model.
+        UserError: The edit is for another model.
     """
     shares = {}
     for key, matrix in edit.value_matrices(model).items():

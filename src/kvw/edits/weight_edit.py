@@ -53,7 +53,7 @@ class WeightEdit(Edit):
         """Write the edit into the weights of a live model, once, from the values they have now.
 
         Raises:
-            UserError: The edit is of another model, or its weights cannot take it. No weight was changed.
+            UserError: The edit is for another model, or its weights cannot take it. No weight was changed.
         """
         matrices = self.parts(model)
         for matrix in matrices:
@@ -66,7 +66,7 @@ class WeightEdit(Edit):
         """The live value matrices that this edit is for.
 
         Raises:
-            UserError: The model lacks one of them or it has another width: the edit is of another model.
+            UserError: The model lacks one of them or it has another width: the edit is for another model.
         """
         if self.metadata.value_matrices:
             confirm_value_matrices(model, self.metadata.value_matrices)
@@ -84,7 +84,7 @@ class WeightEdit(Edit):
         """What of a live model this edit changes when it is folded in.
 
         Raises:
-            UserError: The edit is of another model, or has no weights.
+            UserError: The edit is for another model, or has no weights.
         """
         return list(self.value_matrices(model).values())
 

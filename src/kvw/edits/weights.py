@@ -61,7 +61,7 @@ class WeightsEdit(WeightEdit):
         """Put the weights in place, and keep those that were there in main memory until :meth:`Attachment.detach`.
 
         Raises:
-            UserError: The edit is of another model.
+            UserError: The edit is for another model.
         """
         before = {part: part.read().to("cpu", copy=True) for part in self.parts(model)}
         attached = _Replaced(before)

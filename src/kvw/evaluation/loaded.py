@@ -82,7 +82,7 @@ class Loaded(InMemory):
         """Find out whether the checkpoint's files are still what was loaded.
 
         Raises:
-            UserError: They are not.
+            UserError: They have changed.
         """
         self.source.check(self.digests)
 
@@ -165,7 +165,7 @@ class Loaded(InMemory):
         """Make sure that all processes of a run have the same model and the same data.
 
         Raises:
-            UserError: They do not; names the parts that differ.
+            UserError: They differ; names the parts.
         """
         if current().size > 1:
             current().agree(self.statistics_fingerprint(examples, "answer"))

@@ -52,7 +52,7 @@ def recompute(edit: Edit, original: Checkpoint, folder: Path) -> Recomputed:
         folder: The model; nothing is written there.
 
     Raises:
-        UserError: The edit has no weights, is of another model, or the original's files are not what they should be.
+        UserError: The edit has no weights, is for another model, or the original's files are not what they should be.
     """
     found, model, folding = Recomputed(), skeleton(original), weight_edit(edit)
     stored = locate(model, folding.parts(model), original.folder)

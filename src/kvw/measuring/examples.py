@@ -64,7 +64,8 @@ def measure_examples(
     With a fingerprint the result is kept in the cache directory and found there the next time. An interrupted run
     leaves what it has, and the next one with the same fingerprint goes on from there to the same digits.
 
-    Several processes (:func:`kvw.processes.together`) share the batches among them and come to the digits of one.
+    Several processes (:func:`kvw.processes.together`) share the batches among them, and the result has the digits that
+    one process gives.
 
     Args:
         model: A loaded model.

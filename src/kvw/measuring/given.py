@@ -92,7 +92,8 @@ def measure(
 ) -> Statistics:
     """Measure the mean absolute coefficients of every knowledge vector (C_f or C_r of the paper) over a data set.
 
-    Several processes (:func:`kvw.together`) share the batches among them and come to the digits of one.
+    Several processes (:func:`kvw.together`) share the batches among them, and the result has the digits that one
+    process gives.
 
     Args:
         model: A loaded model; an edit attached to it is in force, and coefficients are those before its gates.

@@ -89,7 +89,7 @@ class RowRecorder(MomentRecorder):
         self._draws = _draws(plan, first_row, rows)
 
     def finished(self) -> dict[MatrixKey, RetainRows]:
-        """The samples of all value matrices, which are let go of."""
+        """The samples of all value matrices. They are freed here."""
         return {key: self.samples.pop(key).finished() for key in list(self.samples)}
 
     def _accumulate(

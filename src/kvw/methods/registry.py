@@ -131,7 +131,7 @@ def _checked(found: Any, where: str, expected: str = "") -> Method[Any]:
     """What was loaded, if it keeps to what every command relies on.
 
     Raises:
-        UserError: It does not; says what is missing.
+        UserError: Something is missing; says what.
     """
     if not isinstance(found, Method):
         raise UserError(

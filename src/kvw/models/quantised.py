@@ -60,7 +60,7 @@ def refuse_quantised(name: str, module: nn.Module) -> None:
     Scaled columns would have to be quantised again, and what an edit took away could come back in the rounding.
 
     Raises:
-        UserError: It is one; the message says what works instead.
+        UserError: The weight is quantised; the message says what works instead.
     """
     scheme = quantisation(module)
     if scheme:

@@ -80,7 +80,7 @@ def refuse_scattered_data(model: nn.Module) -> None:
     """Refuse a model that is split over the same processes that the data are scattered over.
 
     Raises:
-        UserError: It is, and so no process could run a batch by itself.
+        UserError: The model is split, so no process could run a batch by itself.
     """
     if current().size > 1 and any(isinstance(weight, DTensor) for weight in model.parameters()):
         raise UserError(

@@ -36,7 +36,7 @@ class Activations(_Part):
 
     model: str
     data: str
-    """Name of the file that the accessor is of."""
+    """Name of the file that the accessor was measured on."""
     questions: int
     retain: str
     """Name of the file that it is held against; empty if that is the mean of each layer."""

@@ -166,7 +166,7 @@ def close(path: Path, number: int, outcome: Outcome) -> tuple[Entry, dict[str, s
 
 
 def requests(entries: Sequence[Entry]) -> list[Request]:
-    """What the entries come to, request by request.
+    """The state of each request that follows from the entries.
 
     Raises:
         Broken: An entry says what kvw does not write.
@@ -243,7 +243,7 @@ def numbered(found: Sequence[Request], number: int) -> Request:
     """The request of a number.
 
     Raises:
-        UserError: There is none.
+        UserError: No request has this number.
     """
     for request in found:
         if request.number == number:

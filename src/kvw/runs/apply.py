@@ -85,7 +85,7 @@ def apply(
             before ``out`` appears, so its card is whole from the beginning.
 
     Raises:
-        UserError: The edit does nothing, is of another model or was made on other weights, ``out`` cannot be written,
+        UserError: The edit does nothing, is for another model or was made on other weights, ``out`` cannot be written,
             or the copy is not what it should be; ``out`` is then as it was before.
     """
     refuse_stored_quantised(str(checkpoint), checkpoint.folder)

@@ -28,7 +28,7 @@ class Conversation:
         device, quantise: See :func:`kvw.models.loading.load_model`.
 
     Raises:
-        UserError: The model cannot be loaded, or the edit is of another model or was made on other weights.
+        UserError: The model cannot be loaded, or the edit is for another model or was made on other weights.
     """
 
     def __init__(

@@ -164,7 +164,7 @@ def _described(chosen: Candidate, request: EraseRequest) -> Edit:
 
 
 def _refuse(search: Search, chosen: Candidate | None, request: EraseRequest, reporter: Reporter) -> None:
-    """Stop at an edit that loses what must stay, unless it is wanted nevertheless.
+    """Stop at an edit that loses what must stay, unless the user wants it written.
 
     Raises:
         Damaging: The edit loses what must stay.

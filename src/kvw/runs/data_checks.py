@@ -34,7 +34,7 @@ def data_findings(
         forget: The forget set.
         retain: The retain set without what was left out; empty if there is none.
         left_out: What was left out of it.
-        overlap: What it says about the forget set nevertheless.
+        overlap: What the retain set says about the forget set.
     """
     return [
         *_subjects(forget),

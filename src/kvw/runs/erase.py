@@ -165,7 +165,7 @@ def _gather(job: Job, speech: Speech | None, watch: Stopwatch, reporter: Reporte
     """Gather what must stay.
 
     Raises:
-        UserError: There is nothing, and the method cannot do without.
+        UserError: Nothing says what must stay, and the method needs it.
     """
     speaks = speech is not None and speech.perplexity < KNOWS_ENGLISH
     with watch.stage("gathering what must stay") as progress:
@@ -185,7 +185,7 @@ def refuse_nothing_kept(job: Job, material: Material) -> None:
     """Stop if nothing says what must stay.
 
     Raises:
-        UserError: The method cannot do without.
+        UserError: The method needs a retain set.
     """
     if job.request.needs_retain and not (material.retain or job.data.retain_statistics):
         raise UserError(
@@ -279,7 +279,7 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
 def measure_retain(job: Job, watch: Stopwatch, reporter: Reporter) -> Measured | None:
     """Statistics of the retain set over all layers: given, kept from an earlier run, or measured now.
 
-    None for methods that do without them.
+    None for methods that do not need them.
     """
     positions = job.request.made_by.statistics_positions(job.request.settings)
     if positions is None:

@@ -89,7 +89,7 @@ def check_samples_output(samples: Path | None) -> None:
     """Refuse to write samples over another file.
 
     Raises:
-        UserError: There is one, or the place cannot be written.
+        UserError: There is such a file, or the place cannot be written.
     """
     if samples is not None:
         if samples.exists():

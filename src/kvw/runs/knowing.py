@@ -126,7 +126,7 @@ def tell_outcome(
 
 
 def _said_again(evaluation: Evaluation) -> int:
-    """How many replies say what the forget answers say, in whatever words."""
+    """How many replies say what the forget answers say, in any words."""
     asked = _asked(evaluation, "forget")
     said = Said((record.question, record.reference) for record in asked)
     return sum(said.again(record.prediction, record.reference) for record in asked)

@@ -156,7 +156,7 @@ def apply(
         What was written, file by file, and what was found of its language.
 
     Raises:
-        UserError: The edit does nothing or is of another model, ``out`` cannot be written, or the copy is not what it
+        UserError: The edit does nothing or is for another model, ``out`` cannot be written, or the copy is not what it
             should be; ``out`` is then as it was before.
     """
     checkpoint = checkpoint_of(model)

@@ -193,7 +193,7 @@ class DataSets:
         scored: The examples to ask before and after, by split.
         files: The name of the file of each split.
         counts: How many examples, pictures and subjects each split has.
-        overlap: What the retain set says about the forget set nevertheless.
+        overlap: What the retain set still says about the forget set.
         read: All examples of each split, asked or not.
         pictures: All picture files that the data files name, of whatever example.
         neighbours: Whom or what the forget questions are asked about beside; None leaves it to the model.

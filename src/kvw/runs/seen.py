@@ -21,7 +21,7 @@ def seen_part(asked: Sequence[Example], data: DataSets, material: Material) -> S
         material: What the method was given, and what chose the strength.
 
     Returns:
-        None if a statistics file stands for the retain set: it does not say which examples it is of.
+        None if the retain set was given as a statistics file, which does not say what it was measured on.
     """
     if data.retain_statistics is not None:
         return None

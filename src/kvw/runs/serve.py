@@ -56,7 +56,7 @@ def serve(
         device, quantise: See :func:`kvw.models.loading.load_model`.
 
     Raises:
-        UserError: A package is missing, an edit or the model cannot be used, an edit is of another model, the longest
+        UserError: A package is missing, an edit or the model cannot be used, an edit is for another model, the longest
             answer has no token, or the port is in use.
         KeyboardInterrupt: Ctrl-C.
     """

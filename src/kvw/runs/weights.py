@@ -27,7 +27,7 @@ def check_weights(
         Whether these are the weights that the edit was made on.
 
     Raises:
-        UserError: They are not, and ``other_weights`` is off.
+        UserError: The edit was made on other weights, and ``other_weights`` is off.
     """
     made_on, base = edit.metadata.model_fingerprint, edit.metadata.base_model or "a model without a name"
     which = f"The edit '{name}'" if name else "The edit"

@@ -41,7 +41,7 @@ class Candidate:
     kept: dict[str, Share] = field(default_factory=dict)
 
     def answered(self, splits: Sequence[str] = FORGETTING) -> int:
-        """Forget questions that are still answered, in whatever words, held-out views among them."""
+        """Forget questions that are still answered, in any words, held-out views among them."""
         return sum(sum(self.scores[name].answered) for name in splits if name in self.scores)
 
     def left(self) -> float:
@@ -58,13 +58,13 @@ class Candidate:
         return not self.lost(keep)
 
     def below(self, keep: float) -> dict[str, Share]:
-        """The single sources of which less is left than must be of all together."""
+        """The sources that keep less than all sources together must keep."""
         return {
             name: share for name, share in self.kept.items() if name not in (TEXT, ALL_HELD_OUT) and share.value < keep
         }
 
     def lost(self, keep: float) -> dict[str, Share]:
-        """The parts of which less is left than must be."""
+        """The parts that keep less than they must."""
         return {
             name: share
             for name, share in self.kept.items()

@@ -211,7 +211,7 @@ def _differences(one: Appearance, other: Appearance) -> int:
 
 
 def draw_appearance(random: Random) -> Appearance:
-    """Draw every feature of a face by lot, whatever others look like."""
+    """Draw every feature of a face at random, whatever others look like."""
     return Appearance(
         skin=random.randrange(len(SKIN)),
         hair=random.randrange(len(HAIR)),

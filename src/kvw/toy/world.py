@@ -111,7 +111,7 @@ class World:
 
     @cached_property
     def groups(self) -> dict[str, list[Person]]:
-        """The people to forget, to retain, and never used in unlearning, drawn by lot."""
+        """The people to forget, to retain, and never used in unlearning, drawn at random."""
         order = list(self.everyone)
         Random(f"groups {self.seed}").shuffle(order)
         half = self.forget + (self.people - self.forget + 1) // 2

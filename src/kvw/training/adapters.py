@@ -25,7 +25,7 @@ def load_peft() -> ModuleType:
     """Import peft, which takes seconds.
 
     Raises:
-        UserError: It is not installed.
+        UserError: peft is not installed.
     """
     try:
         import peft
@@ -125,7 +125,7 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
     """Add an adapter folder to the weights of a live plain model, in place.
 
     Raises:
-        UserError: There is no adapter in the folder, or it is of another model.
+        UserError: There is no adapter in the folder, or it is for another model.
     """
     peft = load_peft()
     if not (folder / "adapter_config.json").is_file():

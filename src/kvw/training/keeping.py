@@ -59,7 +59,7 @@ def folded(model: PreTrainedModel, edit: Edit) -> Iterator[None]:
     An edit that acts only by hooks is attached instead.
 
     Raises:
-        UserError: The edit is of another model, or see :func:`weights_kept`.
+        UserError: The edit is for another model, or see :func:`weights_kept`.
     """
     if not isinstance(edit, WeightEdit):
         with edit.attach(model):
@@ -81,7 +81,7 @@ def trained_weights(model: PreTrainedModel, folder: Path, share: float = 1.0) ->
             LoRA this is the adapter's B times ``share``. 0 and 1 give W and W' bit for bit.
 
     Raises:
-        UserError: It is of another model, or see :func:`weights_kept`.
+        UserError: It is for another model, or see :func:`weights_kept`.
     """
     changed = json.loads((folder / RECORD).read_text("utf-8"))["changed"]
     with weights_kept(model, changed):

@@ -57,7 +57,7 @@ def train(
         progress: Called after every step with the steps done and their total.
 
     Raises:
-        UserError: A loss or gradient is not finite, a set is empty, or the saved state is of another training.
+        UserError: A loss or gradient is not finite, a set is empty, or the saved state belongs to another training.
     """
     # As accelerate's own Accelerator starts it: what its launcher was told comes by this variable.
     PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
@@ -132,7 +132,7 @@ def add_gradients(trainee: Trainee, term: Term, prepared: Sequence[Prepared], in
         The term's mean over these examples, unweighted.
 
     Raises:
-        UserError: It is not finite.
+        UserError: The gradient is not finite.
     """
     processes = PartialState()
     units = sum(len(prepared[index].answer_ids) for index in indices) if term.per == "token" else len(indices)

@@ -123,7 +123,7 @@ def load_state(
         How far training had come.
 
     Raises:
-        UserError: The file cannot be read, is damaged, or is of another training; the message says what differs.
+        UserError: The file cannot be read, is damaged, or belongs to another training; the message says what differs.
     """
     try:
         with safe_open(path, "pt") as file:

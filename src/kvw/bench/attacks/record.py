@@ -60,7 +60,7 @@ class AttackFiles:
         """A finished record, or None.
 
         Raises:
-            UserError: It is of another version.
+            UserError: Another version has written it.
         """
         path = self._place(identifier)
         return read_file(path, AttackRecord) if path.is_file() else None

@@ -58,7 +58,7 @@ def attack(
         find: Finds a model that the recipe names; models that the run has planted are beside it.
         reporter: Told of stages and progress.
         learning_rate: Of the attacks that train.
-        at_most: Items of each task, the first by lot; 0 for all that the run has asked.
+        at_most: Items of each task, drawn at random; 0 for all that the run has asked.
 
     Raises:
         UserError: The run is not finished, one of its models or edits is not what it was, or another process is

@@ -52,7 +52,7 @@ class CalibrationFiles:
         """One measurement, or None.
 
         Raises:
-            UserError: It is of another version.
+            UserError: Another version has written it.
         """
         path = self.folder / f"{identifier}.json"
         return read_file(path, Measurement) if path.is_file() else None

@@ -44,7 +44,7 @@ def calibrate_run(
         taus: Shares of retention, from 0 to 1.
         find: Finds a model that the recipe names.
         reporter: Told of stages and progress.
-        at_most: Items of each task, the first by lot; 0 for all that the run has asked.
+        at_most: Items of each task, drawn at random; 0 for all that the run has asked.
 
     Raises:
         UserError: The run is not finished, one of its models or edits is not what it was, it asks no retain question

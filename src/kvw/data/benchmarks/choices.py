@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def order_key(*parts: object) -> str:
-    """A number-like text that orders things by lot, the same on every machine.
+    """A number-like text that orders things at random, in the same way on every machine.
 
     Args:
         parts: A seed, and what tells the thing from all others.
@@ -16,7 +16,7 @@ def order_key(*parts: object) -> str:
 
 
 def shuffled(answer: str, wrong: Sequence[str], *key: object) -> tuple[tuple[str, ...], int]:
-    """Options in an order drawn by lot.
+    """Options in a random order.
 
     An answer that is listed among the wrong options, or an option listed twice, is shown once.
 

@@ -40,7 +40,7 @@ CAPTION_QUESTIONS = (
     "Can you describe the scene or objects in the image?",
     "What is happening in this image?",
 )
-"""The nine prompts of CLEAR's training and evaluation scripts; they draw one at random, we by lot."""
+"""The nine prompts of CLEAR's training and evaluation scripts; they draw one at random; here a digest decides."""
 FACE_QUESTION = "The name of the person on the image is"
 """CLEAR's own prompt for names."""
 NAME_QUESTION = "What is the name of the person in the image?"

@@ -14,9 +14,9 @@ Halves = tuple[BenchmarkData, BenchmarkData]
 
 
 def two_folds(data: BenchmarkData, seed: int = 0) -> tuple[Halves, Halves]:
-    """Divide the evaluation items by subject, so that nobody is in both halves.
+    """Divide the evaluation items by subject, so that no subject is in both halves.
 
-    Subjects with a published fold stay there. The others are drawn by lot, split by split, and assigned in turn,
+    Subjects with a published fold stay there. The others are drawn at random, split by split, and assigned in turn,
     so that every split is halved. A subject of several splits (the views of one person) is in the same half in
     all of them. Training items are not divided: the request to forget stays the same.
 

@@ -68,7 +68,7 @@ def candidates(lens: Lens, budget: int) -> int:
     """k: how many of the largest, and with differences of the smallest, of each distribution a budget pays for.
 
     Raises:
-        UserError: Not even one of each.
+        UserError: The budget does not pay for one of each.
     """
     k = budget // (LAST if lens == "hp" else 2 * LAST)
     if k < 1:

@@ -80,7 +80,7 @@ def relearning_settings(model: PreTrainedModel, learning_rate: float = LEARNING_
 def split_by_subject(
     examples: Sequence[Example], seed: int = 0, halves: Mapping[str, int] | None = None
 ) -> tuple[list[Example], list[Example]]:
-    """Divide examples so that nobody is in both halves: to train on one, and ask about the other.
+    """Divide examples so that no subject is in both halves: to train on one, and ask about the other.
 
     Args:
         examples: With ``subject`` in their metadata.

@@ -56,7 +56,7 @@ def subjects_of(metadata: Sequence[Mapping[str, Any]], key: str = "subject") -> 
 
     Args:
         metadata: ``Example.metadata`` of each item.
-        key: Where it names the person (or whatever the items are about).
+        key: Name of the field with the person (or whatever the items are about).
 
     Raises:
         UserError: Some items name a subject and others do not.

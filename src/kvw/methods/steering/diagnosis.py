@@ -72,7 +72,7 @@ def diagnose(
         progress: Called after every batch of a set.
 
     Raises:
-        UserError: A set is empty, the edit is of another model, or a state is not finite.
+        UserError: A set is empty, the edit is for another model, or a state is not finite.
     """
     edit.check_model(model)
     gates = {}

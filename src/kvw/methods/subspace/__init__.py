@@ -51,7 +51,7 @@ class Subspace(Method[SubspaceSettings]):
         return matrices_in(model, settings)
 
     def idle(self, recorded: Mapping[str, Any]) -> set[str]:
-        """What the gate does not go by."""
+        """The settings that the gate does not use."""
         read = {name for gate, names in READ.items() if gate == recorded.get("gate") for name in names}
         idle = GATE_SETTINGS - (read or GATE_SETTINGS)
         return idle | ({"quantile"} if recorded.get("threshold") is not None else set())

@@ -21,7 +21,7 @@ READ: dict[Gate, tuple[str, ...]] = {
     "thresholded wiener": ("mu", "quantile"),
     "hard": ("quantile",),
 }
-"""The settings that each gate goes by. The others must stay as they are: they would do nothing."""
+"""The settings that each gate uses. The others must stay as they are: they would do nothing."""
 GATE_SETTINGS = {"gamma", "mu", "quantile"}
 
 

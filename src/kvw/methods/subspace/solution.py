@@ -95,7 +95,7 @@ def handed_out(
     null: dict[MatrixKey, Tokens],
     settings: SubspaceSettings,
 ) -> Measured:
-    """What was measured, given away one value matrix at a time, so that its moment can be let go of."""
+    """What was measured, given away one value matrix at a time, so that its moment can be freed."""
 
     def measured(matrix: ValueMatrix) -> Measurements | None:
         moment, forget, others = moments.pop(matrix.key, None), tokens.pop(matrix.key, None), null.pop(matrix.key, None)

@@ -32,7 +32,7 @@ class Asking:
     """A model that is asked.
 
     Args:
-        loaded: With whatever is put onto it.
+        loaded: The model with whatever edit is attached.
         request: Says how much is asked.
         journal: Keeps what comes back.
         progress: Called with what is done and the total.

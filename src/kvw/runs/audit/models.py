@@ -82,7 +82,7 @@ class Attacker:
     def _as_it_is(
         self, name: str, target: Target, asked: Mapping[Role, Questions], prints: Prints, progress: Progress
     ) -> Iterator[tuple[Role, Found]]:
-        """Ask a model whose weights stay as they are; what it said is let go of when the result has been taken."""
+        """Ask a model whose weights stay as they are; what it said is freed when the result has been taken."""
         with target.edit.attach(target.loaded.model) if target.edit else nullcontext():
             for role, questions in asked.items():
                 with Journal(prints[role]) as journal:

@@ -130,7 +130,7 @@ def _each(
     results: Results,
     watch: Stopwatch,
 ) -> Iterator[tuple[Target, str]]:
-    """Every attack on a model of its own, which is let go of afterwards."""
+    """Every attack on a model of its own, which is freed afterwards."""
     with watch.stage(f"loading {part}"):
         loaded = Loaded.load(checkpoint, request.device, quantise=request.quantise)
     results.parts[part] = model_part(loaded)

@@ -38,7 +38,7 @@ MODELS: dict[str, int | None] = {"vanilla": None} | {f"gold-forget{number:02d}":
 """Folder of each model, and the forget set that it has never met, in per cent of the people."""
 
 TOWER_SEED = 0
-"""One tower serves all seeds: it has met nobody."""
+"""One tower serves all seeds: it has seen none of the people."""
 VOCABULARY = 2048
 """Enough for every word of the benchmark to be one token."""
 RECORD = "world.json"
@@ -144,7 +144,7 @@ class Workshop:
         """Whether a part is complete.
 
         Raises:
-            UserError: It is, but was made with other settings.
+            UserError: The part is complete, but was made with other settings.
         """
         record = folder / RECORD
         if not record.is_file():
