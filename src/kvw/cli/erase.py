@@ -72,7 +72,7 @@ class ScoreOptions:
     """What is asked before and after."""
 
     eval: Annotated[list[str] | None, Parameter(negative="")] = None
-    """NAME=FILE: score this file too, before and after. Repeatable."""
+    """NAME=FILE: score this file too, before and after. Repeatable. Of kvw itself: general, general-pictures."""
     eval_limit: int = 200
     """Score at most this many examples of each file; 0 for all."""
     max_new_tokens: int = 50

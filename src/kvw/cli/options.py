@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from kvw.cli.launch import launched_rank
+from kvw.data.general import GENERAL
 from kvw.errors import UserError
 from kvw.methods.registry import DEFAULT
 
@@ -183,12 +184,14 @@ def parse_sources(text: str) -> tuple[str, ...]:
 
 
 def parse_splits(entries: list[str]) -> dict[str, Path]:
-    """Read the ``NAME=FILE`` entries of ``--eval``.
+    """Read the ``NAME=FILE`` entries of ``--eval``, and the names of what ships with kvw (``general``).
 
     Raises:
         UserError: See :func:`parse_named_files`.
     """
-    return parse_named_files(entries, "--eval", "splits")
+    return parse_named_files(
+        [f"{one}={GENERAL[one]}" if one in GENERAL else one for one in entries], "--eval", "splits"
+    )
 
 
 def parse_named_files(entries: list[str], option: str, things: str) -> dict[str, Path]:
@@ -206,7 +209,8 @@ def parse_named_files(entries: list[str], option: str, things: str) -> dict[str,
     for entry in entries:
         name, equals, file = entry.partition("=")
         if not (equals and name and file):
-            raise UserError(f"{option} needs a name and a file.", found=entry, do="write it as NAME=FILE")
+            shipped = f", or one of: {', '.join(GENERAL)}" if option == "--eval" else ""
+            raise UserError(f"{option} needs a name and a file.", found=entry, do=f"write it as NAME=FILE{shipped}")
         if name in files:
             raise UserError(f"There are two {things} named '{name}'.", do=f"give each {option} its own name")
         files[name] = Path(file)
