@@ -31,17 +31,17 @@ def mark_growing(folder: Path, kind: str) -> None:
 
 def mark_also(folder: Path, name: str) -> None:
     """Add a file to what the mark of a complete folder lists; without such a mark nothing is done."""
-    found = _read(folder)
-    if found is None or not isinstance(found.get("files"), list) or name in found["files"]:
+    mark = _read(folder)
+    if mark is None or not isinstance(mark.get("files"), list) or name in mark["files"]:
         return
-    content = {"kind": found.get("kind"), "files": sorted([*found["files"], name])}
+    content = {"kind": mark.get("kind"), "files": sorted([*mark["files"], name])}
     _write(folder, content, public=bool((folder / MARK).stat().st_mode & 0o004))
 
 
 def marked_kind(folder: Path) -> str | None:
     """The kind that a folder is marked as; None if it carries no mark."""
-    found = _read(folder)
-    return found.get("kind") if found else None
+    mark = _read(folder)
+    return mark.get("kind") if mark else None
 
 
 def strangers(folder: Path) -> list[str] | None:
@@ -49,10 +49,10 @@ def strangers(folder: Path) -> list[str] | None:
 
     Files are told by their names: one that was changed since is still one of those that kvw wrote.
     """
-    found = _read(folder)
-    if found is None or not isinstance(found.get("files"), list):
+    mark = _read(folder)
+    if mark is None or not isinstance(mark.get("files"), list):
         return None
-    known = {name for name in found["files"] if isinstance(name, str)}
+    known = {name for name in mark["files"] if isinstance(name, str)}
     return [name for name in _files(folder) if name not in known]
 
 
@@ -66,10 +66,10 @@ def _read(folder: Path) -> dict[str, Any] | None:
     if path.is_symlink() or not path.is_file():
         return None
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+    return content if isinstance(content, dict) and content.get("format") == FORMAT else None
 
 
 def _files(folder: Path) -> list[str]:

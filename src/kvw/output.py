@@ -88,11 +88,11 @@ def growing_directory(path: Path, kind: str, known: Iterable[str] = ()) -> Itera
     with explained(path):
         make_folders(path, private=True)
         if marked_kind(path) != kind:
-            found = sorted(entry.name for entry in path.iterdir())
-            if found and not any(any(path.glob(pattern)) for pattern in known):
+            names = sorted(entry.name for entry in path.iterdir())
+            if names and not any(any(path.glob(pattern)) for pattern in known):
                 raise UserError(
                     f"{path} holds something other than this command writes.",
-                    found=_listed(found),
+                    found=_listed(names),
                     do="name another --out, a new folder",
                 )
             mark_growing(path, kind)

@@ -117,8 +117,8 @@ def resumable_directory(
 
 
 def _prepare(root: Path, job: dict[str, str]) -> PartialDirectory:
-    found = _read_job(root)
-    if found != job:
+    earlier = _read_job(root)
+    if earlier != job:
         # The job goes last: as long as anything of it is left, it says whose it is.
         for name in (CONTENT, FINISHED, JOB):
             discard(root / name)
@@ -136,9 +136,9 @@ def _prepare(root: Path, job: dict[str, str]) -> PartialDirectory:
     for place in (root / FINISHED).iterdir():  # of files that are no more, or half written
         if place.name.removesuffix(".json") not in entries:
             discard(place)
-    if found is None or found == job:
+    if earlier is None or earlier == job:
         return PartialDirectory(root, entries)
-    differing = sorted(name for name in found.keys() | job.keys() if found.get(name) != job.get(name))
+    differing = sorted(name for name in earlier.keys() | job.keys() if earlier.get(name) != job.get(name))
     return PartialDirectory(root, entries, tuple(differing))
 
 
@@ -146,8 +146,8 @@ def _read_job(root: Path) -> dict[str, str] | None:
     content = read_checked(root / JOB)
     if content is None:
         return None
-    found: dict[str, str] = json.loads(content)
-    return found
+    job: dict[str, str] = json.loads(content)
+    return job
 
 
 def _noted(root: Path) -> dict[str, _Entry]:

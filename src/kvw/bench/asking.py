@@ -168,8 +168,8 @@ def _likelihoods(
         for text in several
     ]
     scores = iter(token_scores(model, processor, prepare(flat, processor, model.config), journal=journal))
-    found = []
+    rows = []
     for question, several in zip(group, texts, strict=True):
         answer, *others = [next(scores) for _ in several]
-        found.append(score_likelihoods(question.item, answer, others))
-    return found
+        rows.append(score_likelihoods(question.item, answer, others))
+    return rows

@@ -60,9 +60,9 @@ def task_row(task: TaskPart, metric: str, models: Mapping[str, Sequence[ItemScor
     """
     cells = {}
     for name, scores in models.items():
-        found = [score for score in scores if (score.split, score.task) == (task.split, task.task)]
-        if found:
-            cells[name] = _cell([item_value(score, metric) for score in found], found)
+        own = [score for score in scores if (score.split, score.task) == (task.split, task.task)]
+        if own:
+            cells[name] = _cell([item_value(score, metric) for score in own], own)
     return Row(split=task.split, task=task.task, modality=task.modality, metric=metric, cells=cells)
 
 
@@ -101,13 +101,13 @@ def further_rows(manifest: Manifest, models: Mapping[str, Sequence[ItemScore]]) 
 def utilities(manifest: Manifest, models: Mapping[str, Sequence[ItemScore]]) -> dict[str, float]:
     """TOFU's model utility of each model; empty where the benchmark has no such sets, or not all were asked."""
     places = UTILITY_SETS.get(manifest.benchmark, ())
-    found = {}
+    by_model = {}
     for name, scores in models.items():
         sets = [[score for score in scores if f"{score.split}/{score.task}" == place] for place in places]
         if sets and all(any("truth_ratio" in score.scores for score in one) for one in sets):
             retain, others, world = (_utility(one, normalised=place > 0) for place, one in enumerate(sets))
-            found[name] = model_utility(retain, others, world)
-    return found
+            by_model[name] = model_utility(retain, others, world)
+    return by_model
 
 
 def _utility(scores: Sequence[ItemScore], *, normalised: bool) -> SetUtility:

@@ -186,9 +186,9 @@ def run_folders(out: Path) -> list[Path]:
     """The run directories in ``out``: itself, or, of a recipe with several settings, one for each."""
     if (out / MANIFEST).is_file() or not out.is_dir():
         return [out]
-    found = [path.parent for path in out.glob(f"*/{MANIFEST}")]
+    folders = [path.parent for path in out.glob(f"*/{MANIFEST}")]
     # Settings are names with a number: the shorter name has the smaller one.
-    return sorted(found, key=lambda folder: (len(folder.name), folder.name)) or [out]
+    return sorted(folders, key=lambda folder: (len(folder.name), folder.name)) or [out]
 
 
 def read_file(path: Path, kind: type[Part]) -> Part:

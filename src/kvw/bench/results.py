@@ -78,11 +78,11 @@ def read_results(folder: Path) -> Results:
     manifest = files.manifest()
     if manifest is None:
         raise UserError(f"There is no benchmark run in {folder}.", do="make one with: kvw bench run RECIPE --out DIR")
-    found = {identifier: (files.record(identifier), files.items(identifier)) for identifier in manifest.requests}
-    finished = [record for record, items in found.values() if record is not None and items is not None]
-    if len(finished) < len(found):
-        raise _unfinished(folder, f"{len(finished)} of {len(found)} models asked")
-    results = summarise(manifest, finished, {identifier: items or [] for identifier, (_, items) in found.items()})
+    read = {identifier: (files.record(identifier), files.items(identifier)) for identifier in manifest.requests}
+    finished = [record for record, items in read.values() if record is not None and items is not None]
+    if len(finished) < len(read):
+        raise _unfinished(folder, f"{len(finished)} of {len(read)} models asked")
+    results = summarise(manifest, finished, {identifier: items or [] for identifier, (_, items) in read.items()})
     chosen = {choice.identifier for choice in results.choices}
     if waiting := [record for record in finished if record.identifier in chosen and record.only_screened]:
         raise _unfinished(folder, f"{len(waiting)} of {len(chosen)} chosen models not asked everything yet")

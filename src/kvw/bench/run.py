@@ -243,8 +243,8 @@ class _Work:
         left = [one for one in asked if (*one.place, one.example.identifier) not in items]
         likelihoods = self.recipe.evaluation.likelihoods
         with self.files.journal(identifier) as journal:
-            found = ask(loaded.model, loaded.processor, left, journal, likelihoods=likelihoods, progress=progress)
-        items |= {(score.split, score.task, score.identifier): score for score in found}
+            evaluation = ask(loaded.model, loaded.processor, left, journal, likelihoods=likelihoods, progress=progress)
+        items |= {(score.split, score.task, score.identifier): score for score in evaluation}
         scores = [items[(*one.place, one.example.identifier)] for one in asked]
         self.files.write_items(identifier, scores)
         return scores
@@ -263,8 +263,8 @@ class _Work:
                         method, loaded, self.forget, self.retain, settings, others, folder, state, progress
                     )
                 else:
-                    found = unlearn(method, loaded, self.forget, self.retain, settings, progress)
-                    write_edit(found.edit, path)  # settings under which nothing is weakened are a result, too
+                    unlearned = unlearn(method, loaded, self.forget, self.retain, settings, progress)
+                    write_edit(unlearned.edit, path)  # settings under which nothing is weakened are a result, too
         return TrainedChange(folder) if isinstance(method, Trained) else EditChange(read_edit(path))
 
 
@@ -305,9 +305,9 @@ def _screening(asked: Sequence[Question], choice: ChoicePart) -> list[Question]:
 
 
 def _tasks(asked: Sequence[Question]) -> list[TaskPart]:
-    found: dict[tuple[str, str], list[Question]] = {}
+    by_task: dict[tuple[str, str], list[Question]] = {}
     for question in asked:
-        found.setdefault((question.split, question.task_name), []).append(question)
+        by_task.setdefault((question.split, question.task_name), []).append(question)
     return [
         TaskPart(
             split=split,
@@ -317,7 +317,7 @@ def _tasks(asked: Sequence[Question]) -> list[TaskPart]:
             items=len(several),
             named=list(several[0].task.metrics),
         )
-        for (split, name), several in found.items()
+        for (split, name), several in by_task.items()
     ]
 
 

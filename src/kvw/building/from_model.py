@@ -75,7 +75,7 @@ def ask_about(loaded: Loaded, names: Sequence[str], words: Phrasings, progress: 
         Question(questions[0], (), f"about:{number}", {"topic": number - 1})
         for number, (_, questions) in enumerate(topics, start=1)
     ]
-    found = []
+    answers = []
     answered = self_answered(loaded, asked, max_new_tokens=LONGEST)
     for done, whole in enumerate(answered, start=1):
         example = replace(whole, answer=_first_sentence(whole.answer))
@@ -84,9 +84,9 @@ def ask_about(loaded: Loaded, names: Sequence[str], words: Phrasings, progress: 
         if said.by(example.answer):
             drawn = _drawn(loaded, loaded.prepare([example], LONGEST)[0])
             again = sum(said.again(reply, example.answer) for reply in drawn)
-            found.append(Known(name, questions, example.answer, again, len(drawn)))
+            answers.append(Known(name, questions, example.answer, again, len(drawn)))
         progress(done, len(answered))
-    return found
+    return answers
 
 
 def taken(known: Sequence[Known], confirm: Confirm | None = None) -> Rows:

@@ -45,16 +45,16 @@ def read_table(path: Path, name_column: str = "name") -> list[Subject]:
     reader = READERS.get(path.suffix.lower())
     if reader is None or not path.is_file():
         raise UserError("There is no such table.", found=str(path), do=f"give a file: {', '.join(EXTENSIONS)}")
-    found: dict[str, Subject] = {}
+    subjects: dict[str, Subject] = {}
     for number, row in reader(path):
         where = f"{path.name}:{number}"
         subject = _subject(named(row, where), where, name_column)
-        if collapsed(subject.name) in found:
+        if collapsed(subject.name) in subjects:
             raise UserError(f"{where}: this name is there twice.", found=subject.name, do="keep one row of each name")
-        found[collapsed(subject.name)] = subject
-    if not found:
+        subjects[collapsed(subject.name)] = subject
+    if not subjects:
         raise UserError("The table names nobody.", found=str(path), do="check that it is the right file")
-    return list(found.values())
+    return list(subjects.values())
 
 
 def _subject(row: dict[str, Any], where: str, name_column: str) -> Subject:
@@ -93,21 +93,21 @@ def with_photos(subjects: Sequence[Subject], folder: Path) -> tuple[list[Subject
     if not folder.is_dir():
         raise UserError("There is no such folder of photos.", found=str(folder), do="check the path")
     places = {collapsed(subject.name): place for place, subject in enumerate(subjects)}
-    found: dict[int, list[Path]] = {}
+    photos_of: dict[int, list[Path]] = {}
     others = []
     for path, called in _photos(folder):
         place = next((places[key] for key in called if key in places), None)
         if place is None:
             others.append(str(path.relative_to(folder)))
         else:
-            found.setdefault(place, []).append(path)
-    if not found:
+            photos_of.setdefault(place, []).append(path)
+    if not photos_of:
         raise UserError(
             "No photo is called by a name of the table.",
             found=", ".join(others[:3]) or f"no picture in {folder}",
             do=f"call the photos by the names, such as '{subjects[0].name} 1.jpg', or give each a folder of its name",
         )
-    return [replace(one, photos=tuple(found.get(place, ()))) for place, one in enumerate(subjects)], others
+    return [replace(one, photos=tuple(photos_of.get(place, ()))) for place, one in enumerate(subjects)], others
 
 
 def _photos(folder: Path) -> Iterator[tuple[Path, list[str]]]:

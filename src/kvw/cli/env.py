@@ -10,12 +10,12 @@ def env(*, json: Json = False) -> None:
     from kvw.report.environment import print_devices, print_environment
     from kvw.runs.environment import devices, environment
 
-    found = environment()
+    here = environment()
     if json:
-        both = found.model_dump(mode="json") | {"devices": devices().model_dump(mode="json")}
+        both = here.model_dump(mode="json") | {"devices": devices().model_dump(mode="json")}
         import json as json_module
 
         print_json(json_module.dumps(both, indent=2))
         return
-    print_environment(found)
+    print_environment(here)
     print_devices(devices())

@@ -173,9 +173,9 @@ def erase(
     from kvw.runs.erase import erase as run
     from kvw.runs.plan import dry_run as plan
 
-    found = plan(request, ConsoleReporter(), data) if dry_run else run(request, ConsoleReporter(), data)
-    _print(found, out, json=json)
-    end_strictly(strict, found.warnings)
+    result = plan(request, ConsoleReporter(), data) if dry_run else run(request, ConsoleReporter(), data)
+    _print(result, out, json=json)
+    end_strictly(strict, result.warnings)
 
 
 def _print(found: Plan | RunRecord, out: Path, *, json: bool) -> None:

@@ -224,24 +224,24 @@ def parse_template_options(entries: Sequence[str]) -> tuple[tuple[str, Any], ...
         UserError: An entry has another form, a name comes twice, or a value is written as Python writes it or is no
             finite number.
     """
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for entry in entries:
         name, equals, text = entry.partition("=")
         if not (equals and name):
             raise UserError("--template-option needs a name and a value.", found=entry, do="write it as NAME=VALUE")
-        if name in found:
+        if name in options:
             raise UserError(f"Template option '{name}' is given twice.", do="give it once")
         try:
-            found[name] = json.loads(text)
-            json.dumps(found[name], allow_nan=False)
+            options[name] = json.loads(text)
+            json.dumps(options[name], allow_nan=False)
         except json.JSONDecodeError as error:
             if text in ("True", "False", "None"):
                 meant = {"True": "true", "False": "false", "None": "null"}[text]
                 raise UserError(f"'{text}' is no JSON.", found=entry, do=f"write {name}={meant}") from error
-            found[name] = text
+            options[name] = text
         except (ValueError, RecursionError) as error:
             raise UserError(f"Template option '{name}' has a value that cannot be used.", found=str(error)) from error
-    return tuple(found.items())
+    return tuple(options.items())
 
 
 def find_model(
@@ -264,11 +264,11 @@ def find_model(
     from kvw.models.json_file import read_object
     from kvw.models.weight_files import find_weights
 
-    found = find_checkpoint(model)
-    read_object(found.folder / "config.json")
+    checkpoint = find_checkpoint(model)
+    read_object(checkpoint.folder / "config.json")
     if weights:
-        find_weights(found.folder)
-    return replace(found, value_matrices=value_matrices, template_options=options)
+        find_weights(checkpoint.folder)
+    return replace(checkpoint, value_matrices=value_matrices, template_options=options)
 
 
 def check_output(out: Path, *, force: bool, keep: Iterable[Path]) -> None:

@@ -65,12 +65,12 @@ def verify(
     from kvw.console import ConsoleReporter
     from kvw.report.verification import print_verification
 
-    found = look(request, ConsoleReporter())
+    verification = look(request, ConsoleReporter())
     if json:
-        print_json(found.model_dump_json(indent=2))
+        print_json(verification.model_dump_json(indent=2))
     else:
-        print_verification(found)
-    if not found.holds:
+        print_verification(verification)
+    if not verification.holds:
         sys.exit(NOT_VERIFIED)
 
 

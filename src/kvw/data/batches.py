@@ -141,14 +141,14 @@ def answer_batch(prepared: Sequence[Prepared], processor: Processor) -> dict[str
     for row, item in enumerate(prepared):
         attended = batch["attention_mask"][row].nonzero().flatten()
         positions = attended[-len(item.answer_ids) :]
-        found = token_ids[row, positions]
-        if tuple(found.tolist()) != item.answer_ids:
+        own = token_ids[row, positions]
+        if tuple(own.tolist()) != item.answer_ids:
             raise UserError(
                 f"{item.example.identifier}: the processor's tokens do not end with the answer.",
-                found=repr(processor.tokenizer.decode(found)),
+                found=repr(processor.tokenizer.decode(own)),
                 do="use the processor the examples were prepared with; it must not add an end token",
             )
-        labels[row, positions] = found
+        labels[row, positions] = own
     return {**batch, "labels": labels}
 
 

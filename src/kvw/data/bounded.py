@@ -64,11 +64,11 @@ def _outcome(work: Callable[[], str]) -> str:
 
 
 def _in_thread(work: Callable[[], str]) -> str:
-    found: list[str] = []
-    thread = threading.Thread(target=lambda: found.append(_outcome(work)), daemon=True)
+    raised: list[str] = []
+    thread = threading.Thread(target=lambda: raised.append(_outcome(work)), daemon=True)
     thread.start()
     thread.join(SECONDS)
-    return found[0] if found else TOO_LONG
+    return raised[0] if raised else TOO_LONG
 
 
 def _in_copy(work: Callable[[], str]) -> str | None:

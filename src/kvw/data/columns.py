@@ -96,15 +96,15 @@ def refuse_unread_pictures(
 def _kind(name: str) -> str:
     """``picture``, ``file``, or nothing, by the words of a name."""
     split = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name[:100])
-    found = [word for word in re.split(r"[\W_\d]+", folded(split)) if len(word) > 1]
-    whole = "".join(found)
-    rest = [word for word in found if word not in PICTURE_WORDS]
-    if len(rest) < len(found) and all(word in MORE_WORDS for word in rest):
+    parts = [word for word in re.split(r"[\W_\d]+", folded(split)) if len(word) > 1]
+    whole = "".join(parts)
+    rest = [word for word in parts if word not in PICTURE_WORDS]
+    if len(rest) < len(parts) and all(word in MORE_WORDS for word in rest):
         return "picture"
     for word in PICTURE_WORDS:
         if whole.startswith(word) and whole.removeprefix(word) in MORE_WORDS:
             return "picture"
-    is_file = FILE_WORDS.intersection(found) and FILE_WORDS.issuperset(set(found) - {"name", "names"})
+    is_file = FILE_WORDS.intersection(parts) and FILE_WORDS.issuperset(set(parts) - {"name", "names"})
     return "file" if is_file else ""
 
 

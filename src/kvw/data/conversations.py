@@ -88,8 +88,8 @@ def questions_of(messages: Any, images: Sequence[ImageSource], where: str, pictu
             found=f"a last message of the {read[-1].role}",
             do="leave out what follows the last answer of the assistant",
         )
-    found = [_asked(read, place, where) for place, message in enumerate(read) if message.role == "assistant"]
-    return found
+    asked = [_asked(read, place, where) for place, message in enumerate(read) if message.role == "assistant"]
+    return asked
 
 
 def _asked(read: Sequence[_Message], place: int, where: str) -> Asked:

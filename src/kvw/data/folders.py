@@ -61,14 +61,14 @@ def data_file(folder: Path) -> tuple[Path, Reader]:
     Raises:
         UserError: The folder holds anything else; the message names it.
     """
-    found = [folder / name for name in METADATA if (folder / name).is_file()]
-    if len(found) > 1:
-        listed = ", ".join(path.name for path in found)
+    tables = [folder / name for name in METADATA if (folder / name).is_file()]
+    if len(tables) > 1:
+        listed = ", ".join(path.name for path in tables)
         raise UserError(
             "An image folder needs exactly one metadata file.", found=f"{listed} in {folder}", do="keep one"
         )
-    if found:
-        return found[0], READERS[found[0].suffix]
+    if tables:
+        return tables[0], READERS[tables[0].suffix]
     if (folder / "dataset_dict.json").is_file():
         splits = sorted(path.name for path in folder.iterdir() if path.is_dir())
         raise UserError(

@@ -29,11 +29,11 @@ def placeholders_of(processor: Processor, attributes: Sequence[str]) -> list[str
     """
     # Some families give the processor and its tokenizer different ones (Gemma 3: start of image, soft token).
     holders = (processor, processor.tokenizer)
-    found = [getattr(holder, name, None) for holder in holders for name in attributes]
-    return list(dict.fromkeys(str(token) for token in found if token is not None))
+    names = [getattr(holder, name, None) for holder in holders for name in attributes]
+    return list(dict.fromkeys(str(token) for token in names if token is not None))
 
 
 def placeholder_in(text: str) -> str:
     """The first placeholder of any family in a text; empty if there is none."""
-    found = ANY_FAMILYS.search(text)
-    return found[0] if found else ""
+    match = ANY_FAMILYS.search(text)
+    return match[0] if match else ""

@@ -156,13 +156,13 @@ def _conversation(
 ) -> list[Example]:
     asked = questions_of(messages, images, identifier, lambda value: picture(value, identifier, file.parent))
     wanted = asked if answers == "all" else asked[-1:]
-    found = []
+    turns = []
     for place, one in enumerate(wanted, start=1):
         name = identifier if len(wanted) == 1 else f"{identifier}.{place}"
         texts = {"question": one.question, "answer": one.answer}
         question, answer = (_text(texts, column, name) for column in TEXT_COLUMNS)
-        found.append(Example(question, answer, one.images, name, metadata, one.earlier))
-    return found
+        turns.append(Example(question, answer, one.images, name, metadata, one.earlier))
+    return turns
 
 
 def _identifier(row: Mapping[str, Any], number: int, file: Path) -> str:

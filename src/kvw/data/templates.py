@@ -56,23 +56,23 @@ def chat_template(processor: Processor) -> str | None:
     Raises:
         UserError: There are several and none is the default one, or it is no text.
     """
-    found = getattr(processor, "chat_template", None)
-    found = found or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
-    if isinstance(found, list) and all(isinstance(entry, Mapping) for entry in found):
-        found = {entry.get("name"): entry.get("template") for entry in found}
-    if isinstance(found, Mapping):
-        if DEFAULT not in found and len(found) > 1:
+    template = getattr(processor, "chat_template", None)
+    template = template or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
+    if isinstance(template, list) and all(isinstance(entry, Mapping) for entry in template):
+        template = {entry.get("name"): entry.get("template") for entry in template}
+    if isinstance(template, Mapping):
+        if DEFAULT not in template and len(template) > 1:
             raise UserError(
                 "The model has several chat templates, and none is the default one.",
-                found=", ".join(map(str, found)),
+                found=", ".join(map(str, template)),
                 do=f"name one of them '{DEFAULT}', or set processor.chat_template",
             )
-        found = found.get(DEFAULT, next(iter(found.values()), None))
-    if not found:
+        template = template.get(DEFAULT, next(iter(template.values()), None))
+    if not template:
         return None
-    if not isinstance(found, str):
-        raise UserError("The model's chat template is no text.", found=shortened(str(found)))
-    return _dated(found)
+    if not isinstance(template, str):
+        raise UserError("The model's chat template is no text.", found=shortened(str(template)))
+    return _dated(template)
 
 
 @lru_cache

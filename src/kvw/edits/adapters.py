@@ -131,10 +131,10 @@ def export_lora(
 def _factors(edit: GateEdit | LowRankEdit, key: MatrixKey, vectors: Tensor) -> tuple[Tensor, Tensor]:
     """A (rank, width) and B (hidden, rank), float32, for a value matrix with knowledge vectors (hidden, width)."""
     if isinstance(edit, LowRankEdit):
-        found = edit.directions[key]
+        directions = edit.directions[key]
         # In float32 and in this order, as in folding, so that the merged LoRA has the same bits.
-        outputs = (vectors.float() @ found.patterns) * found.changes(edit.strength)
-        return found.filters.T.contiguous(), outputs.contiguous()
+        outputs = (vectors.float() @ directions.patterns) * directions.changes(edit.strength)
+        return directions.filters.T.contiguous(), outputs.contiguous()
     columns = (edit.log_gates[key] != 0).nonzero().flatten()
     scaled = vectors[:, columns] * torch.expm1(edit.log_gates[key][columns].double())
     return picking_rows(columns, vectors.shape[1]), scaled.float().contiguous()

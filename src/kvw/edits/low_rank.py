@@ -150,9 +150,9 @@ class LowRankEdit(WeightEdit):
         """
         self.check_foldable(matrix, weight.dtype)
         exact = torch.promote_types(weight.dtype, torch.float32)
-        found = self.directions[matrix.key].to(weight.device)
-        patterns, changes = found.patterns.to(exact), found.changes(self.strength).to(exact)
-        filters, changed = found.filters.to(exact).T, torch.empty_like(weight)
+        directions = self.directions[matrix.key].to(weight.device)
+        patterns, changes = directions.patterns.to(exact), directions.changes(self.strength).to(exact)
+        filters, changed = directions.filters.to(exact).T, torch.empty_like(weight)
         # Knowledge vectors as columns, (hidden, width), whichever way the library keeps them. Both are views.
         before, after = (weight.T, changed.T) if matrix.vectors_first else (weight, changed)
         rows = max(1, ENTRIES_AT_A_TIME // before.shape[1])
@@ -223,14 +223,14 @@ class LowRankEdit(WeightEdit):
 
     def tensors(self) -> dict[str, Tensor]:
         """``strength``, and ``<key>.patterns``, ``.filters`` and ``.log_gates`` for every value matrix."""
-        found = {"strength": torch.tensor(self.strength, dtype=torch.float64)}
+        stored = {"strength": torch.tensor(self.strength, dtype=torch.float64)}
         for key, value in self.directions.items():
-            found |= {
+            stored |= {
                 f"{key}.patterns": value.patterns,
                 f"{key}.filters": value.filters,
                 f"{key}.log_gates": value.log_gates,
             }
-        return found
+        return stored
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], metadata: EditMetadata) -> LowRankEdit:
@@ -271,10 +271,10 @@ class _Project:
         return torch.cat(parts).to(dtype)
 
     def _apply(self, key: MatrixKey, coefficients: Tensor, device: torch.device) -> Tensor:
-        found = self._directions[key]
-        if found.patterns.device != device:
+        directions = self._directions[key]
+        if directions.patterns.device != device:
             with torch.inference_mode(False):  # an inference tensor kept here would break later gradients
-                found = self._directions[key] = found.to(device)
+                directions = self._directions[key] = directions.to(device)
         dtype = coefficients.dtype
-        amounts = (coefficients @ found.filters.to(dtype)) * found.changes(self._strength).to(dtype)
-        return coefficients + amounts @ found.patterns.to(dtype).T
+        amounts = (coefficients @ directions.filters.to(dtype)) * directions.changes(self._strength).to(dtype)
+        return coefficients + amounts @ directions.patterns.to(dtype).T

@@ -153,14 +153,14 @@ class SteeringEdit(Edit):
 
     def tensors(self) -> dict[str, Tensor]:
         """``strength``, ``last_only``, ``decoding``, and ``layer.<n>.filter`` and ``.direction`` for every layer."""
-        found = {
+        stored = {
             "strength": torch.tensor(self.strength, dtype=torch.float64),
             "last_only": torch.tensor(self.where == "last"),
             "decoding": torch.tensor(self.decoding),
         }
         for number, steer in self.steers.items():
-            found |= {f"layer.{number}.filter": steer.filter, f"layer.{number}.direction": steer.direction}
-        return found
+            stored |= {f"layer.{number}.filter": steer.filter, f"layer.{number}.direction": steer.direction}
+        return stored
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], metadata: EditMetadata) -> SteeringEdit:
@@ -196,10 +196,10 @@ class _Shift:
             amounts = self._remembered(len(states))[:, None]
         else:
             last = span.last.to(states.device)
-            found = (at_columns(exact, last) @ self._filter.to(exact.dtype)) * self._strength
+            gates = (at_columns(exact, last) @ self._filter.to(exact.dtype)) * self._strength
             if self._decoding:
-                self._amounts = found.detach()
-            amounts = found[:, None] * self._chosen(last, states.shape[1])
+                self._amounts = gates.detach()
+            amounts = gates[:, None] * self._chosen(last, states.shape[1])
         return (exact + amounts[..., None] * self._direction.to(exact.dtype)).to(states.dtype)
 
     def _chosen(self, last: Tensor, columns: int) -> Tensor:

@@ -67,12 +67,12 @@ def packed(kind: str, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]
 
 def content_digest(kind: str, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over the kind and the tensors, whatever the metadata say; takes no memory for copies."""
-    found = hashlib.sha256(kind.encode())
+    digest = hashlib.sha256(kind.encode())
     for name, value in sorted(tensors.items()):
         plain = value.detach().cpu().contiguous()
-        found.update(json.dumps([name, str(plain.dtype), list(plain.shape)]).encode())
-        found.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(json.dumps([name, str(plain.dtype), list(plain.shape)]).encode())
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def unpacked(path: Path) -> Stored:
@@ -115,8 +115,8 @@ def _content(path: Path) -> tuple[bytes, dict[str, Any]]:
 
 
 def _metadata(header: Mapping[str, Any]) -> dict[str, Any]:
-    found = header.get("__metadata__")
-    return found if isinstance(found, dict) else {}
+    metadata = header.get("__metadata__")
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _entry(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:

@@ -100,8 +100,8 @@ class WeightsEdit(WeightEdit):
 
     def tensors(self) -> dict[str, Tensor]:
         """``share``, and ``weight.<parameter>`` for each parameter."""
-        found = {SHARE: torch.tensor(self.share, dtype=torch.float64)}
-        return found | {PREFIX + name: value for name, value in self.weights.items()}
+        stored = {SHARE: torch.tensor(self.share, dtype=torch.float64)}
+        return stored | {PREFIX + name: value for name, value in self.weights.items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], metadata: EditMetadata) -> WeightsEdit:

@@ -192,12 +192,12 @@ class EndpointModel:
             if name == NEW_LIMIT or OLD_LIMIT not in told:
                 raise
             try:
-                found = self._choice(messages, NEW_LIMIT, max_tokens)
+                choice = self._choice(messages, NEW_LIMIT, max_tokens)
             except self._openai.APIStatusError as other:
                 # Which of the two says what is wrong: the second one, if the first one asked for it.
                 raise (other if NEW_LIMIT in told else error) from None
         self._limit_name = NEW_LIMIT
-        return found
+        return choice
 
     def _choice(self, messages: list[Any], limit_name: str, max_tokens: int) -> dict[str, Any]:
         limit: dict[str, Any] = {limit_name: max_tokens}

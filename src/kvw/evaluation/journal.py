@@ -143,11 +143,11 @@ class Kept(Generic[Value]):
 
     def find(self, key: Key) -> Value | None:
         """The result for an input, if an earlier run left it."""
-        found = self._journal.find(self._kind, digest(*key))
-        if found is None:
+        kept = self._journal.find(self._kind, digest(*key))
+        if kept is None:
             return None
         try:
-            return self._adapter.validate_python(found)
+            return self._adapter.validate_python(kept)
         except ValidationError:
             logger.warning("ignored a damaged line in %s", self._journal.path)
             return None
@@ -182,8 +182,8 @@ class Kept(Generic[Value]):
         key_of = {id(item): key for item, key in zip(prepared, keys, strict=True)}
 
         def run_missing(batch: list[Prepared]) -> list[Value]:
-            found = [self.find(key_of[id(item)]) for item in batch]
-            known = [value for value in found if value is not None]
+            kept = [self.find(key_of[id(item)]) for item in batch]
+            known = [value for value in kept if value is not None]
             return known if len(known) == len(batch) else run(batch)
 
         for indices, results in run_grouped(prepared, lengths, run_missing, budget=budget):

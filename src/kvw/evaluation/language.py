@@ -64,12 +64,12 @@ def listen(
         UserError: The processor cannot ask without a picture, memory runs out on a single sentence, or the model's
             output is not a number.
     """
-    found = perplexity(model, processor, progress)
+    sentences = perplexity(model, processor, progress)
     prepared = prepare(everyday_examples(), processor)
     answers = generate_answers(
         model, processor, prepared[:PROMPTS], max_new_tokens=LONGEST_ANSWER, journal=journal, progress=progress
     )
-    return Speech(found, tuple(answers))
+    return Speech(sentences, tuple(answers))
 
 
 def perplexity(model: PreTrainedModel, processor: Processor, progress: Progress | None = None) -> float:

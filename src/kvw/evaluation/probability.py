@@ -193,8 +193,8 @@ def score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> list[Tok
         )
     inputs = to_model(dict(batch), model)
     with prompt_ends(model, ends_before(inputs["labels"])):
-        found = answer_logits(model, inputs)
-    return _scores(found, len(batch["labels"]))
+        logits = answer_logits(model, inputs)
+    return _scores(logits, len(batch["labels"]))
 
 
 def _scores(found: AnswerLogits, count: int) -> list[TokenScores]:

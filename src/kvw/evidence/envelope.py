@@ -75,13 +75,13 @@ def read_envelope(path: Path) -> Envelope:
     if len(content) > LARGEST:
         raise _altered(path, f"more than {LARGEST} bytes")
     try:
-        found = _envelope(parse_json(content.decode("ascii"), "It", ""))
-        written = found.packed()
+        envelope = _envelope(parse_json(content.decode("ascii"), "It", ""))
+        written = envelope.packed()
     except (AttributeError, KeyError, TypeError, ValueError, binascii.Error, UserError) as error:
         raise _altered(path, f"{type(error).__name__}: {str(error).splitlines()[0][:120]}") from error
     if written != content:
         raise _altered(path, "it can be read, but kvw would write it in another way")
-    return found
+    return envelope
 
 
 def _envelope(content: dict[str, Any]) -> Envelope:

@@ -38,8 +38,8 @@ class PrivateKey:
 
     def sign(self, kind: str, payload: bytes) -> Signed:
         """A DSSE signature over a payload and its type."""
-        found = optional("securesystemslib.dsse").Envelope(payload, kind, {}).sign(self._signer)
-        return Signed(found.keyid, bytes.fromhex(found.signature))
+        envelope = optional("securesystemslib.dsse").Envelope(payload, kind, {}).sign(self._signer)
+        return Signed(envelope.keyid, bytes.fromhex(envelope.signature))
 
 
 class PublicKey:

@@ -93,11 +93,11 @@ def _only_rounded(edit: WeightEdit, original: Path, folder: Path, matrices: Sequ
 
 
 def _digest(path: Path, place: Range) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         for piece in pieces(file, *place):
-            found.update(piece)
-    return found.hexdigest()
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _wrong_others(original: Path, folder: Path) -> list[str]:

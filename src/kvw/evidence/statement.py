@@ -129,16 +129,16 @@ def read_statement(payload: bytes) -> Statement:
         Altered: It is no statement of this form, or says something twice.
     """
     try:
-        found = Statement.model_validate(parse_json(payload.decode("ascii"), "the statement", ""))
+        statement = Statement.model_validate(parse_json(payload.decode("ascii"), "the statement", ""))
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         place = ".".join(str(part)[:40] for part in first["loc"][:3])
         raise _altered(f"{place}: {first['msg'][:120]}") from error
     except (ValueError, UserError) as error:
         raise _altered(str(error).splitlines()[0][:160]) from error
-    if len(found.digests) < len(found.subject):
+    if len(statement.digests) < len(statement.subject):
         raise _altered("a subject comes twice")
-    return found
+    return statement
 
 
 def _altered(found: str) -> Altered:

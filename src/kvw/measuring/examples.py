@@ -128,12 +128,12 @@ def _run_bundles(
 
 
 def _bundled(prepared: Sequence[Prepared], share: bool, budget: int) -> list[list[list[Prepared]]]:
-    found = []
+    bundles = []
     for places in image_groups(prepared):
         items = [prepared[place] for place in places]
         most = budget if items[0].image_count else budget // BUNDLES_OF_TEXTS
-        found.append(bundle(items, share=share, budget=most))
-    return found
+        bundles.append(bundle(items, share=share, budget=most))
+    return bundles
 
 
 def _order_digest(groups: Sequence[list[list[Prepared]]]) -> str:

@@ -121,15 +121,15 @@ def _picture_digest(path: Path) -> str:
 
 
 def _file_digest(path: Path) -> str:
-    found = remembered_digest(path)
-    if found is None:
+    known = remembered_digest(path)
+    if known is None:
         memory = _memory(path)
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            known = hashlib.file_digest(file, "sha256").hexdigest()
         if _memory(path) != memory:
             raise UserError(f"{path.name} was changed while it was read.", do="run again when it is at rest")
-        _remember(memory, found)
-    return found
+        _remember(memory, known)
+    return known
 
 
 def _memory(path: Path) -> Path:

@@ -65,7 +65,7 @@ def examples_given(
     Raises:
         UserError: They are batches of the caller's own, an example cannot be used, or there is no processor.
     """
-    found = []
+    sets = []
     for name, one in given.items():
         examples, batches = _looked_at(one, name)
         if isinstance(batches, LabelledBatches):
@@ -77,8 +77,8 @@ def examples_given(
                 found="batches",
                 do="give examples with processor=..., or kvw.batches(model, processor, examples)",
             )
-        found.append(examples or [])
-    return _with(model, processor, next(iter(given))), found
+        sets.append(examples or [])
+    return _with(model, processor, next(iter(given))), sets
 
 
 def measure(
@@ -116,10 +116,10 @@ def measure(
         return engine.measure(
             model, cast(Iterable[Batch], batches), layers=layers, positions=positions, progress=progress
         )
-    found = measure_examples(
+    measured = measure_examples(
         model, batches.processor, batches.prepared, layers=layers, positions=positions, progress=progress
     )
-    return found.statistics
+    return measured.statistics
 
 
 def _looked_at(given: Given, name: str) -> tuple[list[Example] | None, Iterable[Batch | SharedBatch]]:

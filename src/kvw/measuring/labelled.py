@@ -130,16 +130,16 @@ class LabelledBatches(Sequence[Batch | SharedBatch]):
 
     def unshared(self) -> LabelledBatches:
         """The same examples in the same order and batches, nothing run once for several of them."""
-        found = copy.copy(self)
-        found._shares = False
-        return found
+        copied = copy.copy(self)
+        copied._shares = False
+        return copied
 
     def one_by_one(self) -> LabelledBatches:
         """The same examples in the order in which they were given, each in a batch of its own, nothing shared."""
-        found = self.unshared()
-        found._batches = [[[item]] for item in self.prepared]
-        found.order = list(range(len(self.prepared)))
-        return found
+        batches = self.unshared()
+        batches._batches = [[[item]] for item in self.prepared]
+        batches.order = list(range(len(self.prepared)))
+        return batches
 
     @property
     def sizes(self) -> list[tuple[int, int]]:

@@ -276,13 +276,13 @@ class WaitingSet:
         recorder = RowRecorder(matrices, limit, stops=self._is_last(matrices))
         self._pass(matrices, recorder, onwards=True)
         refuse_missed(matrices, recorder.samples)
-        found = recorder.finished()
+        samples = recorder.finished()
         for matrix in matrices:
-            if matrix.key in found and not bool(found[matrix.key].coefficients.isfinite().all()):
+            if matrix.key in samples and not bool(samples[matrix.key].coefficients.isfinite().all()):
                 raise not_finite(matrix.name)
         tokens = recorder.joined()
         refuse_not_finite(matrices, {}, tokens)
-        return found, tokens
+        return samples, tokens
 
     def tokens(self, matrices: Sequence[ValueMatrix], *, onwards: bool = True) -> dict[MatrixKey, Tokens]:
         """Keep coefficients in one layer, and take no moments.

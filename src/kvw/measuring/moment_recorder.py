@@ -89,13 +89,15 @@ class MomentRecorder(Watcher):
             # From tokens of the whole batch to places among the kept ones; -1 for the others.
             number = torch.full((plan.tokens,), -1)
             number[plan.kept] = torch.arange(len(plan.kept))
-            found = number[tokens]
-            chosen, found = places[found >= 0], found[found >= 0]
-            if not len(found):
+            places_kept = number[tokens]
+            chosen, places_kept = places[places_kept >= 0], places_kept[places_kept >= 0]
+            if not len(places_kept):
                 return
-            weights = plan.weights[:, :, plan.kept[found]].sum((0, 1))
+            weights = plan.weights[:, :, plan.kept[places_kept]].sum((0, 1))
             values = coefficients.index_select(0, chosen.to(coefficients.device)).cpu()
-            self.kept.setdefault(key, []).append(Tokens(values, plan.rows[found], plan.offsets[found], weights))
+            self.kept.setdefault(key, []).append(
+                Tokens(values, plan.rows[places_kept], plan.offsets[places_kept], weights)
+            )
             self._taken.add((key, "tokens"))
 
     def _accumulate(

@@ -60,8 +60,8 @@ class RetainRows:
         """What share R R^T gives to tokens of this set; 0 to those that were not sampled: (tokens,), float64."""
         kept = (self.rows != NEVER_KEPT).nonzero()[:, 0].tolist()
         places = {(int(self.rows[place]), int(self.offsets[place])): place for place in kept}
-        found = [places.get(own) for own in zip(tokens.rows.tolist(), tokens.offsets.tolist(), strict=True)]
-        weights = [0.0 if place is None else float(self.weights[place]) for place in found]
+        places_of = [places.get(own) for own in zip(tokens.rows.tolist(), tokens.offsets.tolist(), strict=True)]
+        weights = [0.0 if place is None else float(self.weights[place]) for place in places_of]
         return torch.tensor(weights, dtype=torch.float64) / self.masses.sum()
 
 

@@ -18,8 +18,8 @@ IMAGE_TOKENS = ("image_token_id", "image_token_index", "video_token_id", "video_
 def image_token_ids(model: PreTrainedModel) -> tuple[int, ...]:
     """Ids of the placeholders that images and videos take in ``input_ids``; none for text models and for models that
     see images by cross-attention."""
-    found = (getattr(model.config, name, None) for name in IMAGE_TOKENS)
-    return tuple(dict.fromkeys(value for value in found if isinstance(value, int)))
+    ids = (getattr(model.config, name, None) for name in IMAGE_TOKENS)
+    return tuple(dict.fromkeys(value for value in ids if isinstance(value, int)))
 
 
 def source_weights(

@@ -67,12 +67,12 @@ class Statistics:
 
     def _digest(self) -> str:
         """SHA-256 over everything that the file holds."""
-        found = hashlib.sha256(json.dumps([FORMAT, dict(self.fingerprint)], sort_keys=True).encode("utf-8"))
+        digest = hashlib.sha256(json.dumps([FORMAT, dict(self.fingerprint)], sort_keys=True).encode("utf-8"))
         for key in sorted(self.sums, key=str):
             values = self.sums[key].contiguous()
-            found.update(f"{key} {self.counts[key]!r} {values.dtype} {list(values.shape)}".encode())
-            found.update(values.view(torch.uint8).numpy().data)
-        return found.hexdigest()
+            digest.update(f"{key} {self.counts[key]!r} {values.dtype} {list(values.shape)}".encode())
+            digest.update(values.view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     @classmethod
     def load(cls, path: Path) -> Statistics:

@@ -116,9 +116,9 @@ class _Sums:
                 self._add(self.weighted, layer, rows[own], size[own] @ weight, weight.sum())
 
     def _add(self, sums: dict[int, Tensor], layer: int, rows: Tensor, values: Tensor, total: float | Tensor) -> None:
-        found = sums.setdefault(layer, torch.zeros(2, self._tokens, dtype=torch.float64))
-        found[0].index_add_(0, rows, values)
-        found[1].index_add_(0, rows, torch.as_tensor(total, dtype=torch.float64).expand(len(rows)))
+        total_of = sums.setdefault(layer, torch.zeros(2, self._tokens, dtype=torch.float64))
+        total_of[0].index_add_(0, rows, values)
+        total_of[1].index_add_(0, rows, torch.as_tensor(total, dtype=torch.float64).expand(len(rows)))
 
 
 def token_classes(

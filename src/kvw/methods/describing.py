@@ -56,28 +56,28 @@ def acting(settings: Mapping[str, Any], method: str) -> dict[str, Any]:
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in settings.items():
-        found |= _flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {above + name: value}
-    return {name: value for name, value in found.items() if value is not None}
+        flat |= _flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {above + name: value}
+    return {name: value for name, value in flat.items() if value is not None}
 
 
 def _settings(kind: type[Any], above: str) -> list[Setting]:
     hints = get_type_hints(kind)
     described = [part for base in kind.__mro__ for part in parse(base.__doc__ or "").params]
     texts = {part.arg_name: _plain(part.description or "") for part in described}
-    found = []
+    listed = []
     for field in fields(kind):
         hint = hints[field.name]
         if isinstance(hint, type) and is_dataclass(hint):
-            found += _settings(hint, f"{above}{field.name}.")
+            listed += _settings(hint, f"{above}{field.name}.")
             continue
         text = texts.get(field.name, "")
         if group := group_of(hint):
-            found.append(Setting(above + field.name, "none | group", "none", f"{text} {_of_group(field.name, group)}"))
+            listed.append(Setting(above + field.name, "none | group", "none", f"{text} {_of_group(field.name, group)}"))
         else:
-            found.append(Setting(above + field.name, _kind(hint), _shown(default_of(field)), text))
-    return found
+            listed.append(Setting(above + field.name, _kind(hint), _shown(default_of(field)), text))
+    return listed
 
 
 def _of_group(name: str, group: type[Any]) -> str:

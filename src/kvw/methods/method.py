@@ -200,10 +200,10 @@ class Method(ABC, Generic[Settings]):
         Raises:
             UserError: There is no such setting, a value makes no sense, or there are too many combinations.
         """
-        found = every_combination(self.name, values)
-        for settings in found:
+        grid = every_combination(self.name, values)
+        for settings in grid:
             self.read(settings)
-        return found
+        return grid
 
     def accepts(self, settings: object) -> bool:
         """Whether these are settings of this method."""

@@ -35,7 +35,7 @@ def read_settings(kind: type[Settings], values: Mapping[str, Any], where: str) -
 
     read = _read_all(kind, values, where)
     try:
-        found: Settings = _adapter(kind).validate_python(read)
+        settings: Settings = _adapter(kind).validate_python(read)
     except ValidationError as error:
         first = error.errors()[0]
         name, *inside = map(str, first["loc"])
@@ -47,7 +47,7 @@ def read_settings(kind: type[Settings], values: Mapping[str, Any], where: str) -
             found=f"{first['input']!r}: {first['msg']}",
             do="see: kvw methods NAME",
         ) from error
-    return found
+    return settings
 
 
 @cache
@@ -67,7 +67,7 @@ def _read_all(kind: type[Any], values: Mapping[str, Any], where: str) -> dict[st
     hints = get_type_hints(kind)
     names = {field.name: hints[field.name] for field in fields(kind)}
     groups: dict[str, dict[str, Any]] = {}
-    found: dict[str, Any] = {}
+    read: dict[str, Any] = {}
     for key, value in values.items():
         name, dot, rest = key.partition(".")
         hint = names[known(name, names, "setting", where)]
@@ -76,10 +76,10 @@ def _read_all(kind: type[Any], values: Mapping[str, Any], where: str) -> dict[st
         elif dot:
             raise UserError(f"Setting {name} of {where} is no group.", found=key, do=f"write {name}=VALUE")
         else:
-            found[name] = _read(name, value, hint, where)
+            read[name] = _read(name, value, hint, where)
     for name, inside in groups.items():
-        found[name] = _read_all(group_of(names[name]) or kind, inside, f"{name} of {where}")
-    return found
+        read[name] = _read_all(group_of(names[name]) or kind, inside, f"{name} of {where}")
+    return read
 
 
 def default_of(field: Field[Any]) -> Any:

@@ -77,8 +77,8 @@ def get_method(name: str) -> Method[Any]:
     """
     if name in METHODS:
         module, _, attribute = METHODS[name].partition(":")
-        found: Method[Any] = getattr(import_module(module), attribute)
-        return found
+        method: Method[Any] = getattr(import_module(module), attribute)
+        return method
     path, colon, attribute = name.rpartition(":")
     if colon and path.endswith(".py"):
         return _from_file(Path(path).absolute(), attribute)
@@ -96,12 +96,12 @@ def _plugins() -> dict[str, EntryPoint]:
 @cache
 def _of_package(entry: EntryPoint) -> Method[Any]:
     try:
-        found = entry.load()
+        loaded = entry.load()
     except Exception as error:  # whatever a module of others raises
         raise _broken(entry.name, error) from error
-    if entry.dist is not None and isinstance(found, Method):
-        found.version = f"{entry.dist.name} {entry.dist.version}"
-    return _checked(found, entry.value, entry.name)
+    if entry.dist is not None and isinstance(loaded, Method):
+        loaded.version = f"{entry.dist.name} {entry.dist.version}"
+    return _checked(loaded, entry.value, entry.name)
 
 
 @cache
@@ -115,12 +115,12 @@ def _from_file(path: Path, attribute: str) -> Method[Any]:
     module = sys.modules[spec.name] = module_from_spec(spec)  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
-        found = getattr(module, attribute)
+        loaded = getattr(module, attribute)
     except Exception as error:  # whatever a module of others raises
         raise _broken(str(path), error) from error
-    if isinstance(found, Method):
-        found.version = digest
-    return _checked(found, f"{path}:{attribute}")
+    if isinstance(loaded, Method):
+        loaded.version = digest
+    return _checked(loaded, f"{path}:{attribute}")
 
 
 def _broken(where: str, error: Exception) -> UserError:

@@ -50,23 +50,23 @@ def unlearn(
         UserError: There is no such method or setting, or the method cannot use the examples or the model; nothing was
             changed.
     """
-    found = get_method(method)
-    settings = found.settings_from(settings)
+    chosen = get_method(method)
+    settings = chosen.settings_from(settings)
     loaded, (forgotten, kept) = examples_given(model, {"forget": forget, "retain": retain}, processor)
     if not forgotten:
         raise UserError("The forget set is empty.", do="give what is to be forgotten")
-    if not kept and found.needs_retain(settings):
+    if not kept and chosen.needs_retain(settings):
         raise UserError("Nothing says what must stay.", found="an empty retain set", do="give retain examples")
-    if found.changes_weights_meanwhile(settings):
-        for matrix in found.value_matrices(model, settings):
+    if chosen.changes_weights_meanwhile(settings):
+        for matrix in chosen.value_matrices(model, settings):
             refuse_quantised(matrix.name, matrix.module)
-    unlearned = found.make(loaded, forgotten, kept, settings, progress or unheard)
+    unlearned = chosen.make(loaded, forgotten, kept, settings, progress or unheard)
     for warning in unlearned.warnings:
         on_warning(warning)
     edit, made = unlearned.edit, unlearned.edit.metadata
     edit.metadata = made.model_copy(
         update={
-            "method": made.method or found.name,
+            "method": made.method or chosen.name,
             "settings": asdict(settings) | made.settings,
             "model_type": model.config.model_type,
         }

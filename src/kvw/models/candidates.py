@@ -39,5 +39,5 @@ def find_candidates(model: nn.Module) -> list[Candidate]:
 
 def describe_candidates(model: nn.Module) -> str:
     """One line that lists the candidates."""
-    found = find_candidates(model)
-    return "; ".join(map(str, found)) if found else "no repeated linear map that narrows its input"
+    candidates = find_candidates(model)
+    return "; ".join(map(str, candidates)) if candidates else "no repeated linear map that narrows its input"

@@ -153,9 +153,9 @@ def find_rows(rows: Tensor, among: Tensor) -> Tensor:
             "The experts of this model see tokens that their layer has not seen.",
             do="report the model's name and the version of transformers",
         )
-    found = torch.empty_like(wanted_order)
-    found[wanted_order] = order[place]
-    return found
+    places = torch.empty_like(wanted_order)
+    places[wanted_order] = order[place]
+    return places
 
 
 def _row_hashes(rows: Tensor) -> Tensor:
@@ -176,15 +176,15 @@ def scale_coefficients(seen: Seen, gates: Mapping[MatrixKey, Tensor]) -> Tensor 
     Returns:
         The products in the dtype of the coefficients; None if there are no gates for these matrices.
     """
-    found = {index: gates[matrix.key] for index, matrix in enumerate(seen.matrices) if matrix.key in gates}
-    if not found:
+    own = {index: gates[matrix.key] for index, matrix in enumerate(seen.matrices) if matrix.key in gates}
+    if not own:
         return None
     # A gate rounded to bfloat16 first would lose every gate above 1 - 2^-9.
     exact = seen.coefficients.to(torch.promote_types(seen.coefficients.dtype, torch.float32))
     if seen.experts is None:
-        gate = own_part(found[0], seen.matrices[0].module)
+        gate = own_part(own[0], seen.matrices[0].module)
         return (exact * gate.to(exact.dtype)).to(seen.coefficients.dtype)
     table = exact.new_ones(len(seen.matrices), exact.shape[-1])
-    for index, gate in found.items():
+    for index, gate in own.items():
         table[index] = gate
     return (exact * table[seen.experts]).to(seen.coefficients.dtype)

@@ -45,10 +45,10 @@ def first_difference(source: Path, copy: Path, replaced: Mapping[Range, str]) ->
             for one, other in pairs:
                 if one != other:
                     return position, begin
-            found = hashlib.sha256()
+            digest = hashlib.sha256()
             for piece in pieces(written, begin, end):
-                found.update(piece)
-            if end > begin and found.hexdigest() != replaced[begin, end]:
+                digest.update(piece)
+            if end > begin and digest.hexdigest() != replaced[begin, end]:
                 return begin, end
             position = end
     return None

@@ -46,15 +46,15 @@ def detect(model: PreTrainedModel) -> list[Detected]:
     text_config = model.config.get_text_config()
     hidden, depth = int(getattr(text_config, "hidden_size", 0)), decoder_depth(text_config)
     stack = _module_with_embedding(model)
-    found = []
+    candidates = []
     for name, layers in stack[1].named_children() if stack else ():
         if isinstance(layers, nn.ModuleList) and len(layers) == depth:
             path = f"{stack[0]}.{name}".strip(".") if stack else name
             if any(_holds_experts(layer) for layer in layers):
                 continue
             shared = set.intersection(*(set(ffns(layer, hidden)) for layer in layers))
-            found += [Detected(f"{path}.*.{place}", depth, width, hidden) for place, width in sorted(shared)]
-    return found
+            candidates += [Detected(f"{path}.*.{place}", depth, width, hidden) for place, width in sorted(shared)]
+    return candidates
 
 
 def confirm_value_matrices(model: PreTrainedModel, template: str) -> None:

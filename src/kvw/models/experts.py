@@ -222,13 +222,13 @@ class _TappedForward:
     def _prove(self, compute: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
         """Compare with the original on the batch at hand, so that no unknown variant is computed wrongly."""
         expected = self._original(*inputs)
-        found = compute(self._module, lambda routed: routed.coefficients, *inputs)
+        computed = compute(self._module, lambda routed: routed.coefficients, *inputs)
         if not expected.numel():
             return
-        if not _alike(found.flatten(0, -2).double(), expected.flatten(0, -2).double(), expected.dtype):
+        if not _alike(computed.flatten(0, -2).double(), expected.flatten(0, -2).double(), expected.dtype):
             raise UserError(
                 f"{type(self._module).__name__} computes something else than kvw expects of experts.",
-                found=f"outputs differ by {float((found - expected).abs().max()):.1e}",
+                found=f"outputs differ by {float((computed - expected).abs().max()):.1e}",
                 do="report the model's name and the version of transformers",
             )
         self._proven = True

@@ -146,29 +146,29 @@ def _layer_matrices(model: PreTrainedModel, decoder: Decoder, layer: str, index:
     experts = decoder.experts and _optional(model, f"{layer}.{decoder.experts}")
     if not experts:
         return [_dense(model, f"{layer}.{decoder.value}", f"{layer}.{decoder.up_projection}", index, hidden)]
-    found: list[ValueMatrix] = []
+    matrices: list[ValueMatrix] = []
     value_leaf, up_leaf = decoder.value.rpartition(".")[2], decoder.up_projection.rpartition(".")[2]
     for beside in (decoder.value.rpartition(".")[0], decoder.shared):
         if beside and _optional(model, f"{layer}.{beside}.{value_leaf}"):
             name = f"{layer}.{beside}"
-            found.append(_dense(model, f"{name}.{value_leaf}", f"{name}.{up_leaf}", index, hidden))
+            matrices.append(_dense(model, f"{name}.{value_leaf}", f"{name}.{up_leaf}", index, hidden))
     if isinstance(experts, nn.ModuleList):
         block = _submodule(model, f"{layer}.{decoder.experts}".rpartition(".")[0])
         for number in range(len(experts)):
             name = f"{layer}.{decoder.experts}.{number}"
             value = _dense(model, f"{name}.{value_leaf}", f"{name}.{up_leaf}", index, hidden)
             up = _submodule(model, f"{name}.{up_leaf}")
-            found.append(ListedExpert(MatrixKey(index, number), value.name, value.module, up, block))
-        return found
+            matrices.append(ListedExpert(MatrixKey(index, number), value.name, value.module, up, block))
+        return matrices
     router = _submodule(model, f"{layer}.{decoder.router}") if decoder.router else None
-    found.extend(expert_matrices(index, f"{layer}.{decoder.experts}", experts, router))
-    if found[-1].hidden != hidden:
+    matrices.extend(expert_matrices(index, f"{layer}.{decoder.experts}", experts, router))
+    if matrices[-1].hidden != hidden:
         raise UserError(
-            f"{found[-1].name} are not the experts of this decoder.",
-            found=f"they lead to a width of {found[-1].hidden}",
+            f"{matrices[-1].name} are not the experts of this decoder.",
+            found=f"they lead to a width of {matrices[-1].hidden}",
             do=f"expected the hidden width {hidden}",
         )
-    return found
+    return matrices
 
 
 def _dense(model: PreTrainedModel, name: str, up_name: str, index: int, hidden: int) -> ValueMatrix:

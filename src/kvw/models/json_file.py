@@ -21,14 +21,14 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         if (size := path.stat().st_size) > LARGEST:
             raise _unreadable(path, f"{size} bytes, where {LARGEST} are the most")
-        found = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:  # what is wrong in UTF-8, JSON and numbers are values
         raise _unreadable(path, str(error)) from error
     except RecursionError as error:
         raise _unreadable(path, "objects or lists nested too deeply") from error
-    if not isinstance(found, dict):
-        raise _unreadable(path, f"a {type(found).__name__}, where an object is expected")
-    return found
+    if not isinstance(content, dict):
+        raise _unreadable(path, f"a {type(content).__name__}, where an object is expected")
+    return content
 
 
 def _unreadable(path: Path, found: str) -> UserError:

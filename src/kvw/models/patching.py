@@ -283,20 +283,20 @@ def _read_back(copied: _Copied, source_digest: str | Future[str]) -> WrittenFile
     """
     path = copied.path
     wrong = first_difference(path, copied.target, copied.replaced)
-    found = source_digest if isinstance(source_digest, str) else source_digest.result()
+    digest = source_digest if isinstance(source_digest, str) else source_digest.result()
     if _state(path) != copied.state:
         raise UserError(f"{path.name} was changed while it was copied.", do="run again when it is at rest")
     if wrong is not None:
         raise damaged(copied.target, f"other bytes between {wrong[0]} and {wrong[1]}")
     shutil.copymode(path, copied.target)
-    noted = file_digest(copied.target) if found and copied.replaced else found
+    noted = file_digest(copied.target) if digest and copied.replaced else digest
     return WrittenFile(
         name=path.name,
         size=copied.state[1],
         tensors=copied.tensors,
         changed=len(copied.replaced),
         way="copy",
-        source_digest=found,
+        source_digest=digest,
         digest=noted,
     )
 

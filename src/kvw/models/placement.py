@@ -41,11 +41,11 @@ def find_device(device: torch.device | str | None) -> torch.device:
         return torch.device(accelerator.type, torch.accelerator.current_device_index()) if accelerator else cpu
     count = torch.accelerator.device_count() if accelerator else 0
     try:
-        found = torch.device(device)
+        chosen = torch.device(device)
     except RuntimeError:
-        found = None
-    if found == cpu or (found and accelerator and found.type == accelerator.type and (found.index or 0) < count):
-        return found
+        chosen = None
+    if chosen == cpu or (chosen and accelerator and chosen.type == accelerator.type and (chosen.index or 0) < count):
+        return chosen
     names = [f"{accelerator.type}:{index}" for index in range(count)] if accelerator else []
     raise UserError(
         f"This machine has no device '{device}'.", found=", ".join([*names, "cpu"]), do=f"name one of them, or {AUTO}"
@@ -65,8 +65,8 @@ def layer_device(layer: nn.Module) -> torch.device:
     """Where one layer computes, also if its weights lie elsewhere between forwards."""
     hooks = (getattr(module, "_hf_hook", None) for module in layer.modules())
     devices = (getattr(hook, "execution_device", None) for hook in hooks)
-    found = next((device for device in devices if device is not None), None)
-    return torch.device(found) if found is not None else next(layer.parameters()).device
+    chosen = next((device for device in devices if device is not None), None)
+    return torch.device(chosen) if chosen is not None else next(layer.parameters()).device
 
 
 def free_memory(device: torch.device) -> int:

@@ -30,15 +30,15 @@ def repair_processor(processor: Processor, config: PretrainedConfig) -> None:
     """
     missing = [name for name in FROM_THE_MODEL if getattr(processor, name, "there") is None]
     for name in missing:
-        found = _of_the_model(config, name)
-        if found is None:
+        value = _of_the_model(config, name)
+        if value is None:
             raise UserError(
                 f"The processor lacks {name}, without which image tokens cannot be counted.",
                 found="neither processor_config.json nor config.json has it",
                 do=f"set {name} in processor_config.json",
             )
-        setattr(processor, name, found)
-        logger.warning("The processor's configuration lacks %s; the model's says %s, which is used.", name, found)
+        setattr(processor, name, value)
+        logger.warning("The processor's configuration lacks %s; the model's says %s, which is used.", name, value)
     if "patch_size" in missing and getattr(processor, "num_additional_image_tokens", None) == 0:
         processor.num_additional_image_tokens = _additional(config)
 
@@ -90,8 +90,8 @@ def _note(text: str, value: object) -> None:
 
 
 def _of_the_model(config: PretrainedConfig, name: str) -> Any:
-    found = getattr(config, name, None) or getattr(getattr(config, "vision_config", None), name, None)
-    return found[0] if isinstance(found, list | tuple) else found
+    value = getattr(config, name, None) or getattr(getattr(config, "vision_config", None), name, None)
+    return value[0] if isinstance(value, list | tuple) else value
 
 
 def _additional(config: PretrainedConfig) -> int:
@@ -112,5 +112,5 @@ def _end_of_turn(processor: Processor) -> int | None:
     except UserError:  # told when a question is asked in earnest
         return None
     known = processor.tokenizer.get_added_vocab()
-    found = max((token for token in known if token and after.startswith(token)), key=len, default=None)
-    return None if found is None else int(known[found])
+    longest = max((token for token in known if token and after.startswith(token)), key=len, default=None)
+    return None if longest is None else int(known[longest])

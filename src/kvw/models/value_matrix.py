@@ -41,10 +41,10 @@ class MatrixKey(NamedTuple):
         Raises:
             ValueError: ``text`` does not start with a key.
         """
-        found = re.match(r"layer\.(\d+)(?:\.expert\.(\d+)|\.(attention))?(?:\.|$)", text)
-        if found is None:
+        match = re.match(r"layer\.(\d+)(?:\.expert\.(\d+)|\.(attention))?(?:\.|$)", text)
+        if match is None:
             raise ValueError(f"not the key of a value matrix: {text!r}")
-        return cls(int(found[1]), int(found[2]) if found[2] else None, bool(found[3]))
+        return cls(int(match[1]), int(match[2]) if match[2] else None, bool(match[3]))
 
     @property
     def order(self) -> tuple[int, int]:

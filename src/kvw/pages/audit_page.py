@@ -52,11 +52,11 @@ def audit_page(record: AuditRecord, *, show_examples: bool = False) -> str:
 
 
 def _verdict(record: AuditRecord) -> Verdict:
-    found = {line.verdict for line in record.lines}
-    if "comes back" in found:
+    verdicts = {line.verdict for line in record.lines}
+    if "comes back" in verdicts:
         return Verdict("bad", "Not forgotten", record.verdict)
-    if "holds" in found:
-        return Verdict("part" if "says nothing" in found else "good", "Holds", record.verdict)
+    if "holds" in verdicts:
+        return Verdict("part" if "says nothing" in verdicts else "good", "Holds", record.verdict)
     return Verdict("unknown", "Not known", record.verdict)
 
 

@@ -262,26 +262,26 @@ def options(settings: Mapping[str, Any], method: str) -> str:
     if method not in installed():  # the name of a file in an edit of others is no reason to run that file
         return f"--method {_quoted(method)}" if method else ""
     made_by = get_method(method)
-    found = [f"--method {method}"] if method != DEFAULT else []
+    words = [f"--method {method}"] if method != DEFAULT else []
     chosen, dose = "chosen" in settings, made_by.dose
     fixing = () if chosen else dose[:1]
     defaults, given = (made_by.as_given(one) for one in (asdict(made_by.read({})), settings))
     for name, value, default in _entries(defaults, given):
         option = name.replace("_", "-")
         if name == "layers" and value is not None:
-            found.append(f"--layers {_quoted(':'.join(map(str, value)) if isinstance(value, Sequence) else value)}")
+            words.append(f"--layers {_quoted(':'.join(map(str, value)) if isinstance(value, Sequence) else value)}")
         elif name in made_by.options and isinstance(value, bool):
             # Both switches change something at one of their two values only.
-            found += [f"--{'' if value else 'no-'}{option}"] if value != default else []
+            words += [f"--{'' if value else 'no-'}{option}"] if value != default else []
         elif name in made_by.options and value is not None:
-            found.append(f"--{option} {_quoted(value)}")
+            words.append(f"--{option} {_quoted(value)}")
         elif value != default or name in fixing:
-            found.append(f"--set {name}={_quoted(_as_text(value))}")
+            words.append(f"--set {name}={_quoted(_as_text(value))}")
     if chosen and any(
-        one.partition(" ")[0] in {"--set", *(f"--{name.replace('_', '-')}" for name in dose)} for one in found
+        one.partition(" ")[0] in {"--set", *(f"--{name.replace('_', '-')}" for name in dose)} for one in words
     ):
-        found.append("--strength auto")  # or else settings that say how strong an edit is would fix it
-    return " ".join(found)
+        words.append("--strength auto")  # or else settings that say how strong an edit is would fix it
+    return " ".join(words)
 
 
 def _entries(

@@ -37,7 +37,7 @@ def cases(record: RunRecord, rows: Sequence[Row]) -> list[Case]:
     gone = [row for row in forget if not row.replies["unlearned"].right and row.replies["original"].right] or [
         row for row in forget if not row.replies["unlearned"].right
     ]
-    found = [
+    groups = [
         Case("About the forgotten: what changed most", _different(gone, CHANGED)),
         Case(
             "About the forgotten: still answered",
@@ -46,7 +46,7 @@ def cases(record: RunRecord, rows: Sequence[Row]) -> list[Case]:
         Case("About others: answered as before", _different([row for row in keep if _as_before(row)], UNCHANGED)),
         Case("About others: what changed most", _different([row for row in reversed(keep) if _lost(row)], WORST)),
     ]
-    return [case for case in found if case.rows]
+    return [case for case in groups if case.rows]
 
 
 def _change(row: Row) -> float:
@@ -67,10 +67,10 @@ def _lost(row: Row) -> bool:
 
 def _different(rows: Sequence[Row], most: int) -> list[Row]:
     """Up to ``most`` rows, no two the same; of different reference answers as far as there are."""
-    found: list[Row] = []
+    different: list[Row] = []
     for fresh in (True, False):
         for row in rows:
-            known = {one.reference if fresh else (one.question, one.reference) for one in found}
-            if len(found) < most and (row.reference if fresh else (row.question, row.reference)) not in known:
-                found.append(row)
-    return found
+            known = {one.reference if fresh else (one.question, one.reference) for one in different}
+            if len(different) < most and (row.reference if fresh else (row.question, row.reference)) not in known:
+                different.append(row)
+    return different

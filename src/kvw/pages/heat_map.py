@@ -106,14 +106,14 @@ def heat_map(title: str, example: ReadExample, values: Mapping[int, Sequence[flo
 
 def columns_of(example: ReadExample) -> list[Column]:
     """One column for each token; runs of image tokens are put together."""
-    found: list[Column] = []
+    columns: list[Column] = []
     for kind, group in groupby(range(len(example.tokens)), key=lambda place: example.classes[place]):
         places = list(group)
         size = -(-len(places) // MOST_IMAGE_COLUMNS) if kind == "image" else 1
         for first in range(places[0], places[-1] + 1, size):
             last = min(first + size, places[-1] + 1)
-            found.append(Column("" if kind == "image" else shown(example.tokens[first]), kind, (first, last)))
-    return found
+            columns.append(Column("" if kind == "image" else shown(example.tokens[first]), kind, (first, last)))
+    return columns
 
 
 def shown(token: str) -> str:

@@ -98,10 +98,10 @@ def _marks(split: SplitPart) -> list[tuple[str, str]]:
     if split.seen is None:
         return []
     count = split.original.count
-    found = {"used": split.seen.used, "judged": split.seen.judged}
-    found["unseen"] = count - sum(found.values())
+    marks = {"used": split.seen.used, "judged": split.seen.judged}
+    marks["unseen"] = count - sum(marks.values())
     words = {"used": "used", "judged": "chose the strength", "unseen": "held out"}
-    parts = {kind: number for kind, number in found.items() if number}
+    parts = {kind: number for kind, number in marks.items() if number}
     return [(words[kind] if len(parts) == 1 else f"{number} {words[kind]}", kind) for kind, number in parts.items()]
 
 
@@ -120,20 +120,20 @@ def _charts(selection: SelectionPart | None) -> list[tuple[LineChart, LineChart 
 def _pair(
     selection: SelectionPart, where: str, candidates: Sequence[CandidatePart]
 ) -> tuple[LineChart, LineChart | None]:
-    found = sorted(candidates, key=lambda one: one.dose or 0.0)
-    places = ["none", *(f"{one.dose:.4g}" for one in found)]
-    picked = next((place for place, one in enumerate(found, 1) if one.chosen), None)
+    ordered = sorted(candidates, key=lambda one: one.dose or 0.0)
+    places = ["none", *(f"{one.dose:.4g}" for one in ordered)]
+    picked = next((place for place, one in enumerate(ordered, 1) if one.chosen), None)
     place = f", {where}" if where else ""
     forgetting = []
     for name in (one for one in FORGETTING if one in selection.original):
         parts = [(0, selection.original[name])]
-        parts += [(place, one.splits[name]) for place, one in enumerate(found, 1) if name in one.splits]
+        parts += [(place, one.splits[name]) for place, one in enumerate(ordered, 1) if name in one.splits]
         values = [(place, part.probability) for place, part in parts]
         forgetting.append(Series(name, "forget", values, STYLES[name]))
     forget = LineChart(f"Probability of forget answers{place}", places, forgetting, selection.unit, picked=picked)
     kept = [
-        Series("all that was held out", "keep", _kept(found, ALL_HELD_OUT)),
-        Series("the source that lost most", "keep", _least(found), "dash"),
+        Series("all that was held out", "keep", _kept(ordered, ALL_HELD_OUT)),
+        Series("the source that lost most", "keep", _least(ordered), "dash"),
     ]
     kept = [one for one in kept[: 1 if kept[0].values == kept[1].values else 2] if len(one.values) > 1]
     if not kept:

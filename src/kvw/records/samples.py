@@ -79,9 +79,9 @@ def read_rows(lines: Iterable[str], where: str) -> list[Row]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            found = json.loads(line)
-            replies = {name: _reply(part) for name, part in found.items() if isinstance(part, dict)}
-            rows.append(Row(found["split"], found["question"], found["reference"], replies, found.get("thumbnail", "")))
+            row = json.loads(line)
+            replies = {name: _reply(part) for name, part in row.items() if isinstance(part, dict)}
+            rows.append(Row(row["split"], row["question"], row["reference"], replies, row.get("thumbnail", "")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{where}: line {number} is no line of samples.",

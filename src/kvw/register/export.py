@@ -29,16 +29,16 @@ def exported(entries: Sequence[Entry], ending: str) -> str:
         ending: ``.csv``: a line for each request, models by the SHA-256 of their weights. ``.json``: that and every
             entry, so that the chain can be followed without kvw.
     """
-    found = requests(entries)
+    listed = requests(entries)
     if ending == ".json":
         chain = [{"number": entry.number, "digest": entry.digest, "content": entry.fields} for entry in entries]
         head = entries[-1].head if entries else None
-        content = {"head": head, "requests": [_described(request) for request in found], "entries": chain}
+        content = {"head": head, "requests": [_described(request) for request in listed], "entries": chain}
         return json.dumps(content, indent=2) + "\n"
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for request in found:
+    for request in listed:
         runs = " ".join(run["evidence"] for run in request.runs)
         models = [" ".join(request.holds), " ".join(request.forgotten)]
         days = [request.received, request.due, request.state(date.today()), request.closed]

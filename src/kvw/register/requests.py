@@ -132,14 +132,14 @@ def retire(path: Path, weights: str) -> Entry:
 
     def of_one_model(entries: list[Entry]) -> list[dict[str, Any]]:
         known = {one for request in requests(entries) for one in (*request.holds, *request.forgotten)}
-        found = sorted(one for one in known if one.startswith(weights))
-        if len(found) != 1 or len(weights) < FEWEST_DIGITS:
+        matching = sorted(one for one in known if one.startswith(weights))
+        if len(matching) != 1 or len(weights) < FEWEST_DIGITS:
             raise UserError(
-                f"No request names {'exactly one model' if len(found) > 1 else 'a model'} whose digest begins so.",
+                f"No request names {'exactly one model' if len(matching) > 1 else 'a model'} whose digest begins so.",
                 found=weights,
                 do=f"give at least {FEWEST_DIGITS} digits of a digest that kvw register show prints",
             )
-        return [{"kind": "retired", "weights": found[0]}]
+        return [{"kind": "retired", "weights": matching[0]}]
 
     return append(path, of_one_model)[0]
 
@@ -171,15 +171,15 @@ def requests(entries: Sequence[Entry]) -> list[Request]:
     Raises:
         Broken: An entry says what kvw does not write.
     """
-    found: dict[int, Request] = {}
+    by_number: dict[int, Request] = {}
     for entry in entries:
         try:
-            _take(found, entry.fields)
+            _take(by_number, entry.fields)
         except (KeyError, TypeError) as error:
             raise Broken(
                 "The register was not written by this version of kvw.", found=f"entry {entry.number}"
             ) from error
-    return list(found.values())
+    return list(by_number.values())
 
 
 def _take(found: dict[int, Request], said: dict[str, Any]) -> None:

@@ -66,9 +66,9 @@ def _measures(results: AttackResults) -> list[Measure]:
 
 
 def _rows(results: AttackResults, measure: Measure, show: Callable[[Cell | float | None], str]) -> list[list[str]]:
-    found = {(line.model, line.attack): measure[1](line) for line in results.lines}
+    values = {(line.model, line.attack): measure[1](line) for line in results.lines}
     models = dict.fromkeys(line.model for line in results.lines)
-    return [[model, *(show(found[model, column]) for column in results.columns)] for model in models]
+    return [[model, *(show(values[model, column]) for column in results.columns)] for model in models]
 
 
 def _markdown(results: AttackResults) -> str:

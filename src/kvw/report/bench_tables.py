@@ -46,17 +46,17 @@ def notes(results: Results) -> list[str]:
         if share is not None:
             lines.append(f"{name}: {share:.3f} of vanilla's forget score is gone.")
     if results.hypervolume:
-        found = ", ".join(f"{name} {area:.3f}" for name, area in results.hypervolume.items())
-        lines.append(f"Hypervolume of all settings (forgotten x kept; 1: everything forgotten at no cost): {found}.")
+        areas = ", ".join(f"{name} {area:.3f}" for name, area in results.hypervolume.items())
+        lines.append(f"Hypervolume of all settings (forgotten x kept; 1: everything forgotten at no cost): {areas}.")
     for name, distance in results.distance_to_gold.items():
         quality = results.forget_quality.get(name)
         test = "" if quality is None else f"; forget quality (KS against gold) p = {quality:.3g}"
         lines.append(f"{name}: {distance:.3f} from the gold model on the forget split{test}.")
     if results.model_utility:
-        found = ", ".join(f"{name} {value:.3f}" for name, value in results.model_utility.items())
+        areas = ", ".join(f"{name} {value:.3f}" for name, value in results.model_utility.items())
         sets = ", ".join(UTILITY_SETS[manifest.benchmark])
         lines.append(
-            f"Model utility (harmonic mean of probability, ROUGE-L recall and truth ratio on {sets}): {found}."
+            f"Model utility (harmonic mean of probability, ROUGE-L recall and truth ratio on {sets}): {areas}."
         )
     if manifest.unusable:
         lines.append(f"{manifest.unusable} entries of the data could not be used.")

@@ -78,8 +78,8 @@ def _absolute(rows: Sequence[CostRow]) -> str:
 
 
 def _ratios(rows: Sequence[CostRow], label: str, *, on_cpu: bool) -> str:
-    found = [cost for row in rows for cost in _with_statistics_kept(row)]
-    base = next(cost for cost in found if cost.label == label)
+    costs = [cost for row in rows for cost in _with_statistics_kept(row)]
+    base = next(cost for cost in costs if cost.label == label)
 
     def ratio(of: Callable[[_Cost], float]) -> Callable[[_Cost], str]:
         return lambda cost: f"{of(cost) / of(base):.2f}" if of(base) else "-"
@@ -93,17 +93,17 @@ def _ratios(rows: Sequence[CostRow], label: str, *, on_cpu: bool) -> str:
     }
     if not on_cpu:
         del columns["CPU time"]
-    lines = [[cost.label, *(show(cost) for show in columns.values())] for cost in found]
+    lines = [[cost.label, *(show(cost) for show in columns.values())] for cost in costs]
     return _table(["method", *columns], lines, texts=1)
 
 
 def _with_statistics_kept(row: CostRow) -> list[_Cost]:
     """A row; and what a further request costs, where the retain set need not be measured again for it."""
-    found = [_cost(row, row.label, row.stages)]
+    costs = [_cost(row, row.label, row.stages)]
     if _keeps_statistics(row):
         later = [stage for stage in row.stages if stage.name != RETAIN_PASS]
-        found.append(_cost(row, f"{row.label}, a further request", later))
-    return found
+        costs.append(_cost(row, f"{row.label}, a further request", later))
+    return costs
 
 
 def _keeps_statistics(row: CostRow) -> bool:

@@ -16,8 +16,8 @@ def print_selection(console: Console, selection: SelectionPart) -> None:
     """The edits that were tried, by what they leave; the one that was taken is marked."""
     kept = list(dict.fromkeys(name for one in selection.candidates for name in one.kept))
     asked = [name for name in FORGETTING if name in selection.original]
-    found = {"": "the settings given", "directions": "the number of directions"}
-    by = found.get(selection.unit, f"the {selection.unit}")
+    units = {"": "the settings given", "directions": "the number of directions"}
+    by = units.get(selection.unit, f"the {selection.unit}")
     kept_at_least = f", at least {percent(selection.keep)} kept" if selection.unit else ""
     heading = f"By {by}{kept_at_least} (teacher-forced)"
     table = Table(title=Text(heading), title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))

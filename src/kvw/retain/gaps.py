@@ -43,15 +43,15 @@ def gaps_of(forget: Sequence[Example]) -> list[Gap]:
         One gap for each question that names its subject once, and not at its beginning: nothing before a gap says what
         can stand there. Questions that differ in their subjects only leave one gap, which shows the first of them.
     """
-    found: dict[tuple[str, str], Gap] = {}
+    gaps: dict[tuple[str, str], Gap] = {}
     for example in forget:
         between = around_subject(example)
         if between is not None and len(between) == 2 and words(between[0]):
             before, after = between
             shown = example.question[len(before) : len(example.question) - len(after)]
             gap = Gap(before, after, shown)
-            found.setdefault(gap.key, gap)
-    return list(found.values())
+            gaps.setdefault(gap.key, gap)
+    return list(gaps.values())
 
 
 def around_subject(example: Example) -> list[str] | None:

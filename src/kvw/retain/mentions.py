@@ -50,10 +50,10 @@ class Mentions:
         asked: dict[Hashable, set[str]] = {}
         for example in forget:
             asked.setdefault(_fact(example), set()).update(words(example.question))
-        found: set[Phrase] = set()
+        phrases: set[Phrase] = set()
         for example in forget:
-            found |= _about(example, small) | _said(example, asked[_fact(example)], small)
-        self._phrases = Phrases(sorted(filter(_says_something, found)))
+            phrases |= _about(example, small) | _said(example, asked[_fact(example)], small)
+        self._phrases = Phrases(sorted(filter(_says_something, phrases)))
         self._questions = {_asked(example) for example in forget}
 
     def inside(self, example: Example, but: str = "") -> bool:
@@ -81,10 +81,10 @@ def ordinary_words() -> frozenset[str]:
 def _about(example: Example, small: set[str]) -> set[Phrase]:
     """What an example is about: its subject; if the question does not name that, the names in the question, too."""
     subject = tuple(words(example.subject or ""))
-    found = {subject, *_names(example.subject or "", set())} if subject else set()
+    names = {subject, *_names(example.subject or "", set())} if subject else set()
     if subject and any(Phrases([subject]).inside(words(example.question))):
-        return found
-    return found | set(_names(example.question, small))
+        return names
+    return names | set(_names(example.question, small))
 
 
 def _fact(example: Example) -> Hashable:
@@ -96,10 +96,10 @@ def _said(example: Example, asked: set[str], small: set[str]) -> set[Phrase]:
     """What an answer says that no phrasing of its question does."""
     answer = tuple(words(example.answer))
     named = {*_names(example.answer, small), *_numbers(example.answer)}
-    found = {phrase for phrase in named if not asked.issuperset(phrase)}
+    phrases = {phrase for phrase in named if not asked.issuperset(phrase)}
     if 0 < len(answer) <= LONGEST_ANSWER and not ordinary_words().issuperset(answer):
-        found.add(answer)
-    return found
+        phrases.add(answer)
+    return phrases
 
 
 def _names(text: str, small: set[str]) -> Iterator[Phrase]:

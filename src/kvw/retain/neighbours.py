@@ -37,15 +37,15 @@ def neighbour_questions(
     Returns:
         The questions, each once, at most ``MOST_QUESTIONS``; the name is the subject in their metadata.
     """
-    found: dict[str, tuple[str, str, Example]] = {}
+    questions: dict[str, tuple[str, str, Example]] = {}
     for example in forget:
         between = around_subject(example)
         if between is None:
             continue
         for name in names.get(example.subject_key or "", ()) if isinstance(names, Mapping) else names:
             question = fill(between, name)
-            found.setdefault(collapsed(question), (question, name, example))
-    asked = list(found.values())
+            questions.setdefault(collapsed(question), (question, name, example))
+    asked = list(questions.values())
     if len(asked) > MOST_QUESTIONS:
         places = sorted(Random(0).sample(range(len(asked)), MOST_QUESTIONS))
         asked = [asked[place] for place in places]

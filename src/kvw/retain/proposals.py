@@ -82,7 +82,7 @@ def proposed_names(
     """
     kept = (journal or Journal(None)).kept(NAMES, list[str])
     unwanted = _Unwanted(but)
-    found: list[list[str]] = []
+    proposed: list[list[str]] = []
     if not can_continue(loaded.model):
         return [[] for _ in gaps]
 
@@ -97,10 +97,10 @@ def proposed_names(
 
     with evaluating(loaded.model):
         for done, (_, names) in enumerate(current().scatter(gaps, names_in), start=1):
-            found.append(names)
+            proposed.append(names)
             if progress is not None:
                 progress(done, len(gaps))
-    return current().broadcast(lambda: found)
+    return current().broadcast(lambda: proposed)
 
 
 def neighbour_names(
@@ -166,8 +166,8 @@ def _names_in(loaded: Loaded, gap: Gap, count: int, unwanted: _Unwanted) -> list
     ]
     in_turn = (name for names in zip_longest(*several) for name in names if name is not None)
     wanted = [name for name in in_turn if not (_twice_begun(name) or unwanted.like(_plain(name)))]
-    found = {_plain(name): name for name in reversed(wanted)}
-    return list(reversed(found.values()))[:count]
+    by_name = {_plain(name): name for name in reversed(wanted)}
+    return list(reversed(by_name.values()))[:count]
 
 
 def _twice_begun(name: str) -> bool:

@@ -70,14 +70,14 @@ def activations(
     }
     chosen = loaded.prepare(of_all_subjects(asked, examples))
     with watch.stage("reading token by token"):
-        found = [token_coefficients(loaded.model, loaded.processor, item, matrices, weights) for item in chosen]
+        read = [token_coefficients(loaded.model, loaded.processor, item, matrices, weights) for item in chosen]
     return Activations(
         model=str(checkpoint),
         data=data.name,
         questions=len(asked),
         retain=retain.name if retain is not None else "",
-        examples=[_part(one) for one in found],
-        ratios=ratios(found),
+        examples=[_part(one) for one in read],
+        ratios=ratios(read),
     )
 
 

@@ -169,10 +169,10 @@ def form(question: str, subject: str | None) -> tuple[str, ...]:
 
 def is_gibberish(reply: str) -> bool:
     """Whether a reply is empty, ends in a loop, has no letters, or has many faults of spelling for its length."""
-    found = words(reply)
-    if is_broken(reply) or not found or _repeats(found) or _LOOP.search(reply):
+    said = words(reply)
+    if is_broken(reply) or not said or _repeats(said) or _LOOP.search(reply):
         return True
-    return FAULTS_IN * sum(1 for _ in _FAULT.finditer(reply)) >= len(found)
+    return FAULTS_IN * sum(1 for _ in _FAULT.finditer(reply)) >= len(said)
 
 
 def counts(kinds: Iterable[AnswerClass]) -> dict[str, int]:

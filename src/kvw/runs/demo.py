@@ -147,8 +147,8 @@ def _score_gold(request: EraseRequest, watch: Stopwatch) -> dict[str, Summary]:
     data = read_data(request)
     with watch.stage("scoring the gold model") as progress:
         gold = Loaded.load(Checkpoint(checkpoint("gold"), "toy:gold"), request.device)
-        found = evaluate(gold.model, gold.processor, data.scored, max_new_tokens=LONGEST_ANSWER, progress=progress)
-    return found.summaries
+        evaluation = evaluate(gold.model, gold.processor, data.scored, max_new_tokens=LONGEST_ANSWER, progress=progress)
+    return evaluation.summaries
 
 
 def _accessors(job: Job, retain: Measured | None) -> list[LayerAccessor]:

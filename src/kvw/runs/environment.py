@@ -36,10 +36,10 @@ class Package(_Record):
         """What is wrong with the installed version; empty if nothing is."""
         if self.version is None:
             return "not installed"
-        found = Version(Version(self.version).public)  # without +cpu and the like
-        if found < Version(self.oldest):
+        version = Version(Version(self.version).public)  # without +cpu and the like
+        if version < Version(self.oldest):
             return "older than tested"
-        return "newer than tested" if found > Version(self.newest) else ""
+        return "newer than tested" if version > Version(self.newest) else ""
 
 
 class Devices(_Record):
@@ -111,9 +111,13 @@ def devices() -> Devices:
     try:
         import torch
 
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        count = torch.accelerator.device_count() if found else 0
-        names = [f"{found.type}:{index}{_described(found.type, index)}" for index in range(count)] if found else []
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        count = torch.accelerator.device_count() if accelerator else 0
+        names = (
+            [f"{accelerator.type}:{index}{_described(accelerator.type, index)}" for index in range(count)]
+            if accelerator
+            else []
+        )
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
         first = str(error).strip().splitlines()
         return Devices(names=(cpu,), seconds=time.perf_counter() - start, error=first[0] if first else repr(error))

@@ -202,11 +202,11 @@ def _say_origin(edit: Edit, job: Job) -> None:
 
     def origin() -> dict[str, object]:
         """Salt the digests with the secret of the first process's machine. The others may have another secret."""
-        found: dict[str, object] = {"forget_digest": salted(examples_digest(data.forget))}
-        found["forget_count"] = len(data.forget)
+        stated: dict[str, object] = {"forget_digest": salted(examples_digest(data.forget))}
+        stated["forget_count"] = len(data.forget)
         if data.retain:
-            found |= {"retain_digest": salted(examples_digest(data.retain)), "retain_count": len(data.retain)}
-        return found
+            stated |= {"retain_digest": salted(examples_digest(data.retain)), "retain_count": len(data.retain)}
+        return stated
 
     edit.metadata = edit.metadata.model_copy(update=current().broadcast(origin))
 

@@ -125,14 +125,14 @@ def evaluate_served(
     with Journal(fingerprint) as journal:
         tell_kept(journal, reporter, f"; if the server has another model by now, delete {journal.path}")
         with watch.stage(f"asking {endpoint.model}") as progress:
-            found = evaluate_endpoint(
+            evaluation = evaluate_endpoint(
                 endpoint, {data.stem: examples}, max_new_tokens=max_new_tokens, journal=journal, progress=progress
             )
-        results = {"model": found}
+        results = {"model": evaluation}
         _write_samples(samples, results)
-        if not any(summary.failed or summary.cut_off for summary in found.summaries.values()):
+        if not any(summary.failed or summary.cut_off for summary in evaluation.summaries.values()):
             journal.discard()
-    _tell_unanswered(endpoint, found, reporter)
+    _tell_unanswered(endpoint, evaluation, reporter)
     return results
 
 

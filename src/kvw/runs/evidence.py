@@ -41,9 +41,9 @@ def statement_of(record: RunRecord, record_digest: str) -> Statement:
         record: The run's.
         record_digest: SHA-256 of the file of the record.
     """
-    found = json.loads(record.model_dump_json())  # numbers that are none become null
+    values = json.loads(record.model_dump_json())  # numbers that are none become null
     subjects = {RECORD: record_digest} | {name: one for name, one in record.written.items() if name != SAMPLES}
-    original = {name: found["model"][name] for name in ("name", "revision", "files")}
+    original = {name: values["model"][name] for name in ("name", "revision", "files")}
     judged = record.selection
     data = Data(
         secret=secret_name(),
@@ -54,21 +54,21 @@ def statement_of(record: RunRecord, record_digest: str) -> Statement:
     )
     predicate = Predicate(
         kvw=record.versions["kvw"],
-        finished=found["finished"],
+        finished=values["finished"],
         command=record.command,
         method=record.method,
-        settings=found["settings"],
-        asked=found["asked"] or {},
+        settings=values["settings"],
+        asked=values["asked"] or {},
         floor=judged.keep if judged else None,
         original=Original(weights=record.model.fingerprint, **original),
         result=_result(record),
         edit=record.edit_digest,
         data=data,
         kept={name: share.value for name, share in judged.chosen.kept.items()} if judged else {},
-        results={name: {one: split[one] for one in SCORES} for name, split in found["splits"].items()},
-        language=found["language"],
-        warnings=found["warnings"],
-        versions=found["versions"],
+        results={name: {one: split[one] for one in SCORES} for name, split in values["splits"].items()},
+        language=values["language"],
+        warnings=values["warnings"],
+        versions=values["versions"],
     )
     digests = [Subject(name=name, digest=Digest(sha256=one)) for name, one in sorted(subjects.items())]
     content = {"_type": STATEMENT, "subject": digests, "predicateType": PREDICATE, "predicate": predicate}

@@ -53,7 +53,7 @@ def known(original: Evaluation, chosen: float) -> list[Finding]:
         return []
     again = _said_again(original)
     own = f". It says what {again} of them say in its own words" if again else ""
-    found = (
+    findings = (
         f"The model gives {share:.0%} of the {len(asked)} forget answers before any edit, and {chosen:.0%} of them are "
         f"its first choice word by word (teacher-forced)"
     )
@@ -67,10 +67,10 @@ def known(original: Evaluation, chosen: float) -> list[Finding]:
         do = (
             "Where it answers otherwise, a run may erase your wording and not its knowledge" if wrong else NOTHING_TO_DO
         )
-        return [Finding(name, found, f"that is enough to see it forget{own}", do, instead, is_warning=False)]
+        return [Finding(name, findings, f"that is enough to see it forget{own}", do, instead, is_warning=False)]
     then = f"what it does not know it cannot forget, and low scores afterwards say little{own}"
     do = "Write the answers as the model gives them, or take the model that knows them"
-    return [Finding(name, found, then, do, instead)]
+    return [Finding(name, findings, then, do, instead)]
 
 
 def lost(original: Evaluation, unlearned: Evaluation) -> list[str]:
@@ -133,10 +133,10 @@ def _said_again(evaluation: Evaluation) -> int:
 
 
 def _scores(before: Summary, after: Summary) -> list[tuple[str, float, float]]:
-    found = [("exact match", before.exact, after.exact)]
+    scores = [("exact match", before.exact, after.exact)]
     if before.probability is not None and after.probability is not None:
-        found.append(("the probability of its answers", before.probability, after.probability))
-    return found
+        scores.append(("the probability of its answers", before.probability, after.probability))
+    return scores
 
 
 def _asked(evaluation: Evaluation, split: str) -> Sequence[Record]:

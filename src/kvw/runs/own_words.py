@@ -28,9 +28,9 @@ def said_by(loaded: Loaded, material: Material, replies: Mapping[str, str]) -> O
         material: Has the forget questions that judge edits.
         replies: By the identifier of the example.
     """
-    found = own_words(_asked(material), replies, MOST_FORGET)
+    words_of = own_words(_asked(material), replies, MOST_FORGET)
     # A reply may hold what a prompt cannot, a placeholder for an image for example.
-    return [(example, spans) for example, spans in found if usable([example], loaded)]
+    return [(example, spans) for example, spans in words_of if usable([example], loaded)]
 
 
 def replies_to_forget(loaded: Loaded, material: Material, edit: Edit, max_new_tokens: int) -> dict[str, str]:

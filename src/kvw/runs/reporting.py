@@ -120,13 +120,13 @@ def report(folder: Path, *, show_examples: bool = False) -> Path:
         UserError: It is no folder of a run, or its record or samples cannot be read.
     """
     check_run_folder(folder)
-    found = folder / RECORD
+    file = folder / RECORD
     try:
-        record = RunRecord.model_validate_json(found.read_bytes())
+        record = RunRecord.model_validate_json(file.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(
-            f"{found} is no run record of this version.",
+            f"{file} is no run record of this version.",
             found=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
             do="make the run again, or use the version of kvw that wrote it",
         ) from error

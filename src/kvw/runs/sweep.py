@@ -43,5 +43,5 @@ def sweep(job: Job, retain: Measured | None, gammas: Sequence[float], progress: 
 
 def _exact(job: Job) -> dict[str, float]:
     loaded = job.loaded
-    found = evaluate(loaded.model, loaded.processor, job.data.scored, max_new_tokens=job.request.max_new_tokens)
-    return {name: summary.exact for name, summary in found.summaries.items()}
+    evaluation = evaluate(loaded.model, loaded.processor, job.data.scored, max_new_tokens=job.request.max_new_tokens)
+    return {name: summary.exact for name, summary in evaluation.summaries.items()}

@@ -248,8 +248,8 @@ def _data(request: VerifyRequest, statement: Statement) -> list[Check]:
         return [Check(what="data", state="fails", text=text)]
     checks, seen = [], set()
     for path in request.data:
-        found = salted(_source(path, request.reading))
-        roles = [name for name, digests in stated.files.items() if found in digests]
+        digest = salted(_source(path, request.reading))
+        roles = [name for name, digests in stated.files.items() if digest in digests]
         seen.update(roles)
         if roles:
             text = f"{path.name} and its pictures are what the run read as {', '.join(roles)}, byte for byte."

@@ -58,9 +58,9 @@ def tokens_at(item: Prepared, spans: Sequence[Span], processor: Processor) -> tu
     ends = [len(decode(item.answer_ids[: place + 1])) for place in range(len(item.answer_ids))]
     before = ends[-1] - len(item.example.answer)  # white space before the answer is a part of its first token
     starts = [0, *ends[:-1]]
-    found = tuple(
+    tokens = tuple(
         place
         for place, (start, end) in enumerate(zip(starts, ends, strict=True))
         if any(start - before < last and first < end - before for first, last in spans)
     )
-    return found or tuple(range(len(ends)))
+    return tokens or tuple(range(len(ends)))

@@ -137,10 +137,10 @@ class Scorer:
         self._model, self._processor = model, processor
         self._splits = {name: list(items) for name, items in splits.items()}
         everything = [item for items in self._splits.values() for item in items]
-        found = telling_tokens([*everything, *pool], processor)
+        telling_of = telling_tokens([*everything, *pool], processor)
         self._telling: dict[str, Sequence[tuple[int, ...]]] = {}
         for name, items in self._splits.items():
-            self._telling[name], found = found[: len(items)], found[len(items) :]
+            self._telling[name], telling_of = telling_of[: len(items)], telling_of[len(items) :]
         self._telling |= telling or {}
         self._progress, self._done = progress, 0
         shared = [name for name, items in self._splits.items() if all(is_shared(item.example) for item in items)]

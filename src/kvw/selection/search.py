@@ -103,9 +103,9 @@ class Search:
         """
         best: Candidate | None = None
         for path in paths:
-            found = self._chosen_of(path)
-            if found is not None and (best is None or self._rank(found) < self._rank(best)):
-                best = found
+            chosen = self._chosen_of(path)
+            if chosen is not None and (best is None or self._rank(chosen) < self._rank(best)):
+                best = chosen
             if best is not None and self.forgets(best) and not best.below(self._keep):
                 break
         return self._complete(best) if best is not None else None

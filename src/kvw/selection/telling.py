@@ -40,7 +40,7 @@ def telling_tokens(prepared: Sequence[Prepared], processor: Processor) -> list[t
         tokens.update(map(text, item.answer_ids))
     counts = Counter(token for tokens in said.values() for token in tokens)
     most = max(FEWEST, SHARE * len(said))
-    found = []
+    telling = []
     for item in prepared:
         asked = {text(token) for token in item.token_ids[: -len(item.answer_ids)]}
         places = [
@@ -48,5 +48,5 @@ def telling_tokens(prepared: Sequence[Prepared], processor: Processor) -> list[t
             for place, token in enumerate(map(text, item.answer_ids))
             if any(map(str.isalnum, token)) and token not in asked and counts[token] <= most
         ]
-        found.append(tuple(places) or tuple(range(len(item.answer_ids))))
-    return found
+        telling.append(tuple(places) or tuple(range(len(item.answer_ids))))
+    return telling

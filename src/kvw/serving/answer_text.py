@@ -39,10 +39,10 @@ class AnswerText:
         text: str = self._tokenizer.decode(
             list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        found = [place for stop in self._stops if (place := text.find(stop)) >= 0]
-        if found:
+        places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
+        if places:
             self.stopped = True
-            text = certain = text[: min(found)]
+            text = certain = text[: min(places)]
         else:
             certain = self._before_a_stop(text.rstrip(INCOMPLETE))
         piece = certain[self._given :]

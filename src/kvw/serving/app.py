@@ -180,8 +180,8 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _no_such_route(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     # Not request.url, which takes the client's word for its host and fails if that is none.
-    found = Refusal(status, f"There is nothing at {request.method} {shortened(request.scope['path'])}.")
-    return JSONResponse(found.body(), status)
+    refusal = Refusal(status, f"There is nothing at {request.method} {shortened(request.scope['path'])}.")
+    return JSONResponse(refusal.body(), status)
 
 
 async def _nobody_there(request: Request, error: Exception) -> Response:

@@ -124,12 +124,12 @@ def _parsed(content: bytes | bytearray) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         # Which one counts differs from program to program, and a gateway may have looked at the other.
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise Refusal(400, f"The request has two fields '{shortened(twice)}' in one object.", parameter=twice)
-    return found
+    return fields
 
 
 def _check_values(body: Any) -> None:
@@ -153,13 +153,13 @@ def _check_values(body: Any) -> None:
 
 
 def _refusal(error: ValidationError) -> Refusal:
-    found = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    location = list(found["loc"])
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    location = list(first["loc"])
     if location[0] == "messages" and len(location) > 4:
         del location[4]  # pydantic's name for the kind of the part
     place = ".".join(shortened(str(part)) for part in location)
-    if found["type"] == "extra_forbidden":
+    if first["type"] == "extra_forbidden":
         return Refusal(
             400, f"'{place}' is not supported by this server.", parameter=place, code="unsupported_parameter"
         )
-    return Refusal(400, f"'{place}': {found['msg']}.", parameter=place)
+    return Refusal(400, f"'{place}': {first['msg']}.", parameter=place)

@@ -138,8 +138,8 @@ def _rendered(conversation: Conversation, processor: Processor) -> str:
 
 
 def _decoded(url: str, where: str) -> bytes:
-    found = DATA_URL.fullmatch(url)
-    if found is None:
+    match = DATA_URL.fullmatch(url)
+    if match is None:
         # Fetching what a client names would let it reach whatever this machine can reach.
         raise Refusal(
             400,
@@ -147,7 +147,7 @@ def _decoded(url: str, where: str) -> bytes:
             parameter=where,
         )
     try:
-        return base64.b64decode(found[1], validate=True)
+        return base64.b64decode(match[1], validate=True)
     except ValueError as error:  # not base64, or not even ASCII
         raise Refusal(400, f"The data of an image are not base64: {error}.", parameter=where) from error
 

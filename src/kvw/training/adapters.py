@@ -44,13 +44,13 @@ def linear_names(model: PreTrainedModel, parts: Sequence[Part], layers: tuple[in
     """
     output = find_parts(model).output
     linear = [name for name, module in model.named_modules() if linear_shape(module) and name != output]
-    found = trained_names(model, parts, layers, linear)
-    if not found:
+    names = trained_names(model, parts, layers, linear)
+    if not names:
         raise UserError(
             f"There is no linear map for an adapter in {', '.join(parts)} of {type(model).__name__}.",
             do="train these parts in full, or choose other parts",
         )
-    return found
+    return names
 
 
 class Adapter:

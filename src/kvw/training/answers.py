@@ -59,10 +59,10 @@ def answers(model: PreTrainedModel, batch: dict[str, Tensor]) -> Answers:
         batch: From ``answer_batch``, on the model's device.
     """
     with prompt_ends(model, ends_before(batch["labels"])):
-        found = answer_logits(model, batch)
+        logits = answer_logits(model, batch)
     return Answers(
-        logits=found.logits.to(torch.promote_types(found.logits.dtype, torch.float32)),
-        targets=found.targets,
-        rows=found.rows,
+        logits=logits.logits.to(torch.promote_types(logits.logits.dtype, torch.float32)),
+        targets=logits.targets,
+        rows=logits.rows,
         count=len(batch["labels"]),
     )

@@ -223,8 +223,8 @@ def _summed(value: Tensor, trainee: Trainee) -> Tensor:
     """The sum over the processes."""
     if PartialState().num_processes == 1:
         return value
-    found: Tensor = reduce(value.to(trainee.model.device), reduction="sum")
-    return found
+    total: Tensor = reduce(value.to(trainee.model.device), reduction="sum")
+    return total
 
 
 def _identity(trainee: Trainee, sets: Sets, about: Mapping[str, object]) -> dict[str, str]:

@@ -39,5 +39,5 @@ def divergence_loss(model: PreTrainedModel, rows: Rows, reference: Reference) ->
     """Sum over answer-predicting positions of KL(reference || model) over the vocabulary, nats."""
     with reference.model() as original:
         wanted = torch.log_softmax(answers(original, rows.batch).logits, dim=-1)
-    found = torch.log_softmax(answers(model, rows.batch).logits, dim=-1)
-    return kl_div(found, wanted, reduction="sum", log_target=True)
+    scores = torch.log_softmax(answers(model, rows.batch).logits, dim=-1)
+    return kl_div(scores, wanted, reduction="sum", log_target=True)

@@ -96,21 +96,21 @@ def trained_names(
     Raises:
         UserError: The model does not have such a part.
     """
-    found = find_parts(model)
+    parts_of = find_parts(model)
     chosen: list[str] = []
     names = list(names)
     for part in parts:
-        holders = getattr(found, part)
+        holders = getattr(parts_of, part)
         if not holders:
             raise UserError(
                 f"{type(model).__name__} has no part '{part}' that could be trained.",
-                found=f"language: {', '.join(found.language) or 'the whole model'}; "
-                f"vision: {', '.join(found.vision) or 'none'}; projector: {', '.join(found.projector) or 'none'}",
+                found=f"language: {', '.join(parts_of.language) or 'the whole model'}; "
+                f"vision: {', '.join(parts_of.vision) or 'none'}; projector: {', '.join(parts_of.projector) or 'none'}",
                 do="train another part",
             )
-        here = [name for name in names if found.holds(part, name)]
+        here = [name for name in names if parts_of.holds(part, name)]
         if part == "language" and layers is not None:
-            kept = [f"{found.layers}.{layer}" for layer in range(layers[0], layers[1] + 1)]
+            kept = [f"{parts_of.layers}.{layer}" for layer in range(layers[0], layers[1] + 1)]
             here = [name for name in here if within(name, kept)]
         chosen += here
     return chosen
@@ -128,16 +128,16 @@ def _largest_without(layers: str, others: Sequence[str]) -> str:
 
 def _outside(model: PreTrainedModel, prefix: str, taken: Sequence[str]) -> tuple[str, ...]:
     """The largest modules with parameters that are outside those taken."""
-    found: list[str] = []
+    names: list[str] = []
     for name, child in model.get_submodule(prefix).named_children():
         path = f"{prefix}.{name}".strip(".")
         if within(path, taken) or next(child.parameters(), None) is None:
             continue
         if any(within(other, [path]) for other in taken):
-            found += _outside(model, path, taken)
+            names += _outside(model, path, taken)
         else:
-            found.append(path)
-    return tuple(found)
+            names.append(path)
+    return tuple(names)
 
 
 def _inner_projector(model: PreTrainedModel, tower: str) -> list[str]:
@@ -145,13 +145,13 @@ def _inner_projector(model: PreTrainedModel, tower: str) -> list[str]:
     module = model.get_submodule(tower)
     depth = next((getattr(module.config, name) for name in DEPTHS if hasattr(module.config, name)), 0)
     hidden = int(model.config.get_text_config().hidden_size)
-    found = []
+    names = []
     for name, child in module.named_children():
         blocks = isinstance(child, nn.ModuleList) and len(child) == depth
         shapes = [linear_shape(part) for part in child.modules()]
         if not blocks and any(shape and shape[1] == hidden for shape in shapes):
-            found.append(f"{tower}.{name}")
-    return found
+            names.append(f"{tower}.{name}")
+    return names
 
 
 def _is_config(value: object) -> bool:

@@ -84,12 +84,12 @@ def save_state(
 
 def state_digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of tensors, and over a header."""
-    found = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode("utf-8"))
+    digest = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode("utf-8"))
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
-        found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> None:

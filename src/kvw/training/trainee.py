@@ -109,12 +109,12 @@ class Trainee:
             (examples,), nats, on the model's device.
         """
         reference = Reference(self.other) if self.other is not None else Reference(self.model, self.adapter)
-        found = torch.zeros(len(prepared), device=self.model.device)
+        sums = torch.zeros(len(prepared), device=self.model.device)
         with reference.model() as model, self.autocast():
             for batch in self.batches(prepared, range(len(prepared))):
                 values = answers(model, self.rows(prepared, batch).batch).log_likelihoods
-                found = found.to(values.dtype).index_copy(0, torch.tensor(batch, device=found.device), values)
-        return found
+                sums = sums.to(values.dtype).index_copy(0, torch.tensor(batch, device=sums.device), values)
+        return sums
 
 
 @contextmanager

@@ -92,12 +92,12 @@ def parse_attacks(names: Sequence[str], steps: Sequence[int]) -> list[Attack]:
         whole("steps", count)
     if not names or not steps:
         raise UserError("Name at least one attack and one number of steps.", do=f"attacks: {', '.join(ATTACKS)}")
-    found: dict[Attack, None] = {}
+    attacks: dict[Attack, None] = {}
     for name in names:
         known(name, ATTACKS, "attack")
         trains = name in (RELEARN_RETAIN, RELEARN_FORGET)
-        found |= dict.fromkeys(Attack(name, count) for count in (steps if trains else (0,)))
-    return list(found)
+        attacks |= dict.fromkeys(Attack(name, count) for count in (steps if trains else (0,)))
+    return list(attacks)
 
 
 def find_targets(manifest: Manifest, choices: Sequence[Choice], records: Sequence[ModelRecord]) -> list[Target]:

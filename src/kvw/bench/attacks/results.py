@@ -134,8 +134,8 @@ def _cell(scores: Sequence[ItemScore], values: Sequence[float]) -> Cell | None:
 
 def _extraction(scores: Sequence[ItemScore]) -> Cell | None:
     """Over items that are scored by probability; among them a failed one counts as 0, as everywhere."""
-    found = {(score.split, score.task) for score in scores if EXTRACTION in score.scores}
-    scores = [score for score in scores if (score.split, score.task) in found]
+    tasks = {(score.split, score.task) for score in scores if EXTRACTION in score.scores}
+    scores = [score for score in scores if (score.split, score.task) in tasks]
     return _cell(scores, [score.scores.get(EXTRACTION, 0.0) for score in scores])
 
 

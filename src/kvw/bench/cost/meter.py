@@ -87,20 +87,20 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], int]]:
         A function that gives the largest growth in bytes, once the block has ended.
     """
     gc.collect()
-    found: list[int] = []
+    peaks: list[int] = []
     if device.type != "cpu":
         backend: Any = torch.get_device_module(device)
         wait_for(device)
         backend.empty_cache()
         backend.reset_peak_memory_stats(device)
         before = int(backend.memory_allocated(device))
-        yield lambda: found[0]
-        found.append(int(backend.max_memory_allocated(device)) - before)
+        yield lambda: peaks[0]
+        peaks.append(int(backend.max_memory_allocated(device)) - before)
         return
     _give_back_freed_memory()
     before = _restart_peak()
-    yield lambda: found[0]
-    found.append(max(0, _peak() - before))
+    yield lambda: peaks[0]
+    peaks.append(max(0, _peak() - before))
 
 
 def energy(device: torch.device) -> Callable[[], float] | None:

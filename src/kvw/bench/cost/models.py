@@ -42,8 +42,8 @@ def random_model(part: ModelPart) -> PreTrainedModel:
     torch.manual_seed(0)
     with device:
         model: Any = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, part.dtype))
-    found: PreTrainedModel = model.eval()
-    return found
+    drawn: PreTrainedModel = model.eval()
+    return drawn
 
 
 def _of_file(path: Path) -> PretrainedConfig:

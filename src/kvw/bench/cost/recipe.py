@@ -96,14 +96,14 @@ class CostRecipe(Part):
     @property
     def rows(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Label, method and settings of every row, the plain forward pass first."""
-        found: list[tuple[str, str, dict[str, Any]]] = [("plain forward", FORWARD, {})]
+        listed: list[tuple[str, str, dict[str, Any]]] = [("plain forward", FORWARD, {})]
         for part in self.method:
             several, method = part.settings, get_method(part.name).name
             for values in several:
                 described = " ".join(f"{key}={value}" for key, value in values.items())
                 label = part.label if part.label and len(several) == 1 else f"{part.label or method} {described}"
-                found.append((label.strip(), part.name, values))
-        return found
+                listed.append((label.strip(), part.name, values))
+        return listed
 
 
 def read_cost_recipe(path: Path) -> CostRecipe:

@@ -40,15 +40,15 @@ def made_up(data: DataPart, split: str, count: int) -> list[Example]:
         count: How many.
     """
     draw = random.Random(split)
-    found: list[Example] = []
+    examples: list[Example] = []
     for place in range(count):
         question, answer = ("".join(draw.choices(LETTERS, k=size)) for size in (data.question - 1, data.answer))
         if place % 2:  # the other view of a fact
-            answer = found[-1].answer
+            answer = examples[-1].answer
         picture = place // data.questions_per_image + (0 if split == "forget" else 1 << 20)
         # The tokenizer puts one space between question and answer.
-        found.append(Example(question, answer, (_pixel(picture),), f"{split}:{place}", {"subject": str(place // 4)}))
-    return found
+        examples.append(Example(question, answer, (_pixel(picture),), f"{split}:{place}", {"subject": str(place // 4)}))
+    return examples
 
 
 class MadeUpProcessor:

@@ -83,9 +83,9 @@ class Work:
         if method == FORWARD:
             self.forward(meter)
         else:
-            found = get_method(method)
-            settings = found.cost_settings(values, self.rows)
-            found.measure_cost(self, self.forget, self.retain, settings, meter.stage)
+            chosen = get_method(method)
+            settings = chosen.cost_settings(values, self.rows)
+            chosen.measure_cost(self, self.forget, self.retain, settings, meter.stage)
 
     def forward(self, meter: Meter) -> None:
         """One plain forward pass over the forget and the retain set, with logits where an answer is predicted."""

@@ -18,8 +18,8 @@ def cost(
     """Measure time, memory and FLOPs of every method on a model of random weights, and print the ratios."""
     from kvw.bench.cost.recipe import check_config, read_cost_recipe
 
-    found = read_cost_recipe(recipe)
-    check_config(found.model.config)
+    read = read_cost_recipe(recipe)
+    check_config(read.model.config)
     quiet_libraries()
 
     from kvw.bench.cost.run import compare_costs
@@ -27,6 +27,6 @@ def cost(
     from kvw.files import write_text
     from kvw.report.cost_tables import cost_tables
 
-    tables = cost_tables(compare_costs(found, out, ConsoleReporter()))
+    tables = cost_tables(compare_costs(read, out, ConsoleReporter()))
     write_text(out / "costs.md", tables)
     print(tables, end="")

@@ -22,12 +22,12 @@ def run(
     from kvw.bench.first_checks import check_same_recipe, find_models, run_places
     from kvw.bench.recipe import read_recipe
 
-    found = read_recipe(recipe)
+    read = read_recipe(recipe)
     if seed is not None:
-        found = found.with_seed(seed)
-    for setting, folder in run_places(found, out).items():
-        check_same_recipe(folder, found.runs[setting])
-        find_models(found.runs[setting], find_model)
+        read = read.with_seed(seed)
+    for setting, folder in run_places(read, out).items():
+        check_same_recipe(folder, read.runs[setting])
+        find_models(read.runs[setting], find_model)
     quiet_libraries()
     _quiet_datasets()
 
@@ -37,7 +37,7 @@ def run(
     from kvw.files import write_text
     from kvw.report.bench_tables import FORMATS, bench_table
 
-    for folder in run_recipe(found, find_model, out, ConsoleReporter()):
+    for folder in run_recipe(read, find_model, out, ConsoleReporter()):
         results = read_results(folder)
         for form, ending in FORMATS.items():
             write_text(folder / f"table.{ending}", bench_table(results, form))

@@ -44,22 +44,22 @@ def check(
     from kvw.runs.findings import tell
 
     checkpoint = find_model(model, template_options=load.template_option) if model is not None else None
-    found = check_data(files, retain, read.reading())
+    checked = check_data(files, retain, read.reading())
     reporter = ConsoleReporter()
-    for name, count in found.counts.items():
+    for name, count in checked.counts.items():
         reporter.note(f"{name}: {count}.")
-    tell(found.findings, reporter)
+    tell(checked.findings, reporter)
     if checkpoint is not None:
         quiet_libraries()
-        known = check_known(checkpoint, found.forget, reporter, device=load.device, quantise=load.quantise)
+        known = check_known(checkpoint, checked.forget, reporter, device=load.device, quantise=load.quantise)
         tell(known, reporter)
-        found = replace(found, findings=[*found.findings, *known])
+        checked = replace(checked, findings=[*checked.findings, *known])
     if json:
-        counts = {name: asdict(count) for name, count in found.counts.items()}
-        findings = [asdict(finding) for finding in found.findings]
+        counts = {name: asdict(count) for name, count in checked.counts.items()}
+        findings = [asdict(finding) for finding in checked.findings]
         print_json(json_.dumps({"counts": counts, "findings": findings}, indent=2, ensure_ascii=False))
-    elif not found.warnings:
+    elif not checked.warnings:
         print("No fault was found.")
     else:
-        print(f"{len(found.warnings)} {'thing' if len(found.warnings) == 1 else 'things'} should be looked at.")
-    end_strictly(strict, found.warnings)
+        print(f"{len(checked.warnings)} {'thing' if len(checked.warnings) == 1 else 'things'} should be looked at.")
+    end_strictly(strict, checked.warnings)

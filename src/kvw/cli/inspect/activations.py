@@ -45,9 +45,9 @@ def activations(
     from kvw.pages.activations_page import activations_page
     from kvw.runs.activations import activations as run
 
-    found = run(checkpoint, data, ConsoleReporter(), retain=retain, examples=examples, device=device, reading=reading)
-    write_text(out, activations_page(found))
+    record = run(checkpoint, data, ConsoleReporter(), retain=retain, examples=examples, device=device, reading=reading)
+    write_text(out, activations_page(record))
     if json:
-        print_json(found.model_dump_json(indent=2))
+        print_json(record.model_dump_json(indent=2))
     else:
         print(out)

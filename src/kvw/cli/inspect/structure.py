@@ -13,8 +13,8 @@ def structure(model: Model, *, value_matrices: ValueMatrices = "", json: Json = 
     from kvw.report.tables import print_structure
     from kvw.runs.inspect import inspect as run
 
-    found = run(checkpoint)
+    layout = run(checkpoint)
     if json:
-        print_json(found.model_dump_json(indent=2))
+        print_json(layout.model_dump_json(indent=2))
     else:
-        print_structure(found)
+        print_structure(layout)

@@ -11,12 +11,12 @@ def list_(*, file: File = DEFAULT, json: Json = False) -> None:
     from kvw.register.chain import read
     from kvw.register.requests import requests
 
-    found = requests(read(file))
+    listed = requests(read(file))
 
     from kvw.register.export import as_json
     from kvw.report.register import print_requests
 
     if json:
-        print_json(as_json(found))
+        print_json(as_json(listed))
     else:
-        print_requests(found)
+        print_requests(listed)

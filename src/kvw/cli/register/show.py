@@ -11,12 +11,12 @@ def show(number: Number, *, file: File = DEFAULT, json: Json = False) -> None:
     from kvw.register.chain import read
     from kvw.register.requests import numbered, requests
 
-    found = numbered(requests(read(file)), number)
+    request = numbered(requests(read(file)), number)
 
     from kvw.register.export import as_json
     from kvw.report.register import print_request
 
     if json:
-        print_json(as_json([found]))
+        print_json(as_json([request]))
     else:
-        print_request(found)
+        print_request(request)

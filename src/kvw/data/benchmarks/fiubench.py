@@ -43,9 +43,9 @@ class _Images:
 
     def _look_for(self, path: str) -> ImageSource:
         name = Path(path).name
-        found = image_file(self._folder, path, path.removeprefix("./dataset/"), f"SFHQ/{name}", name)
-        if found is not None:
-            return found
+        file = image_file(self._folder, path, path.removeprefix("./dataset/"), f"SFHQ/{name}", name)
+        if file is not None:
+            return file
         if (self._folder / ARCHIVE).is_file():
             with ZipFile(self._folder / ARCHIVE) as archive:
                 member = next((one for one in archive.namelist() if Path(one).name == name), None)

@@ -173,15 +173,15 @@ def _player(path: str, split: str) -> str:
 
 
 def _picture(images: Path, path: str) -> Path:
-    found = image_file(images, path, Path(path).name)
-    if found is None:
+    file = image_file(images, path, Path(path).name)
+    if file is None:
         raise Rejected(f"the image {path} is not there")
-    return found
+    return file
 
 
 def _names(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """The players' names, longest first, from what is answered when it is asked who is shown in an image."""
-    found = {}
+    names = {}
     for record in records:
         path, turns = record.get("images"), record.get("messages")
         path = path[0] if isinstance(path, list) and path else path
@@ -191,8 +191,8 @@ def _names(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         question, answer = (str(turn.get("content")) if isinstance(turn, Mapping) else "" for turn in turns)
         name = NAMED.search(answer.strip())
         if number is not None and name is not None and WHO.search(question):
-            found[name[1]] = f"player {(int(number[0]) - 1) // IMAGES_PER_PLAYER:03d}"
-    return {name: found[name] for name in sorted(found, key=lambda name: (-len(name), name))}
+            names[name[1]] = f"player {(int(number[0]) - 1) // IMAGES_PER_PLAYER:03d}"
+    return {name: names[name] for name in sorted(names, key=lambda name: (-len(name), name))}
 
 
 def _mentions(text: str, name: str) -> bool:

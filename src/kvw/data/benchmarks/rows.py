@@ -86,10 +86,10 @@ class Row:
         value = self._value(column)
         if value is not None and not isinstance(value, list):
             raise self._unexpected(column, value, "a list of images")
-        found = tuple(self._image(column, one) for one in value or () if one is not None)
-        if not found:
+        pictures = tuple(self._image(column, one) for one in value or () if one is not None)
+        if not pictures:
             raise Rejected(f"{column} is empty")
-        return found
+        return pictures
 
     def nested(self, column: str) -> Any:
         """A structure; where it is written into a text, as JSON or as a Python literal, that is parsed."""

@@ -71,10 +71,10 @@ def read(request: Request) -> BenchmarkData:
 
 def _picture(folder: Path, row: Row) -> Path:
     identifier = row.key("image_id", width=12)
-    found = image_file(folder, *(name.format(identifier) for name in COCO))
-    if found is None:
+    file = image_file(folder, *(name.format(identifier) for name in COCO))
+    if file is None:
         raise Rejected(f"the COCO image {identifier} is not in the image folder")
-    return found
+    return file
 
 
 def _fact(row: Row, question: str, image: Path) -> Item:

@@ -123,15 +123,15 @@ def lens_ranks(
     def run(batch: list[Prepared]) -> list[LensRanks]:
         return _rank(tail, processor, batch, [places[id(item)] for item in batch], lens)
 
-    found: dict[int, LensRanks] = {}
+    ranks_of: dict[int, LensRanks] = {}
     with evaluating(model):
         for indices, ranks in kept.run_grouped(
             items, [keys[row] for row in rows], [item.length for item in items], run, budget=budget_for(model, None)
         ):
-            found |= {rows[index]: one for index, one in zip(indices, ranks, strict=True)}
+            ranks_of |= {rows[index]: one for index, one in zip(indices, ranks, strict=True)}
             if progress is not None:
-                progress(len(found), len(prepared))
-    return [found[row] for row in range(len(prepared))]
+                progress(len(ranks_of), len(prepared))
+    return [ranks_of[row] for row in range(len(prepared))]
 
 
 def _rank(

@@ -71,13 +71,13 @@ def quantise_weight(weight: Tensor, bits: int, group: int = GROUP) -> Tensor:
     groups = pad(exact, (0, -inputs % group)).view(outputs, -1, group)
     steps = groups.abs().amax(dim=-1, keepdim=True) / (2 ** (bits - 1) - 1)
     steps = torch.where(steps > 0, steps, 1.0)
-    found = torch.round(groups / steps) * steps
-    return found.view(outputs, -1)[:, :inputs].to(weight.dtype)
+    rounded = torch.round(groups / steps) * steps
+    return rounded.view(outputs, -1)[:, :inputs].to(weight.dtype)
 
 
 def _quantise(module: nn.Module, bits: int, group: int) -> None:
     weight = module.get_parameter("weight").detach()
     # A Conv1D (GPT-2) keeps inputs first.
     turned = not isinstance(module, nn.Linear)
-    found = quantise_weight(weight.T if turned else weight, bits, group)
-    weight.copy_(found.T if turned else found)
+    rounded = quantise_weight(weight.T if turned else weight, bits, group)
+    weight.copy_(rounded.T if turned else rounded)

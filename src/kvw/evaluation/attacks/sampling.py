@@ -52,7 +52,7 @@ def drawn_answers(
         raise UserError("At least one answer must be drawn.", found=f"{count}")
     kept = (journal or Journal(None)).kept("drawn", tuple[str, ...])
     keys = content_keys(prepared, [item.prompt for item in prepared])
-    found: list[tuple[str, ...]] = []
+    drawn: list[tuple[str, ...]] = []
     with evaluating(model), decoding(model, processor.tokenizer, max_new_tokens, temperature=1.0):
         for item, (prompt, images) in zip(prepared, keys, strict=True):
             key = (prompt, (*images, f"{count} x {max_new_tokens}"))
@@ -60,10 +60,10 @@ def drawn_answers(
             if known is None:
                 known = _draw(model, processor, item, count, max_new_tokens)
                 kept.add({key: known})
-            found.append(known)
+            drawn.append(known)
             if progress is not None:
-                progress(len(found), len(prepared))
-    return found
+                progress(len(drawn), len(prepared))
+    return drawn
 
 
 def _draw(

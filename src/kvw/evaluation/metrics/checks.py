@@ -18,17 +18,17 @@ def numbers(values: Sequence[float], what: str) -> list[float]:
     Raises:
         UserError: There are none, or one is not a number.
     """
-    found = [float(value) for value in values]
-    if not found:
+    floats = [float(value) for value in values]
+    if not floats:
         raise UserError(f"There are no {what}.", do="give at least one value")
-    wrong = [position for position, value in enumerate(found) if math.isnan(value)]
+    wrong = [position for position, value in enumerate(floats) if math.isnan(value)]
     if wrong:
         raise UserError(
             f"The {what} hold values that are not numbers.",
-            found=f"NaN at {len(wrong)} of {len(found)} positions, the first at {wrong[0]}",
+            found=f"NaN at {len(wrong)} of {len(floats)} positions, the first at {wrong[0]}",
             do="find out which items failed and count them as failed",
         )
-    return found
+    return floats
 
 
 def losses(values: Sequence[float], what: str) -> list[float]:

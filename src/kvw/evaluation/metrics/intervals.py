@@ -98,8 +98,8 @@ def mean_interval(
         UserError: There are no values, one is not a finite number, the lengths differ, the settings make no
             sense, or scipy is not installed.
     """
-    found = np.asarray(numbers(values, "values to average"))
-    if not np.isfinite(found).all():
+    array = np.asarray(numbers(values, "values to average"))
+    if not np.isfinite(array).all():
         raise UserError("An interval needs finite values.", found="an infinite value")
     if not 0 < confidence < 1 or resamples < 1:
         raise UserError(
@@ -107,11 +107,11 @@ def mean_interval(
             found=f"confidence = {confidence}, resamples = {resamples}",
             do="use a confidence between 0 and 1 and at least one resample",
         )
-    labels = range(len(found)) if clusters is None else clusters
-    check_lengths("values and clusters", found, labels)
+    labels = range(len(array)) if clusters is None else clusters
+    check_lengths("values and clusters", array, labels)
     _, unit_of = np.unique(np.asarray(labels), return_inverse=True)
-    sums, counts = np.bincount(unit_of, weights=found), np.bincount(unit_of)
-    mean = float(found.mean())
+    sums, counts = np.bincount(unit_of, weights=array), np.bincount(unit_of)
+    mean = float(array.mean())
     if len(sums) < 2:
         return Interval(mean, None, None, len(sums))
     result = optional("scipy.stats").bootstrap(

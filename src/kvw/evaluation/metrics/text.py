@@ -157,10 +157,10 @@ class _EveryScript:
     def tokenize(self, text: str) -> list[str]:
         if text.isascii():
             return list(self._ascii.tokenize(text))
-        found: list[str] = []
+        tokens: list[str] = []
         for word in words(text):
-            found += (self._ascii.tokenize(word) if latin(word) else []) or [word]
-        return found
+            tokens += (self._ascii.tokenize(word) if latin(word) else []) or [word]
+        return tokens
 
 
 def _plain(text: str) -> str:

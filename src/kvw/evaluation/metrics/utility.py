@@ -32,11 +32,11 @@ def harmonic_mean(values: Sequence[float]) -> float:
     Raises:
         UserError: There are no values, or one is negative or not a number.
     """
-    found = numbers(values, "values to average")
-    if min(found) < 0:
-        raise UserError("The harmonic mean needs values that are not negative.", found=f"{min(found)}")
+    floats = numbers(values, "values to average")
+    if min(floats) < 0:
+        raise UserError("The harmonic mean needs values that are not negative.", found=f"{min(floats)}")
     # The mean lies between the extremes, but its rounding need not.
-    return min(max(statistics.harmonic_mean(found), min(found)), max(found))
+    return min(max(statistics.harmonic_mean(floats), min(floats)), max(floats))
 
 
 def model_utility(retain: SetUtility, real_authors: SetUtility, world_facts: SetUtility) -> float:

@@ -35,8 +35,8 @@ def fisher_information(trainee: Trainee, prepared: Sequence[Prepared]) -> dict[s
         for index, item in enumerate(prepared):
             with trainee.autocast():
                 loss = likelihood_loss(trainee.model, trainee.rows(prepared, [index])) / len(item.answer_ids)
-            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-            for name, gradient in zip(parameters, found, strict=True):
+            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            for name, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
                     sums[name] += gradient.square() / len(prepared)
     return sums

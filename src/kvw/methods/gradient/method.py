@@ -71,10 +71,10 @@ class GradientMethod(Trained[TrainedSettings]):
 
     def combinations(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Every combination, flat: ``{"beta": 0.1, "learning_rate": 1e-4, "lora.rank": 8}``."""
-        found = every_combination(self.name, flat(self.name, self.own, values, trains=self.trains))
-        for settings in found:
+        grid = every_combination(self.name, flat(self.name, self.own, values, trains=self.trains))
+        for settings in grid:
             self.read(settings)
-        return found
+        return grid
 
     def accepts(self, settings: object) -> bool:
         """Settings of another method have another name."""

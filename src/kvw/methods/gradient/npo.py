@@ -58,10 +58,10 @@ def npo(trainee: Trainee, settings: NpoSettings) -> Objective:
     references = trainee.reference_log_likelihoods(trainee.forget)
 
     def forget(model: PreTrainedModel, rows: Rows) -> Tensor:
-        found = answers(model, rows.batch)
-        ratios = found.log_likelihoods - references[list(rows.indices)]
+        scored = answers(model, rows.batch)
+        ratios = scored.log_likelihoods - references[list(rows.indices)]
         if settings.likelihood == "batch mean":
-            return negative_preference(ratios.sum() / len(found.targets), settings.beta) * len(rows.indices)
+            return negative_preference(ratios.sum() / len(scored.targets), settings.beta) * len(rows.indices)
         return negative_preference(ratios, settings.beta).sum()
 
     return Objective(forget=Term(forget, "example"), retain=descent(settings.retain_weight))

@@ -99,15 +99,15 @@ def neurons(model: PreTrainedModel, settings: ManuSettings) -> list[ValueMatrix]
     Raises:
         UserError: The model has no such part, or has experts.
     """
-    found: list[ValueMatrix] = []
+    matrices: list[ValueMatrix] = []
     for part in settings.parts:
         here = find_value_matrices(model) if part == "language" else tower_matrices(model)
         if any(matrix.key.expert is not None for matrix in here):
             raise UserError("MANU prunes dense FFNs only, and this model has experts.", found=type(model).__name__)
         last = max(matrix.key.layer for matrix in here)
         kept = last + 1 if settings.last_layers is None else settings.last_layers
-        found += [matrix for matrix in here if matrix.key.layer > last - kept]
-    return found
+        matrices += [matrix for matrix in here if matrix.key.layer > last - kept]
+    return matrices
 
 
 def tower_matrices(model: PreTrainedModel) -> list[ValueMatrix]:
@@ -116,7 +116,7 @@ def tower_matrices(model: PreTrainedModel) -> list[ValueMatrix]:
     Raises:
         UserError: There is no tower, or no FFN in it.
     """
-    found = []
+    matrices = []
     for tower in find_parts(model).vision:
         module = model.get_submodule(tower)
         widths = {getattr(module.config, name, None) for name in ("hidden_size", "embed_dim")}
@@ -128,13 +128,13 @@ def tower_matrices(model: PreTrainedModel) -> list[ValueMatrix]:
                 for place in sorted(set.intersection(*map(set, names))):
                     for index, layer in enumerate(layers):
                         name = f"{tower}.{path}.{index}.{place}"
-                        found.append(ValueMatrix(MatrixKey(index), name, layer.get_submodule(place)))
-    if not found:
+                        matrices.append(ValueMatrix(MatrixKey(index), name, layer.get_submodule(place)))
+    if not matrices:
         raise UserError(
             f"No FFN of a vision tower was found in {type(model).__name__}.",
             do="prune only language: parts=('language',)",
         )
-    return found
+    return matrices
 
 
 def _measure(

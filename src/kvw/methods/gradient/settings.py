@@ -50,7 +50,7 @@ def flat(name: str, own: type[Any], values: Mapping[str, Any], *, trains: bool) 
     """
     trained = _names(TrainingSettings) if trains else {}
     names = {**_names(own), **trained, **({TABLE: None} if trained else {})}
-    found: dict[str, Any] = {}
+    values_of: dict[str, Any] = {}
     for key, value in values.items():
         top, _, rest = key.partition(".")
         known(top if top == ADAPTERS else key, names, "setting", f"method {name}")
@@ -61,10 +61,10 @@ def flat(name: str, own: type[Any], values: Mapping[str, Any], *, trains: bool) 
         else:
             inner = {key: value}
         for one, of in inner.items():
-            if one in found:
+            if one in values_of:
                 raise UserError(f"Setting {one} of method {name} is there twice.", do=f"leave it out of {TABLE}")
-            found |= _adapters(name, of) if one == ADAPTERS else {one: of}
-    return found
+            values_of |= _adapters(name, of) if one == ADAPTERS else {one: of}
+    return values_of
 
 
 def read(name: str, own: type[Any], values: Mapping[str, Any], *, trains: bool) -> TrainedSettings:

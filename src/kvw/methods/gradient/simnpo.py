@@ -51,9 +51,9 @@ def simnpo(trainee: Trainee, settings: SimNpoSettings) -> Objective:
     from kvw.training.objective import Objective, Term
 
     def forget(model: PreTrainedModel, rows: Rows) -> Tensor:
-        found = answers(model, rows.batch)
+        scored = answers(model, rows.batch)
         # The margin is inside the sigmoid, where the reference of NPO would be.
-        means = found.log_likelihoods / found.lengths + settings.gamma / settings.beta
+        means = scored.log_likelihoods / scored.lengths + settings.gamma / settings.beta
         return negative_preference(means, settings.beta).sum()
 
     return Objective(forget=Term(forget, "example"), retain=descent(settings.retain_weight))

@@ -55,19 +55,19 @@ def unlearn(
     Raises:
         UserError: There is no such method, a setting or an example makes no sense, or a loss is not finite.
     """
-    found = get_method(method) if isinstance(method, str) else method
-    if not isinstance(found, GradientMethod):
+    chosen = get_method(method) if isinstance(method, str) else method
+    if not isinstance(chosen, GradientMethod):
         raise UserError(f"'{method}' is no gradient method.", do="run it with: kvw erase")
-    settings = found.own() if settings is None else settings
-    _check(found.name, found.own, settings, forget, model is reference)
-    if not found.trains:
-        _check_untrained(found.name, training, reference, state)
+    settings = chosen.own() if settings is None else settings
+    _check(chosen.name, chosen.own, settings, forget, model is reference)
+    if not chosen.trains:
+        _check_untrained(chosen.name, training, reference, state)
     sets: Sets = {
         "forget": prepare(forget, processor, model.config),
         "retain": prepare(retain, processor, model.config),
     }
     place = None if state is None else Path(state)
-    return found.run(model, processor, sets, settings, training, reference=reference, state=place, progress=progress)
+    return chosen.run(model, processor, sets, settings, training, reference=reference, state=place, progress=progress)
 
 
 def _check(method: str, kind: type[Any], settings: Any, forget: Sequence[Example], its_own_reference: bool) -> None:

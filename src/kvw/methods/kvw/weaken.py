@@ -95,8 +95,8 @@ def weaken(
             steps=settings.steps(counted.count),
             min_tokens=settings.min_tokens,
         )
-        found = asdict(settings) | edit.metadata.settings
-        edit.metadata = edit.metadata.model_copy(update={"settings": found})
+        recorded = asdict(settings) | edit.metadata.settings
+        edit.metadata = edit.metadata.model_copy(update={"settings": recorded})
         return edit
     told = _also_to_waiting_processes(progress)
     return current().broadcast(lambda: _progressive(model, matrices, steps, reference, settings, on_step, told))
@@ -199,8 +199,8 @@ def _progressive(
                     on_step(Step(steps, coefficients, {key: value.float().exp() for key, value in exponents.items()}))
                 steps += 1
                 progress(done, total)
-            found = {**asdict(settings), "layers": _range(keys), "steps": steps}
-            edit = weakening.edit(EditMetadata(method="kvw", settings=found))
+            recorded = {**asdict(settings), "layers": _range(keys), "steps": steps}
+            edit = weakening.edit(EditMetadata(method="kvw", settings=recorded))
     edit.metadata = edit.metadata.model_copy(update={"left_alone": _left_alone(keys, edit.widths)})
     if not tokens.total():
         raise UserError(

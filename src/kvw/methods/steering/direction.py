@@ -105,17 +105,18 @@ def find_directions(
     outputs = settings.parity
     known = read_states(model, recall, layers, outputs=outputs, progress=progress)
     erased = read_states(model, erasure, layers, outputs=outputs, progress=progress)
-    found = {}
+    directions = {}
     for layer in layers:
-        found[layer] = erased[layer].double().mean(0) - known[layer].double().mean(0)
+        directions[layer] = erased[layer].double().mean(0) - known[layer].double().mean(0)
         size = float(known[layer].double().mean(0).norm())
-        if float(found[layer].norm()) <= 1e-6 * size:
+        if float(directions[layer].norm()) <= 1e-6 * size:
             raise UserError(
                 f"Recall and erasure do not differ in layer {layer}, so there is no direction between them.",
-                found=f"a difference of length {float(found[layer].norm()):.2g} between states of length {size:.2g}",
+                found=f"a difference of length {float(directions[layer].norm()):.2g} between states of length "
+                f"{size:.2g}",
                 do="give pairs whose prompts differ" + (", and leave out layer 0" if layer == 0 else ""),
             )
-    return found
+    return directions
 
 
 def _recall_readings(
@@ -123,9 +124,9 @@ def _recall_readings(
 ) -> list[Reading]:
     if settings.epsilon == 0:
         return readings(pairs.recall, processor, answers=pairs.answers)
-    found = []
+    recall = []
     for place, item in enumerate(pairs.recall):
         (reading,) = readings([item], processor, answers=pairs.answers)
         pixels = perturbed(model, processor, item, settings, seed=f"{settings.seed} {place}")
-        found.append(Reading((place,), {**reading.inputs, "pixel_values": pixels}, reading.chosen))
-    return found
+        recall.append(Reading((place,), {**reading.inputs, "pixel_values": pixels}, reading.chosen))
+    return recall

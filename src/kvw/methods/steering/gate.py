@@ -90,5 +90,5 @@ def held_out_gates(forget: Tensor, retain: Tensor, basis_of: BasisOf, ridge: flo
     basis = basis_of(retain[kept[1]])
     if not basis.shape[1]:
         return None
-    found = solve_filter(forget[kept[0]], basis, ridge)
-    return forget[~kept[0]].double() @ found, retain[~kept[1]].double() @ found
+    fitted = solve_filter(forget[kept[0]], basis, ridge)
+    return forget[~kept[0]].double() @ fitted, retain[~kept[1]].double() @ fitted

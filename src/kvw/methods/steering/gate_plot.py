@@ -36,8 +36,8 @@ def _draw_by_layer(axes: Axes, diagnosis: Diagnosis, forget: str) -> None:
     layers = list(diagnosis.gates[forget])
     for name in diagnosis.gates:
         if name != forget:
-            found = [diagnosis.auc(name, forget=forget, layer=layer) for layer in layers]
-            axes.plot(layers, found, "-o", markersize=4, label=name.replace("_", " "))
+            curve = [diagnosis.auc(name, forget=forget, layer=layer) for layer in layers]
+            axes.plot(layers, curve, "-o", markersize=4, label=name.replace("_", " "))
     axes.axhline(FAIR_AUC, color="grey", linewidth=1)
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("decoder layer")

@@ -65,8 +65,8 @@ def solve_filter(forget: Tensor, basis: Tensor, ridge: float) -> Tensor:
     else:  # the same by the push-through identity, in the smaller space of the samples
         gram = inside @ inside.T + ridge * torch.eye(samples, dtype=inside.dtype)
         solution = inside.T @ torch.linalg.solve(gram, ones)
-    found: Tensor = basis.double() @ solution
-    return found
+    solved: Tensor = basis.double() @ solution
+    return solved
 
 
 def check_null_space(layer: int, basis: Tensor, *, ratio: float, energy: float | None) -> None:

@@ -108,17 +108,17 @@ def perturbed(
     batch = answer_batch([target], processor)
     if settings.epsilon == 0:
         return batch[PIXELS].float()
-    found = PixelRange.measure(target, processor)
-    clean = found.brightness(batch[PIXELS].float()).clamp(0, 1)
+    pixels = PixelRange.measure(target, processor)
+    clean = pixels.brightness(batch[PIXELS].float()).clamp(0, 1)
     now = clean.clone()
     if settings.random_start:
-        drawn = torch.rand(found.pixels, generator=torch.Generator().manual_seed(Random(seed).getrandbits(40)))
-        now = _within(clean + settings.epsilon * (2 * drawn[found.pixel] - 1), clean, settings.epsilon)
+        drawn = torch.rand(pixels.pixels, generator=torch.Generator().manual_seed(Random(seed).getrandbits(40)))
+        now = _within(clean + settings.epsilon * (2 * drawn[pixels.pixel] - 1), clean, settings.epsilon)
     with evaluating(model):
         for _ in range(settings.steps):
-            gradient = found.shared(_gradient(model, batch, found, now))
+            gradient = pixels.shared(_gradient(model, batch, pixels, now))
             now = _within(now - settings.step * gradient.sign(), clean, settings.epsilon)
-    return found.values(to_8_bits(now, clean, settings.epsilon))
+    return pixels.values(to_8_bits(now, clean, settings.epsilon))
 
 
 def to_8_bits(brightness: Tensor, clean: Tensor, epsilon: float) -> Tensor:

@@ -101,10 +101,10 @@ class SteeringSettings:
         skipped = set(self.skipped)
         if self.parity:
             skipped.add(AUTHORS_SKIPPED if depth > AUTHORS_SKIPPED else round(AUTHORS_SKIPPED / AUTHORS_DEPTH * depth))
-        found = [layer for layer in range(first, last + 1) if layer not in skipped]
-        if not found:
+        layers = [layer for layer in range(first, last + 1) if layer not in skipped]
+        if not layers:
             raise UserError("No layer is left to steer.", found=f"{first}:{last} without {sorted(skipped)}")
-        return found
+        return layers
 
 
 def check_number(name: str, value: Any, *, lowest: float, highest: float = math.inf) -> None:

@@ -59,8 +59,8 @@ def find_directions(
     fitted, held_out = split_views(measured.forget, forget)
     columns = view_means(fitted, forget)
     checked = view_means(held_out, forget) if held_out is not None else None
-    found = _retain_metric(measured, columns, checked, settings)
-    modes = solve(found, columns.values)
+    retain_metric = _retain_metric(measured, columns, checked, settings)
+    modes = solve(retain_metric, columns.values)
     left_out = null = null_tokens = None
     if measured.null is not None and bool(measured.null.weights.any()):  # none with sources.answer=0
         # Retain tokens stand for what is new about known subjects. Taken out of S again, they say what lambda looks
@@ -68,8 +68,8 @@ def find_directions(
         null_tokens = _thinned(measured.null, retain, 2 * len(columns.weights))
         null = view_means(null_tokens, retain)
         shares = measured.moment.shares_of(null_tokens)
-        left_out = LeftOut.of(found, null_tokens.coefficients.T.to(modes.filters), shares)
-    least = least_threshold(found.shrinkage, measured.moment.shares["answer"])
+        left_out = LeftOut.of(retain_metric, null_tokens.coefficients.T.to(modes.filters), shares)
+    least = least_threshold(retain_metric.shrinkage, measured.moment.shares["answer"])
     tau = _threshold(settings, least, left_out, null, len(columns.weights))
     ratios = None
     if checked is not None:
@@ -88,7 +88,14 @@ def find_directions(
     strongest = (log_gates < 0).nonzero()[:, 0][: settings.rank]
     chosen, log_gates = modes.chosen(strongest), log_gates[strongest]
     entry = _bounds_of(
-        measured, found, columns, chosen, log_gates, None if ratios is None else ratios[strongest], tau, settings
+        measured,
+        retain_metric,
+        columns,
+        chosen,
+        log_gates,
+        None if ratios is None else ratios[strongest],
+        tau,
+        settings,
     )
     return Directions(chosen.patterns, chosen.filters, log_gates), entry
 

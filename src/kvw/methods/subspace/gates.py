@@ -46,11 +46,11 @@ def log_gates(eigenvalues: Tensor, settings: SubspaceSettings, threshold: float)
         threshold: tau.
     """
     if settings.gate == "exponential":
-        found = exponential(eigenvalues, settings.gamma, threshold)
+        logs = exponential(eigenvalues, settings.gamma, threshold)
     elif settings.gate == "wiener":
-        found = wiener(eigenvalues, settings.mu)
+        logs = wiener(eigenvalues, settings.mu)
     elif settings.gate == "thresholded wiener":
-        found = thresholded_wiener(eigenvalues, settings.mu, threshold)
+        logs = thresholded_wiener(eigenvalues, settings.mu, threshold)
     else:
-        found = hard(eigenvalues, threshold)
-    return removed_below(found, settings.smallest_gate)
+        logs = hard(eigenvalues, threshold)
+    return removed_below(logs, settings.smallest_gate)

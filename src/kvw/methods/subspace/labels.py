@@ -56,14 +56,14 @@ class Labels:
             UserError: There are fewer subjects than folds.
         """
         numbers: dict[Hashable, int] = {}
-        found = [numbers.setdefault(subject, len(numbers)) % count for subject in self.subjects or ()]
+        fold_of = [numbers.setdefault(subject, len(numbers)) % count for subject in self.subjects or ()]
         if len(numbers) < count:
             raise UserError(
                 "Cross-validation goes by subject.",
                 found=f"{len(numbers)} retain subjects",
                 do=f"name the subject of every retain example, at least {count}, or give the shrinkage as a number",
             )
-        return found
+        return fold_of
 
 
 class EveryThirdView:

@@ -48,13 +48,13 @@ class LeftOut:
 
     def without(self) -> Tensor:
         """T^T S_0^-1 T: (tokens, tokens), float64."""
-        found: Tensor = torch.linalg.solve(self._system().T, self.gram.T).T
-        return found
+        gram: Tensor = torch.linalg.solve(self._system().T, self.gram.T).T
+        return gram
 
     def projected(self, projections: Tensor) -> Tensor:
         """T^T V_0 with filters V_0 = S_0^-1 F Z Lambda^-1/2, from T^T V with the full S: (tokens, rank)."""
-        found: Tensor = torch.linalg.solve(self._system().T, projections.to(self.gram))
-        return found
+        solved: Tensor = torch.linalg.solve(self._system().T, projections.to(self.gram))
+        return solved
 
     def part(self, wanted: Tensor) -> LeftOut:
         """Leave out only some of the tokens; the others stay in S."""
@@ -80,14 +80,14 @@ def null_eigenvalues(left_out: LeftOut, columns: Columns, count: int) -> Tensor:
     """
     mixing = columns.mixing.to(left_out.gram)
     draws = max(1, mixing.shape[1] // max(count, 1))
-    found = []
+    eigenvalues = []
     for draw in range(draws):
         taken = mixing[:, draw::draws]
         used = taken.any(dim=1).nonzero()[:, 0]
         moment = taken[used].T @ left_out.part(used).without() @ taken[used]
         moment = moment / float(columns.weights[draw::draws].sum())
-        found.append(torch.linalg.eigvalsh((moment + moment.T) / 2))
-    return torch.cat(found)
+        eigenvalues.append(torch.linalg.eigvalsh((moment + moment.T) / 2))
+    return torch.cat(eigenvalues)
 
 
 def least_threshold(shrinkage: float, answer_share: float) -> float:

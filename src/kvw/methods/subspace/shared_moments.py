@@ -47,11 +47,11 @@ def shared_moments(
     if chosen_path(loaded.model, matrices, settings) == "layer by layer":
         return len(shared), None
     excluded = list(retain.excluded) if isinstance(retain, RetainSet) else []
-    found = _measured(loaded, [*shared, *excluded], matrices, settings, progress)
+    measured = _measured(loaded, [*shared, *excluded], matrices, settings, progress)
     if excluded:
         without = _moments(loaded, excluded, matrices, settings, None)
-        found = {key: moment - without[key] if key in without else moment for key, moment in found.items()}
-    return len(shared), found
+        measured = {key: moment - without[key] if key in without else moment for key, moment in measured.items()}
+    return len(shared), measured
 
 
 def _measured(
@@ -72,11 +72,11 @@ def _measured(
         "device": execution_device(loaded.model).type,
     }
     kept = KeptMoments(fingerprint)
-    if (found := kept.load()) is None:
-        found = _moments(loaded, examples, matrices, settings, progress)
-        kept.keep(found)
+    if (moments := kept.load()) is None:
+        moments = _moments(loaded, examples, matrices, settings, progress)
+        kept.keep(moments)
     device = execution_device(loaded.model)
-    return {key: Moment(moment.sums.to(device), moment.masses, moment.count) for key, moment in found.items()}
+    return {key: Moment(moment.sums.to(device), moment.masses, moment.count) for key, moment in moments.items()}
 
 
 def _moments(

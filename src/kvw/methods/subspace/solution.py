@@ -85,8 +85,8 @@ class Solution:
 def scattered(group: Sequence[ValueMatrix], solve: Callable[[ValueMatrix], Found]) -> list[tuple[ValueMatrix, Found]]:
     """Solve each value matrix in the process that has its sums; all processes get every result, tensors on the CPU."""
     processes = current()
-    found = [result for _, result in processes.scatter(group, solve)]
-    return list(zip(group, processes.broadcast(lambda: found), strict=True))
+    results = [result for _, result in processes.scatter(group, solve)]
+    return list(zip(group, processes.broadcast(lambda: results), strict=True))
 
 
 def handed_out(

@@ -59,8 +59,8 @@ class Metric:
 
     def whiten(self, vectors: Tensor) -> Tensor:
         """L^-1 F: (width, n)."""
-        found: Tensor = torch.linalg.solve_triangular(self.factor, vectors.to(self.factor), upper=False)
-        return found
+        whitened: Tensor = torch.linalg.solve_triangular(self.factor, vectors.to(self.factor), upper=False)
+        return whitened
 
     def gram(self, vectors: Tensor) -> Tensor:
         """F^T S^-1 F: (n, n), float64."""
@@ -90,8 +90,8 @@ class ReducedMoment:
     def __matmul__(self, others: Tensor) -> Tensor:
         """S times a vector (width,) or vectors (width, n)."""
         fixed = self.fixed if others.ndim == 1 else self.fixed[:, None]
-        found: Tensor = self.share * (self.vectors @ (self.vectors.T @ others)) + fixed * others
-        return found
+        product: Tensor = self.share * (self.vectors @ (self.vectors.T @ others)) + fixed * others
+        return product
 
     def diagonal(self) -> Tensor:
         """(width,), float64."""
@@ -122,8 +122,8 @@ class ReducedMetric:
 
     def gram(self, vectors: Tensor) -> Tensor:
         """F^T S^-1 F: (n, n), float64."""
-        found = vectors.to(self.moment.fixed).T @ self.inverse(vectors)
-        return (found + found.T) / 2
+        product = vectors.to(self.moment.fixed).T @ self.inverse(vectors)
+        return (product + product.T) / 2
 
     def output_energy(self, weight: Tensor) -> float:
         """E_S |W m|^2 = tr(W S W^T), with knowledge vectors as the columns of W: (hidden, width)."""

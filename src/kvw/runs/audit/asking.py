@@ -146,9 +146,9 @@ class Asking:
         )
         tries = []
         for example, one in zip(questions.examples, ranks, strict=True):
-            found = one.found(lens, self.request.budget)
-            numbers = {"tokens": len(found), "tokens found": sum(found)}
-            tries.append(_silent(example, found=found[0], **numbers))
+            hits = one.found(lens, self.request.budget)
+            numbers = {"tokens": len(hits), "tokens found": sum(hits)}
+            tries.append(_silent(example, found=hits[0], **numbers))
         return gathered(tries)
 
     def membership(self, questions: Questions) -> Found:
@@ -180,11 +180,11 @@ class Asking:
         """
         prepared, processor = self.loaded.prepare([*questions.examples, *questions.others]), self.loaded.processor
         rare = telling_tokens(prepared, processor)
-        found = []
+        places = []
         for place, example in enumerate(questions.examples):
             told = tokens_at(prepared[place], questions.judge.telling_places(example.answer), processor)
-            found.append(tuple(token for token in told if token in rare[place]) or told)
-        return found
+            places.append(tuple(token for token in told if token in rare[place]) or told)
+        return places
 
     def made(self, attack: str, questions: Questions) -> Found:
         """Make an attack that leaves the weights as they are.
@@ -206,11 +206,11 @@ class Asking:
 def gathered(tries: Sequence[Try], losses: Sequence[Sequence[float]] = ()) -> Found:
     """The share of questions of which a try found the answer; 0 without any."""
     asked = {one.identifier for one in tries}
-    found = {one.identifier for one in tries if one.found}
+    identifiers = {one.identifier for one in tries if one.found}
     return Found(
         questions=len(asked),
-        found=len(found),
-        share=len(found) / len(asked) if asked else 0.0,
+        found=len(identifiers),
+        share=len(identifiers) / len(asked) if asked else 0.0,
         tries=list(tries),
         losses=[list(one) for one in losses],
     )

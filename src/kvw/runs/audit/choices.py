@@ -26,12 +26,12 @@ def options_of(example: Example, questions: Questions) -> list[Example]:
     """
     others = [one for one in (*questions.others, *questions.examples) if one.subject_key != example.subject_key]
     same = [one for one in others if _kind(one) == _kind(example)]
-    found: dict[str, str] = {}
+    options: dict[str, str] = {}
     for other in sorted(same or others, key=lambda one: order_key(0, f"{example.identifier} {one.identifier}")):
         answer = _about(other, example)
         if not questions.judge.says(answer, example.answer) and collapsed(answer) != collapsed(example.answer):
-            found.setdefault(collapsed(answer), answer)
-    return [example, *(replace(example, answer=answer) for answer in list(found.values())[:WRONG])]
+            options.setdefault(collapsed(answer), answer)
+    return [example, *(replace(example, answer=answer) for answer in list(options.values())[:WRONG])]
 
 
 def _kind(example: Example) -> Hashable:

@@ -69,15 +69,15 @@ class Attacker:
     def attack(self, name: str, target: Target) -> dict[Role, Found]:
         """One attack on one model."""
         prints = {role: self._fingerprint(name, target, questions) for role, questions in target.asked.items()}
-        found = {role: kept for role, one in prints.items() if (kept := read_result(one)) is not None}
-        missing = {role: questions for role, questions in target.asked.items() if role not in found}
+        results = {role: kept for role, one in prints.items() if (kept := read_result(one)) is not None}
+        missing = {role: questions for role, questions in target.asked.items() if role not in results}
         if missing:
             make = self._with_weights if ATTACKS[name].kind == "weights" else self._as_it_is
             with self.watch.stage(f"{name} on {' and '.join(ABOUT[role] for role in missing)}") as progress:
                 for role, result in make(name, target, missing, prints, progress):
                     keep_result(prints[role], result)
-                    found[role] = result
-        return found
+                    results[role] = result
+        return results
 
     def _as_it_is(
         self, name: str, target: Target, asked: Mapping[Role, Questions], prints: Prints, progress: Progress

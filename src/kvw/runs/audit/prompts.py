@@ -48,12 +48,12 @@ class Asked:
 
 def prompts_of(attack: str, questions: Questions) -> list[Asked]:
     """All tries of an attack of the kind ``reply``; those that would give the answer away are left out."""
-    found = []
+    prompts = []
     for example in questions.examples:
         for how, tried in MAKERS[attack](example, questions):
             if tried.question == example.question or not questions.judge.gives_away(tried.question, example):
-                found.append(Asked(tried, how))
-    return found
+                prompts.append(Asked(tried, how))
+    return prompts
 
 
 Tries = Iterator[tuple[str, Example]]

@@ -153,12 +153,12 @@ def read_audit_data(request: AuditRequest) -> AuditSets:
 def _told_apart(examples: Sequence[Example]) -> list[Example]:
     """The examples with an identifier of their own each."""
     counts, seen = Counter(one.identifier for one in examples), Counter[str]()
-    found = []
+    facts = []
     for example in examples:
         seen[example.identifier] += 1
         again = f"{example.identifier} ({seen[example.identifier]})"
-        found.append(replace(example, identifier=again) if counts[example.identifier] > 1 else example)
-    return found
+        facts.append(replace(example, identifier=again) if counts[example.identifier] > 1 else example)
+    return facts
 
 
 def _rephrasings(
@@ -170,7 +170,7 @@ def _rephrasings(
     by_fact: dict[tuple[str | None, str], list[Example]] = {}
     for row in rows:
         by_fact.setdefault(_fact(row), []).append(row)
-    found = {one.identifier: tuple(by_fact.get(_fact(one), ())) for one in asked}
+    by_question = {one.identifier: tuple(by_fact.get(_fact(one), ())) for one in asked}
     matched = sum(len(by_fact.get(fact, ())) for fact in {_fact(one) for one in asked})
     if not matched:
         raise UserError(
@@ -178,7 +178,7 @@ def _rephrasings(
             found=f"{len(rows)} rows, none with an answer and a subject of the forget set",
             do="give each row the answer and the subject that the forget set has",
         )
-    return {identifier: many for identifier, many in found.items() if many}, len(rows) - matched
+    return {identifier: many for identifier, many in by_question.items() if many}, len(rows) - matched
 
 
 def _fact(example: Example) -> tuple[str | None, str]:

@@ -68,10 +68,10 @@ def _digests(folder: Path) -> dict[str, str]:
 
 def _intact(folder: Path, sums: Path) -> bool:
     """Whether a copy is what was written, byte for byte; tells if it is not."""
-    found = read_checked(sums)
-    if found is not None and json.loads(found) == _digests(folder):
+    content = read_checked(sums)
+    if content is not None and json.loads(content) == _digests(folder):
         return True
-    if found is not None:
+    if content is not None:
         tell_damaged(folder, "another SHA-256")
     return False
 

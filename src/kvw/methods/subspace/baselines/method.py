@@ -63,7 +63,7 @@ def baseline(
     groups = passes(matrices, settings)
     if len(groups) > 1:
         check_repeatable({"forget": forget, "retain": retain})
-    found: dict[MatrixKey, Directions | Tensor | None] = {}
+    changes: dict[MatrixKey, Directions | Tensor | None] = {}
     for group in groups:
         moments, _ = measure_moments(
             model,
@@ -74,13 +74,13 @@ def baseline(
             progress=progress,
         )
         tokens = measure_tokens(model, forget, group, weights=forget_labels.weights(), progress=progress)
-        found |= _solved(group, moments, tokens, settings, forget_labels)
+        changes |= _solved(group, moments, tokens, settings, forget_labels)
     values = asdict(settings) | range_of(matrices)
-    left_alone = tuple(str(key) for key, result in found.items() if result is None)
+    left_alone = tuple(str(key) for key, result in changes.items() if result is None)
     metadata = EditMetadata(method=settings.name, settings=values, left_alone=left_alone)
     if isinstance(settings, RmsKvwSettings):
-        return GateEdit({key: gates for key, gates in found.items() if isinstance(gates, Tensor)}, metadata)
-    return LowRankEdit({key: one for key, one in found.items() if isinstance(one, Directions)}, metadata=metadata)
+        return GateEdit({key: gates for key, gates in changes.items() if isinstance(gates, Tensor)}, metadata)
+    return LowRankEdit({key: one for key, one in changes.items() if isinstance(one, Directions)}, metadata=metadata)
 
 
 def _solved(
