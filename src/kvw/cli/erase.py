@@ -56,7 +56,7 @@ class KeepOptions:
     """What must stay, and how much of it."""
 
     keep: float = 0.98
-    """Share of what must stay, on questions never used, that the edit has to leave."""
+    """Share of what must stay that the edit has to leave, on questions that it was not made from."""
     neighbours: Path | None = None
     """Names, one a line, to ask the forget questions about; by default the model proposes them."""
     retain_sources: str = ",".join(SOURCES)
@@ -114,7 +114,7 @@ def erase(
 ) -> None:
     """Weaken what a model knows of the forget set and write an ordinary checkpoint, the edit and the numbers.
 
-    Subspace weakening runs unless --method names another. Three dials matter: --keep, --neighbours and --strength.
+    Three options matter most: --keep, --neighbours and --strength. kvw methods lists the methods and their settings.
     OUT gets report.html, edit.safetensors (small, reversible), run.json, samples.jsonl, evidence.json and model/.
     """
     settings, splits = options.settings(), parse_splits(scored.eval or [])

@@ -63,10 +63,10 @@ class MethodOptions:
     settings of the method say how strong the edit is to be."""
     method: str = DEFAULT
     """Unlearning method. `kvw methods` lists them, `kvw methods NAME` lists the settings of one with its defaults.
-    One of your own is named by its place, as in file.py:METHOD."""
+    Name a method of your own by its place, as in file.py:METHOD."""
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None
-    """NAME=VALUE: any setting of the method. Repeatable. The options below are short for those of the same name.
-    --strength, --layers, --schedule and --min-tokens serve every method with such a setting."""
+    """NAME=VALUE: any setting of the method. Repeatable. The options from --layers to --parity are short for
+    settings of these names. A method that does not take one says which method does."""
     layers: str | None = None
     """First and last decoder layer, 0-based, both included, as in 1:25. Default: all, or as the method says."""
     gamma: float | None = None
@@ -80,10 +80,10 @@ class MethodOptions:
     positions: Literal["answer", "all"] | None = None
     """Measure where an answer token is predicted, or (ablation) everywhere."""
     schedule: str | None = None
-    """What is measured on which model: one-shot or joint measure the original once, progressive or sequential measure
+    """Which model is measured. one-shot and joint measure the original once; progressive and sequential measure
     the model as weakened so far."""
     retain_contrast: bool | None = None
-    """Off (ablation): do without the retain set."""
+    """Off (ablation): make the edit without the retain set."""
     min_tokens: int | None = None
     """Do not change experts of a mixture that saw fewer answer tokens than this."""
     parity: Annotated[bool | None, Parameter(negative="")] = None

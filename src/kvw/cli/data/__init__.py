@@ -8,6 +8,6 @@ from kvw.cli.data.build import build
 from kvw.cli.data.check import check
 from kvw.cli.launch import run_by_the_first
 
-data = App(name="data", help="Make the data of a request, and look at them before it is run.")
+data = App(name="data", help="Make the data files of a request to forget, or check them before a run.")
 for verb in (build, check):
     data.command(run_by_the_first(verb))
