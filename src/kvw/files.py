@@ -90,7 +90,7 @@ def hidden_name(name: str, ending: str, *, room: int = 0) -> str:
     """The name of a hidden sibling; shortened, and told apart by a digest, where it would be too long.
 
     Args:
-        name: Of the file or folder.
+        name: Name of the file or folder.
         ending: What comes after it.
         room: Bytes that must be free for what is put behind.
     """

@@ -29,7 +29,7 @@ def made_checkpoint(name: str, how: str) -> Path:
     """The folder of a model.
 
     Args:
-        name: Of the model.
+        name: Name of the model.
         how: The command that makes it, for the message.
 
     Raises:

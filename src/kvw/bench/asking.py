@@ -79,7 +79,7 @@ def ask(
         model: A loaded model, with an edit attached or not.
         processor: Its processor.
         asked: From :func:`questions`.
-        journal: Of this model only. It knows what was asked before and keeps what is asked now, batch by batch.
+        journal: Journal of this model only. It knows what was asked before and keeps what is asked now, batch by batch.
         likelihoods: Also score reference answers and their alternatives by probability.
         progress: Called with (done, total).
 

@@ -41,7 +41,7 @@ def plant(part: PlantPart, data: BenchmarkData, base: Checkpoint, folder: Path, 
     in all of them. Beside it lie its record and, with LoRA, the adapter. Training that was interrupted goes on.
 
     Args:
-        part: Of the recipe.
+        part: Table of the recipe.
         data: What is planted: its training examples.
         base: The model before planting.
         folder: Where models are kept.

@@ -274,7 +274,7 @@ def training_items(data: BenchmarkData, name: str, part: BenchmarkPart) -> list[
     Args:
         data: The benchmark.
         name: ``forget`` or ``retain``.
-        part: Of the recipe.
+        part: Table of the recipe.
 
     Raises:
         UserError: The benchmark has no training items.

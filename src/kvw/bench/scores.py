@@ -151,8 +151,8 @@ def score_likelihoods(item: Item, answer: TokenScores, others: Sequence[TokenSco
 
     Args:
         item: The item.
-        answer: Of the reference answer.
-        others: Of the options of a choice in order; else of the paraphrase (if the item has one) and of every
+        answer: Scores of the tokens of the reference answer.
+        others: The same of the options of a choice in order; else of the paraphrase (if the item has one) and of every
             perturbed answer.
     """
     scores = {"probability": math.exp(-answer.loss), "extraction_strength": extraction_strength(answer.is_argmax)}

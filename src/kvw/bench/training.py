@@ -37,7 +37,7 @@ def train_and_put_back(
         loaded: The model; takes main memory for a copy of its weights meanwhile.
         forget: Forget examples.
         retain: Retain examples.
-        settings: Of the method.
+        settings: Settings of the method.
         others: From :func:`first_wrong_answers`; for methods that prefer them, if the recipe gives none.
         folder: Where the result goes; it appears when it is complete.
         state: Where training keeps its state, and goes on from it; removed at the end.

@@ -50,7 +50,7 @@ def chosen(subjects: Sequence[Subject], forget: Sequence[str]) -> tuple[list[Sub
     """Who is to be forgotten, and who is to be kept: all the others of the table.
 
     Args:
-        subjects: Of the table.
+        subjects: Subjects of the table.
         forget: The names of those to be forgotten; none means all.
 
     Raises:

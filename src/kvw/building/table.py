@@ -81,8 +81,8 @@ def with_photos(subjects: Sequence[Subject], folder: Path) -> tuple[list[Subject
     """Give subjects their photos: files called by the name (``Jane Doe 2.jpg``), or in a folder called by it.
 
     Args:
-        subjects: Of the table.
-        folder: Of the photos.
+        subjects: Subjects of the table.
+        folder: Folder of the photos.
 
     Returns:
         The subjects, and the names of the photos that are of none of them.

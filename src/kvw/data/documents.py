@@ -33,7 +33,7 @@ def document(text: str, identifier: str, metadata: Mapping[str, Any]) -> Example
     Args:
         text: Running text.
         identifier: How messages name it.
-        metadata: Of the example.
+        metadata: Metadata of the example.
 
     Raises:
         UserError: It has a single character.

@@ -108,8 +108,8 @@ def examples_in(row: Mapping[str, Any], number: int, file: Path, answers: str = 
     """The examples of a row: one, or one for each answer of a conversation.
 
     Args:
-        row: By column.
-        number: Of the row, for messages.
+        row: Values by column.
+        number: Number of the row, for messages.
         file: Its name is for messages, and paths are relative to its folder.
         answers: Of a conversation ``last`` or ``all``.
 

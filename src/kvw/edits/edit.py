@@ -258,7 +258,7 @@ def refuse_nothing(edit: Edit, name: str = "") -> None:
 
     Args:
         edit: Any edit.
-        name: Of its file, for the message.
+        name: Name of the file, for the message.
 
     Raises:
         UserError: It does nothing.

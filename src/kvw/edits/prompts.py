@@ -26,7 +26,7 @@ class Span:
     """What one forward shows of the prompts.
 
     Args:
-        rows: Of the batch.
+        rows: Rows of the batch.
         tokens: Columns of this forward.
         last: The column of each row's last prompt token: (rows,), int64. None if the prompts lie behind: the forward
             holds generated tokens only, and the cache the rest.

@@ -33,9 +33,9 @@ class Stored:
     """What a file holds, its bytes being as they were written.
 
     Args:
-        kind: Of the edit.
+        kind: Kind of the edit.
         metadata: JSON.
-        tensors: By name.
+        tensors: Tensors by name.
     """
 
     kind: str
@@ -47,9 +47,9 @@ def packed(kind: str, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]
     """The file of an edit; the same bytes for the same edit, in every process.
 
     Args:
-        kind: Of the edit.
+        kind: Kind of the edit.
         metadata: What JSON can hold.
-        tensors: By name.
+        tensors: Tensors by name.
     """
     entry = {
         "digest": BLANK,

@@ -16,7 +16,7 @@ class Values:
     """Gives each tensor once; :meth:`finish` refuses what nobody has taken.
 
     Args:
-        tensors: By name, as a file holds them.
+        tensors: Tensors by name, as a file holds them.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:

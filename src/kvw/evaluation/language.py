@@ -33,8 +33,8 @@ class Speech:
     """What a model makes of the shipped sentences and requests.
 
     Args:
-        perplexity: Of the sentences, teacher-forced as answers to their requests: exp of the mean negative log
-            probability of all their tokens. At least 1, and finite.
+        perplexity: Perplexity of the sentences, teacher-forced as answers to their requests: exp of the mean negative
+            log probability of all their tokens. At least 1, and finite.
         answers: To the first requests, greedy, each as text.
     """
 

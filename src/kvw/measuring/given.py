@@ -56,7 +56,7 @@ def examples_given(
 
     Args:
         model: The model.
-        given: By what messages call them.
+        given: Sets by what messages call them.
         processor: The model's processor or tokenizer; None if all are batches.
 
     Returns:

@@ -43,7 +43,7 @@ class Piece:
     Args:
         first_row: The number of the first.
         rows: How many there are.
-        tokens: Of the batch, padding included; an estimate.
+        tokens: Tokens of the batch, padding included; an estimate.
         batch: Makes the batch.
         cut: Makes the first and the second half, without what is taken; None if that is not possible.
         taken: What is already counted of these examples.

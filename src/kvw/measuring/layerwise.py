@@ -245,7 +245,7 @@ class WaitingSet:
 
         Args:
             matrices: The value matrices of one layer, at or behind :attr:`position`.
-            dtype: Of the sums.
+            dtype: Dtype of the sums.
 
         Returns:
             Moments and kept tokens, for every value matrix that saw any.

@@ -59,7 +59,7 @@ def measure_moments(
         matrices: What to measure.
         sources: How much each kind of position counts; None: as :class:`~kvw.measuring.sources.Sources` says.
         examples: Weights, folds, and whose coefficients are kept; None: equal weights, one fold, nobody's.
-        dtype: Of the sums.
+        dtype: Dtype of the sums.
         progress: Called after every batch.
 
     Returns:
@@ -142,7 +142,7 @@ def shown_to(
     """A function that runs a batch so that the recorder sees it, in halves if memory runs out.
 
     Args:
-        recorder: Of these value matrices; to be :func:`watched` meanwhile.
+        recorder: Recorder of these value matrices; to be :func:`watched` meanwhile.
         model: The model that they are of.
         matrices: What is measured.
         sources: How much each kind of position counts.

@@ -26,7 +26,7 @@ class MomentRecorder(Watcher):
     Args:
         matrices: What to measure.
         folds: How many folds there are.
-        dtype: Of the sums; None takes no moments.
+        dtype: Dtype of the sums; None takes no moments.
         stops: Whether the forward ends with the last value matrix.
 
     Attributes:

@@ -74,7 +74,7 @@ class Plan:
     """What to take from the next forward.
 
     Args:
-        weights: Of every token, fold by fold and source by source: (folds, sources, batch * tokens), float64.
+        weights: Weights of every token, fold by fold and source by source: (folds, sources, batch * tokens), float64.
         kept: Flat indices of the tokens whose coefficients are kept, ascending: (n,), int64.
         rows: The example of each kept token: (n,), int64.
         offsets: Which answer token each kept token predicts: (n,), int64.

@@ -30,8 +30,8 @@ class TokenCoefficients:
 
     Args:
         tokens: The text of every token, images expanded.
-        classes: Of every token.
-        mean: By layer, for every token the mean of abs(m) over the knowledge vectors: (tokens,), float64. Of experts:
+        classes: Classes of every token.
+        mean: By layer and token, the mean of abs(m) over the knowledge vectors: (tokens,), float64. Of experts:
             over the vectors that the token was routed to.
         weighted: The same as a mean weighted by the accessor of each vector; 0 where no vector has any.
     """

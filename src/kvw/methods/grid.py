@@ -18,7 +18,7 @@ def every_combination(name: str, values: Mapping[str, Any]) -> list[dict[str, An
 
     Args:
         name: The method, for messages.
-        values: By name; a list stands for several values to try.
+        values: Values by name; a list stands for several values to try.
 
     Raises:
         UserError: A list is empty, or there are more than ``MOST_COMBINATIONS``.

@@ -159,8 +159,8 @@ class Method(ABC, Generic[Settings]):
         """The settings from the values of a recipe or a command line.
 
         Args:
-            values: By name; as they are or as text. Layers are written ``1:25``, nothing ``none``, and a value inside
-                a group of settings ``sources.answer``.
+            values: Values by name; as they are or as text. Layers are written ``1:25``, nothing ``none``, and a value
+                inside a group of settings ``sources.answer``.
 
         Raises:
             UserError: There is no such setting, one is missing, or a value makes no sense.

@@ -24,8 +24,8 @@ def read_settings(kind: type[Settings], values: Mapping[str, Any], where: str) -
 
     Args:
         kind: Their dataclass.
-        values: By name; as they are or as text. Layers are written ``1:25``, nothing ``none``, and a value inside a
-            group of settings ``sources.answer``.
+        values: Values by name; as they are or as text. Layers are written ``1:25``, nothing ``none``, and a value
+            inside a group of settings ``sources.answer``.
         where: What has these settings, for messages.
 
     Raises:

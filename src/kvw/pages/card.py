@@ -51,10 +51,10 @@ def model_card(
     A front matter that is no valid YAML stays in the text, below a new one.
 
     Args:
-        metadata: Of the edit.
+        metadata: Metadata of the edit.
         layers: What the edit describes of itself.
         asked: Of a run record: what the run was asked, for the command that repeats it.
-        scores: Of a run record, by split, where they are known.
+        scores: Scores of a run record, by split, where they are known.
         selection: Of a run record: how strong the edit is and what it keeps.
         language: Whether it is still a language model, where that was looked at.
         source: Text of the source's README, if it has one.

@@ -27,7 +27,7 @@ def cases(record: RunRecord, rows: Sequence[Row]) -> list[Case]:
 
     Args:
         record: Says which splits ask about the forgotten.
-        rows: Of ``samples.jsonl``.
+        rows: Rows of ``samples.jsonl``.
     """
     both = [row for row in rows if "original" in row.replies and "unlearned" in row.replies]
     about = {name for name, split in record.splits.items() if name == "forget" or asks_forgotten(split)}

@@ -36,7 +36,7 @@ class LineChart:
         series: The lines.
         across: What the places are.
         lowest, highest: Ends of the y axis; the upper one at least 1, the topmost value that is written beside it.
-        digits: Of its percentages.
+        digits: Digits of its percentages.
         picked: The place that is marked; None for none.
         limit: A value that is marked across; None for none.
     """
@@ -84,7 +84,7 @@ class BarChart:
     Args:
         title: Above it.
         layers: Numbers of the layers, ascending.
-        heights: Of the bars, at least 0.
+        heights: Heights of the bars, at least 0.
         depths: How opaque each is, between 0 and 1.
         unit: What the heights are.
         limit: A height that is marked across; None for none.

@@ -39,7 +39,7 @@ def page(template: str, *, title: str, verdict: Verdict, confidential: str = "",
 
     Args:
         template: Its name, ``run.html`` say.
-        title: Of the page.
+        title: Title of the page.
         verdict: What the page says first.
         confidential: A sentence that says why the page is to be kept secret; empty if it need not be.
         content: What the template shows; a name that it asks for and nobody passed is an error.

@@ -33,7 +33,7 @@ class SplitRow:
 
     Args:
         name: Its name.
-        split: Of the record.
+        split: Split of the record.
         about: ``the forgotten``, ``others``, ``both``, or empty if it is not known.
         marks: Words and kinds of marks: used, judged the edit, held out; with counts if it is more than one.
     """

@@ -20,7 +20,7 @@ class Reply:
         text: The answer; empty if the example failed.
         kind: See :data:`kvw.runs.answer_classes.AnswerClass`; empty in files of earlier versions.
         right: Whether the answer holds the reference: by its kind, or word for word where that is not known.
-        probability: Of the reference answer; None if it was not measured.
+        probability: Probability of the reference answer; None if it was not measured.
     """
 
     text: str
@@ -55,7 +55,7 @@ def sample_lines(
     """One JSON line for each question: what was asked, then under each model's name its answer and scores.
 
     Args:
-        evaluations: Of the same questions, by the name of the model.
+        evaluations: Evaluations of the same questions, by the name of the model.
         kinds: The kind of every answer, by the name of the model; None if they were not classed.
         thumbnails: Small pictures as data URIs, by the number of the line from 0.
     """

@@ -36,7 +36,7 @@ class Request:
         holds: Models that hold it: names by the SHA-256 of their weights; those that were retired are not among them.
         forgotten: The same of models from which it was taken.
         closed: ISO date; empty if it is open.
-        outcome: Of a closed one.
+        outcome: Outcome of a closed request.
     """
 
     number: int

@@ -110,7 +110,7 @@ def usable(examples: Sequence[Example], loaded: Loaded, new_tokens: int = 0) -> 
     Some models cannot be asked without a picture, and the context of others is too short.
 
     Args:
-        examples: Of the tool's own, so that the user can do nothing about one that is refused.
+        examples: Examples of the tool's own, so that the user can do nothing about one that is refused.
         loaded: The model.
         new_tokens: The longest answer that will be generated, in tokens.
     """

@@ -22,7 +22,7 @@ class Continuation:
 
     Args:
         tokens: Token ids.
-        log_probability: Of all of them, natural logarithm.
+        log_probability: Log probability of all tokens together, natural logarithm.
     """
 
     tokens: tuple[int, ...]

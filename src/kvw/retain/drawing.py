@@ -24,7 +24,7 @@ class Paper:
     """A picture of 100 x 100 units, (0, 0) at the top left.
 
     Args:
-        colour: Of the paper.
+        colour: Colour of the paper.
     """
 
     def __init__(self, colour: Colour = WHITE) -> None:

@@ -36,7 +36,7 @@ class Openings:
         """How an answer to the question of a forget example begins if it is asked about somebody else.
 
         Args:
-            example: Of the forget set.
+            example: Example of the forget set.
             name: Whom or what it is asked about instead.
 
         Returns:
@@ -97,7 +97,7 @@ class ForgetAnswers:
         """Whether an answer is one of them, or begins like one, with another name in it.
 
         Args:
-            example: Of a neighbour, with its name as the subject.
+            example: Example of a neighbour, with its name as the subject.
         """
         between = around(example.answer, example.subject or "")
         if between is None:

@@ -17,7 +17,7 @@ class Question:
         question: What is asked.
         images: The images in the order in which the prompt shows them.
         identifier: How messages name it.
-        metadata: For the example that comes of it.
+        metadata: Metadata for the example that comes of it.
         opening: How the answer begins; the model goes on from there.
     """
 

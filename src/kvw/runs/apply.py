@@ -76,8 +76,8 @@ def apply(
         out: Folder to write; it appears when everything is in it and has been read back.
         reporter: Told of progress, of what was resumed, of other weights, and of damage that the run found.
         untouched: Whether weight files that hold no edited matrix are copied or linked.
-        record: Of the run that made the edit, see :func:`record_beside`: what it measured goes into the model card,
-            unless the weights are others.
+        record: Record of the run that made the edit, see :func:`record_beside`: what it measured goes into the model
+            card, unless the weights are others.
         other_weights: Whether the edit may be written into weights other than those it was made on.
         force: Whether what ``out`` holds may be replaced, if kvw wrote it.
         keep: Further files that the caller has read, the edit's own above all; never replaced.
@@ -185,8 +185,8 @@ def write_card(
     Args:
         edit: What was written.
         source: What it was written into.
-        folder: Of the edited model.
-        record: Of the run that made the edit.
+        folder: Folder of the edited model.
+        record: Record of the run that made the edit.
         language: Whether it is still a language model, if that was looked at again.
         other_weights: SHA-256 of the source's weights if the edit was made on others; then nothing that the run
             measured is true of this model.

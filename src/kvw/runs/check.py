@@ -52,7 +52,7 @@ def check_data(files: Sequence[Path], retain: Path | None = None, reading: Readi
     """Look at the files of a request, and open every picture; imports nothing heavy.
 
     Args:
-        files: Of the forget set.
+        files: Files of the forget set.
         retain: What must stay.
         reading: What the columns are called, and which answers of conversations count.
 

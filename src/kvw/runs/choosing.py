@@ -36,7 +36,7 @@ class Choice:
 
     Args:
         edit: The edit.
-        selection: For the record; None if there was nothing to judge by.
+        selection: Selection for the record; None if there was nothing to judge by.
     """
 
     edit: Edit

@@ -42,7 +42,7 @@ def tell_windows(name: str, before: Count, after: Sequence[Example], reporter: R
         name: What the examples are called.
         before: What was read.
         after: The examples with documents in parts.
-        reporter: Told.
+        reporter: Told of it.
     """
     if len(after) > before.examples:
         reporter.note(f"{name}: documents are read in parts that overlap, {len(after):,} examples with them.")

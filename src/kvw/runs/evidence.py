@@ -91,7 +91,7 @@ def write_evidence(record: RunRecord, folder: Path, signer: PrivateKey | None = 
 
     Args:
         record: As it lies in ``folder``.
-        folder: Of the run.
+        folder: Folder of the run.
         signer: With the private key; None leaves it unsigned.
     """
     envelope = Envelope(statement_of(record, file_digest(folder / RECORD)).packed())

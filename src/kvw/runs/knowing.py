@@ -40,7 +40,7 @@ def known(original: Evaluation, chosen: float) -> list[Finding]:
     """How many of the forget answers the model gives, and what it answers instead: a warning if it gives too few.
 
     Args:
-        original: Of the model without edit, with a split ``forget``.
+        original: Evaluation of the model without edit, with a split ``forget``.
         chosen: Share of the forget answers that it chooses first, teacher-forced. A model that answers in sentences of
             its own knows what it does not give word for word; what replies say in other words counts, too.
 
@@ -105,7 +105,7 @@ def tell_outcome(
     Args:
         by_hand: What makes an edit stronger whose strength was fixed by hand.
         original, unlearned: Evaluations of the same splits, ``forget`` among them.
-        reporter: Told.
+        reporter: Told of it.
         judged: Whether held-out questions have said what is kept.
         chosen: Whether the strength was chosen within what must stay, and not fixed by hand.
     """

@@ -89,7 +89,8 @@ def compared(
 
     Args:
         original, unlearned: From :func:`heard`; without both, only evaluations are compared.
-        evaluations: Of both models on the same questions, ``original`` and ``unlearned``; None if they were not asked.
+        evaluations: Evaluations of both models on the same questions, ``original`` and ``unlearned``; None if they were
+            not asked.
     """
     perplexity = free = None
     if original is not None and unlearned is not None:

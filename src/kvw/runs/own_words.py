@@ -26,7 +26,7 @@ def said_by(loaded: Loaded, material: Material, replies: Mapping[str, str]) -> O
     Args:
         loaded: The original model.
         material: Has the forget questions that judge edits.
-        replies: By the identifier of the example.
+        replies: Replies by the identifier of the example.
     """
     words_of = own_words(_asked(material), replies, MOST_FORGET)
     # A reply may hold what a prompt cannot, a placeholder for an image for example.

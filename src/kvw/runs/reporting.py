@@ -36,7 +36,7 @@ class Classed:
 
     Args:
         evaluations: ``original`` and ``unlearned``, of the same examples.
-        kinds: Of every record, in order, by model.
+        kinds: Kinds of every record, in order, by model.
     """
 
     evaluations: Mapping[str, Evaluation]

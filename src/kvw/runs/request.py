@@ -57,7 +57,7 @@ class EraseRequest:
         keep: The share of what must stay, on questions that the method has not seen and of plain text, that the edit
             must leave. The strength is chosen within it.
         choose: Whether the strength is chosen; None: unless the settings fix it (``Method.dose``).
-        sources: Of what must stay beside ``retain``, see :data:`kvw.retain.SOURCES`.
+        sources: Sources of what must stay beside ``retain``, see :data:`kvw.retain.SOURCES`.
         neighbours: File of names to ask the forget questions about, one a line; None lets the model propose them.
         write_damaged: Write an edit that leaves less than ``keep``, with a warning.
         splits: Further files to score before and after, by name.

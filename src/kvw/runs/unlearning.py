@@ -30,7 +30,7 @@ def unlearn(
         loaded: The model.
         forget: What must go.
         retain: What must stay.
-        settings: Of the method's class of settings.
+        settings: Settings, of the method's class.
         progress: Called while the method works.
 
     Returns:

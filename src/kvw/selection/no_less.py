@@ -21,7 +21,7 @@ class NoLess:
 
     Args:
         scorer: Scores edits.
-        scores: Of the edit that forgets enough, by split.
+        scores: Scores of the edit that forgets enough, by split.
         answered: The most questions that may be answered.
         left: The most that may be left of the probability of the telling tokens, as a mean over all questions.
     """

@@ -116,7 +116,7 @@ class Scorer:
         splits: The questions, prepared, by the name of their split; none is empty.
         pool: Further prepared examples of the run: they only tell which tokens are common.
         progress: Called after every edit with (edits scored, 0); of several processes in the first only.
-        telling: For splits of which it is known, the places of the tokens of each answer that say something.
+        telling: Places of the tokens of each answer that say something, for splits where they are known.
         journal: Keeps what the original model makes of splits of shared examples
             (:func:`kvw.data.shared.is_shared`), which other requests judge by, too.
 
@@ -161,7 +161,7 @@ class Scorer:
 
         Args:
             edit: The edit.
-            names: Of the splits.
+            names: Names of the splits.
             places: The questions to ask of each split, from 0; None for all.
         """
         with edit.attach(self._model):

@@ -30,7 +30,7 @@ class Candidate:
         edit: The edit; None once it is not needed any more.
         dose: Its dose on the path; None if it was made by hand.
         path: The path that it lies on; None if it was made by hand.
-        scores: By split; splits that were not asked are missing.
+        scores: Scores by split; splits that were not asked are missing.
         kept: What is left of what must stay, by split.
     """
 

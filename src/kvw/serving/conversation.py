@@ -30,7 +30,7 @@ class Conversation:
     """What a model is to answer.
 
     Args:
-        messages: For the chat template; images are placeholders.
+        messages: Messages for the chat template; images are placeholders.
         images: The encoded images in the order of their placeholders.
     """
 

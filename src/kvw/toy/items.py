@@ -66,7 +66,7 @@ def make_item(world: World, line: Line, seed: int, drawn: dict[str, bytes]) -> I
     Args:
         world: Where the line is from.
         line: What is asked.
-        seed: Of the order of the wrong answers.
+        seed: Seed of the order of the wrong answers.
         drawn: Encoded images by file name; what is missing is drawn and added.
     """
     if line.image_name and line.image_name not in drawn:

@@ -140,7 +140,7 @@ def make_people(count: int, seed: int) -> list[Person]:
     guessing the commonest one is hardly ever right, and in a larger world several people share every value.
 
     Args:
-        count: How many.
+        count: Number of people.
         seed: Which people.
 
     Raises:

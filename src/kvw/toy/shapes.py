@@ -106,7 +106,7 @@ def make_scenes(count: int, seed: int, *, held_out: bool) -> list[Scene]:
     """Invent scenes, the kinds of question in turn; the same arguments give the same scenes.
 
     Args:
-        count: How many.
+        count: Number of scenes.
         seed: Which scenes.
         held_out: Whether they are kept out of training; the two series are drawn independently of each other.
     """

@@ -60,7 +60,7 @@ class Adapter:
         model: A model without adapters; its linear maps are replaced by peft's.
         targets: Full dotted names of the linear maps.
         settings: Rank, scale and dropout.
-        seed: Of the first weights of A; B starts at zero, so the model's function is what it was.
+        seed: Seed of the first weights of A; B starts at zero, so the model's function is what it was.
 
     Attributes:
         config: peft's configuration of the adapters.

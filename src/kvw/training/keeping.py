@@ -28,7 +28,7 @@ def weights_kept(model: PreTrainedModel, names: Iterable[str] | None = None) -> 
 
     Args:
         model: Its weights may be changed in the block, not exchanged for others of another shape or dtype.
-        names: Of the parameters that the block changes; None for all parameters and buffers.
+        names: Names of the parameters that the block changes; None for all parameters and buffers.
 
     Raises:
         UserError: The model has no such weights, or they are quantised or not in memory and could not be changed.

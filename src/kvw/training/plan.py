@@ -21,7 +21,7 @@ class Plan:
         counts: Examples in the forget set and in the retain set; a set that is not used has 0.
         size: Examples of a set in a full step.
         epochs: Times through the leading set: the forget set, or the retain set if there is no other.
-        seed: Of all orders.
+        seed: Seed of all orders.
     """
 
     counts: dict[Side, int]

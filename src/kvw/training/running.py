@@ -38,7 +38,7 @@ def run(
         model: A plain model.
         processor: Its processor.
         sets: Forget set and retain set.
-        name: Of the method.
+        name: Name of the method.
         build: Makes the objective, before the first step and with everything in place.
         training: How to train; None for the defaults.
         settings: The method's own settings, for the record.

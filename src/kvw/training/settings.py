@@ -59,7 +59,7 @@ class TrainingSettings:
         gradient_checkpointing: Compute activations again in the backward pass, to save memory.
         parts: What to train: ``language``, ``vision`` (the tower), ``projector``.
         lora: Train adapters on the linear maps of these parts (the output layer excepted) instead of all their weights.
-        seed: Of the order of the examples, of dropout and of the adapters' first weights.
+        seed: Seed of the order of the examples, of dropout and of the adapters' first weights.
         save_every: Steps between two saved states, if there is a place to save them.
         retain_ceiling: Stop before a step whose retain examples have a mean negative log-likelihood per answer token
             of this or more; costs a forward over them at every step.

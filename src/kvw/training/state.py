@@ -31,7 +31,7 @@ class StepRecord:
         losses: Mean loss on each set before the update, unweighted, in the method's own terms; ``watched retain`` is
             the negative log-likelihood that the retain ceiling is compared with.
         gradient_norms: Norm of the gradient before clipping, for each update of the step.
-        learning_rate: Of the step.
+        learning_rate: Learning rate of the step.
     """
 
     step: int

@@ -31,7 +31,7 @@ class Attack:
 
     Args:
         name: One of :data:`ATTACKS`, or :data:`BEFORE`.
-        steps: Of training; 0 for those that do not train.
+        steps: Steps of training; 0 for those that do not train.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Target:
     """A model of the run.
 
     Args:
-        record: Of the run.
+        record: Record of the run.
         chosen_on: The halves whose people are not reported of it: those that have chosen its settings, and the people
             that it may relearn. For vanilla and gold every half in turn.
     """

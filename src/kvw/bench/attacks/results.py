@@ -23,7 +23,7 @@ class Attacked:
 
     Args:
         job: The model, the attack and whom it trains on.
-        record: Of the attack; None before any.
+        record: Record of the attack; None before any.
         items: About those who are reported.
     """
 
@@ -83,7 +83,7 @@ def summarise_attacks(manifest: Manifest, attacked: Sequence[Attacked]) -> Attac
     """Put the numbers together.
 
     Args:
-        manifest: Of the run.
+        manifest: Manifest of the run.
         attacked: Every model before and after every attack, in the order of the table.
     """
     columns = list(dict.fromkeys(one.job.attack.title for one in attacked))

@@ -57,7 +57,7 @@ def attack(
         attacks: From :func:`~kvw.bench.attacks.plan.parse_attacks`.
         find: Finds a model that the recipe names; models that the run has planted are beside it.
         reporter: Told of stages and progress.
-        learning_rate: Of the attacks that train.
+        learning_rate: Learning rate of the attacks that train.
         at_most: Items of each task, drawn at random; 0 for all that the run has asked.
 
     Raises:

@@ -24,8 +24,8 @@ class Calibrated:
     Args:
         label: The method.
         half: That half, which has chosen the shares, too.
-        shares: By tau.
-        items: By tau, about the other half.
+        shares: Shares by tau.
+        items: Items by tau, about the other half.
         points: What is kept on the half at each share that was tried.
     """
 
@@ -72,7 +72,7 @@ def kept(items: Sequence[Strength], whole: Sequence[Strength]) -> float:
     """The share of the original's mean that is left, of the task that keeps least.
 
     Args:
-        items: Of retain questions.
+        items: Items of retain questions.
         whole: The same questions, asked of the original.
 
     Returns:
@@ -92,7 +92,7 @@ def summarise_calibration(
     """Put the numbers together.
 
     Args:
-        manifest: Of the run.
+        manifest: Manifest of the run.
         taus: In the order of the tables.
         vanilla: About everybody who is reported.
         gold: The same; None if the run has no gold model.

@@ -48,10 +48,10 @@ class Meter:
         counting: Count FLOPs; that slows everything down, so such times say nothing.
 
     Attributes:
-        seconds: By stage.
+        seconds: Seconds by stage.
         cpu_seconds: By stage: what the threads of this process computed. On a CPU with other work to do, this is the
             better measure.
-        flops: By stage.
+        flops: Floating-point operations by stage.
     """
 
     def __init__(self, device: torch.device, *, counting: bool = False) -> None:

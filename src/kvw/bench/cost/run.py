@@ -94,7 +94,7 @@ def measure_row(recipe: CostRecipe, label: str, method: str, values: dict[str, A
 
     Args:
         recipe: Model, data and repeats.
-        label: Of the row.
+        label: Label of the row.
         method: A method of the bench, or the plain forward pass.
         values: Its settings.
     """

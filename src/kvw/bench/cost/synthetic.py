@@ -37,7 +37,7 @@ def made_up(data: DataPart, split: str, count: int) -> list[Example]:
     Args:
         data: Lengths, and how many questions share a picture.
         split: ``forget`` or ``retain``; the two have no picture in common.
-        count: How many.
+        count: Number of examples.
     """
     draw = random.Random(split)
     examples: list[Example] = []
@@ -55,7 +55,7 @@ class MadeUpProcessor:
     """What the pipeline asks of a Hugging Face processor, for LLaVA and for Qwen2-VL and Qwen2.5-VL.
 
     Args:
-        config: Of the model; says how many tokens a picture has, or with ``image`` how many pixels make a token.
+        config: Config of the model; says how many tokens a picture has, or with ``image`` how many pixels make a token.
         image: Width and height of every picture, for families that go by pixels.
 
     Raises:

@@ -18,7 +18,7 @@ class Request:
     Args:
         data: The data set itself.
         setting: Which of the benchmark's settings.
-        seed: For the choices that the data leave open (which of several images, the order of options).
+        seed: Seed for the choices that the data leave open (which of several images, the order of options).
         others: Further data sets or folders, by the names in ``Benchmark.others``.
     """
 
@@ -36,7 +36,7 @@ class Benchmark:
         name: How it is asked for.
         title: How its authors call it.
         hub_id: Its data set on the hub.
-        licence: Of the data, as their authors state it.
+        licence: Licence of the data, as their authors state it.
         paper: Where it was published.
         settings: What can be forgotten, smallest first.
         read: The adapter.
@@ -66,7 +66,7 @@ class Benchmark:
         Args:
             source: A hub id or a folder with a copy; the hub id of the authors if absent.
             setting: One of ``settings``; the first if absent.
-            seed: For the choices that the data leave open.
+            seed: Seed for the choices that the data leave open.
             others: Further sources, by the names in ``self.others``. From the hub they are taken by themselves if
                 the data set is taken from the hub; with a copy they are used only if they are given.
             ignore_columns: Columns that may be there although they are not known.

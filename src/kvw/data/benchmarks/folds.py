@@ -22,7 +22,7 @@ def two_folds(data: BenchmarkData, seed: int = 0) -> tuple[Halves, Halves]:
 
     Args:
         data: What to divide.
-        seed: For the lot.
+        seed: Seed of the division.
 
     Returns:
         (validation, test) and (test, validation).

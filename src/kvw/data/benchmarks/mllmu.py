@@ -74,7 +74,7 @@ class _People:
         split: The split.
         world: What precedes the identifier, where two tables number their people independently.
         forgotten: Whose rows must not be in this split.
-        seed: For choosing one of several views.
+        seed: Seed for choosing one of several views.
     """
 
     split: str

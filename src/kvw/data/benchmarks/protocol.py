@@ -22,7 +22,7 @@ class Protocol:
 
     Args:
         shots: How many exemplars precede a question, each about another subject.
-        seed: For the choice of exemplars.
+        seed: Seed for the choice of exemplars.
         exemplars: The split they come from.
     """
 

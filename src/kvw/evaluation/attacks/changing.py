@@ -41,7 +41,7 @@ def attacked(
         name: ``bf16``, ``fp16``, ``int8``, ``int4``; anything else is relearning.
         put_on: Puts the change on.
         examples: To train on.
-        steps: Of training.
+        steps: Steps of training.
         training: How to train, see :func:`kvw.evaluation.attacks.relearning.relearned`.
         progress: Called with the steps of training done and their total.
 

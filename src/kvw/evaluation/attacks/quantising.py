@@ -60,7 +60,7 @@ def quantise_weight(weight: Tensor, bits: int, group: int = GROUP) -> Tensor:
 
     Args:
         weight: (outputs, inputs), any floating dtype.
-        bits: Of an integer.
+        bits: Bits of each integer.
         group: Successive inputs of one output that share s; the last group of a row may be smaller.
 
     Returns:

@@ -84,7 +84,7 @@ def split_by_subject(
 
     Args:
         examples: With ``subject`` in their metadata.
-        seed: Of the lot; subjects are assigned to the halves in turn.
+        seed: Seed of the division; subjects are assigned to the halves in turn.
         halves: The half (0 or 1) of subjects that have one already, as in the manifest of a benchmark run.
 
     Returns:

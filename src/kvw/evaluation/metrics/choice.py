@@ -128,7 +128,7 @@ def likeliest(log_probabilities: Mapping[str, float]) -> str | None:
     that both agree.
 
     Args:
-        log_probabilities: Of each option, in nats, all of the same kind.
+        log_probabilities: Log probabilities of each option, in nats, all of the same kind.
 
     Raises:
         UserError: There are no options, or one of the values is not a number.

@@ -70,8 +70,8 @@ def jensen_shannon(first: Sequence[float], second: Sequence[float], bins: int = 
 
     Args:
         first: Any numbers, infinite ones allowed, in any order.
-        second: As many or not.
-        bins: At most how many; fewer where values repeat.
+        second: The other sample, of any size.
+        bins: Most bins; there are fewer where values repeat.
 
     Returns:
         0 for equal histograms to 1 for histograms without overlap.

@@ -92,7 +92,7 @@ def mean_interval(
         clusters: The subject of each item; None if items are independent.
         confidence: Share of the resampled means inside the interval.
         resamples: How often to draw.
-        seed: Of the draws; equal input gives equal intervals.
+        seed: Seed of the draws; equal input gives equal intervals.
 
     Raises:
         UserError: There are no values, one is not a finite number, the lengths differ, the settings make no
@@ -149,7 +149,7 @@ def paired_difference(
         clusters: As for :func:`mean_interval`, like the other settings.
         confidence: Share of the resampled differences inside the interval.
         resamples: How often to draw.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         UserError: The lengths differ, or as for :func:`mean_interval`.

@@ -33,8 +33,8 @@ def normalised_probability(loss: float, wrong_losses: Sequence[float]) -> float:
     alternatives cannot be compared.
 
     Args:
-        loss: Of the right answer.
-        wrong_losses: Of the wrong ones, at least one.
+        loss: Loss of the right answer.
+        wrong_losses: Losses of the wrong answers, at least one.
 
     Returns:
         Between 0 and 1; 0 if the right answer is impossible (infinite loss).

@@ -19,7 +19,7 @@ def min_k(log_probabilities: Sequence[float], share: float = SHARE) -> float:
     """Min-K% (Shi et al., arXiv 2310.16789): mean log probability of the least probable tokens of a text.
 
     Args:
-        log_probabilities: Of the text's tokens, in nats.
+        log_probabilities: Log probabilities of the text's tokens, in nats.
         share: Which share of the tokens counts, rounded down, but one token at least.
 
     Returns:
@@ -44,7 +44,7 @@ def min_k_plus_plus(
     OPEN-MMUNLEARNING study (0.493, where BLEU has 0.950).
 
     Args:
-        log_probabilities: Of the text's tokens, in nats.
+        log_probabilities: Log probabilities of the text's tokens, in nats.
         means: mu_t at each position, in nats, from ``TokenScores.means``.
         deviations: sigma_t at each position, in nats, from ``TokenScores.deviations``; at least 0.001 is used.
         share: Which share of the tokens counts, rounded down, but one token at least.

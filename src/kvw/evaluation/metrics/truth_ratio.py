@@ -28,9 +28,9 @@ def truth_ratio(
     published, have the geometric one. Only the perturbed answers of the same item belong into the mean.
 
     Args:
-        paraphrased_loss: Of the right answer in other words. Sets without paraphrases (real authors, world
+        paraphrased_loss: Loss of the right answer in other words. Sets without paraphrases (real authors, world
             facts) take the answer itself.
-        perturbed_losses: Of the wrong answers of this item, at least one.
+        perturbed_losses: Losses of the wrong answers of this item, at least one.
         orientation: ``right/wrong`` gives the inverse.
 
     Returns:

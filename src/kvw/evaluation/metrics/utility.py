@@ -15,10 +15,10 @@ class SetUtility:
     """Three means over the items of one set, each between 0 and 1.
 
     Args:
-        probability: Of ``answer_probability`` on the retain set, of ``normalised_probability`` on sets with
+        probability: Mean of ``answer_probability`` on the retain set, of ``normalised_probability`` on sets with
             alternatives (real authors, world facts).
-        rouge_l_recall: Of the recall of ``rouge_l``.
-        truth_ratio: Of ``retain_truth_ratio``.
+        rouge_l_recall: Mean recall of ``rouge_l``.
+        truth_ratio: Mean of ``retain_truth_ratio``.
     """
 
     probability: float

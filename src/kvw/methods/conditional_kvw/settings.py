@@ -19,10 +19,10 @@ class ConditionalKvwSettings:
             is decided by what enters the first of them. None for the last two thirds of the layers: what enters early
             layers says little of who is asked about.
         threshold: A sample is affected if its gate a . h is above this; the gate is fitted to be 1 on the forget set.
-        ratio: Of the null space of the retain set, as of steering.
+        ratio: Share of the hidden width that the null space of the retain set takes, as in steering.
         energy: Instead of ``ratio``.
-        ridge: Of the fit.
-        min_tokens: As of KVW.
+        ridge: Regularisation of the fit.
+        min_tokens: As in KVW.
 
     Raises:
         UserError: A value makes no sense.

@@ -29,7 +29,7 @@ class DpoSettings:
     Args:
         alternatives: For each forget example, in order, the answer to be preferred.
         beta: Inverse temperature.
-        retain_weight: Of L_r; 0 in the paper.
+        retain_weight: Weight of L_r; 0 in the paper.
 
     Raises:
         UserError: A value makes no sense.
@@ -51,7 +51,7 @@ class IdkDpoSettings:
     Args:
         refusals: What to draw the preferred answers from, once for each forget example.
         beta: Inverse temperature.
-        retain_weight: Of L_r; 0 in the paper.
+        retain_weight: Weight of L_r; 0 in the paper.
 
     Raises:
         UserError: A value makes no sense.

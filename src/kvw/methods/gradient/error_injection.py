@@ -27,7 +27,7 @@ class ErrorInjectionSettings(DefenceSettings):
             of the next forget example that answers otherwise.
         layer: See :class:`~kvw.methods.gradient.unlok.DefenceSettings`.
         rephrased: See there.
-        retain_weight: Of L_r; the authors have no such term.
+        retain_weight: Weight of L_r; the authors have no such term.
     """
 
     alternatives: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class EmptyResponseSettings(DefenceSettings):
         answer: That answer.
         layer: See :class:`~kvw.methods.gradient.unlok.DefenceSettings`.
         rephrased: See there.
-        retain_weight: Of L_r; the authors have no such term.
+        retain_weight: Weight of L_r; the authors have no such term.
 
     Raises:
         UserError: A value makes no sense.

@@ -25,7 +25,7 @@ class FactErasureSettings(DefenceSettings):
         floor: An answer whose probability is below it is left alone; 0.01 in the authors' code.
         layer: See :class:`~kvw.methods.gradient.unlok.DefenceSettings`.
         rephrased: See there.
-        retain_weight: Of L_r; the authors have no such term.
+        retain_weight: Weight of L_r; the authors have no such term.
 
     Raises:
         UserError: A value makes no sense.

@@ -19,7 +19,7 @@ class IdkNllSettings:
     """Learning to refuse: descent on refusals to the forget questions.
 
     Args:
-        retain_weight: Of L_r.
+        retain_weight: Weight of L_r.
         refusals: What to draw from, once for each forget example.
 
     Raises:

@@ -21,8 +21,8 @@ class KlSettings:
     """Gradient ascent that is held back by the original model's answers on the retain set.
 
     Args:
-        kl_weight: Of the divergence; peers search 0.5, 1 and 2.
-        retain_weight: Of L_r, which the KVW authors' script adds with weight 1; the published loss has none.
+        kl_weight: Weight of the divergence; peers search 0.5, 1 and 2.
+        retain_weight: Weight of L_r, which the KVW authors' script adds with weight 1; the published loss has none.
 
     Raises:
         UserError: A value makes no sense.

@@ -31,8 +31,8 @@ class LensMarginSettings(DefenceSettings):
         differences: Defend the differences of the probabilities from layer to layer in place of the probabilities.
         layer: See :class:`~kvw.methods.gradient.unlok.DefenceSettings`.
         rephrased: See there.
-        retain_weight: Of the divergence from the model before, on the retain set. The authors have it on prompts like
-            "<subject> is a", with .0625 for text models and 1 for LLaVA.
+        retain_weight: Weight of the divergence from the model before, on the retain set. The authors have it on prompts
+            like "<subject> is a", with .0625 for text models and 1 for LLaVA.
 
     Raises:
         UserError: A value makes no sense.

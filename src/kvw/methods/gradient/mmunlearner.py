@@ -21,7 +21,7 @@ class MmUnlearnerSettings:
     Args:
         threshold: A weight is trained if its Fisher information on the forget set is at least this many times that on
             the retain set; 1 in the paper.
-        retain_weight: Of L_r.
+        retain_weight: Weight of L_r.
         retain_masked: Off: a masked ascent update and then an update on the retain set that the mask does not hold,
             as the authors' and the KVW authors' code do. Weights outside the mask change then.
 

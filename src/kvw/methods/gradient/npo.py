@@ -24,7 +24,7 @@ class NpoSettings:
 
     Args:
         beta: Inverse temperature; 0.1 in the paper, 0.4 to 1.2 with batch means among peers.
-        retain_weight: Of L_r; 0 is the paper's plain NPO, 1 its NPO + retain.
+        retain_weight: Weight of L_r; 0 is the paper's plain NPO, 1 its NPO + retain.
         likelihood: ``sequence sum``: log p of each whole answer, mean over examples. ``batch mean``: one ratio of
             the token means of a batch, as MLLMU-Bench, OFFSIDE and the KVW authors' script have it; the result then
             depends on the batch size.

@@ -109,7 +109,7 @@ def states(model: PreTrainedModel, path: str, layer: int, rows: Rows) -> Tensor:
 
     Args:
         model: The model.
-        path: Of its decoder layers.
+        path: Path of its decoder layers.
         layer: 0-based.
         rows: The batch.
 

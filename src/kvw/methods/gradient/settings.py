@@ -21,7 +21,7 @@ class TrainedSettings:
 
     Args:
         method: Its name.
-        method_settings: Of the class that the method states.
+        method_settings: Settings of the class that the method states.
         training: How to train; None for a method without training.
     """
 

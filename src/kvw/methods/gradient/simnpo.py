@@ -25,7 +25,7 @@ class SimNpoSettings:
     Args:
         beta: Inverse temperature.
         gamma: Margin.
-        retain_weight: Of L_r.
+        retain_weight: Weight of L_r.
 
     Raises:
         UserError: A value makes no sense.

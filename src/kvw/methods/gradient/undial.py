@@ -22,7 +22,7 @@ class UndialSettings:
 
     Args:
         strength: What is taken off the logit of the true token; peers use 3, 10 and 30.
-        retain_weight: Of L_r; 0 in the paper.
+        retain_weight: Weight of L_r; 0 in the paper.
 
     Raises:
         UserError: A value makes no sense.

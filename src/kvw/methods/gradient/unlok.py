@@ -33,7 +33,7 @@ class DefenceSettings:
         layer: The decoder layer that is trained, 0-based; None for layer 7 of 32 and at the same depth elsewhere. The
             authors train adapters on its down projection only; here those of all its linear maps are trained.
         rephrased: Also train on every forget question in four other wordings (the authors' input rephrasing).
-        retain_weight: Of what the objective keeps.
+        retain_weight: Weight of what the objective keeps.
 
     Raises:
         UserError: A value makes no sense.

@@ -38,7 +38,7 @@ class Diagnosis:
         Args:
             other: Name of the other set.
             forget: Name of the forget set.
-            layer: Of this layer's gate; None for the mean over the layers.
+            layer: The layer whose gate is looked at; None for the mean over the layers.
         """
         if layer is None:
             return auc(self.mean_gates(forget), self.mean_gates(other))
@@ -68,7 +68,7 @@ def diagnose(
         edit: A steering edit; it must not be attached.
         model: Its model.
         processor: Its processor.
-        sets: By name; none of them empty. Answers are not looked at.
+        sets: Sets by name; none of them empty. Answers are not looked at.
         progress: Called after every batch of a set.
 
     Raises:

@@ -28,7 +28,7 @@ class GateReport:
 
     Args:
         layer: 0-based.
-        dimensions: Of the null space.
+        dimensions: Dimensions of the null space.
         energy: Share of the retain set's energy that it holds.
         forget: Mean gate of held-out forget examples; 1 is what the filter is fitted to.
         retain: Mean gate of held-out retain examples; 0 would be blind to them.

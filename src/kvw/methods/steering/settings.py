@@ -34,8 +34,8 @@ class SteeringSettings:
         decoding: Whether generated positions are shifted, too.
         epsilon: How far pixels of the recall side may be moved, from 0 to 1; 0 leaves the images as they are. 16/255 in
             the paper, for pairs of questions that the model refuses or answers.
-        step: Of the projected gradient descent, in the same unit.
-        steps: How many.
+        step: Step size of the projected gradient descent, in the unit of epsilon.
+        steps: Steps of the projected gradient descent.
         random_start: Whether it starts at a random point within epsilon.
         target: What the perturbed image should make the model say.
         seed: Draws refusals and random starts.

@@ -28,7 +28,7 @@ class Measurements:
 
     Args:
         key: Which one.
-        moment: Of the retain set; or rows that stand for it.
+        moment: Moment of the retain set; or rows that stand for it.
         forget: Tokens of the forget set.
         null: Tokens of the retain examples that the threshold is measured with; None if there are none.
         weight: W with knowledge vectors as columns: (hidden, width); None if it is quantised.

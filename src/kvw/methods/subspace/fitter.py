@@ -104,7 +104,7 @@ class _Set:
     Args:
         model: The model.
         matrices: What is measured.
-        dtype: Of second moments; None takes none.
+        dtype: Dtype of second moments; None takes none.
         sources: How much each kind of position counts.
         examples: Whose coefficients are kept.
     """

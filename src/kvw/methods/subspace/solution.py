@@ -32,12 +32,12 @@ class Solution:
     """What was found at the value matrices so far, the same in all processes.
 
     Args:
-        settings: Of the method.
+        settings: Settings of the method.
         forget_labels, retain_labels: As of :func:`subspace`.
         on_matrix: Gets what was found for each value matrix, in the first process.
 
     Attributes:
-        directions: Of every value matrix that was solved.
+        directions: Directions of every value matrix that was solved.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ class Columns:
         values: F: (width, n), float32 or float64.
         weights: What each counts in the mean, already in ``values`` as its root; they add up to 1: (n,), float64.
         mixing: How tokens T (width, tokens) make columns, F = T mixing: (tokens, n), float64.
-        subjects: Of each column, n of them.
+        subjects: Subject of each column, n of them.
     """
 
     values: Tensor

@@ -14,7 +14,7 @@ class Attack:
     """One attack.
 
     Args:
-        name: Of the option.
+        name: Name of the option.
         title: What is done.
         kind: ``reply``: other prompts, judged by the replies; ``weights``: the model is changed and then asked as it
             was; the others are measured in a way of their own.

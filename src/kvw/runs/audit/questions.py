@@ -49,7 +49,7 @@ class Questions:
     Args:
         examples: The questions with the answers that are looked for.
         others: Further questions with answers: what must stay.
-        judge: Of these answers.
+        judge: Judge of these answers.
         rephrasings: Further ways to put the questions, by identifier, with photos of their own.
     """
 

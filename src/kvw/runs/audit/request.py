@@ -47,7 +47,7 @@ class AuditRequest:
         attacks: Their names.
         samples: Answers that ``samples`` draws.
         budget: Candidates of the logit lens.
-        steps, learning_rate: Of relearning.
+        steps, learning_rate: Steps and learning rate of relearning.
         at_most: Most questions that are asked, drawn with seed 0; 0 asks all.
         max_new_tokens: The longest answer, in tokens.
         threshold: What above the floor counts as coming back.
@@ -55,8 +55,8 @@ class AuditRequest:
         show_examples: Whether the page shows questions and answers.
         force: Replace what ``out`` holds.
         device: Where to run; see :class:`kvw.runs.request.EraseRequest`.
-        quantise: As there.
-        reading: As there.
+        quantise: As in ``kvw erase``.
+        reading: As in ``kvw erase``.
 
     Raises:
         UserError: A number makes no sense.

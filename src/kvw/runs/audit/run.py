@@ -40,9 +40,9 @@ class Results:
     """What was found so far.
 
     Args:
-        found: By attack and model.
+        found: Results by attack and model.
         parts: The models, by what they are.
-        costs: Of the last model.
+        costs: Costs of the last model.
         left_out: Why an attack was not made.
     """
 

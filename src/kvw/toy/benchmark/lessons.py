@@ -96,7 +96,7 @@ class Lessons:
         features: The images, with the people that may be asked about.
         packer: Turns questions into tokens.
         sizes: How many of what.
-        seed: Of the questions.
+        seed: Seed of the questions.
     """
 
     def __init__(self, features: Features, packer: Packer, sizes: BatchSizes, seed: str) -> None:

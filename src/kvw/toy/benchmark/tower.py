@@ -89,7 +89,7 @@ def train_tower(
         tower: What is trained.
         processor: Gives the size and the normalisation of images.
         scenes: The pictures of shapes to train on.
-        seed: Of strangers, heads and batches.
+        seed: Seed of strangers, heads and batches.
         recipe: How.
 
     Returns:

@@ -55,7 +55,7 @@ class BenchmarkRecipe:
         language: Steps and learning rate of projector and language model.
         beginners: About how many people the first questions are. Facts about few are learnt at once, and what is
             learnt with them, how a fact is looked up, need not be learnt again.
-        beginner_steps: For how many steps.
+        beginner_steps: Steps with fewer people at the beginning.
         asked: How many items of every split and task the finished models are asked.
     """
 
