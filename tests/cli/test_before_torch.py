@@ -69,6 +69,9 @@ CASES = {
     },
     "audit": {
         "model": "audit ./nowhere --forget good.jsonl --out new",
+        "no model": "audit --forget good.jsonl --out new",
+        "model beside a server": "audit toy:vanilla --endpoint http://localhost:1/v1 --forget good.jsonl --out new",
+        "data for a server": "audit --endpoint http://localhost:1/v1 --forget gone.jsonl --out new",
         "forget": "audit toy:vanilla --forget gone.jsonl --out new",
         "retain": "audit toy:vanilla --forget good.jsonl --retain gone.jsonl --out new",
         "original": "audit toy:vanilla --original ./nowhere --forget good.jsonl --out new",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,18 +11,23 @@ from cyclopts import Parameter
 
 from kvw.cli.options import (
     DataOptions,
+    Endpoint,
     Force,
     Json,
     LoadOptions,
     Model,
     OtherWeights,
+    ServedName,
     ShowExamples,
+    ThoughtTokens,
     ValueMatrices,
     check_output,
     find_model,
     print_json,
     quiet_libraries,
+    refuse_beside_endpoint,
 )
+from kvw.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,19 +69,26 @@ DEFAULTS = AttackOptions()
 
 
 def audit(
-    model: Model,
+    model: Model | None = None,
     *,
     forget: Annotated[list[Path], Parameter(negative="", help="The forget set, as for kvw erase. Repeatable.")],
     out: Annotated[Path, Parameter(help="Directory to write.")],
     edit: Annotated[Path | None, Parameter(help="Edit file to attach to MODEL.")] = None,
     retain: Annotated[Path | None, Parameter(help="Retain set: to train on, and for answers to choose from.")] = None,
     original: Annotated[
-        str | None, Parameter(help="The model before; with --edit that is MODEL without it, unless given.")
+        str | None,
+        Parameter(
+            help="The model before; with --edit that is MODEL without it, unless given. With --endpoint what the "
+            "server calls it."
+        ),
     ] = None,
     gold: Annotated[str | None, Parameter(help="A model that never knew: what it gives is the floor.")] = None,
     fail_above: Annotated[
         float | None, Parameter(help="End with exit code 7 if an attack brings back more than that above the floor.")
     ] = None,
+    endpoint: Endpoint = None,
+    served_model: ServedName = None,
+    thought_tokens: ThoughtTokens = 0,
     attacks: AttackOptions = DEFAULTS,
     dry_run: Annotated[
         bool, Parameter(negative="", help="Ask a few questions, and say which attacks would be made and how long.")
@@ -91,22 +103,31 @@ def audit(
 ) -> None:
     """Attack a model or an edit, and say which attacks bring back what was to be forgotten.
 
+    The model is MODEL, or the one behind --endpoint, of which only replies can be attacked.
     OUT gets audit.json with every question and answer, and audit.html. What was found is kept: the same command goes
     on where it stopped.
     """
     from kvw.runs.audit.attacks import ATTACKS, parse_attacks
-    from kvw.runs.audit.request import THRESHOLD, AuditRequest
+    from kvw.runs.audit.request import THRESHOLD, AuditRequest, Served
+
+    if endpoint is not None:
+        local = {"model": model, "edit": edit, "gold": gold, "other_weights": other_weights}
+        refuse_beside_endpoint(**local, value_matrices=value_matrices, **asdict(load))
+    elif model is None:
+        raise UserError("There is no model to attack.", do="name a MODEL, or a server with --endpoint URL")
+    elif served_model is not None or thought_tokens:
+        raise UserError("--served-model and --thought-tokens are for a model behind a server.", do="add --endpoint URL")
 
     def found(name: str | None) -> Checkpoint | None:
         return find_model(name, value_matrices, load.template_option) if name is not None else None
 
     request = AuditRequest(
-        model=find_model(model, value_matrices, load.template_option),
+        model=found(model) or Served(endpoint or "", served_model, original, thought_tokens),
         forget=forget,
         out=out,
         edit=edit,
         retain=retain,
-        original=found(original),
+        original=found(original) if endpoint is None else None,
         gold=found(gold),
         rephrasings=attacks.rephrasings,
         attacks=parse_attacks(attacks.attacks) if attacks.attacks is not None else tuple(ATTACKS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -12,14 +12,18 @@ from kvw.cli.launch import launched_rank
 from kvw.cli.options import (
     Data,
     DataOptions,
+    Endpoint,
     Json,
     LoadOptions,
     Model,
     OtherWeights,
+    ServedName,
+    ThoughtTokens,
     ValueMatrices,
     find_model,
     print_json,
     quiet_libraries,
+    refuse_beside_endpoint,
 )
 from kvw.errors import UserError
 
@@ -36,20 +40,10 @@ def evaluate(
     *,
     data: Data,
     edit: Annotated[Path | None, Parameter(help="Edit file to attach.")] = None,
-    endpoint: Annotated[
-        str | None,
-        Parameter(
-            help="Ask a model behind a server that speaks OpenAI's protocol (vLLM, SGLang, transformers serve) instead "
-            "of loading one: http://HOST:PORT/v1. A key is taken from OPENAI_API_KEY."
-        ),
-    ] = None,
-    served_model: Annotated[
-        str | None, Parameter(help="What the server calls the model. Default: the only one that it lists.")
-    ] = None,
+    endpoint: Endpoint = None,
+    served_model: ServedName = None,
     max_new_tokens: Annotated[int, Parameter(help="Longest answer in tokens.")] = 50,
-    thought_tokens: Annotated[
-        int, Parameter(help="Tokens that a served model may use to think, beside those of its answer.")
-    ] = 0,
+    thought_tokens: ThoughtTokens = 0,
     samples: Annotated[Path | None, Parameter(help="Write every question and answer to this JSONL file.")] = None,
     other_weights: OtherWeights = False,
     value_matrices: ValueMatrices = "",
@@ -75,7 +69,7 @@ def evaluate(
         )
     else:
         local = {"model": model, "edit": edit, "other_weights": other_weights, "value_matrices": value_matrices}
-        _refuse_local(**local, **asdict(load))
+        refuse_beside_endpoint(**local, **asdict(load))
         result = _served(endpoint, served_model, data, reading, max_new_tokens, thought_tokens, samples)
 
     from kvw.report.tables import print_evaluations, summaries_json
@@ -147,19 +141,3 @@ def _served(
     return evaluate_served(
         server, data, ConsoleReporter(), reading=reading, max_new_tokens=max_new_tokens, samples=samples
     )
-
-
-def _refuse_local(**given: Any) -> None:
-    """Refuse what has no meaning for a model that the server has loaded."""
-    advice = {
-        "model": "leave MODEL out; if the server has several models, name one with --served-model",
-        "edit": "serve it with kvw serve, or write it into a checkpoint with kvw apply and serve that",
-    }
-    for name, value in given.items():
-        if value:
-            shown = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
-            raise UserError(
-                f"{shown} cannot be combined with --endpoint: the server has the model.",
-                found=", ".join(value) if isinstance(value, list) else str(value),
-                do=advice.get(name, f"leave {shown} out, and start the server with what it stands for"),
-            )

@@ -37,6 +37,19 @@ ValueMatrices = Annotated[
 ]
 KINDS_OF_DATA = "JSONL, JSON, CSV, TSV, XLSX, Parquet, Arrow, TXT or MD file, or a folder of pictures"
 Data = Annotated[Path, Parameter(help=f"{KINDS_OF_DATA}.")]
+Endpoint = Annotated[
+    str | None,
+    Parameter(
+        help="Ask a model behind a server that speaks OpenAI's protocol (vLLM, SGLang, transformers serve) instead "
+        "of loading one: http://HOST:PORT/v1. A key is taken from OPENAI_API_KEY."
+    ),
+]
+ServedName = Annotated[
+    str | None, Parameter(help="What the server calls the model. Default: the only one that it lists.")
+]
+ThoughtTokens = Annotated[
+    int, Parameter(help="Tokens that a served model may use to think, beside those of its answer.")
+]
 OtherWeights = Annotated[
     bool,
     Parameter(
@@ -181,6 +194,29 @@ class DataOptions:
 def parse_sources(text: str) -> tuple[str, ...]:
     """Read the names of ``--retain-sources``; ``none`` names none."""
     return () if text == "none" else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def refuse_beside_endpoint(**given: Any) -> None:
+    """Refuse what has no meaning for a model that the server has loaded.
+
+    Args:
+        given: Options by name, those that were left out empty.
+
+    Raises:
+        UserError: One of them was given.
+    """
+    advice = {
+        "model": "leave MODEL out; if the server has several models, name one with --served-model",
+        "edit": "serve it with kvw serve, or write it into a checkpoint with kvw apply and serve that",
+    }
+    for name, value in given.items():
+        if value:
+            shown = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
+            raise UserError(
+                f"{shown} cannot be combined with --endpoint: the server has the model.",
+                found=", ".join(value) if isinstance(value, list) else str(value),
+                do=advice.get(name, f"leave {shown} out, and start the server with what it stands for"),
+            )
 
 
 def parse_splits(entries: list[str]) -> dict[str, Path]:

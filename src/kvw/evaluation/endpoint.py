@@ -52,6 +52,7 @@ class EndpointModel:
         api_key: None for that in the environment variable ``OPENAI_API_KEY``, if it is set.
         thought_tokens: Tokens that the model may use to think, beside those of the answer. Servers count the two
             together, so a model that thinks less may use the rest for its answer.
+        temperature: 0 asks for greedy answers.
         in_flight: Requests at the same time.
         retries: How often a request is repeated after a lost connection, a time-out, or status 408, 409, 429 or 5xx.
         timeout: Seconds that the server may take for one answer.
@@ -67,6 +68,7 @@ class EndpointModel:
         *,
         api_key: str | None = None,
         thought_tokens: int = 0,
+        temperature: float = 0.0,
         in_flight: int = 8,
         retries: int = 2,
         timeout: float = 600.0,
@@ -78,7 +80,7 @@ class EndpointModel:
             raise UserError("A model cannot think in less than no tokens.", found=f"thought_tokens = {thought_tokens}")
         self.url = url
         self.model = model
-        self.thought_tokens = thought_tokens
+        self.thought_tokens, self.temperature = thought_tokens, temperature
         self.asked = self.at_limit = 0
         self._limit_name = OLD_LIMIT
         self._in_flight = in_flight
@@ -205,7 +207,7 @@ class EndpointModel:
         reply = self._client.chat.completions.with_raw_response.create(
             model=self.model or "",
             messages=messages,
-            temperature=0.0,
+            temperature=self.temperature,
             # The protocol's default, but transformers serve applies the checkpoint's repetition penalty unless told.
             frequency_penalty=0.0,
             **limit,

@@ -20,7 +20,7 @@ from kvw.progress import Progress
 from kvw.records.audit import Found, Try
 from kvw.runs.audit.choices import options_of
 from kvw.runs.audit.invented import about_nobody
-from kvw.runs.audit.prompts import prompts_of
+from kvw.runs.audit.prompts import Asked, prompts_of
 from kvw.runs.audit.questions import Questions
 from kvw.runs.audit.request import AuditRequest
 from kvw.selection.own_words import tokens_at
@@ -55,19 +55,7 @@ class Asking:
             journal=self.journal,
             progress=self.progress,
         )
-        return gathered(
-            [
-                Try(
-                    identifier=one.example.identifier,
-                    asked=one.example.question,
-                    how=one.how,
-                    answer=one.example.answer,
-                    reply=text,
-                    found=questions.judge.says(text, one.example.answer),
-                )
-                for one, text in zip(asked, texts, strict=True)
-            ]
-        )
+        return gathered(tries_of(asked, texts, questions))
 
     def first_choice(self, questions: Questions) -> Found:
         """Whether all telling tokens of the answer are the model's first choice, teacher-forced."""
@@ -108,7 +96,7 @@ class Asking:
     def samples(self, questions: Questions) -> Found:
         """Many answers at temperature 1."""
         prepared = self.loaded.prepare(questions.examples, self.request.max_new_tokens)
-        drawn = drawn_answers(
+        texts = drawn_answers(
             self.loaded.model,
             self.loaded.processor,
             prepared,
@@ -117,20 +105,7 @@ class Asking:
             journal=self.journal,
             progress=self.progress,
         )
-        return gathered(
-            [
-                Try(
-                    identifier=example.identifier,
-                    asked=example.question,
-                    how=f"sample {number}",
-                    answer=example.answer,
-                    reply=text,
-                    found=questions.judge.says(text, example.answer),
-                )
-                for example, texts in zip(questions.examples, drawn, strict=True)
-                for number, text in enumerate(texts, start=1)
-            ]
-        )
+        return gathered(drawn(questions, texts))
 
     def lens(self, attack: str, questions: Questions) -> Found:
         """The first telling token of each answer in the states between the layers."""
@@ -201,6 +176,31 @@ class Asking:
         if attack in own:
             return own[attack](questions)
         return self.lens(attack, questions) if attack in LENSES else self.replies(attack, questions)
+
+
+def tries_of(asked: Sequence[Asked], texts: Sequence[str], questions: Questions) -> list[Try]:
+    """What was said to each prompt."""
+    return [
+        Try(
+            identifier=one.example.identifier,
+            asked=one.example.question,
+            how=one.how,
+            answer=one.example.answer,
+            reply=text,
+            found=questions.judge.says(text, one.example.answer),
+        )
+        for one, text in zip(asked, texts, strict=True)
+    ]
+
+
+def drawn(questions: Questions, texts: Sequence[Sequence[str]]) -> list[Try]:
+    """What was drawn for each question."""
+    asked = [
+        (Asked(example, f"sample {number}"), text)
+        for example, several in zip(questions.examples, texts, strict=True)
+        for number, text in enumerate(several, start=1)
+    ]
+    return tries_of([one for one, _ in asked], [text for _, text in asked], questions)
 
 
 def gathered(tries: Sequence[Try], losses: Sequence[Sequence[float]] = ()) -> Found:

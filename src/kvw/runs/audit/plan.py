@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from kvw.data import check_images
 from kvw.edits import load_edit
+from kvw.errors import UserError
 from kvw.evaluation.attacks import relearned, relearning_settings
 from kvw.evaluation.attacks.lens import LENSES
 from kvw.evaluation.generation import generate_answers
@@ -22,7 +23,7 @@ from kvw.runs.audit.invented import about_nobody
 from kvw.runs.audit.models import why_not
 from kvw.runs.audit.prompts import prompts_of
 from kvw.runs.audit.questions import Questions
-from kvw.runs.audit.request import AuditRequest, AuditSets, read_audit_data
+from kvw.runs.audit.request import AuditRequest, AuditSets, Served, read_audit_data
 from kvw.runs.weights import check_weights
 
 TRIED, STEPS_TRIED = 8, 2
@@ -80,8 +81,10 @@ def dry_run(request: AuditRequest, reporter: Reporter = SILENT, sets: AuditSets 
     """Load the model, ask it a few questions, and say how long an audit would take on this machine; write nothing.
 
     Raises:
-        UserError: See :func:`kvw.runs.audit.run.audit`.
+        UserError: See :func:`kvw.runs.audit.run.audit`; or the model is served.
     """
+    if isinstance(request.model, Served):
+        raise UserError("A dry run cannot tell how fast a server answers.", do="leave --dry-run out")
     sets = sets or read_audit_data(request)
     check_images(sets.everything)
     with reporter.stage("loading the model"):

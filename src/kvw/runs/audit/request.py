@@ -32,11 +32,28 @@ THRESHOLD = 0.1
 
 
 @dataclass(frozen=True)
+class Served:
+    """Models behind a server that speaks OpenAI's protocol.
+
+    Args:
+        url: Of the server.
+        model: What the server calls the audited model; None for the only one that it lists.
+        original: What it calls the model before; None if it has none.
+        thought_tokens: Tokens that a model may use to think, beside those of its answer.
+    """
+
+    url: str
+    model: str | None = None
+    original: str | None = None
+    thought_tokens: int = 0
+
+
+@dataclass(frozen=True)
 class AuditRequest:
     """Which model to attack, and how.
 
     Args:
-        model: The checkpoint.
+        model: The checkpoint, or where a model is served. Of a served model only replies can be attacked.
         forget: Files of the forget set.
         out: Directory to write.
         edit: Edit to attach; without it the model is attacked as it is.
@@ -62,7 +79,7 @@ class AuditRequest:
         UserError: A number makes no sense.
     """
 
-    model: Checkpoint
+    model: Checkpoint | Served
     forget: Sequence[Path]
     out: Path
     edit: Path | None = None
@@ -99,7 +116,7 @@ class AuditRequest:
 
     def inputs(self) -> list[Path]:
         """Everything that the audit reads."""
-        models = [one.folder for one in (self.model, self.original, self.gold) if one]
+        models = [one.folder for one in (self.model, self.original, self.gold) if isinstance(one, Checkpoint)]
         return [*models, *self.forget, *(path for path in (self.edit, self.retain, self.rephrasings) if path)]
 
 
@@ -144,6 +161,9 @@ def read_audit_data(request: AuditRequest) -> AuditSets:
         asked = [forget[place] for place in sorted(Random(0).sample(range(len(forget)), request.at_most))]
     rephrasings, unmatched = _rephrasings(request.rephrasings, asked, request.reading)
     reasons = {name: why for name in request.attacks if (why := _why_not(name, asked, retain))}
+    if isinstance(request.model, Served):
+        inside = [name for name in request.attacks if ATTACKS[name].kind not in ("reply", "samples")]
+        reasons |= dict.fromkeys(inside, "it needs the model itself, and a server gives replies only")
     if reasons.keys() >= set(request.attacks):
         found = "; ".join(f"{name}: {why}" for name, why in reasons.items())
         raise UserError("None of the attacks is possible with these data.", found=found, do="name others in --attacks")

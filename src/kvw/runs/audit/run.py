@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from statistics import fmean
 
@@ -25,7 +25,8 @@ from kvw.runs.audit.attacks import ATTACKS
 from kvw.runs.audit.invented import about_nobody
 from kvw.runs.audit.models import Attacker, Role, Target, why_not
 from kvw.runs.audit.questions import Questions
-from kvw.runs.audit.request import AuditRequest, AuditSets, read_audit_data
+from kvw.runs.audit.request import AuditRequest, AuditSets, Served, read_audit_data
+from kvw.runs.audit.served import ServedModel, served_costs, served_results
 from kvw.runs.audit.verdict import sentences, verdict_of
 from kvw.runs.costs import Stopwatch
 from kvw.runs.counts import Count
@@ -64,7 +65,7 @@ def audit(request: AuditRequest, reporter: Reporter = SILENT, sets: AuditSets | 
         sets: The data of the request, if they have been read already.
 
     Raises:
-        UserError: Something about the request must be fixed; nothing was written at ``out``.
+        UserError: Something about the request must be fixed, or there is no server; nothing was written at ``out``.
     """
     with remembering(reporter) as told, claimed(request.out, force=request.force, keep=request.inputs()) as claim:
         sets = sets or read_audit_data(request)
@@ -73,9 +74,12 @@ def audit(request: AuditRequest, reporter: Reporter = SILENT, sets: AuditSets | 
         _announce(request, sets, told)
         watch, results = Stopwatch(told), Results(left_out=dict(sets.left_out))
         questions = Questions.of(sets.asked, sets.retain, sets.rephrasings)
-        for target, name in _targets(request, questions, results, watch, told):
-            results.found.setdefault(name, {}).update(Attacker(request, sets, watch).attack(name, target))
-            del target  # or its model would stay in memory while the next one is loaded
+        if isinstance(request.model, Served):
+            _attack_served(request, request.model, questions, results, watch, told)
+        else:
+            for target, name in _targets(request, request.model, questions, results, watch, told):
+                results.found.setdefault(name, {}).update(Attacker(request, sets, watch).attack(name, target))
+                del target  # or its model would stay in memory while the next one is loaded
         record = _record(request, sets, results, told)
         folder = claim.empty()
         write_text(folder / RECORD, record.model_dump_json(indent=1) + "\n")
@@ -90,15 +94,44 @@ def _announce(request: AuditRequest, sets: AuditSets, reporter: Reporter) -> Non
         reporter.note(f"The attack {name} is left out: {why}.")
     if sets.unmatched:
         reporter.warn(f"{sets.unmatched} rows of the rephrasings ask for nothing that is asked, and are left out.")
-    if request.gold is None and request.original is None and request.edit is None:
+    if isinstance(request.model, Served):
+        if request.model.original is None:
+            reporter.warn(
+                "It is not known what the model said before, so an attack that finds nothing may never have found "
+                "anything. Add --original NAME if the server has the model before."
+            )
+    elif request.gold is None and request.original is None and request.edit is None:
         reporter.warn(
             "There is neither gold nor the original to compare with, so whatever is guessed right counts as coming "
             "back. Add --original MODEL, or --gold MODEL."
         )
 
 
+def _attack_served(
+    request: AuditRequest,
+    served: Served,
+    questions: Questions,
+    results: Results,
+    watch: Stopwatch,
+    reporter: Reporter,
+) -> None:
+    """Every attack on a model behind a server."""
+    with watch.stage("looking for the server"):
+        results.parts["now"] = ServedModel(served, request).part()
+        if served.original is not None:
+            results.parts["original"] = ServedModel(replace(served, model=served.original), request).part()
+    for name, found in served_results(request, served, questions, results.left_out, watch, reporter):
+        results.found[name] = found
+    results.costs = served_costs(watch)
+
+
 def _targets(
-    request: AuditRequest, questions: Questions, results: Results, watch: Stopwatch, reporter: Reporter
+    request: AuditRequest,
+    model: Checkpoint,
+    questions: Questions,
+    results: Results,
+    watch: Stopwatch,
+    reporter: Reporter,
 ) -> Iterator[tuple[Target, str]]:
     """Every attack on every model, with one checkpoint in memory at a time; the audited model comes last."""
     nobody = about_nobody(questions)
@@ -111,7 +144,7 @@ def _targets(
         yield from _each(request, "original", request.original, None, before, results, watch)
     edit = load_edit(request.edit) if request.edit else None
     with watch.stage("loading the model"):
-        loaded = Loaded.load(request.model, request.device, quantise=request.quantise)
+        loaded = Loaded.load(model, request.device, quantise=request.quantise)
     if edit is not None:
         check_weights(edit, loaded.fingerprint, reporter, other_weights=request.other_weights)
     if edit is not None and request.original is None:
