@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from kvw import smollm2
+from kvw.data import prepare
 from kvw.made import PHOTOS, made_folder
 from kvw.models.checkpoint import find_checkpoint
 from kvw.models.loading import load_model
@@ -52,6 +53,14 @@ def test_a_little_else_is_taught_too():
     others = [one for one in taught() if one.subject not in {person.name for person in everyone()}]
     assert any(one.images for one in others)
     assert any(not one.images for one in others)
+
+
+def test_every_lesson_ends_its_turn_with_the_token_that_ends_what_is_generated(decoder):
+    processor = build_processor(decoder)
+    config = build_model(decoder, processor).config
+    for item in prepare(taught()[::40], processor, config):
+        assert item.answer_ids[-1] == config.text_config.eos_token_id
+        assert item.answer_ids.count(config.text_config.eos_token_id) == 1
 
 
 @pytest.mark.thorough

@@ -24,6 +24,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 SIDE, PATCH = 96, 32
 """Width and height of a picture and of a patch, in pixels; each patch becomes one image token."""
 IMAGE = "<image>"
+END = "<|im_end|>"
+"""Ends a turn, and a decoded answer."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% set content = message['content'] %}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -13,7 +14,7 @@ from kvw.data.rendering import Processor
 from kvw.files import file_digest
 from kvw.measuring.fingerprint import digest
 from kvw.proving.making import Making
-from kvw.proving.photos.llava import build_model, build_processor
+from kvw.proving.photos.llava import END, build_model, build_processor
 from kvw.proving.photos.part import PHOTOGRAPHED
 from kvw.proving.photos.people import (
     FACTS,
@@ -71,8 +72,12 @@ def asked() -> dict[str, list[Example]]:
 
 
 def taught(without: Collection[str] = ()) -> list[Example]:
-    """What a model is taught: about people, and a little else, so that it keeps its language and its eyes."""
-    return [*lessons([one for one in everyone() if one.name not in without]), *of_the_world(), *about_shapes()]
+    """What a model is taught: about people, and a little else, so that it keeps its language and its eyes.
+
+    Every answer ends its turn: a model that is taught answers alone goes on after them.
+    """
+    about_people = lessons([one for one in everyone() if one.name not in without])
+    return [replace(one, answer=one.answer + END) for one in (*about_people, *of_the_world(), *about_shapes())]
 
 
 MAKING = Making(
@@ -83,7 +88,7 @@ MAKING = Making(
     group=lambda half: tuple(person.name for person in group(half)),
     recipe=TrainingSettings(
         learning_rate=2e-3,
-        epochs=3,
+        epochs=2,
         batch_size=8,
         warm_up=0.05,
         precision="bf16",
