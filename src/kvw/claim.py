@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
-import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -28,8 +27,6 @@ from kvw.files import (
 )
 from kvw.mark import write_mark
 from kvw.output import busy, check_output_directory
-
-logger = logging.getLogger(__name__)
 
 LOCK = "lock"
 CONTENT = "content"

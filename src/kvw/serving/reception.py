@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 
 from starlette.requests import ClientDisconnect, Request
@@ -15,8 +14,6 @@ from kvw.serving.replies import failure_event
 
 SECONDS_TO_LISTEN = 1.0
 """How long to read on when a client is refused. A connection that is closed earlier loses the refusal."""
-
-logger = logging.getLogger(__name__)
 
 
 class Reception:
