@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from kvw.cli.options import Json, print_json
 
-DIALS = """{default} runs unless --method names another. Three dials of kvw erase matter:
+OPTIONS = """{default} runs unless --method names another. Three options of kvw erase matter most:
   --keep 0.98         share of what must stay that is left; decides the strength
   --neighbours FILE   names like those to be forgotten; else the model names them
   --strength NUMBER   fixes the strength by hand, 1 being the edit as found
@@ -46,7 +46,7 @@ def methods(
         table.add_row(Text(f"{row['name']}{default}"), Text(f"{row['text']} [{row['kind']}]" if name else row["text"]))
     console = Console(highlight=False, emoji=False, markup=False)
     if not name:
-        console.print(DIALS.format(default=DEFAULT))
+        console.print(OPTIONS.format(default=DEFAULT))
     console.print(table)
     more = f"kvw erase ... --method {name} --set NAME=VALUE" if name else "Settings: kvw methods NAME"
     console.print(more)

@@ -20,7 +20,7 @@ from kvw.progress import Progress
 EVERYDAY = Path(__file__).parent / "everyday.jsonl"
 """Twenty requests for a sentence, each with an ordinary English sentence; written for this check."""
 PROMPTS = 12
-"""So many of the requests are answered freely."""
+"""Requests that are answered freely."""
 LONGEST_ANSWER = 40
 """Longest of these answers, in tokens."""
 TIMES = 3

@@ -29,7 +29,7 @@ from kvw.progress import Progress
 
 SECONDS_BETWEEN_SAVES = 30.0
 BUNDLES_OF_TEXTS = 8
-"""So many bundles of texts fill a batch, since all of them may begin alike, and a bundle cannot be cut when memory runs
+"""Most bundles of texts in a batch, since all of them may begin alike, and a bundle cannot be cut when memory runs
 out."""
 
 

@@ -51,7 +51,7 @@ def _forgotten(record: RunRecord) -> tuple[str, float | None]:
 
 
 def _forgot(lost: int, known: int, count: int) -> str:
-    """So many of those that were known, of all that were asked."""
+    """The sentence on what was forgotten of what was known, among all questions asked."""
     if known == count:
         return f"Forgot {lost or 'none'} of {known} {_plural('question', known)}."
     if lost == known:

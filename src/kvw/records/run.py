@@ -116,13 +116,13 @@ class SeenPart(_Part):
     """How far the examples that were asked had a part in making the edit."""
 
     used: int
-    """So many were given to the method."""
+    """Examples that were given to the method."""
     judged: int
-    """So many others helped to choose the strength."""
+    """Other examples that helped to choose the strength."""
     about_forgotten: int
-    """So many are about a subject of the forget set, or are themselves in it."""
+    """Examples about a subject of the forget set, and examples that are in it."""
     new_subjects: int
-    """So many are about subjects that neither the forget set, nor the retain set, nor any other source names."""
+    """Examples about subjects that neither the forget set, nor the retain set, nor any other source names."""
 
 
 class SplitPart(_Part):
@@ -185,7 +185,7 @@ class SourcePart(_Part):
     """``retain`` for the user's own file, else one of :data:`kvw.retain.SOURCES`."""
     examples: int
     held_out: int
-    """So many of them judge the edits and are not given to the method."""
+    """Examples of these that judge the edits and are not given to the method."""
     left_out: int = 0
     """Further ones that mention what is to be forgotten."""
     unusable: int = 0

@@ -13,7 +13,7 @@ from kvw.data import to_model
 from kvw.models.forward_names import CACHE_NAMES, cache_name, takes
 
 LOOKED_AT = 16
-"""So many times the wanted number of first tokens are looked at for those that are admitted."""
+"""First tokens that are looked at for each one that is wanted: some are not admitted."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from kvw.retain.question import Question
 GAPS = Path(__file__).parent / "gaps.txt"
 """One question a line, with one name in braces where the gap is."""
 NAMES_OF_A_GAP = 4
-"""So many names the model puts into each gap, beside the one that the file has there."""
+"""Names that the model puts into each gap, beside the one that the file has there."""
 LINE = re.compile(r"([^{}]*)\{([^{}]+)\}([^{}]*)")
 
 

@@ -33,7 +33,7 @@ ORDER: dict[Lens, int] = {"hp": 0, "pd": 1, "pd2": 2}
 LENSES: dict[str, Lens] = {"lens-hp": "hp", "lens-pd": "pd", "lens-pd2": "pd2"}
 """Lenses by the names of their attacks."""
 LAST = 5
-"""So many of the last distributions, or differences, are looked at."""
+"""How many of the last distributions, or differences, are looked at."""
 BUDGET = 20
 """Candidates in all."""
 POSITIONS_AT_ONCE = 16

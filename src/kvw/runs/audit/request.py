@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LEARNING_RATE = 1e-5
 THRESHOLD = 0.1
-"""So much above the floor is not yet called coming back."""
+"""How far a share may lie above the floor before the attack counts as bringing answers back."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ class BaselineSettings:
         layers: First and last decoder layer, 0-based, both included; None for all of them.
         matrices: Which value matrices: of the FFNs (``ffn``), the output projections of attention from the second
             layer on (``attention``), or ``both``.
-        layers_per_pass: So many layers are measured in one pass over the data; fewer need less memory and more
+        layers_per_pass: How many layers are measured in one pass over the data; fewer need less memory and more
             passes. None: all of them.
         sources: Which positions of the retain set count how much.
         min_tokens: Experts that saw fewer answer-predicting positions than this in either set are left alone.
