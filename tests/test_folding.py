@@ -79,3 +79,7 @@ def test_words_have_their_places(text):
     placed = placed_words(text)
     assert [word for word, _, _ in placed] == words(text)
     assert all(words(text[start:end]) == [word] for word, start, end in placed)
+
+
+def test_a_text_without_spaces_is_one_word_of_any_length():
+    assert words("x" * 10**6) == ["x" * 10**6]  # in a moment: no letter copies the word before it

@@ -34,19 +34,19 @@ def words(text: str) -> list[str]:
     """
     # Before folding, which would make letters of a sign: "\N{TRADE MARK SIGN}" becomes "tm".
     seen = "".join(one if unicodedata.category(one)[0] in "LNM" else " " for one in text.translate(_INVISIBLE))
-    found: list[str] = []
+    found: list[list[str]] = []  # letters, joined at the end: a text without spaces is one word of any length
     inside = False
     for character in folded(seen):
         if inside and unicodedata.category(character).startswith("M"):
-            found[-1] += character
+            found[-1].append(character)
         elif not _starts(character):
             inside = False
         elif inside and not stands_alone(character) and not stands_alone(found[-1][0]):
-            found[-1] += character
+            found[-1].append(character)
         else:
-            found.append(character)
+            found.append([character])
             inside = True
-    return found
+    return ["".join(word) for word in found]
 
 
 def placed_words(text: str) -> list[tuple[str, int, int]]:
