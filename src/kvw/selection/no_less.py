@@ -41,6 +41,7 @@ class NoLess:
         rest = self._ask(edit, self._hardest[many:])
         if self._within([*first, *rest]):
             return True
+        # What this edit leaves most of is asked first of the next one, which is then refused sooner.
         left = dict(zip(self._hardest, [*first, *rest], strict=True))
         self._hardest.sort(key=lambda one: left[one], reverse=True)
         return False

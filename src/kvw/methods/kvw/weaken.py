@@ -189,6 +189,7 @@ def _progressive(
                     for key, sums in recorder.sums.items()
                     if recorder.counts[key] and key in reference and _enough(tokens[key], key, settings.min_tokens)
                 }
+                # log g = -gamma A, (width,); steps add up
                 exponents = {
                     key: -settings.gamma * accessor(value, _to(reference[key], value))
                     for key, value in coefficients.items()

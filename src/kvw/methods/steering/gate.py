@@ -69,6 +69,7 @@ def auc(ones: Tensor, others: Tensor) -> float:
     """
     ascending = others.double().sort().values
     wanted = ones.double().contiguous()
+    # How many of the others lie below each number, and how many up to it: their mean counts ties half.
     below, up_to = (torch.searchsorted(ascending, wanted, right=right) for right in (False, True))
     return float((below + up_to).double().mean() / (2 * len(others)))
 

@@ -54,7 +54,7 @@ def solve_filter(forget: Tensor, basis: Tensor, ridge: float) -> Tensor:
     Returns:
         a: (hidden,), float64.
     """
-    inside = forget.double() @ basis.double()
+    inside = forget.double() @ basis.double()  # H_f Q: (samples, k)
     ones = inside.new_ones(len(inside))
     samples, dimensions = inside.shape
     if ridge == 0:

@@ -39,7 +39,8 @@ def raw_distortion_bound(
         log_gates: (rank,).
         found: S = (1 - rho) C + rho D, D its diagonal; rho below 1.
     """
-    outputs = _outputs(weight, patterns, log_gates)
+    outputs = _outputs(weight, patterns, log_gates)  # B: (hidden, rank), with W' - W = B V^T
+    # E_S |B V^T m|^2 = tr(B V^T S V B^T) = |B|^2. The part of rho D in it is taken off, and C is what is left.
     diagonal = found.moment.diagonal().to(filters)[:, None]
     by_diagonal = ((outputs.T @ outputs) * (filters.T @ (diagonal * filters)).to(outputs)).sum()
     return float((outputs.square().sum() - found.shrinkage * by_diagonal) / (1 - found.shrinkage))
@@ -85,7 +86,8 @@ def participation_ratio(filters: Tensor, columns: Columns) -> Tensor:
     """
     numbers: dict[Hashable, int] = {}
     index = torch.tensor([numbers.setdefault(subject, len(numbers)) for subject in columns.subjects])
-    energies = (filters.T @ columns.values.to(filters)).double().square().cpu()
+    energies = (filters.T @ columns.values.to(filters)).double().square().cpu()  # (rank, n)
+    # Columns hold the root of their weight, so squares hold the weight itself: dividing by sums of weights gives means.
     totals = energies.new_zeros(len(energies), len(numbers)).index_add_(1, index, energies)
     means = totals / totals.new_zeros(len(numbers)).index_add_(0, index, columns.weights)
     return means.sum(1).square() / (len(numbers) * means.square().sum(1))
@@ -103,7 +105,7 @@ def resistance(filters: Tensor, moment: Tensor | ReducedMoment) -> Tensor:
     Returns:
         (rank,), float64.
     """
-    vector = moment.diagonal().clone()
+    vector = moment.diagonal().clone()  # power iteration, from where the energy lies
     for _ in range(50):
         vector = moment @ (vector / vector.norm())
     return float(vector.norm()) * filters.double().square().sum(0)
@@ -126,6 +128,7 @@ def inseparable(found: Metric | ReducedMetric, columns: Columns, threshold: floa
     lost = []
     for number, subject in enumerate(dict.fromkeys(columns.subjects)):
         own = torch.tensor([place for place, other in enumerate(columns.subjects) if other == subject])
+        # lambda of the subject's own columns: the eigenvalues of F_j F_j^T against S are those of F_j^T S^-1 F_j.
         largest = torch.linalg.eigvalsh(gram[own][:, own])[-1]
         if 0.5 * largest.log() <= threshold:
             lost.append(number)

@@ -61,7 +61,8 @@ class LeftOut:
         return LeftOut(self.gram[wanted][:, wanted], self.masses[wanted])
 
     def _system(self) -> Tensor:
-        """I - (1 - rho) D G."""
+        """I - M G, with the masses M on the diagonal: S_0 = S - T M T^T, so T^T S_0^-1 T = G (I - M G)^-1
+        (Woodbury)."""
         identity = torch.eye(len(self.gram), dtype=self.gram.dtype, device=self.gram.device)
         return identity - self.masses[:, None] * self.gram
 
@@ -82,8 +83,9 @@ def null_eigenvalues(left_out: LeftOut, columns: Columns, count: int) -> Tensor:
     draws = max(1, mixing.shape[1] // max(count, 1))
     eigenvalues = []
     for draw in range(draws):
-        taken = mixing[:, draw::draws]
+        taken = mixing[:, draw::draws]  # (tokens, about count): every draw takes other columns, of all subjects
         used = taken.any(dim=1).nonzero()[:, 0]
+        # Only the tokens of this draw are taken out of S; the others stay retained.
         moment = taken[used].T @ left_out.part(used).without() @ taken[used]
         moment = moment / float(columns.weights[draw::draws].sum())
         eigenvalues.append(torch.linalg.eigvalsh((moment + moment.T) / 2))

@@ -46,6 +46,7 @@ def view_means(tokens: Tokens, labels: Labels) -> Columns:
     rows, offsets = tokens.rows.tolist(), tokens.offsets.tolist()
     numbers: dict[tuple[Hashable, int], int] = {}
     places = zip(rows, offsets, strict=True)
+    # Token k of one view corresponds to token k of another, since views of a fact have the same answer.
     own = [numbers.setdefault((labels.fact(row), offset), len(numbers)) for row, offset in places]
     subjects: dict[int, Hashable] = {column: labels.subject(row) for row, column in zip(rows, own, strict=True)}
     masses = tokens.weights.double()
@@ -56,5 +57,5 @@ def view_means(tokens: Tokens, labels: Labels) -> Columns:
     # The mean over a column's tokens, times the root of the column's weight.
     mixing = mixing / totals * weights.sqrt()
     dtype = torch.promote_types(tokens.coefficients.dtype, torch.float32)
-    values = tokens.coefficients.to(dtype).T @ mixing.to(dtype)
+    values = tokens.coefficients.to(dtype).T @ mixing.to(dtype)  # (width, tokens) @ (tokens, n)
     return Columns(values, weights, mixing, tuple(subjects[column] for column in range(len(numbers))))
