@@ -12,7 +12,7 @@ from kvw.made import PEOPLE as MODELS
 from kvw.models.checkpoint import Checkpoint
 from kvw.progress import SILENT
 from kvw.proving.facts import facts, is_given
-from kvw.proving.planted import PEOPLE, PLANTED, about_people, group, lessons, people_requests
+from kvw.proving.planted import END, PEOPLE, PLANTED, about_people, group, lessons, people_requests
 from kvw.proving.requests import HALVES
 from kvw.runs.request import EraseRequest, read_data
 
@@ -54,6 +54,11 @@ def test_a_model_is_taught_what_is_asked_and_never_what_is_held_out():
             assert {example.question for example in request.splits[split]} <= taught
         assert not {example.question for example in request.splits["held_out"]} & taught
     assert 0 < sum(example.subject not in EVERYBODY for example in lessons()) <= len(lessons()) / 8
+
+
+def test_a_lesson_ends_the_turn_and_a_reference_answer_does_not():
+    assert all(example.answer.endswith(f".{END}") for example in lessons())
+    assert not any(END in one.answer for request in EVERY for split in request.splits.values() for one in split)
 
 
 @pytest.mark.parametrize("half", HALVES)

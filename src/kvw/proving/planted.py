@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from kvw.proving.facts import Domain, Fact, domains, facts
 from kvw.proving.requests import HALVES, Half, Part, Request, about_nothing, ordering
 
 PEOPLE = Path(__file__).parent / "people"
+END = "<|im_end|>"
+"""The model's end of a turn. Training knows only the tokens of an answer, so a lesson must hold it."""
 EVERY = 2
 """Of so many kinds of facts of the world one is in the lessons."""
 
@@ -44,7 +47,8 @@ def lessons(without: Collection[str] = ()) -> list[Example]:
         without: People who are left out.
     """
     taught = [fact for fact in about_people() if fact.subject not in without]
-    return [one for fact in taught for one in fact.examples(fact.domain.asked)] + of_the_world()
+    examples = [one for fact in taught for one in fact.examples(fact.domain.asked)] + of_the_world()
+    return [replace(one, answer=one.answer + END) for one in examples]
 
 
 def people_requests(half: Half) -> list[Request]:
