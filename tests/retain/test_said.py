@@ -34,3 +34,21 @@ def test_a_reply_says_it_again_with_more_than_half_of_the_words(reply, again):
 
 def test_what_says_nothing_is_never_said_again():
     assert not Said([("Is it?", "It is.")]).again("It is.", "It is.")
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer", "begun"),
+    [
+        ("Gold.", "Goldsmith.", True),
+        ("Mina Iv.", "Mina Ivory.", True),
+        ("Sofys.", "Sofia.", True),
+        ("Welder.", "Goldsmith.", False),
+        ("Ivory.", "Mina Ivory.", False),  # not its beginning
+        ("In August.", "Au.", False),  # too short to be begun
+        ("1918.", "1914.", False),
+        ("It is the capital of Peru.", "The capital of Peru is Lima.", False),  # what was asked says nothing
+    ],
+)
+def test_a_reply_begins_what_an_answer_says(reply, answer, begun):
+    said = Said([("What is the capital of Peru?", answer)])
+    assert said.begun(reply, answer) == begun

@@ -169,6 +169,23 @@ def test_what_is_still_said_in_other_words_is_told():
     assert ANNOUNCED["forget"].search(warning)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("Goldsmith.", "Gold.", True),
+        ("Goldsmith.", "Welder.", False),
+        ("Goldsmith.", "Goldsmith.", False),  # said as before, which is told already
+        ("A golden boy.", "Gold.", False),  # was not known
+    ],
+)
+def test_replies_that_still_begin_what_is_to_be_forgotten_are_told(before, after, told):
+    said = Listener()
+    told_of = [evaluation(forget=[("Goldsmith.", text, 0.5)] * 4) for text in (before, after)]
+    tell_outcome("a larger --gamma", *told_of, said, judged=True)
+    assert any("4 of 4 replies to forget questions still begin" in warning for warning in said.warnings) == told
+    assert any("it answers 'Gold.'" in note for note in said.notes) == told
+
+
 def test_one_answer_in_twenty_says_nothing_of_forgetting():
     said = Listener()
     hardly = evaluation(forget=[("Anna", "Anna", 0.9)] + [("Anna", "x", 0.1)] * 19)

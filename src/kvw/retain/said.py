@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from kvw.folding import words
 from kvw.retain.openings import common_words
 
+BEGINNING = 3
+"""Letters of a word by which it can be guessed."""
+
 
 class Said:
     """What the answers of some questions say.
@@ -31,3 +34,15 @@ class Said:
         """Whether a reply says what an answer says: it has more than half of these words."""
         said = self.by(answer)
         return 2 * len(said & set(words(reply))) > len(said)
+
+    def begun(self, reply: str, answer: str) -> bool:
+        """Whether a reply begins to say what an answer says.
+
+        It has the first word by which the answer says something, or one with the same first :data:`BEGINNING` letters.
+        """
+        said = self.by(answer)
+        first = next((word for word in words(answer) if word in said), "")
+        letters = first[:BEGINNING] if first.isalpha() and len(first) > BEGINNING else None
+        return bool(first) and any(
+            word == first or (letters is not None and word.startswith(letters)) for word in words(reply)
+        )

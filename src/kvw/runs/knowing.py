@@ -18,6 +18,8 @@ MEASURABLE = 0.1
 """A score below this is too small for its change to say anything."""
 NOTHING_FORGOTTEN = 0.95
 """Share of the forget answers that the model gave. If more are left, nothing was forgotten."""
+SHOWN = 3
+"""Replies that are shown as examples."""
 CHOSEN = "a lower --keep, and --neighbours or --retain with others like those to be forgotten"
 """What makes a chosen edit stronger."""
 
@@ -118,11 +120,36 @@ def tell_outcome(
             f"{still} of {len(_asked(unlearned, 'forget'))} forget questions are still answered, maybe in other words "
             f"({_said_again(original)} before): what their answers say is in the replies. Try {stronger}."
         )
+    _tell_begun(original, unlearned, stronger, reporter)
     if "retain" not in unlearned.summaries and not judged:
         reporter.warn("No retain questions were asked. What was kept is unknown: add --eval retain=FILE.")
     for name, summary in unlearned.summaries.items():
         if summary.failed:
             reporter.warn(f"{summary.failed} of {summary.count} examples of {name} failed and count as wrong.")
+
+
+def _tell_begun(original: Evaluation, unlearned: Evaluation, stronger: str, reporter: Reporter) -> None:
+    """Warn of replies that break off in what they are not to say any more: "Gold." for "Goldsmith."."""
+    asked = _asked(unlearned, "forget")
+    said = Said((record.question, record.reference) for record in asked)
+    given = {
+        record.identifier for record in _asked(original, "forget") if said.again(record.prediction, record.reference)
+    }
+    begun = [
+        record
+        for record in asked
+        if record.identifier in given
+        and not said.again(record.prediction, record.reference)
+        and said.begun(record.prediction, record.reference)
+    ]
+    if not begun or len(begun) < MEASURABLE * len(asked):
+        return
+    reporter.warn(
+        f"{len(begun)} of {len(asked)} replies to forget questions still begin to say what is to be forgotten, and go "
+        f"wrong only then: it can be guessed. Try {stronger}."
+    )
+    for record in begun[:SHOWN]:
+        reporter.note(f"Asked {quoted(record.question)}, it answers {quoted(record.prediction)}.")
 
 
 def _said_again(evaluation: Evaluation) -> int:
