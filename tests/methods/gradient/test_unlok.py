@@ -29,6 +29,8 @@ from kvw.methods.gradient.unlok import REPHRASINGS, asked
 from kvw.methods.registry import get_method
 from kvw.training.trainee import in_training
 
+pytestmark = pytest.mark.thorough
+
 
 def distributions(layers=3, tokens=4, vocabulary=11, seed=0):
     drawn = torch.randn(layers, tokens, vocabulary, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
