@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,9 @@ import psutil
 from kvw.errors import UserError
 
 SECONDS = 20
+"""Processor time."""
+PATIENCE = 6
+"""How many times as long something may take that does not get a processor, or waits."""
 MEMORY = 2**30
 """Bytes beyond what the process has before the work begins."""
 
@@ -50,7 +54,7 @@ def bounded(work: Callable[[], object], *, seconds: int = SECONDS, memory: int =
         os.close(reader)
         _run(work, writer, limit)
     os.close(writer)
-    text = _read(reader, seconds)
+    text = _read(reader, psutil.Process(child), seconds)
     if text is None:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -91,18 +95,27 @@ def _peak() -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def _read(reader: int, seconds: int) -> str | None:
+def _read(reader: int, child: psutil.Process, seconds: int) -> str | None:
     """What the child says; None if it says nothing in time."""
-    end, parts = time.monotonic() + seconds, []
+    end, parts = time.monotonic() + PATIENCE * seconds, []
     with os.fdopen(reader, "rb", buffering=0) as pipe:
-        while (left := end - time.monotonic()) > 0:
-            if not select.select([pipe], [], [], left)[0]:
-                return None
+        while time.monotonic() < end and _spent(child) < seconds:
+            if not select.select([pipe], [], [], 0.2)[0]:
+                continue
             part = pipe.read(65536)
             if not part:
                 return b"".join(parts).decode()
             parts.append(part)
     return None
+
+
+def _spent(child: psutil.Process) -> float:
+    """Seconds of processor time that a process has taken, its children included."""
+    spent = 0.0
+    for process in (child, *child.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            spent += sum(process.cpu_times()[:4])  # user and system, of itself and of children that have ended
+    return spent
 
 
 def written(path: Path, content: bytes) -> Path:
