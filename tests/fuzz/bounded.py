@@ -99,8 +99,10 @@ def _read(reader: int, child: psutil.Process, seconds: int) -> str | None:
     """What the child says; None if it says nothing in time."""
     end, parts = time.monotonic() + PATIENCE * seconds, []
     with os.fdopen(reader, "rb", buffering=0) as pipe:
-        while time.monotonic() < end and _spent(child) < seconds:
-            if not select.select([pipe], [], [], 0.2)[0]:
+        while time.monotonic() < end:
+            if not select.select([pipe], [], [], 0.5)[0]:
+                if _spent(child) > seconds:
+                    return None
                 continue
             part = pipe.read(65536)
             if not part:
