@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from tests.conftest import USER_CACHE
 
@@ -18,7 +16,7 @@ from kvw.training.adapters import merge_adapter
 
 @pytest.mark.slow
 def test_planted_knows_and_gold_does_not(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("KVW_CACHE", os.environ.get("KVW_REAL_CACHE", str(USER_CACHE)))
+    monkeypatch.setenv("KVW_CACHE", str(USER_CACHE))
     try:
         find_checkpoint(smollm2.NAME)
     except UserError as error:
