@@ -147,3 +147,17 @@ def test_shares_are_never_rounded_up() -> None:
 def test_without_the_forget_split_nothing_is_claimed() -> None:
     found: RunRecord = record({})
     assert verdict(found).mark == "Not known"
+
+
+def test_replies_that_begin_right_are_no_full_success() -> None:
+    one = split(36, 0)
+    assert one.answers is not None
+    begun = one.model_copy(update={"answers": one.answers.model_copy(update={"begun": 3})})
+    mark, sentences = told({"forget": begun, "others": split(40, 40, count=40, about="others")})
+    assert mark == "Forgotten in part"
+    assert sentences[:2] == [
+        "Forgot 36 of 36 questions.",
+        "3 of the new replies still begin to say the right answer.",
+    ]
+    single = one.model_copy(update={"answers": one.answers.model_copy(update={"begun": 1})})
+    assert "One of the new replies still begins to say the right answer." in told({"forget": single})[1]

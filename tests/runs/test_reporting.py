@@ -108,3 +108,19 @@ def test_what_is_no_run_is_refused(folder: Path, capsys: pytest.CaptureFixture[s
     assert_refused(capsys, run("report", folder), "line 1 is no line of samples")
     (folder / "run.json").write_text('{"method": "subspace"}')
     assert_refused(capsys, run("report", folder), "no run record of this version")
+
+
+def test_lost_answers_that_begin_right_are_counted() -> None:
+    jobs = [asked("Ann", "goldsmith"), asked("Bo", "kite maker"), asked("Cy", "baker")]
+    data: Any = SimpleNamespace(read={"forget": jobs}, all_scored=jobs)
+
+    def said(*replies: str) -> Evaluation:
+        return collect({"forget": jobs}, [Reply(text, 0.5) for text in replies])
+
+    right = ("goldsmith", "kite maker", "baker")
+    part = Classed.of(data, {"original": said(*right), "unlearned": said("gold", "pilot", "baker")}).part("forget")
+    assert (part.lost, part.begun) == (2, 1)
+    never = Classed.of(data, {"original": said("cook", *right[1:]), "unlearned": said("gold", *right[1:])}).part(
+        "forget"
+    )
+    assert never.begun == 0

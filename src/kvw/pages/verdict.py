@@ -20,8 +20,8 @@ def verdict(record: RunRecord) -> Verdict:
     forgot, forgotten = _forgotten(record)
     kept, share = _kept(record)
     still, left = _still(record)
-    damage = _damage(record)
-    sentences = [forgot, kept, *still, *damage]
+    begun, damage = _begun(record), _damage(record)
+    sentences = [forgot, *begun, kept, *still, *damage]
     enough = share is None or record.asked is None or share >= record.asked.keep
     if damage:
         return Verdict("bad", "Damaged", sentences)
@@ -29,7 +29,7 @@ def verdict(record: RunRecord) -> Verdict:
         return Verdict("unknown", "Not known", sentences)
     if forgotten == 0:
         return Verdict("bad", "Not forgotten", sentences)
-    if forgotten < 1 or left:
+    if forgotten < 1 or left or begun:
         return Verdict("part", "Forgotten in part", sentences)
     if share is None:
         return Verdict("part", "Forgotten; at what cost is not known", sentences)
@@ -121,6 +121,18 @@ def _share_kept(splits: Iterable[SplitPart]) -> tuple[float | None, int]:
     answers = [split.answers for split in splits if split.answers is not None]
     known = sum(one.original.get("correct", 0) for one in answers)
     return (1 - sum(one.lost for one in answers) / known if known else None), known
+
+
+def _begun(record: RunRecord) -> list[str]:
+    """What can be guessed from replies that go wrong only after their beginning; nothing if there are none."""
+    answers = record.splits["forget"].answers if "forget" in record.splits else None
+    if answers is None or not answers.begun:
+        return []
+    return [f"{_number(answers.begun)} of the new replies still {_begin(answers.begun)} to say the right answer."]
+
+
+def _begin(count: int) -> str:
+    return "begins" if count == 1 else "begin"
 
 
 def _still(record: RunRecord) -> tuple[list[str], int]:

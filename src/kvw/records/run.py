@@ -110,6 +110,8 @@ class AnswersPart(_Part):
     """Questions that were answered right before and are not afterwards."""
     gained: int
     """Questions that are answered right afterwards and were not before."""
+    begun: int = 0
+    """Lost answers that still begin right, and go wrong only then; 0 in records of earlier versions."""
 
 
 class SeenPart(_Part):

@@ -20,6 +20,7 @@ from kvw.pages.cases import cases
 from kvw.pages.run_page import run_page
 from kvw.records.run import AnswersPart, RunRecord
 from kvw.records.samples import read_rows, sample_lines
+from kvw.retain.said import Said
 from kvw.runs.answer_classes import AnswerClass, Classifier, counts
 from kvw.runs.first_checks import check_run_folder
 from kvw.runs.request import DataSets
@@ -62,11 +63,17 @@ class Classed:
         places = [place for place, one in enumerate(self.evaluations["original"].records) if one.split == split]
         before, after = ([self.kinds[name][place] for place in places] for name in ("original", "unlearned"))
         pairs = list(zip(before, after, strict=True))
+        replies = [self.evaluations["unlearned"].records[place] for place in places]
+        said = Said((one.question, one.reference) for one in replies)
         return AnswersPart(
             original=counts(before),
             unlearned=counts(after),
             lost=sum(was == "correct" != now for was, now in pairs),
             gained=sum(was != "correct" == now for was, now in pairs),
+            begun=sum(
+                was == "correct" != now and said.begun(one.prediction, one.reference)
+                for (was, now), one in zip(pairs, replies, strict=True)
+            ),
         )
 
     def lines(self, record: RunRecord, examples: Sequence[Example]) -> str:
