@@ -332,6 +332,7 @@ def test_the_longest_answer_is_named_as_the_server_wants_it(server, monkeypatch)
     [
         ("max_tokens is too large", "max_completion_tokens is unknown", "max_tokens is too large"),
         ("max_tokens: use max_completion_tokens", "no access to this model", "no access to this model"),
+        ("max_tokens is not supported", "temperature must be 1", "temperature must be 1"),
         ("the prompt is too long", "never asked", "the prompt is too long"),
     ],
 )

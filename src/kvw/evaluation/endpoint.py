@@ -196,8 +196,9 @@ class EndpointModel:
             try:
                 choice = self._choice(messages, NEW_LIMIT, max_tokens)
             except self._openai.APIStatusError as other:
-                # Which of the two says what is wrong: the second one, if the first one asked for it.
-                raise (other if NEW_LIMIT in told else error) from None
+                # Which of the two says what is wrong: the first one, if the second one only knows no such name.
+                unknown = NEW_LIMIT in other.response.text and NEW_LIMIT not in told
+                raise (error if unknown else other) from None
         self._limit_name = NEW_LIMIT
         return choice
 
