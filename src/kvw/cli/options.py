@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from kvw.cli.launch import launched_rank
-from kvw.data.general import GENERAL
 from kvw.errors import UserError
 from kvw.methods.registry import DEFAULT
 
@@ -225,18 +224,20 @@ def parse_splits(entries: list[str]) -> dict[str, Path]:
     Raises:
         UserError: See :func:`parse_named_files`.
     """
-    return parse_named_files(
-        [f"{one}={GENERAL[one]}" if one in GENERAL else one for one in entries], "--eval", "splits"
-    )
+    from kvw.data.general import GENERAL  # loads what reads pictures, and help is told without
+
+    named = [f"{one}={GENERAL[one]}" if one in GENERAL else one for one in entries]
+    return parse_named_files(named, "--eval", "splits", f", or one of: {', '.join(GENERAL)}")
 
 
-def parse_named_files(entries: list[str], option: str, things: str) -> dict[str, Path]:
+def parse_named_files(entries: list[str], option: str, things: str, instead: str = "") -> dict[str, Path]:
     """Read ``NAME=FILE`` entries.
 
     Args:
         entries: What the user typed.
         option: After which option.
         things: What the option names, in the plural.
+        instead: What else can be written, for the message.
 
     Raises:
         UserError: An entry has another form, or a name comes twice.
@@ -245,8 +246,7 @@ def parse_named_files(entries: list[str], option: str, things: str) -> dict[str,
     for entry in entries:
         name, equals, file = entry.partition("=")
         if not (equals and name and file):
-            shipped = f", or one of: {', '.join(GENERAL)}" if option == "--eval" else ""
-            raise UserError(f"{option} needs a name and a file.", found=entry, do=f"write it as NAME=FILE{shipped}")
+            raise UserError(f"{option} needs a name and a file.", found=entry, do=f"write it as NAME=FILE{instead}")
         if name in files:
             raise UserError(f"There are two {things} named '{name}'.", do=f"give each {option} its own name")
         files[name] = Path(file)
