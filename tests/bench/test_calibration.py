@@ -22,6 +22,7 @@ from kvw.bench.calibration.search import GRID, Curve
 from kvw.bench.changes import EditChange, TrainedChange
 from kvw.cli import main
 from kvw.edits.gates import GateEdit
+from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.methods.registry import get_method
 from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey
@@ -129,6 +130,17 @@ def test_the_ends_of_an_edit_are_the_model_and_the_edit_to_the_bit(llava):
     half = outputs(llava, edit.at(0.5))
     assert not torch.equal(half, outputs(llava, edit))
     assert not torch.equal(half, outputs(llava))
+
+
+def test_all_of_an_edit_of_directions_is_the_edit_to_the_bit(llava):
+    """Gates that are mixed are rounded once more."""
+    width = find_value_matrices(llava)[0].width
+    patterns = torch.linalg.qr(torch.randn(width, 3, generator=torch.Generator().manual_seed(0)))[0]
+    directions = Directions(patterns, patterns.clone(), torch.tensor([-0.3, -1.7, -2.9]))
+    edit = EditChange(LowRankEdit({MatrixKey(0): directions}))
+    assert edit.at(1.0).digest == edit.digest
+    assert edit.at(0.5).digest != edit.digest
+    assert torch.equal(outputs(llava, edit.at(0.0)), outputs(llava))
 
 
 @pytest.mark.thorough
