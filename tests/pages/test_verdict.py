@@ -161,3 +161,12 @@ def test_replies_that_begin_right_are_no_full_success() -> None:
     ]
     single = one.model_copy(update={"answers": one.answers.model_copy(update={"begun": 1})})
     assert "One of the new replies still begins to say the right answer." in told({"forget": single})[1]
+
+
+def test_replies_that_are_gibberish_are_said() -> None:
+    one = split(36, 0)
+    assert one.answers is not None
+    broken = one.model_copy(update={"answers": one.answers.model_copy(update={"broken": 3})})
+    mark, sentences = told({"forget": broken, "others": OTHERS})
+    assert mark == "Forgotten; it shows"
+    assert sentences[:2] == ["Forgot 36 of 36 questions.", "3 of the new replies are gibberish or a loop."]

@@ -21,6 +21,13 @@ from kvw.mark import strangers, write_mark
 from kvw.runs.reporting import REPORT, Classed, report, thumbnail
 
 
+class Told(list[str]):
+    """What was warned of."""
+
+    def warn(self, text: str) -> None:
+        self.append(text)
+
+
 def asked(name: str, job: str, **more: Any) -> Example:
     return Example(question=f"What does {name} do?", answer=job, metadata={"subject": name}, **more)
 
@@ -124,3 +131,26 @@ def test_lost_answers_that_begin_right_are_counted() -> None:
         "forget"
     )
     assert never.begun == 0
+
+
+def test_forget_replies_that_became_gibberish_are_counted_and_said() -> None:
+    places = [asked("Ann", "goldsmith in Rome"), asked("Bo", "kite maker"), asked("Cy", "baker")]
+    loop = "a place of dreams, a place of dreams, a place of dreams, a place of dreams"
+    data: Any = SimpleNamespace(read={"forget": places}, all_scored=places)
+
+    def found(before: tuple[str, ...], after: tuple[str, ...]) -> tuple[int, Told]:
+        said = [collect({"forget": places}, [Reply(text, 0.5) for text in one]) for one in (before, after)]
+        classed, told = Classed.of(data, dict(zip(("original", "unlearned"), said, strict=True))), Told()
+        reporter: Any = told
+        classed.tell_broken(reporter)
+        return classed.part("forget").broken, told
+
+    right = ("goldsmith in Rome", "kite maker", "baker")
+    assert found(right, (loop, "She sells shoes.", "")) == (
+        2,
+        [
+            "2 of 3 replies to forget questions are gibberish or end in a loop, and were not before: whoever asks "
+            "notices that something was removed."
+        ],
+    )
+    assert found((loop, *right[1:]), (loop, *right[1:])) == (0, [])

@@ -20,8 +20,8 @@ def verdict(record: RunRecord) -> Verdict:
     forgot, forgotten = _forgotten(record)
     kept, share = _kept(record)
     still, left = _still(record)
-    begun, damage = _begun(record), _damage(record)
-    sentences = [forgot, *begun, kept, *still, *damage]
+    begun, broken, damage = _begun(record), _broken(record), _damage(record)
+    sentences = [forgot, *begun, *broken, kept, *still, *damage]
     enough = share is None or record.asked is None or share >= record.asked.keep
     if damage:
         return Verdict("bad", "Damaged", sentences)
@@ -33,7 +33,9 @@ def verdict(record: RunRecord) -> Verdict:
         return Verdict("part", "Forgotten in part", sentences)
     if share is None:
         return Verdict("part", "Forgotten; at what cost is not known", sentences)
-    return Verdict("good", "Forgotten", sentences) if enough else Verdict("part", "Forgotten; others pay", sentences)
+    if not enough:
+        return Verdict("part", "Forgotten; others pay", sentences)
+    return Verdict("part", "Forgotten; it shows", sentences) if broken else Verdict("good", "Forgotten", sentences)
 
 
 def _forgotten(record: RunRecord) -> tuple[str, float | None]:
@@ -129,6 +131,14 @@ def _begun(record: RunRecord) -> list[str]:
     if answers is None or not answers.begun:
         return []
     return [f"{_number(answers.begun)} of the new replies still {_begin(answers.begun)} to say the right answer."]
+
+
+def _broken(record: RunRecord) -> list[str]:
+    """How many replies about the forgotten are no language any more; nothing if there are none."""
+    answers = record.splits["forget"].answers if "forget" in record.splits else None
+    if answers is None or not answers.broken:
+        return []
+    return [f"{_number(answers.broken)} of the new replies {_is(answers.broken)} gibberish or a loop."]
 
 
 def _begin(count: int) -> str:

@@ -112,6 +112,8 @@ class AnswersPart(_Part):
     """Questions that are answered right afterwards and were not before."""
     begun: int = 0
     """Lost answers that still begin right, and go wrong only then; 0 in records of earlier versions."""
+    broken: int = 0
+    """Replies that are gibberish, loops among them, and were not before; 0 in records of earlier versions."""
 
 
 class SeenPart(_Part):

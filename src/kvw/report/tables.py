@@ -85,10 +85,9 @@ def _print_bounds(console: Console, bounds: Sequence[DistortionBounds]) -> None:
     known = [found for found in bounds if found.relative_distortion is not None]
     if known:
         worst = max(known, key=lambda found: found.relative_distortion or 0)
-        by_source = ", ".join(f"{name} {bound:.1%}" for name, bound in worst.source_bounds.items())
         console.print(
             "On data like the retain set the outputs of each value matrix change, on average, by at most "
-            f"{worst.relative_distortion:.2%} of their energy ({worst.key}; at most, by kind of position: {by_source})."
+            f"{worst.relative_distortion:.2%} of their energy ({worst.key}{_by_source(worst.source_bounds)})."
         )
     held_out = [ratio for found in bounds for ratio in found.held_out_eigenvalues or ()]
     if held_out:
@@ -96,6 +95,16 @@ def _print_bounds(console: Console, bounds: Sequence[DistortionBounds]) -> None:
             f"On photos and phrasings kept out of the search the median direction holds {median(held_out):.1f} times "
             "the energy that it has in the retain set."
         )
+
+
+def _by_source(found: Mapping[str, float]) -> str:
+    """Bounds by kind of position. A kind with a small share of the retain set has a bound of more than all energy:
+    true, but it says nothing."""
+    told = ", ".join(f"{name} {bound:.1%}" for name, bound in found.items() if bound < 1)
+    too_few = " and ".join(name for name, bound in found.items() if bound >= 1)
+    parts = [f"at most, by kind of position: {told}"] if told else []
+    parts += [f"too few positions of kind {too_few} for a bound"] if too_few else []
+    return "".join(f"; {part}" for part in parts)
 
 
 def print_applied(applied: Applied, out: Path) -> None:

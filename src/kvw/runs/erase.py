@@ -131,6 +131,7 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
     judged = choice.selection is not None
     tell_outcome(request.made_by.stronger, before, after, reporter, judged=judged, chosen=judged and request.chooses)
     classed = Classed.of(job.data, {"original": before, "unlearned": after})
+    classed.tell_broken(reporter)
     splits = {name: split_part(job.data, name, classed, material) for name in job.data.scored}
     record = _record(job, replace(unlearned, edit=edit), retain, splits, watch, language, reporter.warnings)
     record = record.model_copy(update={"selection": choice.selection})

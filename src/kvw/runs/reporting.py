@@ -18,6 +18,7 @@ from kvw.files import write_text
 from kvw.mark import mark_also
 from kvw.pages.cases import cases
 from kvw.pages.run_page import run_page
+from kvw.progress import Reporter
 from kvw.records.run import AnswersPart, RunRecord
 from kvw.records.samples import read_rows, sample_lines
 from kvw.retain.said import Said
@@ -74,7 +75,17 @@ class Classed:
                 was == "correct" != now and said.begun(one.prediction, one.reference)
                 for (was, now), one in zip(pairs, replies, strict=True)
             ),
+            broken=sum(was != "gibberish" == now for was, now in pairs),
         )
+
+    def tell_broken(self, reporter: Reporter) -> None:
+        """Warn of forget replies that are no language any more; the language check asks other questions."""
+        part = self.part("forget")
+        if part.broken:
+            reporter.warn(
+                f"{part.broken} of {sum(part.unlearned.values())} replies to forget questions are gibberish or end in "
+                "a loop, and were not before: whoever asks notices that something was removed."
+            )
 
     def lines(self, record: RunRecord, examples: Sequence[Example]) -> str:
         """What ``samples.jsonl`` holds: with a small picture where the report shows one."""
