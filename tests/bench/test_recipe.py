@@ -155,7 +155,7 @@ def test_several_settings_are_several_runs(tmp_path):
         ('name = "kvw"', 'name = "kvw"\nlabel = "gold"', ["two things are called 'gold'"]),
         ('name = "kvw"', 'name = "kvw"\nlabel = "a/b"', ["method.0.label cannot be used"]),
         ("gamma =", "gama =", ["no setting 'gama'", "did you mean 'gamma'"]),
-        ("[0.1, 0.2]", "[0.1, -1.0]", ["gamma must be a positive number"]),
+        ("[0.1, 0.2]", "[0.1, -1.0]", ["gamma must be a number above 0"]),
         ("[0.1, 0.2]", "[]", ["lists no value"]),
         ('"0:5"', '"5"', ["first and the last layer"]),
         ("[models]", "[choice]\nkeep = 1.5\n[models]", ["choice.keep", "less than or equal to 1"]),

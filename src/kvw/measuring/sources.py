@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from kvw.errors import UserError
+from kvw.settings import Count, NotNegative, Settings
 
 Positions = Literal["answer", "all"]
 """``answer``: positions that predict an answer token. ``all``: positions that predict any token of the sequence."""
@@ -14,7 +14,7 @@ SOURCES = ("answer", "prompt", "image", "first")
 
 
 @dataclass(frozen=True)
-class Sources:
+class Sources(Settings):
     """Shares of one example's second moment.
 
     An edit acts at every position, so what must stay as it is includes more than the answers. The share of a source
@@ -31,20 +31,16 @@ class Sources:
         UserError: A share is negative, all are 0, or ``image_every`` is below 1.
     """
 
-    answer: float = 0.5
-    prompt: float = 0.15
-    image: float = 0.25
-    first: float = 0.1
-    image_every: int = 10
+    answer: NotNegative = 0.5
+    prompt: NotNegative = 0.15
+    image: NotNegative = 0.25
+    first: NotNegative = 0.1
+    image_every: Count = 10
 
     def __post_init__(self) -> None:
-        shares = self.shares
-        if not all(share >= 0 and math.isfinite(share) for share in shares) or not sum(shares):
-            raise UserError(
-                "The shares of the sources must be numbers of at least 0, not all of them 0.", found=str(asdict(self))
-            )
-        if not isinstance(self.image_every, int) or self.image_every < 1:
-            raise UserError("image_every must be a whole number of at least 1.", found=repr(self.image_every))
+        super().__post_init__()
+        if not sum(self.shares):
+            raise UserError("The shares of the sources must not all be 0.", found=str(asdict(self)))
 
     @property
     def shares(self) -> tuple[float, ...]:

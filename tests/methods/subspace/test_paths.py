@@ -254,7 +254,7 @@ def test_image_features_between_layers_are_not_lost():
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"path": "some other"}, "no such path"),
+        ({"path": "some other"}, "path must be one of"),
         ({"path": LAYER_BY_LAYER, "layers_per_pass": 2}, "layers_per_pass is for the path of the whole model"),
         ({"retain_rows": 0}, "retain_rows must be"),
         ({"retain_rows": 10, "shrinkage": "cross-validated"}, "shrinkage above 0, given as a number"),

@@ -9,7 +9,7 @@ from kvw.bench.record import Manifest, ModelRecord
 from kvw.bench.results import Choice, chosen_halves
 from kvw.errors import UserError
 from kvw.known import known
-from kvw.training.settings import whole
+from kvw.settings import Count, check
 
 RELEARN_RETAIN, RELEARN_FORGET = "relearn-retain", "relearn-forget"
 ATTACKS = {
@@ -89,7 +89,7 @@ def parse_attacks(names: Sequence[str], steps: Sequence[int]) -> list[Attack]:
         UserError: There is no such attack (the message names the closest), or a number of steps makes no sense.
     """
     for count in steps:
-        whole("steps", count)
+        check("steps", count, Count)
     if not names or not steps:
         raise UserError("Name at least one attack and one number of steps.", do=f"attacks: {', '.join(ATTACKS)}")
     attacks: dict[Attack, None] = {}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from kvw.methods.kvw.settings import KvwSettings
-from kvw.methods.steering.settings import SteeringSettings, check_number
+from kvw.methods.steering.settings import SteeringSettings
+from kvw.settings import Finite, Settings
 
 
 @dataclass(frozen=True)
-class ConditionalKvwSettings:
+class ConditionalKvwSettings(Settings):
     """Conditional KVW: the gates of one-shot KVW, which act only on samples that a filter picks by their prompt.
 
     Args:
@@ -23,21 +23,18 @@ class ConditionalKvwSettings:
         energy: Instead of ``ratio``.
         ridge: Regularisation of the fit.
         min_tokens: As in KVW.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
     gamma: float = 0.02
     layers: tuple[int, int] | None = None
-    threshold: float = 0.5
+    threshold: Finite = 0.5
     ratio: float = 0.3
     energy: float | None = None
     ridge: float = 0.1
     min_tokens: int = 16
 
     def __post_init__(self) -> None:
-        check_number("threshold", self.threshold, lowest=-math.inf)
+        super().__post_init__()
         self.weakening((0, 0))
         self.gate()
 

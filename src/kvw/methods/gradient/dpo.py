@@ -11,7 +11,7 @@ from kvw.methods.gradient.method import GradientMethod
 from kvw.methods.gradient.refusals import REFUSALS
 from kvw.methods.gradient.settings import TrainedSettings
 from kvw.methods.method import LoadedModel
-from kvw.training.settings import not_negative, positive
+from kvw.settings import NotNegative, Positive, Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,47 +23,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DpoSettings:
+class DpoSettings(Settings):
     """Direct preference optimisation: other answers are preferred to the forget answers.
 
     Args:
         alternatives: For each forget example, in order, the answer to be preferred.
         beta: Inverse temperature.
         retain_weight: Weight of L_r; 0 in the paper.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
     alternatives: tuple[str, ...] = ()
-    beta: float = 0.1
-    retain_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        positive("beta", self.beta)
-        not_negative("retain_weight", self.retain_weight)
+    beta: Positive = 0.1
+    retain_weight: NotNegative = 0.0
 
 
 @dataclass(frozen=True)
-class IdkDpoSettings:
+class IdkDpoSettings(Settings):
     """Direct preference optimisation with refusals: they are preferred to the forget answers.
 
     Args:
         refusals: What to draw the preferred answers from, once for each forget example.
         beta: Inverse temperature.
         retain_weight: Weight of L_r; 0 in the paper.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
     refusals: tuple[str, ...] = REFUSALS
-    beta: float = 0.1
-    retain_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        positive("beta", self.beta)
-        not_negative("retain_weight", self.retain_weight)
+    beta: Positive = 0.1
+    retain_weight: NotNegative = 0.0
 
 
 def dpo(trainee: Trainee, settings: DpoSettings) -> Objective:

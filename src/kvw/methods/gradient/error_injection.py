@@ -25,9 +25,6 @@ class ErrorInjectionSettings(DefenceSettings):
     Args:
         alternatives: For each forget example, in order, the wrong answer. Without any, each question learns the answer
             of the next forget example that answers otherwise.
-        layer: See :class:`~kvw.methods.gradient.unlok.DefenceSettings`.
-        rephrased: See there.
-        retain_weight: Weight of L_r; the authors have no such term.
     """
 
     alternatives: tuple[str, ...] = ()
@@ -39,9 +36,6 @@ class EmptyResponseSettings(DefenceSettings):
 
     Args:
         answer: That answer.
-        layer: See :class:`~kvw.methods.gradient.unlok.DefenceSettings`.
-        rephrased: See there.
-        retain_weight: Weight of L_r; the authors have no such term.
 
     Raises:
         UserError: A value makes no sense.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvw.errors import UserError
 from kvw.methods.gradient.method import GradientMethod
 from kvw.methods.gradient.unlok import DefenceSettings, asked, trained_layer
+from kvw.settings import ShareBelowOne
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,20 +23,9 @@ class FactErasureSettings(DefenceSettings):
 
     Args:
         floor: An answer whose probability is below it is left alone; 0.01 in the authors' code.
-        layer: See :class:`~kvw.methods.gradient.unlok.DefenceSettings`.
-        rephrased: See there.
-        retain_weight: Weight of L_r; the authors have no such term.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
-    floor: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.floor < 1:
-            raise UserError("floor must be at least 0 and below 1.", found=repr(self.floor))
+    floor: ShareBelowOne = 0.01
 
 
 def fact_erasure(trainee: Trainee, settings: FactErasureSettings) -> Objective:

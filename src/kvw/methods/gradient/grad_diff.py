@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from kvw.methods.gradient.method import GradientMethod
-from kvw.training.settings import chosen, not_negative
+from kvw.settings import NotNegative, Settings
 
 if TYPE_CHECKING:
     from kvw.training.objective import Objective
@@ -16,24 +16,17 @@ Passes = Literal["joint", "sequential"]
 
 
 @dataclass(frozen=True)
-class GradDiffSettings:
+class GradDiffSettings(Settings):
     """Gradient difference: ascent on the forget answers, descent on the retain answers.
 
     Args:
         retain_weight: c; peers search 0.5, 1 and 2.
         passes: ``joint`` updates once on the sum; ``sequential`` makes an ascent update and then a descent update, as
             MLLMU-Bench's scripts do.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
-    retain_weight: float = 1.0
+    retain_weight: NotNegative = 1.0
     passes: Passes = "joint"
-
-    def __post_init__(self) -> None:
-        not_negative("retain_weight", self.retain_weight)
-        chosen("passes", self.passes, get_args(Passes))
 
 
 def grad_diff(trainee: Trainee, settings: GradDiffSettings) -> Objective:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kvw.methods.gradient.method import GradientMethod
 from kvw.methods.gradient.refusals import REFUSALS
-from kvw.training.settings import not_negative
+from kvw.settings import NotNegative, Settings
 
 if TYPE_CHECKING:
     from kvw.training.objective import Objective
@@ -15,22 +15,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class IdkNllSettings:
+class IdkNllSettings(Settings):
     """Learning to refuse: descent on refusals to the forget questions.
 
     Args:
         retain_weight: Weight of L_r.
         refusals: What to draw from, once for each forget example.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
-    retain_weight: float = 1.0
+    retain_weight: NotNegative = 1.0
     refusals: tuple[str, ...] = REFUSALS
-
-    def __post_init__(self) -> None:
-        not_negative("retain_weight", self.retain_weight)
 
 
 def idk_nll(trainee: Trainee, settings: IdkNllSettings) -> Objective:

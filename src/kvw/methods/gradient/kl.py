@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvw.methods.gradient.method import GradientMethod
-from kvw.training.settings import not_negative
+from kvw.settings import NotNegative, Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,23 +17,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class KlSettings:
+class KlSettings(Settings):
     """Gradient ascent that is held back by the original model's answers on the retain set.
 
     Args:
         kl_weight: Weight of the divergence; peers search 0.5, 1 and 2.
         retain_weight: Weight of L_r, which the KVW authors' script adds with weight 1; the published loss has none.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
-    kl_weight: float = 1.0
-    retain_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        not_negative("kl_weight", self.kl_weight)
-        not_negative("retain_weight", self.retain_weight)
+    kl_weight: NotNegative = 1.0
+    retain_weight: NotNegative = 0.0
 
 
 def kl(trainee: Trainee, settings: KlSettings) -> Objective:

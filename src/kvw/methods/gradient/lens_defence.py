@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kvw.errors import UserError
 from kvw.methods.gradient.method import GradientMethod
 from kvw.methods.gradient.unlok import DefenceSettings, asked, trained_layer
-from kvw.training.settings import not_negative, whole
+from kvw.settings import Count, NotNegative
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,27 +29,15 @@ class LensMarginSettings(DefenceSettings):
         defended: How many of the last distributions are defended; None for 10 where there are 32 layers (the authors'
             code), and the same share elsewhere.
         differences: Defend the differences of the probabilities from layer to layer in place of the probabilities.
-        layer: See :class:`~kvw.methods.gradient.unlok.DefenceSettings`.
-        rephrased: See there.
         retain_weight: Weight of the divergence from the model before, on the retain set. The authors have it on prompts
             like "<subject> is a", with .0625 for text models and 1 for LLaVA.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
-    k: int = 4
-    margin: float = 0.0
-    defended: int | None = None
+    k: Count = 4
+    margin: NotNegative = 0.0
+    defended: Count | None = None
     differences: bool = False
-    retain_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        whole("k", self.k)
-        if self.defended is not None:
-            whole("defended", self.defended)
-        not_negative("margin", self.margin)
+    retain_weight: NotNegative = 1.0
 
 
 @dataclass(frozen=True)
@@ -58,21 +46,11 @@ class LensEntropySettings(DefenceSettings):
 
     Args:
         defended: See :class:`LensMarginSettings`.
-        layer: See :class:`~kvw.methods.gradient.unlok.DefenceSettings`.
-        rephrased: See there.
         retain_weight: See :class:`LensMarginSettings`.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
-    defended: int | None = None
-    retain_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.defended is not None:
-            whole("defended", self.defended)
+    defended: Count | None = None
+    retain_weight: NotNegative = 1.0
 
 
 def lens_margin(trainee: Trainee, settings: LensMarginSettings) -> Objective:

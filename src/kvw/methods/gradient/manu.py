@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from kvw.errors import UserError
 from kvw.methods.gradient.method import GradientMethod
-from kvw.training.settings import Part, TrainingSettings, chosen, positive
+from kvw.settings import Count, Settings, ShareAboveZero
+from kvw.training.settings import Part, TrainingSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ManuSettings:
+class ManuSettings(Settings):
     """MANU: the neurons that matter more to the forget set are pruned; no training.
 
     Args:
@@ -30,29 +31,22 @@ class ManuSettings:
         parts: ``language`` and ``vision``.
         last_layers: How many of the last layers of each part are looked at (the authors' code: 3); None for all.
         batch_size: Examples per forward.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
-    share: float = 0.02
+    share: ShareAboveZero = 0.02
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     parts: tuple[Part, ...] = ("language", "vision")
-    last_layers: int | None = None
-    batch_size: int = 4
+    last_layers: Count | None = None
+    batch_size: Count = 4
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise UserError("share must be more than 0 and at most 1.", found=repr(self.share))
+        super().__post_init__()
         if len(self.weights) != 4 or min(self.weights) < 0 or not any(self.weights):
             raise UserError("weights must be four numbers of at least 0, and not all 0.", found=repr(self.weights))
         if not self.parts:
             raise UserError("parts must name what to prune.", do="use language, vision or both")
-        for part in self.parts:
-            chosen("part to prune", part, ("language", "vision"))
-        if self.last_layers is not None:
-            positive("last_layers", self.last_layers)
-        positive("batch_size", self.batch_size)
+        if "projector" in self.parts:
+            raise UserError("projector is no part to prune.", do="use language, vision or both")
 
 
 class Manu(GradientMethod):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kvw.errors import UserError
 from kvw.methods.gradient.method import GradientMethod
-from kvw.training.settings import flag, not_negative, positive
+from kvw.settings import NotNegative, Positive, Settings
 
 if TYPE_CHECKING:
     from kvw.training.objective import Objective
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MmUnlearnerSettings:
+class MmUnlearnerSettings(Settings):
     """MMUnlearner: ascent on the weights that matter more to the forget set.
 
     Args:
@@ -24,19 +24,11 @@ class MmUnlearnerSettings:
         retain_weight: Weight of L_r.
         retain_masked: Off: a masked ascent update and then an update on the retain set that the mask does not hold,
             as the authors' and the KVW authors' code do. Weights outside the mask change then.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
-    threshold: float = 1.0
-    retain_weight: float = 1.0
+    threshold: Positive = 1.0
+    retain_weight: NotNegative = 1.0
     retain_masked: bool = True
-
-    def __post_init__(self) -> None:
-        positive("threshold", self.threshold)
-        not_negative("retain_weight", self.retain_weight)
-        flag("retain_masked", self.retain_masked)
 
 
 def mmunlearner(trainee: Trainee, settings: MmUnlearnerSettings) -> Objective:

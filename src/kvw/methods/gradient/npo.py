@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from kvw.methods.gradient.method import GradientMethod
-from kvw.training.settings import chosen, not_negative, positive
+from kvw.settings import NotNegative, Positive, Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ Likelihood = Literal["sequence sum", "batch mean"]
 
 
 @dataclass(frozen=True)
-class NpoSettings:
+class NpoSettings(Settings):
     """Negative preference optimisation: forget answers become less likely than they were.
 
     Args:
@@ -28,19 +28,11 @@ class NpoSettings:
         likelihood: ``sequence sum``: log p of each whole answer, mean over examples. ``batch mean``: one ratio of
             the token means of a batch, as MLLMU-Bench, OFFSIDE and the KVW authors' script have it; the result then
             depends on the batch size.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
-    beta: float = 0.1
-    retain_weight: float = 1.0
+    beta: Positive = 0.1
+    retain_weight: NotNegative = 1.0
     likelihood: Likelihood = "sequence sum"
-
-    def __post_init__(self) -> None:
-        positive("beta", self.beta)
-        not_negative("retain_weight", self.retain_weight)
-        chosen("likelihood", self.likelihood, get_args(Likelihood))
 
 
 def npo(trainee: Trainee, settings: NpoSettings) -> Objective:

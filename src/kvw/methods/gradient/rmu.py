@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvw.errors import UserError
 from kvw.methods.gradient.method import GradientMethod
-from kvw.training.settings import not_negative, positive
+from kvw.settings import Index, NotNegative, Positive, Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RmuSettings:
+class RmuSettings(Settings):
     """Representation misdirection: states of forget answers are drawn to a random vector.
 
     Args:
@@ -27,20 +27,11 @@ class RmuSettings:
         coefficient: c, the length of the vector that forget states are drawn to. It is tied to the length of the
             model's states: 6.5 for the paper's Zephyr, 300 in CLEAR's code, 1 to 100 searched elsewhere.
         retain_weight: a; 1200 in the paper.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
-    layer: int | None = None
-    coefficient: float = 6.5
-    retain_weight: float = 1200.0
-
-    def __post_init__(self) -> None:
-        if self.layer is not None and (not isinstance(self.layer, int) or self.layer < 0):
-            raise UserError("layer must be a whole number of at least 0.", found=repr(self.layer))
-        positive("coefficient", self.coefficient)
-        not_negative("retain_weight", self.retain_weight)
+    layer: Index | None = None
+    coefficient: Positive = 6.5
+    retain_weight: NotNegative = 1200.0
 
 
 def rmu_layers(model: PreTrainedModel, settings: RmuSettings) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvw.methods.gradient.method import GradientMethod
-from kvw.training.settings import not_negative, positive
+from kvw.settings import NotNegative, Positive, Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SimNpoSettings:
+class SimNpoSettings(Settings):
     """Simple negative preference optimisation, without a reference model.
 
     The defaults are those of the authors' published model for TOFU's forget05.
@@ -26,19 +26,11 @@ class SimNpoSettings:
         beta: Inverse temperature.
         gamma: Margin.
         retain_weight: Weight of L_r.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
-    beta: float = 2.5
-    gamma: float = 0.0
-    retain_weight: float = 0.1375
-
-    def __post_init__(self) -> None:
-        positive("beta", self.beta)
-        not_negative("gamma", self.gamma)
-        not_negative("retain_weight", self.retain_weight)
+    beta: Positive = 2.5
+    gamma: NotNegative = 0.0
+    retain_weight: NotNegative = 0.1375
 
 
 def simnpo(trainee: Trainee, settings: SimNpoSettings) -> Objective:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvw.methods.gradient.method import GradientMethod
-from kvw.training.settings import positive
+from kvw.settings import Positive, Settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,20 +17,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TaskVectorSettings:
+class TaskVectorSettings(Settings):
     """Task-vector negation: learn the forget set, and step the other way.
 
     Args:
         scale: a; chosen on a validation set in the paper.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        positive("scale", self.scale)
+    scale: Positive = 1.0
 
 
 def task_vector(trainee: Trainee, settings: TaskVectorSettings) -> Objective:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvw.methods.gradient.method import GradientMethod
-from kvw.training.settings import not_negative, positive
+from kvw.settings import NotNegative, Positive, Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,23 +17,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class UndialSettings:
+class UndialSettings(Settings):
     """UNDIAL: the model imitates itself with the forget tokens made less likely.
 
     Args:
         strength: What is taken off the logit of the true token; peers use 3, 10 and 30.
         retain_weight: Weight of L_r; 0 in the paper.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
-    strength: float = 10.0
-    retain_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        positive("strength", self.strength)
-        not_negative("retain_weight", self.retain_weight)
+    strength: Positive = 10.0
+    retain_weight: NotNegative = 0.0
 
 
 def undial(trainee: Trainee, settings: UndialSettings) -> Objective:

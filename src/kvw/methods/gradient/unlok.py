@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from kvw.errors import UserError
 from kvw.methods.gradient.rmu import at_depth
-from kvw.training.settings import not_negative
+from kvw.settings import Index, NotNegative, Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,7 +25,7 @@ REPHRASINGS = (
 
 
 @dataclass(frozen=True)
-class DefenceSettings:
+class DefenceSettings(Settings):
     """What all of them can be told.
 
     Args:
@@ -34,19 +33,11 @@ class DefenceSettings:
             authors train adapters on its down projection only; here those of all its linear maps are trained.
         rephrased: Also train on every forget question in four other wordings (the authors' input rephrasing).
         retain_weight: Weight of what the objective keeps.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
-    layer: int | None = None
+    layer: Index | None = None
     rephrased: bool = False
-    retain_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.layer is not None and (not isinstance(self.layer, int) or self.layer < 0):
-            raise UserError("layer must be a whole number of at least 0.", found=repr(self.layer))
-        not_negative("retain_weight", self.retain_weight)
+    retain_weight: NotNegative = 0.0
 
 
 def trained_layer(model: PreTrainedModel, settings: DefenceSettings) -> tuple[int, int]:

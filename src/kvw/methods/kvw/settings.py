@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from kvw.errors import UserError
 from kvw.measuring.sources import Positions
+from kvw.settings import Count, Positive, Settings
 
 Schedule = Literal["progressive", "one-shot"]
 
 
 @dataclass(frozen=True)
-class KvwSettings:
+class KvwSettings(Settings):
     """Knowledge Vector Weakening: scale single knowledge vectors; with the defaults of the paper's code.
 
     Args:
@@ -31,34 +31,21 @@ class KvwSettings:
             alone: a mean over a few tokens says little. (In the progressive schedule, an expert is left alone until
             the forget set has brought it that many.)
         parity: Multiply rounded gates into rounded weights at every step, as the authors' code does.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
-    gamma: float = 0.02
+    gamma: Positive = 0.02
     layers: tuple[int, int] | None = None
-    update_every: int = 1
-    epochs: int = 1
+    update_every: Count = 1
+    epochs: Count = 1
     seed: int | None = 0
     retain_contrast: bool = True
     positions: Positions = "answer"
     schedule: Schedule = "progressive"
-    min_tokens: int = 16
+    min_tokens: Count = 16
     parity: bool = False
 
     def __post_init__(self) -> None:
-        if not (self.gamma > 0 and math.isfinite(self.gamma)):
-            raise UserError("gamma must be a positive number.", found=str(self.gamma), do="the paper uses 0.01 to 0.03")
-        for name in ("update_every", "epochs", "min_tokens"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"{name} must be a whole number of at least 1.", found=repr(value))
-        for name, choices in (("schedule", get_args(Schedule)), ("positions", get_args(Positions))):
-            if getattr(self, name) not in choices:
-                raise UserError(
-                    f"There is no such {name}.", found=repr(getattr(self, name)), do=f"use one of: {', '.join(choices)}"
-                )
+        super().__post_init__()
         if self.parity and self.schedule == "one-shot":
             raise UserError(
                 "Parity reproduces the authors' progressive loop; it has no one-shot form.",

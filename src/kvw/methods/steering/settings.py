@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from kvw.errors import UserError
+from kvw.settings import Count, Finite, NotNegative, Settings, Share, ShareAboveZero
 
 AUTHORS_SKIPPED = 17
 AUTHORS_DEPTH = 32
@@ -14,7 +14,7 @@ Where = Literal["prompt", "last"]
 
 
 @dataclass(frozen=True)
-class SteeringSettings:
+class SteeringSettings(Settings):
     """MLLMEraser: hidden states are moved while the model runs, as far as the prompt says; weights stay.
 
     Args:
@@ -42,22 +42,19 @@ class SteeringSettings:
         parity: Do what the authors' code does where it differs: directions are read from block outputs while
             everything else is at block inputs, layer 17 is left out (at the same depth in models of fewer layers), and
             the null space takes exactly ``ratio`` of the width.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
     layers: tuple[int, int] | None = None
     skipped: tuple[int, ...] = ()
-    strength: float = 0.25
-    ratio: float = 0.3
-    energy: float | None = None
-    ridge: float = 0.1
+    strength: Finite = 0.25
+    ratio: ShareAboveZero = 0.3
+    energy: Share | None = None
+    ridge: NotNegative = 0.1
     where: Where = "prompt"
     decoding: bool = False
-    epsilon: float = 0.0
-    step: float = 2 / 255
-    steps: int = 100
+    epsilon: Share = 0.0
+    step: NotNegative = 2 / 255
+    steps: Count = 100
     random_start: bool = False
     target: str = "Sure, here is the answer:"
     seed: int = 0
@@ -65,21 +62,7 @@ class SteeringSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "skipped", tuple(self.skipped))
-        for name in ("strength", "ridge", "step"):
-            check_number(name, getattr(self, name), lowest=-math.inf if name == "strength" else 0.0)
-        for name in ("ratio", "epsilon"):
-            check_number(name, getattr(self, name), lowest=0.0, highest=1.0)
-        if self.ratio == 0:
-            raise UserError("ratio must be above 0: steering acts inside the null space.", found="0", do="try 0.3")
-        if self.energy is not None:
-            check_number("energy", self.energy, lowest=0.0, highest=1.0)
-        if self.where not in ("prompt", "last"):
-            raise UserError("There is no such place to steer.", found=repr(self.where), do="use 'prompt' or 'last'")
-        if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1:
-            raise UserError("steps must be a whole number of at least 1.", found=repr(self.steps))
-        for name in ("decoding", "random_start", "parity"):
-            if not isinstance(getattr(self, name), bool):
-                raise UserError(f"{name} must be True or False.", found=repr(getattr(self, name)))
+        super().__post_init__()
         if not self.target.strip():
             raise UserError("target must say something.", do="give the beginning of an affirmative answer")
         if self.parity and self.energy is not None:
@@ -105,15 +88,3 @@ class SteeringSettings:
         if not layers:
             raise UserError("No layer is left to steer.", found=f"{first}:{last} without {sorted(skipped)}")
         return layers
-
-
-def check_number(name: str, value: Any, *, lowest: float, highest: float = math.inf) -> None:
-    """Refuse what is no finite number within limits.
-
-    Raises:
-        UserError: Says what it must be.
-    """
-    if not (isinstance(value, int | float) and lowest <= value <= highest and math.isfinite(value)):
-        limits = "a finite number" if math.isinf(lowest) else f"a number of at least {lowest:g}"
-        limits += "" if math.isinf(highest) else f" and at most {highest:g}"
-        raise UserError(f"{name} must be {limits}.", found=repr(value))

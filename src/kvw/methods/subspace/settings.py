@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, fields
-from typing import Literal, get_args
+from typing import Literal
 
 from kvw.errors import UserError
 from kvw.measuring.sources import Sources
 from kvw.models.parts import Part
+from kvw.settings import Count, Finite, NotNegative, Positive, Settings, ShareAboveZero, ShareBelowOne
 
 Gate = Literal["exponential", "wiener", "thresholded wiener", "hard"]
 Schedule = Literal["joint", "sequential"]
@@ -26,7 +26,7 @@ GATE_SETTINGS = {"gamma", "mu", "quantile"}
 
 
 @dataclass(frozen=True)
-class SubspaceSettings:
+class SubspaceSettings(Settings):
     """Subspace weakening: scale directions of coefficients that set forget and retain set apart.
 
     Args:
@@ -64,41 +64,30 @@ class SubspaceSettings:
             every second of its views. Their answer tokens are kept in memory until the layer is solved.
         sources: Which positions of the retain set count how much.
         min_tokens: Experts that saw fewer answer-predicting positions than this in either set are left alone.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
     layers: tuple[int, int] | None = None
     matrices: Part = "ffn"
     shrinkage: Shrinkage = 0.1
     gate: Gate = "wiener"
-    gamma: float = 2.0
-    mu: float = 0.5
-    threshold: float | None = None
-    quantile: float = 0.9
-    smallest_gate: float = 0.02
-    held_out_ratio: float = 0.0
-    rank: int = 64
-    strength: float = 1.0
+    gamma: Positive = 2.0
+    mu: Positive = 0.5
+    threshold: Finite | None = None
+    quantile: ShareAboveZero = 0.9
+    smallest_gate: ShareBelowOne = 0.02
+    held_out_ratio: NotNegative = 0.0
+    rank: Count = 64
+    strength: Positive = 1.0
     schedule: Schedule = "joint"
     path: Path | None = None
-    layers_per_pass: int | None = None
-    retain_rows: int | None = None
-    null_every: int = 3
+    layers_per_pass: Count | None = None
+    retain_rows: Count | None = None
+    null_every: Count = 3
     sources: Sources = field(default_factory=Sources)
-    min_tokens: int = 16
+    min_tokens: Count = 16
 
     def __post_init__(self) -> None:
-        for name in ("gamma", "mu", "strength"):
-            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
-                raise UserError(f"{name} must be a positive number.", found=str(getattr(self, name)))
-        for name in ("rank", "null_every", "min_tokens"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"{name} must be a whole number of at least 1.", found=repr(value))
-        if self.layers_per_pass is not None and self.layers_per_pass < 1:
-            raise UserError("layers_per_pass must be at least 1.", found=repr(self.layers_per_pass))
+        super().__post_init__()
         if self.layers_per_pass is not None and self.path == "layer by layer":
             raise UserError(
                 "layers_per_pass is for the path of the whole model.",
@@ -106,17 +95,7 @@ class SubspaceSettings:
                 do="leave one of them out",
             )
         self._check_rows()
-        for name, value, choices in (
-            ("choice of matrices", self.matrices, get_args(Part)),
-            ("gate", self.gate, get_args(Gate)),
-            ("schedule", self.schedule, get_args(Schedule)),
-            ("path", self.path, (None, *get_args(Path))),
-        ):
-            if value not in choices:
-                raise UserError(
-                    f"There is no such {name}.", found=repr(value), do=f"use one of: {', '.join(map(str, choices))}"
-                )
-        self._check_ranges()
+        self._check_shrinkage()
         self._check_read()
 
     @property
@@ -128,8 +107,6 @@ class SubspaceSettings:
         rows = self.retain_rows
         if rows is None:
             return
-        if not isinstance(rows, int) or rows < 1:
-            raise UserError("retain_rows must be a whole number of at least 1.", found=repr(rows))
         if isinstance(self.shrinkage, str) or self.shrinkage <= 0:
             raise UserError(
                 "A sample of retain rows needs a shrinkage above 0, given as a number.",
@@ -159,20 +136,8 @@ class SubspaceSettings:
         """Groups of subjects for which second moments are taken apart: 3 for cross-validation, else 1."""
         return 3 if isinstance(self.shrinkage, str) else 1
 
-    def _check_ranges(self) -> None:
-        if isinstance(self.shrinkage, str):
-            if self.shrinkage != "cross-validated":
-                raise UserError(
-                    "There is no such shrinkage.", found=self.shrinkage, do="give a number or 'cross-validated'"
-                )
-        elif not 0 <= self.shrinkage <= 1:
-            raise UserError("shrinkage must lie between 0 and 1.", found=str(self.shrinkage), do="0.1 is a fair start")
-        if not 0 < self.quantile <= 1:
-            raise UserError("quantile must lie above 0 and at most at 1.", found=str(self.quantile))
-        if not 0 <= self.smallest_gate < 1:
-            raise UserError("smallest_gate must lie between 0 and 1.", found=str(self.smallest_gate))
-        if not self.held_out_ratio >= 0:
-            found = str(self.held_out_ratio)
-            raise UserError("held_out_ratio cannot be negative.", found=found, do="0 switches the check off")
-        if self.threshold is not None and not math.isfinite(self.threshold):
-            raise UserError("threshold must be a number.", found=str(self.threshold))
+    def _check_shrinkage(self) -> None:
+        if self.shrinkage != "cross-validated" and not (
+            isinstance(self.shrinkage, float | int) and 0 <= self.shrinkage <= 1
+        ):
+            raise UserError("shrinkage must lie between 0 and 1, or be 'cross-validated'.", found=str(self.shrinkage))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, get_args
+from typing import ClassVar
 
-from kvw.errors import UserError
 from kvw.measuring.sources import Sources
 from kvw.models.parts import Part
-from kvw.training.settings import positive, whole
+from kvw.settings import Count, Positive, Settings, Share
 
 
 @dataclass(frozen=True)
-class BaselineSettings:
+class BaselineSettings(Settings):
     """What all baselines can be told.
 
     Args:
@@ -23,9 +22,6 @@ class BaselineSettings:
             passes. None: all of them.
         sources: Which positions of the retain set count how much.
         min_tokens: Experts that saw fewer answer-predicting positions than this in either set are left alone.
-
-    Raises:
-        UserError: A value makes no sense.
     """
 
     name: ClassVar[str]
@@ -34,20 +30,9 @@ class BaselineSettings:
 
     layers: tuple[int, int] | None = None
     matrices: Part = "ffn"
-    layers_per_pass: int | None = None
+    layers_per_pass: Count | None = None
     sources: Sources = field(default_factory=Sources)
-    min_tokens: int = 16
-
-    def __post_init__(self) -> None:
-        if self.layers_per_pass is not None:
-            whole("layers_per_pass", self.layers_per_pass)
-        whole("min_tokens", self.min_tokens)
-        if self.matrices not in get_args(Part):
-            raise UserError(
-                "There is no such choice of matrices.",
-                found=repr(self.matrices),
-                do=f"use one of: {', '.join(get_args(Part))}",
-            )
+    min_tokens: Count = 16
 
     @property
     def layers_at_once(self) -> int | None:
@@ -71,13 +56,8 @@ class MemitZeroSettings(BaselineSettings):
 
     name: ClassVar[str] = "memit-zero"
 
-    mu: float = 1.0
-    shrinkage: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive("mu", self.mu)
-        _share("shrinkage", self.shrinkage)
+    mu: Positive = 1.0
+    shrinkage: Share = 0.1
 
 
 @dataclass(frozen=True)
@@ -93,13 +73,8 @@ class LeaceSettings(BaselineSettings):
     name: ClassVar[str] = "leace"
     by_fact: ClassVar[bool] = True
 
-    rank: int = 16
-    shrinkage: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        whole("rank", self.rank)
-        _share("shrinkage", self.shrinkage)
+    rank: Count = 16
+    shrinkage: Share = 0.1
 
     @property
     def most_rank(self) -> int:
@@ -118,13 +93,8 @@ class DeepUnlearningSettings(BaselineSettings):
 
     name: ClassVar[str] = "deep-unlearning"
 
-    alpha_r: float = 100.0
-    alpha_f: float = 3.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive("alpha_r", self.alpha_r)
-        positive("alpha_f", self.alpha_f)
+    alpha_r: Positive = 100.0
+    alpha_f: Positive = 3.0
 
 
 @dataclass(frozen=True)
@@ -137,11 +107,7 @@ class ForgetComponentsSettings(BaselineSettings):
 
     name: ClassVar[str] = "forget-components"
 
-    rank: int = 16
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        whole("rank", self.rank)
+    rank: Count = 16
 
     @property
     def most_rank(self) -> int:
@@ -161,13 +127,8 @@ class OutputSideSettings(BaselineSettings):
     name: ClassVar[str] = "output-side"
     by_fact: ClassVar[bool] = True
 
-    mu: float = 1.0
-    shrinkage: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive("mu", self.mu)
-        _share("shrinkage", self.shrinkage)
+    mu: Positive = 1.0
+    shrinkage: Share = 0.1
 
 
 @dataclass(frozen=True)
@@ -180,13 +141,4 @@ class RmsKvwSettings(BaselineSettings):
 
     name: ClassVar[str] = "rms-kvw"
 
-    gamma: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive("gamma", self.gamma)
-
-
-def _share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise UserError(f"{name} must lie between 0 and 1.", found=repr(value))
+    gamma: Positive = 1.0
