@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from kvw.bench.record import Manifest, TaskPart
 from kvw.bench.scores import COMPUTED, PAIRED, ItemScore, paired_score
 from kvw.evaluation.metrics import (
@@ -17,6 +15,7 @@ from kvw.evaluation.metrics import (
     model_utility,
     retain_truth_ratio,
 )
+from kvw.strict import Strict
 
 UTILITY_SETS = {
     "TOFU": ("retain/question", "real_authors/question", "world_facts/question"),
@@ -25,10 +24,8 @@ UTILITY_SETS = {
 """By benchmark: what is kept, what is known of others, what is known of the world."""
 
 
-class Cell(BaseModel):
+class Cell(Strict):
     """A mean over items, with an interval that takes all items of one subject together."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     mean: float
     low: float | None
@@ -37,10 +34,8 @@ class Cell(BaseModel):
     items: int
 
 
-class Row(BaseModel):
+class Row(Strict):
     """One score of one task of one split."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     split: str
     task: str

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from kvw.errors import UserError
 from kvw.known import known
+from kvw.strict import Strict
 
 MOST_BYTES = 2**20
 DEEPEST = 16
@@ -19,13 +20,7 @@ LARGEST_INTEGER = 2**63 - 1
 """What TOML promises to carry."""
 
 
-class Part(BaseModel):
-    """A table of a recipe; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-Recipe = TypeVar("Recipe", bound=Part)
+Recipe = TypeVar("Recipe", bound=Strict)
 
 
 def read_part(path: Path, kind: type[Recipe], examples: str) -> Recipe:
@@ -85,7 +80,7 @@ def _check_keys(values: dict[str, Any], part: type[BaseModel], where: str) -> No
         field = part.model_fields[known(key, part.model_fields, "key", where)]
         kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
         for kind in kinds:
-            if isinstance(value, dict) and issubclass(kind, Part):
+            if isinstance(value, dict) and issubclass(kind, Strict):
                 _check_keys(value, kind, f"{where} [{key}]")
 
 

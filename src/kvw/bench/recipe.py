@@ -8,16 +8,17 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kvw.bench.benchmarks import BENCHMARKS, get_benchmark
-from kvw.bench.reading import Part, read_part
+from kvw.bench.reading import read_part
 from kvw.errors import UserError
 from kvw.known import known
 from kvw.methods.reading import read_settings
 from kvw.methods.registry import get_method
+from kvw.strict import Strict
 from kvw.toy.copies import COPIES, SOURCE
 from kvw.training.settings import TrainingSettings
 
 
-class BenchmarkPart(Part):
+class BenchmarkPart(Strict):
     """What is forgotten and asked."""
 
     name: str
@@ -39,7 +40,7 @@ class BenchmarkPart(Part):
         return (value,) if isinstance(value, str) else value
 
 
-class ModelsPart(Part):
+class ModelsPart(Strict):
     """The models, each a folder, a hub id, or one of the shipped toy models.
 
     ``{setting}`` and ``{seed}`` stand for those of the benchmark.
@@ -75,7 +76,7 @@ class PlantPart(BaseModel):
         return read_settings(TrainingSettings, self.model_extra or {}, "[plant]")
 
 
-class EvaluationPart(Part):
+class EvaluationPart(Strict):
     """How models are asked."""
 
     tasks: tuple[str, ...] = ()
@@ -90,7 +91,7 @@ class EvaluationPart(Part):
     """Score the reference answers, their paraphrases, wrong answers and options by probability, too."""
 
 
-class ChoicePart(Part):
+class ChoicePart(Strict):
     """How settings are chosen, only on the validation fold."""
 
     forget: str = "forget"
@@ -127,7 +128,7 @@ class MethodPart(BaseModel):
         return get_method(self.name).combinations(self.model_extra or {})
 
 
-class Recipe(Part):
+class Recipe(Strict):
     """A benchmark run."""
 
     title: str

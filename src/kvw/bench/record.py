@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from kvw.bench.scores import ItemScore
 from kvw.errors import UserError
 from kvw.files import write_text
+from kvw.strict import Strict
 
 if TYPE_CHECKING:
     from kvw.evaluation import Journal
@@ -23,10 +24,8 @@ MODELS = "models"
 Part = TypeVar("Part", bound=BaseModel)
 
 
-class TaskPart(BaseModel):
+class TaskPart(Strict):
     """A task as the tables show it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     split: str
     task: str
@@ -34,14 +33,12 @@ class TaskPart(BaseModel):
     metric: str
     """The score that stands for the task: the benchmark's own if kvw computes it, else the share of correct items."""
     items: int
-    named: list[str] = []
+    named: tuple[str, ...] = ()
     """All metrics that the benchmark names for it."""
 
 
-class Manifest(BaseModel):
+class Manifest(Strict):
     """What a run is about."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
     recipe: dict[str, Any]
@@ -67,10 +64,8 @@ class Manifest(BaseModel):
     versions: dict[str, str]
 
 
-class PlantingPart(BaseModel):
+class PlantingPart(Strict):
     """How a model was planted."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     base: str
     """The model before planting."""
@@ -89,10 +84,8 @@ class PlantingPart(BaseModel):
     versions: dict[str, str]
 
 
-class ModelRecord(BaseModel):
+class ModelRecord(Strict):
     """One model that was asked every item."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     identifier: str
     label: str

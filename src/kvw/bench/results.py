@@ -7,8 +7,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from kvw.bench.further import Row, further_rows, item_value, task_row, utilities
 from kvw.bench.reach import hypervolume, reach
 from kvw.bench.record import Manifest, ModelRecord, PlantingPart, RunFiles
@@ -19,12 +17,11 @@ from kvw.evaluation.metrics import (
     forget_quality,
     relative_forgetting,
 )
+from kvw.strict import Strict
 
 
-class Choice(BaseModel):
+class Choice(Strict):
     """The settings of a method that one half of the items has chosen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str
     identifier: str
@@ -39,10 +36,8 @@ class Choice(BaseModel):
     """Whether any of the settings kept as much as the recipe asks for."""
 
 
-class Results(BaseModel):
+class Results(Strict):
     """Everything the tables show."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     manifest: Manifest
     rows: list[Row]

@@ -315,7 +315,7 @@ def _tasks(asked: Sequence[Question]) -> list[TaskPart]:
             modality=several[0].task.modality,
             metric=next((COMPUTED[m] for m in several[0].task.metrics if m in HEADLINES), "correct"),
             items=len(several),
-            named=list(several[0].task.metrics),
+            named=tuple(several[0].task.metrics),
         )
         for (split, name), several in by_task.items()
     ]

@@ -6,8 +6,6 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
-
 from kvw.data.benchmarks import Item, Task
 from kvw.data.benchmarks.prompts import letter
 from kvw.evaluation.metrics import (
@@ -32,6 +30,7 @@ from kvw.evaluation.metrics import (
     rouge_l,
     truth_ratio,
 )
+from kvw.strict import Strict
 
 if TYPE_CHECKING:
     from kvw.evaluation import TokenScores
@@ -65,10 +64,8 @@ PAIRED = {
 """Metrics over pairs of one question with an image and in words: the score they are of, and how they are computed."""
 
 
-class ItemScore(BaseModel):
+class ItemScore(Strict):
     """What one item gave. An item that could not be asked has an ``error``, and counts as failed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     split: str
     task: str

@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from kvw.data.strict_json import parse_json
 from kvw.data.tables import text_lines
 from kvw.errors import UserError
 from kvw.printable import shortened
+from kvw.strict import Strict
 
 SHIPPED = Path(__file__).parent / "phrasings"
 LANGUAGES = tuple(sorted(path.stem for path in SHIPPED.glob("*.json")))
@@ -20,13 +21,11 @@ FIELD = re.compile(r"\{(\w*)\}")
 FIELDS = ("name", "fact", "value")
 
 
-class Wording(BaseModel):
+class Wording(Strict):
     """How a fact is asked for, and how it is answered.
 
     ``{name}`` stands for the subject, ``{fact}`` for what is asked, ``{value}`` for the answer.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     questions: tuple[str, ...] = Field(min_length=2)
     answer: str = Field(min_length=1)
@@ -40,10 +39,8 @@ class Wording(BaseModel):
         return given
 
 
-class Phrasings(BaseModel):
+class Phrasings(Strict):
     """All wordings of a language."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     fact: Wording
     """A fact, by name."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from kvw.edits.algebra import check_same_widths
 from kvw.edits.edit import Edit
+from kvw.strict import Strict
 
 
-class LayerDifference(BaseModel):
+class LayerDifference(Strict):
     """The gates that two edits give to the same knowledge vectors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     key: str
     """A value matrix, or ``all``."""
@@ -28,10 +26,8 @@ class LayerDifference(BaseModel):
     """The largest absolute difference of two gates, in the float32 in which they act."""
 
 
-class EditDifference(BaseModel):
+class EditDifference(Strict):
     """The comparison, layer by layer and over all of them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     layers: list[LayerDifference]
     overall: LayerDifference

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -20,6 +20,7 @@ from kvw.errors import UserError
 from kvw.files import write_bytes
 from kvw.models.value_matrix import MatrixKey
 from kvw.printable import printable
+from kvw.strict import Strict
 
 ENTRIES_AT_A_TIME = 2**20
 """Entries of a weight that are held in float32 at a time while an edit is folded into it."""
@@ -35,10 +36,8 @@ Name = Annotated[str, AfterValidator(printable)]
 """Ends up on terminals and in model cards, and comes from files that others have made."""
 
 
-class EditMetadata(BaseModel):
+class EditMetadata(Strict):
     """Where an edit comes from; everything needed to repeat it, nothing of the data itself."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Name = ""
     settings: dict[str, Any] = Field(default_factory=dict)

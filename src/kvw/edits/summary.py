@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from kvw.models.value_matrix import MatrixKey
+from kvw.strict import Strict
 
 
-class LayerSummary(BaseModel):
+class LayerSummary(Strict):
     """Gates of one value matrix, or of all weakened experts of a layer, in numbers."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     key: str
     """``layer.3``, ``layer.3.experts``, or ``layer.3.attention``."""

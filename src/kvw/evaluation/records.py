@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from kvw.data import Example
 from kvw.errors import UserError
 from kvw.evaluation.metrics import exact_match, normalised_substring, rouge_l
+from kvw.strict import Strict
 
 METRICS = {"exact": "exact match", "substring": "contains", "rouge_l_f": "ROUGE-L", "probability": "P(answer)"}
 """The means of a :class:`Summary` that tables and cards show, and what they call them."""
@@ -39,7 +40,7 @@ class Reply:
     at_limit: bool = field(default=False, compare=False)
 
 
-class Record(BaseModel):
+class Record(Strict):
     """What one example gave.
 
     An example that failed (its images cannot be decoded, a server gave no answer) has an ``error``; it counts as wrong
@@ -47,8 +48,6 @@ class Record(BaseModel):
     an ``error``, too, and is neither right nor wrong: no mean includes it. ``probability`` is None where it cannot be
     measured: servers do not tell it.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     identifier: str
     split: str
@@ -65,13 +64,11 @@ class Record(BaseModel):
     """Not written: ``error`` says it."""
 
 
-class Summary(BaseModel):
+class Summary(Strict):
     """Means over all examples of a split but those cut off, the failed ones included; None for what was not measured.
 
     Where ``failed`` is not 0, a low score may be damaged data and no forgetting.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     count: int
     failed: int
@@ -83,10 +80,8 @@ class Summary(BaseModel):
     probability: float | None
 
 
-class Evaluation(BaseModel):
+class Evaluation(Strict):
     """All records, split by split in the given order, and the summary of each split."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     records: tuple[Record, ...]
     summaries: dict[str, Summary]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from kvw.strict import Strict
 
 
-class DistortionBounds(BaseModel):
+class DistortionBounds(Strict):
     """What was found for one value matrix. Tuples have one entry for each direction that is weakened."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     key: str
     shrinkage: float

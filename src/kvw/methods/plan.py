@@ -6,15 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
-
 from kvw.data import Prepared
+from kvw.strict import Strict
 
 
-class MemoryPlan(BaseModel):
+class MemoryPlan(Strict):
     """Bytes beyond the model and a batch. Moments and the solve lie where the layers compute, the rest on the CPU."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str
     """Which way is taken, in words."""
@@ -53,10 +50,8 @@ class Waiting:
     arguments: int
 
 
-class MethodPlan(BaseModel):
+class MethodPlan(Strict):
     """What a method would take."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seconds: dict[str, float]
     """Seconds by stage. They are upper bounds, since the largest batch was timed."""

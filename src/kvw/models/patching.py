@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from transformers.modeling_utils import str_to_torch_dtype
 
@@ -31,6 +30,7 @@ from kvw.models.value_matrix import MatrixKey
 from kvw.models.weight_files import weight_files
 from kvw.partial import PartialDirectory
 from kvw.progress import Progress
+from kvw.strict import Strict
 
 Untouched = Literal["copy", "hardlink", "reflink"]
 Change = Callable[[Any, Tensor], Tensor]
@@ -41,10 +41,8 @@ FICLONE = 0x40049409
 """The ioctl of Linux that makes a file share the blocks of another one until either is written to."""
 
 
-class WrittenFile(BaseModel):
+class WrittenFile(Strict):
     """What was done for one weight file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     size: int

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from kvw.strict import Strict
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ReadExample(_Part):
+class ReadExample(Strict):
     """One example as the model reads it, token by token."""
 
     tokens: list[str]
@@ -21,7 +17,7 @@ class ReadExample(_Part):
     """The same, weighted by the accessor of each vector."""
 
 
-class LayerRatio(_Part):
+class LayerRatio(Strict):
     """How much larger coefficients are where an answer token is predicted than elsewhere, over all examples shown."""
 
     layer: int
@@ -31,7 +27,7 @@ class LayerRatio(_Part):
     """The same of the weighted ones; None also if no vector of the layer has an accessor above 0."""
 
 
-class Activations(_Part):
+class Activations(Strict):
     """What was looked at."""
 
     model: str

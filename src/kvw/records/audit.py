@@ -5,20 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from kvw.records.run import CostPart, DataPart, ModelPart
+from kvw.strict import Strict
 
 SCHEMA_VERSION = 1
 Verdict = Literal["comes back", "holds", "says nothing"]
 FloorBy = Literal["gold", "subjects that do not exist", "chance", "nothing"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Try(_Part):
+class Try(Strict):
     """One try of an attack on one question."""
 
     identifier: str
@@ -35,7 +32,7 @@ class Try(_Part):
     numbers: dict[str, float] = Field(default_factory=dict)
 
 
-class Found(_Part):
+class Found(Strict):
     """What an attack found in one model."""
 
     questions: int
@@ -53,7 +50,7 @@ class Found(_Part):
         return Share(questions=self.questions, found=self.found, share=self.share, losses=self.losses)
 
 
-class Share(_Part):
+class Share(Strict):
     """How much an attack found in one model."""
 
     questions: int
@@ -62,7 +59,7 @@ class Share(_Part):
     losses: list[list[float]] = Field(default_factory=list)
 
 
-class AttackLine(_Part):
+class AttackLine(Strict):
     """One attack."""
 
     attack: str
@@ -80,7 +77,7 @@ class AttackLine(_Part):
     verdict: Verdict
 
 
-class AuditData(_Part):
+class AuditData(Strict):
     """The data of an audit; the digests are salted."""
 
     forget: DataPart
@@ -90,7 +87,7 @@ class AuditData(_Part):
     rephrasings: DataPart | None
 
 
-class AuditRecord(_Part):
+class AuditRecord(Strict):
     """Everything an audit found. It holds the forget set: keep it confidential."""
 
     schema_version: int = SCHEMA_VERSION

@@ -6,7 +6,7 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from kvw.edits.edit import package_versions
 from kvw.edits.summary import LayerSummary
@@ -14,16 +14,13 @@ from kvw.evaluation import Summary
 from kvw.methods.bounds import DistortionBounds
 from kvw.percent import percent
 from kvw.selection.splits import FORGETTING
+from kvw.strict import Strict
 
 KNOWS_ENGLISH = 1000.0
 """A model with a larger perplexity does not know ordinary sentences, and how it changes says nothing."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelPart(_Part):
+class ModelPart(Strict):
     """The model that was edited."""
 
     name: str
@@ -38,7 +35,7 @@ class ModelPart(_Part):
     """SHA-256 of each file that belongs to it, weights included; empty in records of earlier versions."""
 
 
-class DataPart(_Part):
+class DataPart(Strict):
     """A data file; its name and digest, never its contents or its place on the machine."""
 
     file: str
@@ -73,7 +70,7 @@ class RetainPart(DataPart):
     """Examples that stayed although they name a subject of the forget set, or an answer of it of several words."""
 
 
-class AskedPart(_Part):
+class AskedPart(Strict):
     """What was asked of the run and decides the edit, beside the data and the settings of the method."""
 
     keep: float
@@ -87,7 +84,7 @@ class AskedPart(_Part):
     template_options: dict[str, Any] = Field(default_factory=dict)
 
 
-class CostPart(_Part):
+class CostPart(Strict):
     """What the run cost on this machine."""
 
     device: str
@@ -100,7 +97,7 @@ class CostPart(_Part):
     """How many processes worked together; seconds and memory are those of the first."""
 
 
-class AnswersPart(_Part):
+class AnswersPart(Strict):
     """What kind of answers a split was given, see :mod:`kvw.runs.answer_classes`."""
 
     original: dict[str, int]
@@ -116,7 +113,7 @@ class AnswersPart(_Part):
     """Replies that are gibberish, loops among them, and were not before; 0 in records of earlier versions."""
 
 
-class SeenPart(_Part):
+class SeenPart(Strict):
     """How far the examples that were asked had a part in making the edit."""
 
     used: int
@@ -129,7 +126,7 @@ class SeenPart(_Part):
     """Examples about subjects that neither the forget set, nor the retain set, nor any other source names."""
 
 
-class SplitPart(_Part):
+class SplitPart(Strict):
     """Scores of one split by the original and by the unlearned model."""
 
     file: str
@@ -149,14 +146,14 @@ class SplitPart(_Part):
     """None in records of earlier versions, and where a statistics file stands for the retain set."""
 
 
-class Change(_Part):
+class Change(Strict):
     """A number before and after."""
 
     original: float
     unlearned: float
 
 
-class LanguagePart(_Part):
+class LanguagePart(Strict):
     """Whether the unlearned model is still a language model, see :mod:`kvw.runs.language`."""
 
     perplexity: Change | None
@@ -182,7 +179,7 @@ class LanguagePart(_Part):
         )
 
 
-class SourcePart(_Part):
+class SourcePart(Strict):
     """One origin of what must stay."""
 
     name: str
@@ -196,7 +193,7 @@ class SourcePart(_Part):
     """Further ones that the model cannot be shown, or gave no usable answer to."""
 
 
-class JudgedPart(_Part):
+class JudgedPart(Strict):
     """What one edit, or none, makes of the questions of a split, see :mod:`kvw.selection.scoring`."""
 
     questions: int
@@ -205,14 +202,14 @@ class JudgedPart(_Part):
     perplexity: float
 
 
-class KeptPart(_Part):
+class KeptPart(Strict):
     """How much of what must stay is left, see :class:`kvw.selection.scoring.Share`."""
 
     value: float
     error: float
 
 
-class CandidatePart(_Part):
+class CandidatePart(Strict):
     """One edit that was tried."""
 
     dose: float | None
@@ -225,7 +222,7 @@ class CandidatePart(_Part):
     kept: dict[str, KeptPart]
 
 
-class SelectionPart(_Part):
+class SelectionPart(Strict):
     """How the strength of the edit was chosen, and by what it was judged."""
 
     keep: float
@@ -257,7 +254,7 @@ class SelectionPart(_Part):
         return f"{how}; the edit keeps {kept}. {answered} and the model's own words among them (all teacher-forced)."
 
 
-class RunRecord(_Part):
+class RunRecord(Strict):
     """The record of one ``kvw erase``."""
 
     schema_version: Literal[1] = 1

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from kvw.claim import new_directory
 from kvw.evaluation import Summary, evaluate
 from kvw.evaluation.loaded import Loaded
@@ -23,6 +21,7 @@ from kvw.runs.costs import Stopwatch
 from kvw.runs.erase import Job, check, erase, measure_retain
 from kvw.runs.request import EraseRequest, read_data
 from kvw.runs.sweep import SweepPoint, sweep
+from kvw.strict import Strict
 from kvw.toy import SPLITS, World, checkpoint, write_world
 from kvw.toy.world import LONGEST_ANSWER
 
@@ -34,20 +33,16 @@ SETTINGS = get_method(PUBLISHED).read({"schedule": "one-shot", "layers": (0, 5)}
 this model progressive weakening hits everyone alike (docs/results.md has both)."""
 
 
-class LayerAccessor(BaseModel):
+class LayerAccessor(Strict):
     """The accessor of one layer on the original model, from the whole forget set."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     layer: int
     mean: float
     share_positive: float
 
 
-class DemoRecord(BaseModel):
+class DemoRecord(Strict):
     """What the demo found."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     people: int
     forgotten: int

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -21,12 +20,11 @@ from kvw.output import check_output_directory
 from kvw.progress import Reporter
 from kvw.runs.first_checks import check_edit_output
 from kvw.runs.weights import check_weights
+from kvw.strict import Strict
 
 
-class EditSummary(BaseModel):
+class EditSummary(Strict):
     """An edit in numbers, and where it comes from."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: str
     metadata: EditMetadata

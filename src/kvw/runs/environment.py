@@ -11,17 +11,14 @@ from typing import Literal
 
 import psutil
 from packaging.version import Version
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import computed_field
 
 from kvw._version import __version__
 from kvw.cache import cache_directory
+from kvw.strict import Strict
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Package(_Record):
+class Package(Strict):
     """A package that kvw uses, and the versions it was tested with."""
 
     name: str
@@ -42,7 +39,7 @@ class Package(_Record):
         return "newer than tested" if version > Version(self.newest) else ""
 
 
-class Devices(_Record):
+class Devices(Strict):
     """What torch can compute on."""
 
     names: tuple[str, ...]
@@ -53,7 +50,7 @@ class Devices(_Record):
     """Why torch cannot be loaded."""
 
 
-class Cache(_Record):
+class Cache(Strict):
     """The folder of statistics and unfinished work."""
 
     folder: str
@@ -62,7 +59,7 @@ class Cache(_Record):
     """Bytes."""
 
 
-class Environment(_Record):
+class Environment(Strict):
     """What a bug report needs."""
 
     kvw: str

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
-
 from kvw.models.candidates import Candidate, find_candidates
 from kvw.models.detection import confirm_value_matrices
 from kvw.models.finding import UnknownFamily, default_layers, find_value_matrices
 from kvw.models.loading import Checkpoint, skeleton
 from kvw.models.value_matrix import ValueMatrix
+from kvw.strict import Strict
 
 
-class MatrixGroup(BaseModel):
+class MatrixGroup(Strict):
     """Value matrices at the same place in several layers."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     template: str
     """Name of the modules with ``*`` for the layer's number."""
@@ -28,10 +25,8 @@ class MatrixGroup(BaseModel):
     hidden: int
 
 
-class Structure(BaseModel):
+class Structure(Strict):
     """What was found in a model."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
     model_type: str

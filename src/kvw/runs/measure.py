@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from kvw.data import read_examples
 from kvw.data.reading import AS_IT_IS, Reading
@@ -19,12 +19,11 @@ from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
 from kvw.runs.counts import Count, tell_windows
 from kvw.runs.first_checks import check_statistics_output
+from kvw.strict import Strict
 
 
-class StatisticsSummary(BaseModel):
+class StatisticsSummary(Strict):
     """One line for each value matrix."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     class Row(BaseModel):
         """One value matrix."""

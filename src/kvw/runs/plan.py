@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
 from kvw.errors import UserError
 from kvw.evaluation import answer_probabilities, generate_answers
 from kvw.evaluation.language import perplexity
@@ -23,15 +21,14 @@ from kvw.runs.material import asked_for, dealt_out
 from kvw.runs.request import DataSets, EraseRequest
 from kvw.selection.search import tries
 from kvw.selection.splits import FORGET, HELD_OUT_FORGET
+from kvw.strict import Strict
 
 CANDIDATES = 12
 """Edits of one series that are scored while the strength is chosen: two bisections of up to 64 doses."""
 
 
-class Plan(BaseModel):
+class Plan(Strict):
     """What a run would do, and how long it would take at the speed of one batch."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
     model_type: str

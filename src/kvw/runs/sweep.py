@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pydantic import BaseModel, ConfigDict
-
 from kvw.evaluation import evaluate
 from kvw.measuring.examples import Measured
 from kvw.progress import Progress, unheard
 from kvw.runs.erase import Job, find_edit
+from kvw.strict import Strict
 
 
-class SweepPoint(BaseModel):
+class SweepPoint(Strict):
     """Exact match by split at one strength; gamma 0 is the original model."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     gamma: float
     exact: dict[str, float]

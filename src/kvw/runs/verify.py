@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, computed_field
+from pydantic import AfterValidator, computed_field
 
 from kvw.data.readers import read_examples
 from kvw.data.reading import AS_IT_IS, Reading
@@ -25,14 +25,13 @@ from kvw.models.checkpoint import Checkpoint
 from kvw.models.weight_files import weight_files
 from kvw.printable import printable
 from kvw.progress import Reporter
+from kvw.strict import Strict
 
 State = Literal["holds", "fails", "not checked"]
 
 
-class Check(BaseModel):
+class Check(Strict):
     """One thing that was looked at, or not."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     what: str
     state: State
@@ -40,10 +39,8 @@ class Check(BaseModel):
     """What was found, in words."""
 
 
-class Verification(BaseModel):
+class Verification(Strict):
     """All that was looked at."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     checks: list[Check]
 

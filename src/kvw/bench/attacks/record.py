@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from kvw.bench.record import RECORDS, RunFiles, read_file
 from kvw.files import write_text
+from kvw.strict import Strict
 
 FOLDER = "attacks"
 
 
-class AttackRecord(BaseModel):
+class AttackRecord(Strict):
     """One model under one attack that was asked."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     identifier: str
     attacked: str

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
-
 from kvw.bench.attacks.plan import BEFORE, Job
 from kvw.bench.attacks.record import AttackRecord
 from kvw.bench.further import Cell, item_value
 from kvw.bench.record import Manifest, TaskPart
 from kvw.bench.scores import ItemScore
 from kvw.evaluation.metrics import mean_interval
+from kvw.strict import Strict
 
 EXTRACTION = "extraction_strength"
 
@@ -32,10 +31,8 @@ class Attacked:
     items: Sequence[ItemScore]
 
 
-class AttackLine(BaseModel):
+class AttackLine(Strict):
     """One model before or after one attack."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
     """``vanilla``, the method, or ``gold``."""
@@ -58,10 +55,8 @@ class AttackLine(BaseModel):
     """Mean share of the edit that folding has left."""
 
 
-class AttackResults(BaseModel):
+class AttackResults(Strict):
     """Everything the tables show."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     manifest: Manifest
     columns: list[str]

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from kvw.bench.record import RECORDS, read_file
 from kvw.files import write_text
+from kvw.strict import Strict
 
 FOLDER = "calibration"
 
 
-class Strength(BaseModel):
+class Strength(Strict):
     """The extraction strength of one item."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     split: str
     task: str
@@ -24,10 +21,8 @@ class Strength(BaseModel):
     """From 0 to 1; 0 for an item that cannot be read."""
 
 
-class Measurement(BaseModel):
+class Measurement(Strict):
     """Extraction strengths of one model at one share of its change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     measured: str
     """Identifier of the run's record of the model."""

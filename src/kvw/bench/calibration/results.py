@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from pydantic import BaseModel, ConfigDict
-
 from kvw.bench.calibration.record import Strength
 from kvw.bench.further import Cell
 from kvw.bench.record import Manifest
 from kvw.evaluation.metrics import mean_interval
+from kvw.strict import Strict
 
 Place = tuple[str, str]
 """Split and task."""
@@ -36,10 +35,8 @@ class Calibrated:
     points: Mapping[float, float]
 
 
-class CalibrationLine(BaseModel):
+class CalibrationLine(Strict):
     """One model at one level of retention."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
     tau: float | None
@@ -55,10 +52,8 @@ class CalibrationLine(BaseModel):
     """Extraction strength in each of :attr:`CalibrationResults.places`."""
 
 
-class CalibrationResults(BaseModel):
+class CalibrationResults(Strict):
     """Everything the tables show."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     manifest: Manifest
     taus: list[float]

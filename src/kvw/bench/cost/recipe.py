@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kvw.bench.reading import Part, read_part
+from kvw.bench.reading import read_part
 from kvw.errors import UserError
 from kvw.known import known
 from kvw.methods.registry import get_method
 from kvw.models.checkpoint import find_checkpoint
+from kvw.strict import Strict
 
 FORWARD = "forward"
 """The row that every other is compared with: one plain forward pass over all forget and retain examples."""
@@ -42,7 +43,7 @@ def check_config(name: str) -> None:
         known(name, dict.fromkeys(shipped_shapes()), "shape")
 
 
-class ModelPart(Part):
+class ModelPart(Strict):
     """The model; its weights are drawn at random, since costs do not depend on values."""
 
     config: str
@@ -52,7 +53,7 @@ class ModelPart(Part):
     """The accelerator if there is one, else the CPU, if empty."""
 
 
-class DataPart(Part):
+class DataPart(Strict):
     """Made-up examples, all of one length, each with an image."""
 
     forget: int = Field(default=200, ge=1)
@@ -83,7 +84,7 @@ class CostMethod(BaseModel):
         return get_method(self.name).combinations(self.model_extra or {})
 
 
-class CostRecipe(Part):
+class CostRecipe(Strict):
     """A comparison of costs."""
 
     title: str

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from kvw.strict import Strict
 
 
-class StageCost(BaseModel):
+class StageCost(Strict):
     """A stage of a method."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     seconds: float
@@ -21,10 +19,8 @@ class StageCost(BaseModel):
     """Floating-point operations as torch counts them: a multiplication and an addition are two."""
 
 
-class CostRow(BaseModel):
+class CostRow(Strict):
     """What one method costs, measured in a process of its own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     label: str
     method: str
@@ -60,10 +56,8 @@ class CostRow(BaseModel):
         return sum(stage.flops for stage in self.stages)
 
 
-class Costs(BaseModel):
+class Costs(Strict):
     """A finished comparison."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
     recipe: dict[str, Any]

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
-
 from kvw.data import check_images
 from kvw.edits import load_edit
 from kvw.errors import UserError
@@ -25,16 +23,13 @@ from kvw.runs.audit.prompts import prompts_of
 from kvw.runs.audit.questions import Questions
 from kvw.runs.audit.request import AuditRequest, AuditSets, Served, read_audit_data
 from kvw.runs.weights import check_weights
+from kvw.strict import Strict
 
 TRIED, STEPS_TRIED = 8, 2
 """Questions that are asked, and steps that are made, to see how long they take."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PlannedAttack(_Part):
+class PlannedAttack(Strict):
     """An attack that would be made."""
 
     attack: str
@@ -45,7 +40,7 @@ class PlannedAttack(_Part):
     """About; results that an earlier audit has left take none."""
 
 
-class AuditPlan(_Part):
+class AuditPlan(Strict):
     """What an audit would do."""
 
     model: str
