@@ -291,11 +291,7 @@ def training_examples(data: BenchmarkData, name: str, part: BenchmarkPart) -> li
 
 
 def _screening(asked: Sequence[Question], choice: ChoicePart) -> list[Question]:
-    """What settings are chosen by; everything if the recipe does not name tasks.
-
-    Raises:
-        UserError: One of the two splits has no such task.
-    """
+    """What settings are chosen by; everything if the recipe does not name tasks."""
     if not choice.tasks:
         return list(asked)
     places = [(split, task) for split in (choice.forget, choice.retain) for task in choice.tasks]

@@ -102,11 +102,7 @@ def speaks_for_all(error: BaseException) -> bool:
 
 
 def _join() -> None:
-    """Join the process group that the launcher's environment describes.
-
-    Raises:
-        UserError: The others cannot be reached, or the environment is not complete.
-    """
+    """Join the process group that the launcher's environment describes."""
     import torch
     from accelerate import PartialState
 

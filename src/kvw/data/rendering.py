@@ -237,9 +237,6 @@ def _check_span(example: Example, processor: Processor, answer_ids: Sequence[int
         processor: For decoding.
         answer_ids: The tokens of ``full`` after the common prefix.
         prompt_only: The tokens of ``prompt`` after the common prefix: white space where tokens merge, else none.
-
-    Raises:
-        UserError: One of the two does not hold.
     """
     placeholders = placeholders_of(processor, IMAGE_PLACEHOLDERS + OTHER_PLACEHOLDERS)
     placeholder_ids = set(processor.tokenizer.convert_tokens_to_ids(placeholders))

@@ -103,11 +103,7 @@ def with_options(template: str | None, options: Sequence[tuple[str, Any]]) -> st
 
 
 def _variables(template: str) -> set[str]:
-    """What a template reads and does not always set itself.
-
-    Raises:
-        UserError: It is no template.
-    """
+    """What a template reads and does not always set itself."""
     environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=False)
     try:
         return jinja2.meta.find_undeclared_variables(environment.parse(GENERATION.sub("", template))) - GIVEN

@@ -118,9 +118,6 @@ def _closed(identifier: str, prompt: str, after: str, processor: Processor) -> s
 
     What opens a thought is a mark that says so ("think"), or one whose closing mark the template or the tokenizer
     knows. If the template closes it after the answer, it holds the answer and not a thought.
-
-    Raises:
-        UserError: A thought is opened, and no mark that closes it is known.
     """
     found, closings = LAST_MARK.search(prompt), _closings(prompt)
     if found is None or _closes(found[1]) or after.lstrip().startswith(tuple(closings)):

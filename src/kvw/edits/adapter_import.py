@@ -157,11 +157,7 @@ def _scaling(settings: Mapping[str, Any], name: str) -> float:
 def _by_matrix(
     tensors: Mapping[str, Tensor], endings: tuple[str, ...], model: PreTrainedModel
 ) -> dict[ValueMatrix, dict[str, Tensor]]:
-    """Sort an adapter's tensors by the value matrix that they act on.
-
-    Raises:
-        UserError: One of them acts on something else, or a matrix lacks one.
-    """
+    """Sort an adapter's tensors by the value matrix that they act on."""
     matrices = {matrix.name: matrix for matrix in find_value_matrices(model, "both")}
     modules = {name for name, _ in model.named_modules()}
     found: dict[ValueMatrix, dict[str, Tensor]] = {}

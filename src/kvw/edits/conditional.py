@@ -157,11 +157,7 @@ def attach_where(edit: GateEdit, model: PreTrainedModel, condition: Condition) -
 
 
 def _check_fit(edit: GateEdit, model: PreTrainedModel, condition: Condition) -> dict[MatrixKey, ValueMatrix]:
-    """The live value matrices of the gates.
-
-    Raises:
-        UserError: See :func:`attach_where`.
-    """
+    """The live value matrices of the gates."""
     matrices = edit.value_matrices(model)
     early = sorted({key.layer for key in matrices if key.layer < condition.layer})
     if early:

@@ -96,11 +96,7 @@ def unpacked(path: Path) -> Stored:
 
 
 def _content(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """All bytes of a file whose header is one of an edit, and that header.
-
-    Raises:
-        ValueError: It is not.
-    """
+    """All bytes of a file whose header is one of an edit, and that header."""
     with path.open("rb") as file:
         beginning = file.read(8)
         length = int.from_bytes(beginning, "little")
@@ -120,12 +116,7 @@ def _metadata(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entry(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
-    """What the header says of the edit.
-
-    Raises:
-        UserError: It is no edit, or one of another format.
-        ValueError: It is no JSON.
-    """
+    """What the header says of the edit."""
     metadata = _metadata(header)
     if ENTRY not in metadata:
         older = str(metadata.get("format", ""))
@@ -141,11 +132,7 @@ def _entry(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_tensors(path: Path, header: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
-    """Compare the list with what is there.
-
-    Raises:
-        UserError: Something is missing, more, or of a dtype that no edit has.
-    """
+    """Compare the list with what is there."""
     listed, there = {str(name) for name in entry["tensors"]}, set(header) - {"__metadata__"}
     if missing := sorted(listed - there):
         raise UserError(
@@ -162,11 +149,7 @@ def _check_tensors(path: Path, header: Mapping[str, Any], entry: Mapping[str, An
 
 
 def _check_digest(path: Path, content: bytes, entry: Mapping[str, Any]) -> None:
-    """Compare the SHA-256 of the file, with zeros in the digest's own place, with the digest.
-
-    Raises:
-        UserError: Another one.
-    """
+    """Compare the SHA-256 of the file, with zeros in the digest's own place, with the digest."""
     digest = entry["digest"].encode()
     place, everything = content.find(digest), memoryview(content)
     found = hashlib.sha256(everything[:place])

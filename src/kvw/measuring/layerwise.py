@@ -310,11 +310,7 @@ class WaitingSet:
 
     @contextmanager
     def _told_when_full(self, recorder: MomentRecorder | None) -> Iterator[None]:
-        """Say what to do when memory runs out in a layer.
-
-        Raises:
-            UserError: Memory ran out in the layer that is measured.
-        """
+        """Say what to do when memory runs out in a layer."""
         try:
             yield
         except (MemoryError, RuntimeError) as error:

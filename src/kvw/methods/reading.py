@@ -104,11 +104,7 @@ def _read(name: str, value: Any, hint: Any, where: str) -> Any:
 
 
 def _read_layers(value: Any, where: str) -> Any:
-    """Read ``1:25``.
-
-    Raises:
-        UserError: It does not have that form.
-    """
+    """Read ``1:25``."""
     if not isinstance(value, str):
         return value
     first, _, last = value.partition(":")

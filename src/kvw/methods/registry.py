@@ -128,11 +128,7 @@ def _broken(where: str, error: Exception) -> UserError:
 
 
 def _checked(found: Any, where: str, expected: str = "") -> Method[Any]:
-    """What was loaded, if it keeps to what every command relies on.
-
-    Raises:
-        UserError: Something is missing; says what.
-    """
+    """What was loaded, if it keeps to what every command relies on."""
     if not isinstance(found, Method):
         raise UserError(
             f"{where} is no method.", found=type(found).__name__, do="make it an object of a subclass of kvw.Method"

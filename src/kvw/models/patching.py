@@ -275,9 +275,6 @@ def _read_back(copied: _Copied, source_digest: str | Future[str]) -> WrittenFile
     Args:
         copied: The file.
         source_digest: The source's SHA-256, or who is computing it.
-
-    Raises:
-        UserError: They differ, or the source changed meanwhile.
     """
     path = copied.path
     wrong = first_difference(path, copied.target, copied.replaced)
@@ -300,11 +297,7 @@ def _read_back(copied: _Copied, source_digest: str | Future[str]) -> WrittenFile
 
 
 def _share(path: Path, target: Path, untouched: Untouched, known: Mapping[str, str] | None) -> WrittenFile:
-    """Link a weight file instead of copying it.
-
-    Raises:
-        UserError: The file system does not allow it.
-    """
+    """Link a weight file instead of copying it."""
     real = path.resolve()  # a file of the hub's cache is a symbolic link to its content
     target.unlink(missing_ok=True)
     try:

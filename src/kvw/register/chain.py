@@ -165,12 +165,7 @@ def packed(fields: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that writes through to the disk; what was begun and not committed is taken back.
-
-    Raises:
-        Broken: What lies there is no database, or a damaged one.
-        UserError: It cannot be opened, or another process does not finish.
-    """
+    """A connection that writes through to the disk; what was begun and not committed is taken back."""
     try:
         uri = f"{path.absolute().as_uri()}?mode=rw"
         with closing(sqlite3.connect(uri, uri=True, timeout=SECONDS_TO_WAIT, isolation_level=None)) as connection:

@@ -223,11 +223,7 @@ def _told_by(record: RunRecord | None) -> list[str]:
 
 
 def _other_weights(edit: Edit, checkpoint: Checkpoint, reporter: Reporter, *, allowed: bool) -> str:
-    """The digest of the checkpoint's weights if the edit was made on others; empty if it was made on these.
-
-    Raises:
-        UserError: It was made on others, and that is not allowed.
-    """
+    """The digest of the checkpoint's weights if the edit was made on others; empty if it was made on these."""
     if not edit.metadata.model_fingerprint:
         check_weights(edit, "unknown", reporter)
         return ""

@@ -163,11 +163,7 @@ def choosing_stage(request: EraseRequest) -> str:
 
 
 def _gather(job: Job, speech: Speech | None, watch: Stopwatch, reporter: Reporter) -> Material:
-    """Gather what must stay.
-
-    Raises:
-        UserError: Nothing says what must stay, and the method needs it.
-    """
+    """Gather what must stay."""
     speaks = speech is not None and speech.perplexity < KNOWS_ENGLISH
     with watch.stage("gathering what must stay") as progress:
         material = gather_material(job.loaded, job.data, job.request, speaks=speaks, progress=progress)

@@ -92,11 +92,7 @@ def dry_run(request: EraseRequest, reporter: Reporter, data: DataSets | None = N
 
 
 def _estimates(job: Job) -> MethodPlan:
-    """The largest batch of every stage, timed, and what the method says of itself.
-
-    Raises:
-        UserError: Nothing says what must stay, or the settings ask more of the data than there is.
-    """
+    """The largest batch of every stage, timed, and what the method says of itself."""
     loaded, request = job.loaded, job.request
     model, processor = loaded.model, loaded.processor
     scored = sum(len(examples) for examples in job.data.scored.values())

@@ -178,11 +178,7 @@ def apply(
 
 
 def _with_strength(settings: Any, strength: float | str | None) -> tuple[list[str], Any]:
-    """The names of the settings that were given, and the settings with the strength among them.
-
-    Raises:
-        UserError: The strength is given twice, or beside an object of settings.
-    """
+    """The names of the settings that were given, and the settings with the strength among them."""
     fixed = {} if strength in (None, "auto") else {"strength": strength}
     if settings is not None and not isinstance(settings, Mapping):
         if fixed:
@@ -199,11 +195,7 @@ def _with_strength(settings: Any, strength: float | str | None) -> tuple[list[st
 
 
 def _described(checkpoint: Checkpoint, value_matrices: str, options: Mapping[str, Any] | None) -> Checkpoint:
-    """The checkpoint with what the caller says of it.
-
-    Raises:
-        UserError: An option of the chat template has a value that JSON does not know.
-    """
+    """The checkpoint with what the caller says of it."""
     for name, value in (options or {}).items():
         try:
             json.dumps(value, allow_nan=False)

@@ -114,11 +114,7 @@ def load_engine(
 
 
 def _check_edit(name: str, edit: Edit, loaded: Loaded, reporter: Reporter, *, other_weights: bool) -> None:
-    """Refuse an edit that would not do here what it was made for.
-
-    Raises:
-        UserError: It is an inverse or made of one, was made on other weights, or does not fit.
-    """
+    """Refuse an edit that would not do here what it was made for."""
     if edit.metadata.undoes:
         raise UserError(
             f"The edit '{name}' is the inverse of one, or made of one: it makes stronger what that one weakens.",

@@ -151,11 +151,7 @@ async def _to_the_end(events: AsyncIterator[str]) -> AsyncIterator[str]:
 
 
 async def _unless_gone(request: Request, work: Awaitable[Result]) -> Result:
-    """Wait for something, but not longer than the client does.
-
-    Raises:
-        ClientDisconnect: The client has closed the connection.
-    """
+    """Wait for something, but not longer than the client does."""
     working, going = asyncio.ensure_future(work), asyncio.ensure_future(gone(request))
     try:
         await asyncio.wait((working, going), return_when=asyncio.FIRST_COMPLETED)

@@ -133,11 +133,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_values(body: Any) -> None:
-    """Refuse a body that is no conversation: the work that follows, errors included, grows with its values.
-
-    Raises:
-        Refusal: It has more than :data:`limits.VALUES`, or a text that is not valid Unicode.
-    """
+    """Refuse a body that is no conversation: the work that follows, errors included, grows with its values."""
     waiting, count = [body], 0
     while waiting:
         value = waiting.pop()

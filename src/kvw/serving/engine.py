@@ -133,11 +133,7 @@ class Engine:
             ) from error
 
     def _inputs(self, answer: Answer, conversation: Conversation) -> dict[str, Tensor]:
-        """The prompt, unless the client goes away while it is made.
-
-        Raises:
-            Refusal: It is too long, cannot be made, or is not wanted any more.
-        """
+        """The prompt, unless the client goes away while it is made."""
         tokens = 0
         for text in conversation.texts:
             for begin in range(0, len(text), PIECE):
@@ -180,11 +176,7 @@ class Engine:
         return Ending("stop" if ended else "length", length, len(token_ids))
 
     def _longest(self, prompt_tokens: int, asked: int | None) -> int:
-        """The longest answer to a prompt, within what the model can read.
-
-        Raises:
-            Refusal: Prompt and answer together are longer than that.
-        """
+        """The longest answer to a prompt, within what the model can read."""
         limit = self._reads
         room = self.longest_answer if limit is None else limit - prompt_tokens
         if room < (asked or 1):
@@ -198,11 +190,7 @@ class Engine:
 
 
 def _check_wanted(answer: Answer) -> None:
-    """End the work on an answer that nobody waits for; the refusal reaches nobody.
-
-    Raises:
-        Refusal: The client has gone, or its time is over.
-    """
+    """End the work on an answer that nobody waits for; the refusal reaches nobody."""
     if not answer.wanted:
         raise Refusal(503, "Nobody waits for this answer any more.")
 

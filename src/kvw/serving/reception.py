@@ -102,11 +102,7 @@ async def gone(request: Request) -> None:
 
 
 async def _listen(receive: Receive) -> None:
-    """Take what is left of a body, for a while, and keep nothing of it.
-
-    Raises:
-        ClientDisconnect: The client has gone.
-    """
+    """Take what is left of a body, for a while, and keep nothing of it."""
     with suppress(TimeoutError):
         async with asyncio.timeout(SECONDS_TO_LISTEN):
             while (message := await receive()).get("more_body", False):

@@ -95,11 +95,7 @@ def _walk(
     batches: Mapping[str, LabelledBatches],
     settings: SubspaceSettings,
 ) -> _Walk:
-    """Let the largest batch of each set pass all layers.
-
-    Raises:
-        NotWalkable: The model's layers cannot be run by themselves.
-    """
+    """Let the largest batch of each set pass all layers."""
     layers = Layers(model, [matrix for group in groups for matrix in group])
 
     def retain(some: Sequence[Batch | SharedBatch], rows: int) -> WaitingSet:

@@ -141,11 +141,7 @@ class Workshop:
         return [] if number is None else percent(self.world, number).groups["forget"]
 
     def _finished(self, folder: Path, settings: dict[str, Any]) -> bool:
-        """Whether a part is complete.
-
-        Raises:
-            UserError: The part is complete, but was made with other settings.
-        """
+        """Whether a part is complete."""
         record = folder / RECORD
         if not record.is_file():
             return False
