@@ -74,13 +74,12 @@ def check_output_file(path: Path, *, force: bool, keep: Iterable[Path] = (), for
 
 
 @contextmanager
-def growing_directory(path: Path, kind: str, known: Iterable[str] = ()) -> Iterator[None]:
+def growing_directory(path: Path, kind: str) -> Iterator[None]:
     """Make a folder that grows over several runs, or go on with it, as the only process that writes there.
 
     Args:
         path: The folder.
         kind: What it is marked as.
-        known: Patterns of files by which a folder of an earlier version, without a mark, is known.
 
     Raises:
         UserError: It holds something else, another process writes there, or it cannot be written.
@@ -89,7 +88,7 @@ def growing_directory(path: Path, kind: str, known: Iterable[str] = ()) -> Itera
         make_folders(path, private=True)
         if marked_kind(path) != kind:
             names = sorted(entry.name for entry in path.iterdir())
-            if names and not any(any(path.glob(pattern)) for pattern in known):
+            if names:
                 raise UserError(
                     f"{path} holds something other than this command writes.",
                     found=_listed(names),

@@ -14,9 +14,9 @@ from tests.bench.records import MANIFEST, item, record
 import kvw
 from kvw.bench.attacks import run as attack_run
 from kvw.bench.attacks.plan import BEFORE, Attack, Job, Target, find_jobs, find_targets, parse_attacks
-from kvw.bench.attacks.record import AttackFiles, AttackRecord
+from kvw.bench.attacks.record import FOLDER, AttackRecord
 from kvw.bench.attacks.results import Attacked, summarise_attacks
-from kvw.bench.record import RunFiles
+from kvw.bench.record import Files, RunFiles
 from kvw.bench.results import Choice
 from kvw.cli import main
 from kvw.data import Example
@@ -163,9 +163,9 @@ def test_the_forms_of_the_table_have_the_same_numbers():
 
 
 def test_records_come_back_as_they_were(tmp_path):
-    files = AttackFiles(tmp_path)
+    files = Files(tmp_path / FOLDER, AttackRecord)
     assert files.record("i") is None
-    files.write_record(attack_record(losses=[1.0]))
+    files.write_record("i", attack_record(losses=[1.0]))
     assert files.record("i") == attack_record(losses=[1.0])
     (tmp_path / "attacks" / "records" / "i.json").write_text("{}")
     with pytest.raises(kvw.UserError, match="this version's"):
@@ -261,7 +261,7 @@ def test_nobody_is_asked_about_who_was_trained_on(run):
     assert program("bench", "attack", run, "--attacks", "relearn-forget", "--steps", "1", "--at-most", "4") == 0
     folds = RunFiles(run).manifest().folds
     for one in records_of(run):
-        items = AttackFiles(run).answers.items(one["identifier"])
+        items = Files(run / FOLDER, AttackRecord).items(one["identifier"])
         assert items
         assert {folds[found.subject] for found in items} == {1 - one["taught_half"]}
 

@@ -123,17 +123,17 @@ def test_an_unfinished_run_says_how_far_it_is(tmp_path):
         read_results(tmp_path)
     files = RunFiles(tmp_path)
     files.write_manifest(MANIFEST)
-    files.write_record(record("vanilla"))
+    files.write_record("vanilla", record("vanilla"))
     files.write_items("vanilla", items_of(VANILLA))
     files.write_items("kvw-weak", items_of(VANILLA))
     with pytest.raises(kvw.UserError, match="not finished") as caught:
         read_results(tmp_path)
     assert caught.value.found == "1 of 2 models asked"
-    files.write_record(record("kvw-weak").model_copy(update={"only_screened": True}))
+    files.write_record("kvw-weak", record("kvw-weak").model_copy(update={"only_screened": True}))
     with pytest.raises(kvw.UserError, match="not finished") as caught:
         read_results(tmp_path)
     assert caught.value.found == "1 of 1 chosen models not asked everything yet"
-    files.write_record(record("kvw-weak"))
+    files.write_record("kvw-weak", record("kvw-weak"))
     assert {choice.identifier for choice in read_results(tmp_path).choices} == {"kvw-weak"}
     (tmp_path / "manifest.json").write_text('{"title": 3}')
     with pytest.raises(kvw.UserError, match="this version's"):

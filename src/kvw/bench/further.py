@@ -33,6 +33,12 @@ class Cell(Strict):
     """Ends of the 95 % bootstrap interval; None where there are too few subjects."""
     items: int
 
+    @classmethod
+    def of(cls, values: Sequence[float], subjects: Sequence[str]) -> Cell:
+        """The mean of at least one value; each is about a subject."""
+        interval = mean_interval(values, subjects)
+        return cls(mean=interval.mean, low=interval.low, high=interval.high, items=len(values))
+
 
 class Row(Strict):
     """One score of one task of one split."""
@@ -57,7 +63,7 @@ def task_row(task: TaskPart, metric: str, models: Mapping[str, Sequence[ItemScor
     for name, scores in models.items():
         own = [score for score in scores if (score.split, score.task) == (task.split, task.task)]
         if own:
-            cells[name] = _cell([item_value(score, metric) for score in own], own)
+            cells[name] = Cell.of([item_value(score, metric) for score in own], [score.subject for score in own])
     return Row(split=task.split, task=task.task, modality=task.modality, metric=metric, cells=cells)
 
 
@@ -127,14 +133,9 @@ def _paired(task: TaskPart, other: str, name: str, models: Mapping[str, Sequence
         shown = [score for score in scores if _of(score, task) and score.pair in told]
         if shown:
             values = [both([item_value(score, metric)], [item_value(told[score.pair], metric)]) for score in shown]
-            cells[model] = _cell(values, shown)
+            cells[model] = Cell.of(values, [score.subject for score in shown])
     return Row(split=task.split, task=task.task.removesuffix("_image"), modality="both", metric=name, cells=cells)
 
 
 def _of(score: ItemScore, task: TaskPart) -> bool:
     return (score.split, score.task) == (task.split, task.task)
-
-
-def _cell(values: Sequence[float], scores: Sequence[ItemScore]) -> Cell:
-    interval = mean_interval(values, [score.subject for score in scores])
-    return Cell(mean=interval.mean, low=interval.low, high=interval.high, items=len(values))

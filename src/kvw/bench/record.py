@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -106,37 +106,29 @@ class ModelRecord(Strict):
     """Wall-clock time of unlearning and of asking; of this process, so not of what an earlier one had done."""
 
 
-class RunFiles:
-    """A run's directory.
+class Files(Generic[Part]):
+    """A directory with a record of each model that was asked.
 
     Args:
         folder: Where it is.
+        kind: The class of the records.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, kind: type[Part]) -> None:
+        self.folder, self._kind = folder, kind
 
-    def manifest(self) -> Manifest | None:
-        """What the run is about; None if there is no run yet.
+    def record(self, identifier: str) -> Part | None:
+        """A finished record, or None.
 
         Raises:
             UserError: Another version has written it.
         """
-        path = self.folder / MANIFEST
-        return read_file(path, Manifest) if path.is_file() else None
-
-    def write_manifest(self, manifest: Manifest) -> None:
-        """Write or replace it."""
-        write_text(self.folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
-
-    def record(self, identifier: str) -> ModelRecord | None:
-        """A finished record, or None."""
         path = self.folder / RECORDS / f"{identifier}.json"
-        return read_file(path, ModelRecord) if path.is_file() else None
+        return read_file(path, self._kind) if path.is_file() else None
 
-    def write_record(self, record: ModelRecord) -> None:
-        """Write a record; its items have been written before."""
-        write_text(self.folder / RECORDS / f"{record.identifier}.json", record.model_dump_json(indent=2) + "\n")
+    def write_record(self, identifier: str, record: Part) -> None:
+        """Write a record; what belongs to it has been written before."""
+        write_text(self.folder / RECORDS / f"{identifier}.json", record.model_dump_json(indent=2) + "\n")
 
     def journal(self, identifier: str) -> Journal:
         """What a model that is being asked has said so far; to be discarded when its items have been written."""
@@ -161,6 +153,30 @@ class RunFiles:
         write_text(
             self.folder / ITEMS / f"{identifier}.jsonl", "".join(f"{score.model_dump_json()}\n" for score in scores)
         )
+
+
+class RunFiles(Files[ModelRecord]):
+    """A run's directory.
+
+    Args:
+        folder: Where it is.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, ModelRecord)
+
+    def manifest(self) -> Manifest | None:
+        """What the run is about; None if there is no run yet.
+
+        Raises:
+            UserError: Another version has written it.
+        """
+        path = self.folder / MANIFEST
+        return read_file(path, Manifest) if path.is_file() else None
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write or replace it."""
+        write_text(self.folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
 
     def edit_file(self, identifier: str) -> Path:
         """Where a method's edit is kept."""

@@ -14,7 +14,7 @@ from kvw.bench.changes import Change, EditChange, TrainedChange
 from kvw.bench.first_checks import check_same_recipe, find_models, recipe_digest, run_places
 from kvw.bench.planting import plant
 from kvw.bench.recipe import BenchmarkPart, ChoicePart, PlantPart, Recipe
-from kvw.bench.record import MANIFEST, MODELS, Manifest, ModelRecord, PlantingPart, RunFiles, TaskPart
+from kvw.bench.record import MODELS, Manifest, ModelRecord, PlantingPart, RunFiles, TaskPart
 from kvw.bench.results import choose
 from kvw.bench.scores import COMPUTED, HEADLINES, PAIRED, ItemScore, alternatives
 from kvw.bench.training import first_wrong_answers, train_and_put_back
@@ -55,7 +55,7 @@ def run(recipe: Recipe, find: Callable[[str], Checkpoint], out: Path, reporter: 
     """
     runs, folders = recipe.runs, list(run_places(recipe, out).values())
     found = [find_models(one, find) for one in runs.values()]
-    with growing_directory(out, "bench run", known=(MANIFEST, f"*/{MANIFEST}", MODELS)):
+    with growing_directory(out, "bench run"):
         for one, models, folder in zip(runs.values(), found, folders, strict=True):
             check_same_recipe(folder, one)
             _run(one, models, folder, out / MODELS, Stopwatch(reporter))
@@ -228,7 +228,7 @@ class _Work:
             outcomes={place: vars(OutcomeCounts.of(found)) for place, found in outcomes.items()},
             seconds=(earlier.seconds if earlier else {}) | spent,
         )
-        self.files.write_record(record)
+        self.files.write_record(identifier, record)
 
     def ask(
         self,

@@ -19,7 +19,7 @@ from kvw.progress import SILENT, Reporter, remembering
 from kvw.proving.named import Named, named_by
 from kvw.proving.options import erase_request, options_digest
 from kvw.proving.plain_text import perplexity, plain_text
-from kvw.proving.record import RECORD, Answer, Item, Perplexity, ProvingRecord, State, read_record
+from kvw.proving.record import Answer, Item, Perplexity, ProvingRecord, State, read_record
 from kvw.proving.requests import Request
 from kvw.proving.scoring import ask, asked_of
 from kvw.records.run import RunRecord
@@ -83,7 +83,7 @@ class ProvingGround:
             UserError: An option makes no sense, the folder holds records of other options, of another model or of other
                 requests, another process writes there, or the model cannot be asked.
         """
-        with growing_directory(self.out, KIND, known=(f"*/*/{RECORD}",)):
+        with growing_directory(self.out, KIND):
             return [self._record(request) for request in requests]
 
     def _record(self, request: Request) -> ProvingRecord:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from kvw.bench.record import RECORDS, RunFiles, read_file
-from kvw.files import write_text
 from kvw.strict import Strict
 
 FOLDER = "attacks"
@@ -38,33 +35,3 @@ class AttackRecord(Strict):
     seconds: dict[str, float]
     """Wall-clock time of training and asking; of this process, so not of what an earlier one had asked."""
     versions: dict[str, str]
-
-
-class AttackFiles:
-    """The attacks of a run.
-
-    Args:
-        folder: The run's directory.
-
-    Attributes:
-        answers: Items and journals, as a run keeps them.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.answers = RunFiles(folder / FOLDER)
-
-    def record(self, identifier: str) -> AttackRecord | None:
-        """A finished record, or None.
-
-        Raises:
-            UserError: Another version has written it.
-        """
-        path = self._place(identifier)
-        return read_file(path, AttackRecord) if path.is_file() else None
-
-    def write_record(self, record: AttackRecord) -> None:
-        """Write a record; its items have been written before."""
-        write_text(self._place(record.identifier), record.model_dump_json(indent=2) + "\n")
-
-    def _place(self, identifier: str) -> Path:
-        return self.answers.folder / RECORDS / f"{identifier}.json"

@@ -10,7 +10,6 @@ from kvw.bench.attacks.record import AttackRecord
 from kvw.bench.further import Cell, item_value
 from kvw.bench.record import Manifest, TaskPart
 from kvw.bench.scores import ItemScore
-from kvw.evaluation.metrics import mean_interval
 from kvw.strict import Strict
 
 EXTRACTION = "extraction_strength"
@@ -121,10 +120,7 @@ def _line(manifest: Manifest, name: str, column: str, attacked: Sequence[Attacke
 
 
 def _cell(scores: Sequence[ItemScore], values: Sequence[float]) -> Cell | None:
-    if not values:
-        return None
-    interval = mean_interval(values, [score.subject for score in scores])
-    return Cell(mean=interval.mean, low=interval.low, high=interval.high, items=len(values))
+    return Cell.of(values, [score.subject for score in scores]) if values else None
 
 
 def _extraction(scores: Sequence[ItemScore]) -> Cell | None:

@@ -11,11 +11,11 @@ from statistics import fmean
 
 from kvw.bench.asking import Question, ask
 from kvw.bench.attacks.plan import BEFORE, RELEARN_RETAIN, Attack, Job, find_jobs, find_targets
-from kvw.bench.attacks.record import FOLDER, AttackFiles, AttackRecord
+from kvw.bench.attacks.record import FOLDER, AttackRecord
 from kvw.bench.attacks.results import Attacked, AttackResults, retain_task, summarise_attacks
 from kvw.bench.changes import Change, EditChange
 from kvw.bench.finished import Find, FinishedRun
-from kvw.bench.record import ANSWERS, ITEMS, RECORDS
+from kvw.bench.record import Files
 from kvw.bench.results import Results, read_results
 from kvw.bench.run import training_examples
 from kvw.data import Example
@@ -67,7 +67,7 @@ def attack(
     results = read_results(folder)
     work = _Work(folder, results, Stopwatch(reporter), learning_rate, at_most)
     targets = find_targets(results.manifest, results.choices, work.finished.records)
-    with growing_directory(folder / FOLDER, "bench attacks", known=(RECORDS, ITEMS, ANSWERS)):
+    with growing_directory(folder / FOLDER, "bench attacks"):
         for label in ("gold", "vanilla"):
             mine = [target for target in targets if (target.record.label == "gold") == (label == "gold")]
             work.make_all(label, [job for target in mine for job in find_jobs(target, attacks)], find)
@@ -82,7 +82,7 @@ class _Work:
 
     def __init__(self, folder: Path, results: Results, watch: Stopwatch, learning_rate: float, at_most: int) -> None:
         self.manifest, self.watch, self.learning_rate = results.manifest, watch, learning_rate
-        self.finished, self.files = FinishedRun(folder, results.manifest, watch), AttackFiles(folder)
+        self.finished, self.files = FinishedRun(folder, results.manifest, watch), Files(folder / FOLDER, AttackRecord)
         self.run, self.recipe = self.finished.files, self.finished.recipe
         self.asked = self._asked(self.finished.asked, at_most)
         benchmark, data = self.recipe.benchmark, self.finished.data
@@ -147,13 +147,14 @@ class _Work:
                 training=training,
                 progress=progress,
             ) as losses,
-            self.files.answers.journal(identifier) as journal,
+            self.files.journal(identifier) as journal,
         ):
             likelihoods = self.recipe.evaluation.likelihoods
             scores = ask(loaded.model, loaded.processor, asked, journal, likelihoods=likelihoods, progress=progress)
-        self.files.answers.write_items(identifier, scores)
+        self.files.write_items(identifier, scores)
         journal.discard()
         self.files.write_record(
+            identifier,
             AttackRecord(
                 identifier=identifier,
                 attacked=record.identifier,
@@ -169,14 +170,14 @@ class _Work:
                 items=len(scores),
                 seconds={name: spent for name, spent in self.watch.seconds.items() if name not in before},
                 versions=package_versions(),
-            )
+            ),
         )
 
     def found(self, job: Job) -> Attacked:
         """A model before or after an attack, from its files."""
         if job.attack.name != BEFORE:
             identifier = self.identifier(job)
-            return Attacked(job, self.files.record(identifier), self.files.answers.items(identifier) or [])
+            return Attacked(job, self.files.record(identifier), self.files.items(identifier) or [])
         asked = {(*question.place, question.example.identifier) for question in self.questions(job)}
         items = self.run.items(job.target.record.identifier) or []
         return Attacked(job, None, [one for one in items if (one.split, one.task, one.identifier) in asked])

@@ -9,7 +9,6 @@ from statistics import fmean
 from kvw.bench.calibration.record import Strength
 from kvw.bench.further import Cell
 from kvw.bench.record import Manifest
-from kvw.evaluation.metrics import mean_interval
 from kvw.strict import Strict
 
 Place = tuple[str, str]
@@ -140,7 +139,4 @@ def _means(items: Sequence[Strength]) -> dict[Place, float]:
 
 
 def _cell(items: Sequence[Strength]) -> Cell | None:
-    if not items:
-        return None
-    interval = mean_interval([one.value for one in items], [one.subject for one in items])
-    return Cell(mean=interval.mean, low=interval.low, high=interval.high, items=len(items))
+    return Cell.of([one.value for one in items], [one.subject for one in items]) if items else None

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from kvw.bench.asking import Question
 from kvw.bench.attacks.plan import Target, find_targets
-from kvw.bench.calibration.record import FOLDER, CalibrationFiles, Measurement, Strength
+from kvw.bench.calibration.record import FOLDER, Measurement, Strength
 from kvw.bench.calibration.results import Calibrated, CalibrationResults, kept, summarise_calibration
 from kvw.bench.calibration.search import Curve
 from kvw.bench.finished import Find, FinishedRun
-from kvw.bench.record import RECORDS
+from kvw.bench.record import Files
 from kvw.bench.results import Results, read_results
 from kvw.data import prepare
 from kvw.edits.edit import package_versions
@@ -55,7 +55,7 @@ def calibrate_run(
     results = read_results(folder)
     work = _Work(folder, results, Stopwatch(reporter), find, at_most)
     targets = find_targets(results.manifest, results.choices, work.finished.records)
-    with growing_directory(folder / FOLDER, "bench calibration", known=(RECORDS,)):
+    with growing_directory(folder / FOLDER, "bench calibration"):
         # Gold first and vanilla after it: only one model is in memory.
         gold = [work.reference(target) for target in targets if target.record.label == "gold"]
         vanilla = [work.reference(target) for target in targets if target.record.label == "vanilla"]
@@ -73,7 +73,7 @@ class _Work:
 
     def __init__(self, folder: Path, results: Results, watch: Stopwatch, find: Find, at_most: int) -> None:
         self.manifest, self.watch, self.find = results.manifest, watch, find
-        self.finished, self.files = FinishedRun(folder, results.manifest, watch), CalibrationFiles(folder)
+        self.finished, self.files = FinishedRun(folder, results.manifest, watch), Files(folder / FOLDER, Measurement)
         self.retain = self.finished.recipe.choice.retain
         self.asked = _at_most([one for one in self.finished.asked if not one.item.choices], at_most)
         if not any(one.split == self.retain for one in self.asked):
@@ -112,7 +112,7 @@ class _Work:
         record = target.record
         places = [(*one.place, one.example.identifier) for one in asked]
         identifier = f"{record.label}-{digest(record.identifier, share, places, package_versions())[:12]}"
-        found = self.files.read(identifier)
+        found = self.files.record(identifier)
         if found is None:
             change = self.finished.change(record)
             loaded = self.load("gold" if record.label == "gold" else "vanilla")
@@ -122,7 +122,7 @@ class _Work:
             found = Measurement(
                 measured=record.identifier, label=record.label, share=share, items=items, versions=versions
             )
-            self.files.write(identifier, found)
+            self.files.write_record(identifier, found)
         return found.items
 
     def load(self, label: str) -> Loaded:

@@ -54,7 +54,7 @@ def compare_costs(recipe: CostRecipe, out: Path, reporter: Reporter) -> Costs:
         UserError: The model is unknown or none that batches can be made up for, or ``out`` holds something else.
     """
     device, facts = find_device(recipe.model.device or None), _facts(recipe)
-    with growing_directory(out, "bench costs", known=(COSTS, ROWS)):
+    with growing_directory(out, "bench costs"):
         return _compare(recipe, out, reporter, device, facts)
 
 
