@@ -144,20 +144,20 @@ def test_without_gold_or_a_score_of_vanilla_there_is_no_such_number():
     assert [line.forget_share for line in results.lines] == [None] * 4
     assert [line.beyond_gold for line in results.lines] == [None] * 4
     assert results.lines[1].forget is None
-    assert "beyond gold" not in attack_table(results, "markdown")
+    assert "beyond gold" not in attack_table(results).text("markdown")
 
 
 def test_the_forms_of_the_table_have_the_same_numbers():
     results = small_results()
-    text = attack_table(results, "markdown")
+    text = attack_table(results).text("markdown")
     assert "| kvw | 0.250 [0.250, 0.250] | 0.750 [0.750, 0.750] | 0.500 [0.500, 0.500] |" in text
     assert "| kvw | - | +0.400 | +0.250 |" in text
     assert "- kvw, relearn-retain 10: training loss 2.000 in the first step, 1.000 in the last." in text
     assert "- kvw, bf16: 0.750 of the edit is left." in text
-    latex = attack_table(results, "latex")
+    latex = attack_table(results).text("latex")
     assert r"kvw & -- & $+0.400$ & $+0.250$ \\" in latex
     assert r"\multicolumn{4}{l}{Share of vanilla's forget score} \\" in latex
-    lines = list(csv.DictReader(io.StringIO(attack_table(results, "csv"))))
+    lines = list(csv.DictReader(io.StringIO(attack_table(results).text("csv"))))
     found = {(line["model"], line["attack"]): line for line in lines}["kvw", "bf16"]
     assert [float(found[name]) for name in ("forget_mean", "forget_share_mean", "surviving")] == [0.4, 0.5, 0.75]
 

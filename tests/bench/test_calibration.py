@@ -109,10 +109,10 @@ def test_both_halves_of_a_method_are_put_together_and_gold_is_the_end_of_the_way
 
 
 def test_the_forms_of_the_table_have_the_same_numbers():
-    text = calibration_table(results(), "markdown")
+    text = calibration_table(results()).text("markdown")
     assert "| 0.9 | kvw | 0.250, 1.250 | 0.900 | 0.57 | 0.500" in text
-    assert "0.900 & 0.57 & 0.500" in calibration_table(results(), "latex")
-    rows = list(csv.DictReader(io.StringIO(calibration_table(results(), "csv"))))
+    assert "0.900 & 0.57 & 0.500" in calibration_table(results()).text("latex")
+    rows = list(csv.DictReader(io.StringIO(calibration_table(results()).text("csv"))))
     assert [row["mean"] for row in rows if (row["model"], row["split"]) == ("kvw", "forget")] == ["0.5"]
     assert [row["tau"] for row in rows] == ["", "", "0.9", "0.9", "", ""]
 

@@ -149,7 +149,7 @@ def test_the_table_says_all_of_it():
         versions={},
     )
     planted = record("vanilla").model_copy(update={"planting": planting})
-    table = bench_table(summarise(about, [planted], {"vanilla": items}), "markdown")
+    table = bench_table(summarise(about, [planted], {"vanilla": items})).text("markdown")
     assert "| retain | caption | truth ratio | 0.500 [0.500, 0.500] |" in table
     assert "on retain/caption, real_faces/face, real_world/question): vanilla 0.500." in table
     assert (

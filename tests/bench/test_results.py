@@ -65,7 +65,7 @@ def test_if_none_keeps_enough_the_one_that_keeps_most_is_chosen_and_it_is_said()
     )
     assert {choice.settings["variant"] for choice in found.choices} == {"strong"}
     assert not any(choice.kept_enough for choice in found.choices)
-    assert "none of 2 kept 0.9" in bench_table(found, "markdown")
+    assert "none of 2 kept 0.9" in bench_table(found).text("markdown")
 
 
 def test_one_direction_reports_one_half():
@@ -110,10 +110,10 @@ def test_failed_items_count_as_wrong():
 def test_every_form_of_the_table_has_the_same_numbers():
     gold = {("forget", 0): 0.25, ("forget", 1): 0.25, ("retain", 0): 1, ("retain", 1): 1}
     found = results({"vanilla": VANILLA, "kvw-weak": gold, "gold": gold})
-    lines = list(csv.DictReader(io.StringIO(bench_table(found, "csv"))))
+    lines = list(csv.DictReader(io.StringIO(bench_table(found).text("csv"))))
     assert {(line["split"], line["model"]): float(line["mean"]) for line in lines}[("forget", "gold")] == 0.25
-    assert "| forget | seen | exact match | 1.000" in bench_table(found, "markdown")
-    latex = bench_table(found, "latex")
+    assert "| forget | seen | exact match | 1.000" in bench_table(found).text("markdown")
+    latex = bench_table(found).text("latex")
     assert "forget & seen & exact match & 1.000" in latex
     assert latex.count("\\\\") == len(found.rows) + 1
 
@@ -152,7 +152,7 @@ def test_the_hypervolume_is_the_area_below_the_front():
     )
     assert found.hypervolume == {"kvw": pytest.approx(0.4 * 0.9 + 0.4 * 0.5)}
     assert "Hypervolume of all settings (forgotten x kept; 1: everything forgotten at no cost): kvw 0.560." in (
-        bench_table(found, "markdown")
+        bench_table(found).text("markdown")
     )
 
 

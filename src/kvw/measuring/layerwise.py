@@ -8,7 +8,7 @@ walk must be what an ordinary forward brought there, and in no batch may the mod
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -109,19 +109,15 @@ class Layers:
                 raise NotWalkable(f"layer {number} returns a {type(output).__name__}")
             self.forms[number] = 0 if isinstance(output, Tensor) else len(output)
 
-        handles = []
-        for number, layer in self.modules.items():
-            handles.append(
-                layer.register_forward_pre_hook(
+        with ExitStack() as hooks:
+            for number, layer in self.modules.items():
+                before = layer.register_forward_pre_hook(
                     lambda _, inputs, named, number=number: look(number, inputs, named), with_kwargs=True, prepend=True
                 )
-            )
-            handles.append(layer.register_forward_hook(lambda _, __, output, number=number: remember(number, output)))
-        try:
+                after = layer.register_forward_hook(lambda _, __, output, number=number: remember(number, output))
+                hooks.enter_context(before)
+                hooks.enter_context(after)
             run_model(self.model, {name: value for name, value in batch.items() if name != "labels"})
-        finally:
-            for handle in handles:
-                handle.remove()
         return seen
 
     def _compare(self, batch: Batch, entered: Entered, seen: Mapping[int, Tensor]) -> None:

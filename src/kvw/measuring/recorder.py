@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor
 
 from kvw.errors import UserError
-from kvw.models.coefficients import Seen, intercept, scale_coefficients
+from kvw.models.coefficients import Seen, intercepted, scale_coefficients
 from kvw.models.sharding import gathered
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 
@@ -65,15 +65,9 @@ class Watcher(ABC):
     def take(self, seen: Seen, tokens: int) -> Tensor | None:
         """Take in what is seen in a forward with this number of tokens; returns what :meth:`observe` does."""
 
-    @contextmanager
-    def watching(self, matrices: Sequence[ValueMatrix]) -> Iterator[None]:
+    def watching(self, matrices: Sequence[ValueMatrix]) -> AbstractContextManager[None]:
         """Let :meth:`observe` see what these value matrices get, before attached edits change it, during the block."""
-        handles = intercept(matrices, self.observe, first=True)
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        return intercepted(matrices, self.observe, first=True)
 
 
 class Recorder(Watcher):

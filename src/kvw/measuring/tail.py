@@ -88,11 +88,8 @@ class Tail:
         def put_in(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
             return (states[:, None].to(given[0].device), *given[1:])  # rows of one token, like the one that is run
 
-        handle = self._norm.register_forward_pre_hook(put_in)
-        try:
+        with self._norm.register_forward_pre_hook(put_in):
             logits: Tensor = self.model(**inputs, use_cache=False).logits
-        finally:
-            handle.remove()
         return logits[:, 0].float()
 
 

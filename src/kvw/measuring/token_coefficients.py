@@ -16,7 +16,7 @@ from kvw.errors import UserError
 from kvw.measuring.engine import evaluating
 from kvw.measuring.positions import predicting_positions
 from kvw.measuring.source_weights import image_token_ids
-from kvw.models.coefficients import Seen, intercept
+from kvw.models.coefficients import Seen, intercepted
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
 
 TokenClass = Literal["image", "template", "question", "answer"]
@@ -63,13 +63,8 @@ def token_coefficients(
     """
     batch = answer_batch([item], processor)
     sums = _Sums(batch["input_ids"].shape[1], weights)
-    handles = intercept(matrices, sums.see)
-    try:
-        with evaluating(model):
-            model(**{name: value for name, value in to_model(batch, model).items() if name != "labels"})
-    finally:
-        for handle in handles:
-            handle.remove()
+    with intercepted(matrices, sums.see), evaluating(model):
+        model(**{name: value for name, value in to_model(batch, model).items() if name != "labels"})
     ids = batch["input_ids"][0].tolist()
     return TokenCoefficients(
         tuple(processor.tokenizer.decode([token]) for token in ids),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -72,6 +73,17 @@ def intercept(matrices: Sequence[ValueMatrix], see: See, *, first: bool = False)
             handle.remove()
         raise
     return handles
+
+
+@contextmanager
+def intercepted(matrices: Sequence[ValueMatrix], see: See, *, first: bool = False) -> Iterator[None]:
+    """:func:`intercept` for as long as the block runs."""
+    handles = intercept(matrices, see, first=first)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _Hook:

@@ -1,31 +1,32 @@
-"""Tables of a benchmark run as Markdown, LaTeX or CSV, made from its records."""
+"""Tables of a benchmark run made from its records."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Sequence
-from typing import Literal
-
-from kvw.bench.further import UTILITY_SETS, Cell
+from kvw.bench.further import UTILITY_SETS
 from kvw.bench.record import PlantingPart
 from kvw.bench.results import Choice, Results
-
-Format = Literal["markdown", "latex", "csv"]
-FORMATS: dict[Format, str] = {"markdown": "md", "latex": "tex", "csv": "csv"}
-"""Endings of files."""
+from kvw.report.sheets import Sheet
 
 
-def bench_table(results: Results, form: Format) -> str:
-    """The table of a run.
-
-    Args:
-        results: From :func:`kvw.bench.results.read_results`.
-        form: Markdown and LaTeX show means and intervals and say below what was chosen; CSV has every number in a
-            line of its own.
-    """
-    makers: dict[str, Callable[[Results], str]] = {"markdown": _markdown, "latex": _latex, "csv": _csv}
-    return makers[form](results)
+def bench_table(results: Results) -> Sheet:
+    """The table of a run, from :func:`kvw.bench.results.read_results`; CSV has every number in a line of its own."""
+    models = list(dict.fromkeys(name for row in results.rows for name in row.cells))
+    rows = [*results.rows, *results.further]
+    return Sheet(
+        title=results.manifest.title,
+        header=["split", "task", "metric", *models],
+        texts=3,
+        tables={"": [[row.split, row.task, row.metric.replace("_", " "), *map(row.cells.get, models)] for row in rows]},
+        notes=notes(results),
+        numbers=[
+            ["split", "task", "modality", "metric", "model", "mean", "low", "high", "items"],
+            *(
+                [row.split, row.task, row.modality, row.metric, name, cell.mean, cell.low, cell.high, cell.items]
+                for row in rows
+                for name, cell in row.cells.items()
+            ),
+        ],
+    )
 
 
 def notes(results: Results) -> list[str]:
@@ -84,79 +85,3 @@ def _choice(choice: Choice, results: Results) -> str:
         f"{choice.method}, chosen on half {choice.chosen_on} among {choice.tried}: {settings}; "
         f"kept {choice.kept:.3f} of vanilla's retain score there{enough}."
     )
-
-
-def _models(results: Results) -> list[str]:
-    return list(dict.fromkeys(name for row in results.rows for name in row.cells))
-
-
-def _lines(results: Results, show: Callable[[Cell | None], str]) -> list[list[str]]:
-    models = _models(results)
-    return [
-        [row.split, row.task, row.metric.replace("_", " "), *(show(row.cells.get(name)) for name in models)]
-        for row in (*results.rows, *results.further)
-    ]
-
-
-def _markdown(results: Results) -> str:
-    header = ["split", "task", "metric", *_models(results)]
-    table = markdown_rows([header, ["---"] * 3 + ["---:"] * (len(header) - 3), *_lines(results, text_cell)])
-    return f"# {results.manifest.title}\n\n{table}\n\n" + "\n".join(f"- {note}" for note in notes(results)) + "\n"
-
-
-def _latex(results: Results) -> str:
-    header = ["split", "task", "metric", *_models(results)]
-    rows = [header, *_lines(results, latex_cell)]
-    body = [" & ".join(map(escaped, rows[0])) + r" \\", r"\midrule"]
-    body += [" & ".join([*map(escaped, row[:3]), *row[3:]]) + r" \\" for row in rows[1:]]
-    return latex_tabular("lll" + "r" * (len(header) - 3), body, notes(results))
-
-
-def _csv(results: Results) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["split", "task", "modality", "metric", "model", "mean", "low", "high", "items"])
-    for row in (*results.rows, *results.further):
-        for name, cell in row.cells.items():
-            place: Sequence[object] = (row.split, row.task, row.modality, row.metric, name)
-            writer.writerow([*place, cell.mean, cell.low, cell.high, cell.items])
-    return buffer.getvalue()
-
-
-def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of a Markdown table, its header and the line below it among them."""
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def latex_tabular(columns: str, body: Sequence[str], notes: Sequence[str]) -> str:
-    """A LaTeX table between its rules.
-
-    Args:
-        columns: How each column is aligned.
-        body: Lines between the rules.
-        notes: Comments above it.
-    """
-    comments = "".join(f"% {note}\n" for note in notes)
-    lines = [f"\\begin{{tabular}}{{{columns}}}", r"\toprule", *body, r"\bottomrule", r"\end{tabular}"]
-    return comments + "\n".join(lines) + "\n"
-
-
-def text_cell(cell: Cell | None) -> str:
-    """A mean with its interval, for Markdown; a dash if there is none."""
-    if cell is None:
-        return "-"
-    interval = "" if cell.low is None or cell.high is None else f" [{cell.low:.3f}, {cell.high:.3f}]"
-    return f"{cell.mean:.3f}{interval}"
-
-
-def latex_cell(cell: Cell | None) -> str:
-    """A mean with its interval, for LaTeX; a dash if there is none."""
-    if cell is None:
-        return "--"
-    interval = "" if cell.low is None or cell.high is None else f" {{\\scriptsize [{cell.low:.3f}, {cell.high:.3f}]}}"
-    return f"{cell.mean:.3f}{interval}"
-
-
-def escaped(text: str) -> str:
-    """Text as LaTeX takes it."""
-    return text.replace("\\", r"\textbackslash{}").replace("_", r"\_").replace("%", r"\%").replace("&", r"\&")

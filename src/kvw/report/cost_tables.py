@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kvw.bench.cost.record import CostRow, Costs, StageCost
 from kvw.methods.method import RETAIN_PASS
+from kvw.report.sheets import markdown_table
 
 GIGA, MEGA = 1e9, 1e6
 
@@ -74,7 +75,7 @@ def _absolute(rows: Sequence[CostRow]) -> str:
         if energy:
             line.append("-" if row.joules is None else f"{row.joules:,.0f}")
         lines.append(line)
-    return _table(header, lines, texts=2)
+    return markdown_table(header, lines, texts=2)
 
 
 def _ratios(rows: Sequence[CostRow], label: str, *, on_cpu: bool) -> str:
@@ -94,7 +95,7 @@ def _ratios(rows: Sequence[CostRow], label: str, *, on_cpu: bool) -> str:
     if not on_cpu:
         del columns["CPU time"]
     lines = [[cost.label, *(show(cost) for show in columns.values())] for cost in costs]
-    return _table(["method", *columns], lines, texts=1)
+    return markdown_table(["method", *columns], lines, texts=1)
 
 
 def _with_statistics_kept(row: CostRow) -> list[_Cost]:
@@ -120,8 +121,3 @@ def _cost(row: CostRow, label: str, stages: Sequence[StageCost]) -> _Cost:
         row.weights_bytes + row.rest_bytes,
         row.rest_bytes,
     )
-
-
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]], *, texts: int) -> str:
-    rule = ["---"] * texts + ["---:"] * (len(header) - texts)
-    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))

@@ -9,7 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -135,11 +135,8 @@ def counting_positions(layer: nn.Module) -> Iterator[list[int]]:
         states: Tensor = arguments[0] if arguments else named["hidden_states"]
         total[0] += states.shape[:-1].numel()
 
-    handle = layer.register_forward_pre_hook(take, with_kwargs=True)
-    try:
+    with layer.register_forward_pre_hook(take, with_kwargs=True):
         yield total
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -151,17 +148,11 @@ def counting_matrix_flops(model: nn.Module) -> Iterator[list[int]]:
         outputs = module.weight.shape[0]
         total[0] += 2 * module.weight.numel() * (output.numel() // outputs)
 
-    kinds = (nn.Conv2d, nn.Conv3d)
-    handles = [
-        module.register_forward_hook(add)
-        for module in model.modules()
-        if isinstance(module, kinds) or linear_shape(module) is not None
-    ]
-    try:
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.Conv3d) or linear_shape(module) is not None:
+                hooks.enter_context(module.register_forward_hook(add))
         yield total
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def wait_for(device: torch.device) -> None:

@@ -44,17 +44,15 @@ def attack(
 
     from kvw.bench.attacks.run import attack as attack_run
     from kvw.console import ConsoleReporter
-    from kvw.files import write_text
     from kvw.report.attack_tables import attack_table
-    from kvw.report.bench_tables import FORMATS
 
     for folder in run_folders(out):
         results = attack_run(
             folder, wanted, find_model, ConsoleReporter(), learning_rate=learning_rate, at_most=at_most
         )
-        for form, ending in FORMATS.items():
-            write_text(folder / f"attacks.{ending}", attack_table(results, form))
-        print(attack_table(results, "markdown"))
+        table = attack_table(results)
+        table.write(folder, "attacks")
+        print(table.text("markdown"))
 
 
 def _parts(text: str) -> list[str]:

@@ -40,15 +40,14 @@ def calibrate(
     from kvw.bench.calibration.run import calibrate_run
     from kvw.console import ConsoleReporter
     from kvw.files import write_text
-    from kvw.report.bench_tables import FORMATS
     from kvw.report.calibration_tables import calibration_table
 
     for folder in run_folders(out):
         results = calibrate_run(folder, taus, find_model, ConsoleReporter(), at_most=at_most)
         write_text(folder / "calibration.json", results.model_dump_json(indent=2) + "\n")
-        for form, ending in FORMATS.items():
-            write_text(folder / f"calibration.{ending}", calibration_table(results, form))
-        print(calibration_table(results, "markdown"))
+        table = calibration_table(results)
+        table.write(folder, "calibration")
+        print(table.text("markdown"))
 
 
 def _share(text: str) -> float:

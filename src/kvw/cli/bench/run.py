@@ -34,14 +34,12 @@ def run(
     from kvw.bench.results import read_results
     from kvw.bench.run import run as run_recipe
     from kvw.console import ConsoleReporter
-    from kvw.files import write_text
-    from kvw.report.bench_tables import FORMATS, bench_table
+    from kvw.report.bench_tables import bench_table
 
     for folder in run_recipe(read, find_model, out, ConsoleReporter()):
-        results = read_results(folder)
-        for form, ending in FORMATS.items():
-            write_text(folder / f"table.{ending}", bench_table(results, form))
-        print(bench_table(results, "markdown"))
+        table = bench_table(read_results(folder))
+        table.write(folder, "table")
+        print(table.text("markdown"))
 
 
 def _quiet_datasets() -> None:

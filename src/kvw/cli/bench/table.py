@@ -18,4 +18,4 @@ def table(
     from kvw.bench.results import read_results
     from kvw.report.bench_tables import bench_table
 
-    print("\n".join(bench_table(read_results(folder), format) for folder in run_folders(out)), end="")
+    print("\n".join(bench_table(read_results(folder)).text(format) for folder in run_folders(out)), end="")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -158,7 +158,9 @@ def _measure(
 
         return take
 
-    with evaluating(model), _hooked(matrices, see):
+    with evaluating(model), ExitStack() as hooks:
+        for matrix in matrices:
+            hooks.enter_context(matrix.module.register_forward_pre_hook(see(matrix)))
         for group in image_groups(prepared):
             for start in range(0, len(group), settings.batch_size):
                 items = [prepared[index] for index in group[start : start + settings.batch_size]]
@@ -169,18 +171,6 @@ def _measure(
                 if progress:
                     progress(done, total)
     return moments
-
-
-@contextmanager
-def _hooked(
-    matrices: Sequence[ValueMatrix], see: Callable[[ValueMatrix], Callable[[nn.Module, tuple[Tensor, ...]], None]]
-) -> Iterator[None]:
-    handles = [matrix.module.register_forward_pre_hook(see(matrix)) for matrix in matrices]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _highest(scores: Sequence[Tensor], share: float) -> list[Tensor]:

@@ -118,19 +118,12 @@ def states(model: PreTrainedModel, path: str, layer: int, rows: Rows) -> Tensor:
         seen.append(output[0] if isinstance(output, tuple) else output)
         raise StopForward
 
-    handle = _layers(model, path)[layer].register_forward_hook(take)
-    try:
-        with suppress(StopForward):
-            model(**{name: value for name, value in rows.batch.items() if name != "labels"}, use_cache=False)
-    finally:
-        handle.remove()
+    layers: Any = model.get_submodule(path)
+    with layers[layer].register_forward_hook(take), suppress(StopForward):
+        model(**{name: value for name, value in rows.batch.items() if name != "labels"}, use_cache=False)
     # (batch, tokens, hidden) -> (answer tokens, hidden)
     chosen = seen[0].flatten(0, 1)[predicting_positions(rows.batch).to(seen[0].device)]
     return chosen.to(torch.promote_types(chosen.dtype, torch.float32))
-
-
-def _layers(model: PreTrainedModel, path: str) -> Any:
-    return model.get_submodule(path)
 
 
 METHOD = GradientMethod("rmu", RmuSettings, rmu, rmu_layers)

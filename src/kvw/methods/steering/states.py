@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 import torch
@@ -120,13 +120,10 @@ def _inputs(model: PreTrainedModel, batch: Reading, layers: Sequence[int]) -> di
         return see
 
     modules = decoder_layers(model)
-    handles = [on_input(modules[layer], layer, keep(layer)) for layer in layers]
-    try:
-        with suppress(StopForward):
-            model(**to_model(batch.inputs, model), use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, suppress(StopForward):
+        for layer in layers:
+            hooks.callback(on_input(modules[layer], layer, keep(layer)).remove)
+        model(**to_model(batch.inputs, model), use_cache=False)
     if missing := [layer for layer in layers if layer not in found]:
         raise UserError(
             "Some decoder layers did not run for all samples.",
