@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import shlex
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
-import pytest
-
 from kvw.cli import app
 from kvw.cli.command import spelled
-from kvw.cli.erase import KeepOptions, ScoreOptions
-from kvw.cli.erase import erase as verb
+from kvw.cli.erase import EraseOptions
 from kvw.cli.options import DataOptions, LoadOptions, MethodOptions
 
 HERE = Path("/home/anna/secret")
+GROUPS = {"options": MethodOptions, "load": LoadOptions, "read": DataOptions}
 GIVEN = {
+    "forget": [HERE / "a.jsonl", HERE / "b.jsonl"],
+    "retain": HERE / "r.jsonl",
+    "out": HERE / "run",
     "keep": 0.5,
     "neighbours": HERE / "names.txt",
     "retain_sources": "everyday",
@@ -43,21 +43,31 @@ GIVEN = {
     "template_option": ["thinking=false"],
     "columns": "image=photo",
     "answers": "all",
+    "no_model": True,
+    "sign_key": HERE / "key.pem",
+    "dry_run": True,
+    "show_examples": True,
+    "value_matrices": "a.b",
+    "force": True,
+    "strict": True,
+    "json": True,
 }
-GROUPS = (KeepOptions, MethodOptions, LoadOptions, ScoreOptions, DataOptions)
 
 
-def test_every_option_of_every_group_is_spelled_and_no_place_is():
-    names = [field.name for group in GROUPS for field in fields(group)]
-    assert set(names) == set(GIVEN)
-    groups = {group.__name__: group(**{field.name: GIVEN[field.name] for field in fields(group)}) for group in GROUPS}
-    files = {"forget": [HERE / "a.jsonl", HERE / "b.jsonl"], "retain": None, "out": HERE / "run"}
-    found = spelled("erase", "owner/name", files, **groups, force=True, strict=False, value_matrices="")
+def of_group(group):
+    """The group with everything given."""
+    names = [field.name for field in fields(group)]
+    return group(**{name: of_group(GROUPS[name]) if name in GROUPS else GIVEN[name] for name in names})
+
+
+def test_every_option_is_spelled_and_no_place_is():
+    names = [field.name for group in (EraseOptions, *GROUPS.values()) for field in fields(group)]
+    assert set(names) == {*GIVEN, *GROUPS}
+    found = spelled("erase", "owner/name", of_group(EraseOptions))
     words = shlex.split(found)
-    assert words[:9] == ["kvw", "erase", "owner/name", "--forget", "FORGET", "--forget", "FORGET", "--out", "OUT"]
+    assert words[:9] == ["kvw", "erase", "owner/name", "--forget", "FORGET", "--forget", "FORGET", "--retain", "RETAIN"]
     assert "secret" not in found
-    assert "--retain" not in words
-    for name in names:
+    for name in GIVEN:
         option = f"--{name.rstrip('_').replace('_', '-')}"
         assert option in words or f"--no-{option[2:]}" in words, name
     pairs = list(pairwise(words))
@@ -71,26 +81,13 @@ def test_every_option_of_every_group_is_spelled_and_no_place_is():
     ]:
         assert pair in pairs
     assert "--no-retain-contrast" in words
-    assert words[-1] == "--force"
 
 
 def test_defaults_are_left_out():
-    assert spelled("erase", "m", {"retain": None}, **{group.__name__: group() for group in GROUPS}) == "kvw erase m"
-
-
-@pytest.mark.parametrize("name", inspect.signature(verb).parameters)
-def test_every_parameter_of_erase_is_passed_on(name):
-    """The words behind ``command=`` in the verb name each of its parameters."""
-    source = inspect.getsource(verb)
-    call = source[source.index("command=spelled(") : source.index("check_output(")]
-    known = {"model": "checkpoint", "save_model": "save_model", "sign_key": "sign_key", "dry_run": "spelled"}
-    assert known.get(name, name) in call
+    assert spelled("erase", "m", EraseOptions(forget=[], out=HERE)) == "kvw erase m --out OUT"
 
 
 def test_it_can_be_typed():
-    words = shlex.split(
-        spelled("erase", "m", {"forget": [HERE], "out": HERE}, no_model=True, kept=KeepOptions(keep=0.5))
-    )
+    words = shlex.split(spelled("erase", "m", EraseOptions(forget=[HERE], out=HERE, no_model=True, keep=0.5)))
     _, bound, *_ = app.parse_args(words[1:], exit_on_error=False, print_error=False)
-    assert bound.arguments["save_model"] is False
-    assert bound.arguments["kept"].keep == 0.5
+    assert bound.arguments["asked"] == EraseOptions(forget=[Path("FORGET")], out=Path("OUT"), no_model=True, keep=0.5)

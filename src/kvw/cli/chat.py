@@ -9,9 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import LoadOptions, Model, OtherWeights, ValueMatrices, find_model, quiet_libraries
-
-LOAD_DEFAULTS = LoadOptions()
+from kvw.cli.options import LOAD_DEFAULTS, LoadOptions, Model, OtherWeights, ValueMatrices, find_model, quiet_libraries
 
 
 def chat(

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 
-def spelled(verb: str, model: str, files: Mapping[str, Path | list[Path] | None], **options: Any) -> str:
+def spelled(verb: str, model: str, options: Any) -> str:
     """The command line of a verb with all that differs from the defaults.
 
     Args:
         verb: Its name.
         model: What the model is called in records.
-        files: Files and folders by the name of their option; each becomes that name in capitals.
-        options: Groups of options (dataclasses) and switches by name; what is false, empty or a default is left out.
+        options: A group of options (a dataclass), which may hold others. A file becomes the name of its option in
+            capitals.
     """
-    words = ["kvw", verb, model]
-    for name, given in files.items():
-        for _ in given if isinstance(given, list) else [given] if given is not None else []:
-            words += [f"--{name}", name.upper()]
-    for name, value in options.items():
-        if hasattr(value, "__dataclass_fields__"):
-            for field in fields(value):
-                if getattr(value, field.name) != field.default:
-                    words += _words(field.name, getattr(value, field.name))
-        elif value not in (None, False, ""):
-            words += _words(name, value)
-    return shlex.join(words)
+    return shlex.join(["kvw", verb, model, *_given(options)])
+
+
+def _given(options: Any) -> list[str]:
+    values = [(field, getattr(options, field.name)) for field in fields(options)]
+    return [word for field, value in values if value != field.default for word in _words(field.name, value)]
 
 
 def _words(name: str, value: Any) -> list[str]:
+    if is_dataclass(value):
+        return _given(value)
     option = f"--{name.rstrip('_').replace('_', '-')}"
     if value is True:
         return [option]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import Force, Json, check_output, print_json, quiet_libraries
+from kvw.cli.options import Force, Json, check_output, print_result, quiet_libraries
 
 
 def demo(
@@ -30,7 +30,4 @@ def demo(
 
     record = run(out, ConsoleReporter(), force=force)
     plot_demo(record, out / "tradeoff.png")
-    if json:
-        print_json(record.model_dump_json(indent=2))
-    else:
-        print_demo(record, out)
+    print_result(record, print_demo, out, json=json)

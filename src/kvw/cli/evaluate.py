@@ -10,6 +10,8 @@ from cyclopts import Parameter
 
 from kvw.cli.launch import launched_rank
 from kvw.cli.options import (
+    DATA_DEFAULTS,
+    LOAD_DEFAULTS,
     Data,
     DataOptions,
     Endpoint,
@@ -30,9 +32,6 @@ from kvw.errors import UserError
 if TYPE_CHECKING:
     from kvw.data.reading import Reading
     from kvw.evaluation import Evaluation
-
-LOAD_DEFAULTS = LoadOptions()
-DATA_DEFAULTS = DataOptions()
 
 
 def evaluate(

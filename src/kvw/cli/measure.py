@@ -9,6 +9,8 @@ from cyclopts import Parameter
 
 from kvw.cli.launch import launched_rank
 from kvw.cli.options import (
+    DATA_DEFAULTS,
+    LOAD_DEFAULTS,
     Data,
     DataOptions,
     Force,
@@ -17,12 +19,9 @@ from kvw.cli.options import (
     Model,
     ValueMatrices,
     find_model,
-    print_json,
+    print_result,
     quiet_libraries,
 )
-
-LOAD_DEFAULTS = LoadOptions()
-DATA_DEFAULTS = DataOptions()
 
 
 def measure(
@@ -65,7 +64,4 @@ def measure(
         quantise=load.quantise,
     )
     summary = summarise(measured.statistics)
-    if json:
-        print_json(summary.model_dump_json(indent=2))
-    else:
-        print_statistics(summary, out)
+    print_result(summary, print_statistics, out, json=json)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +17,8 @@ from kvw.errors import UserError
 from kvw.methods.registry import DEFAULT
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from kvw.data.reading import Reading
     from kvw.models.checkpoint import Checkpoint
 
@@ -190,6 +192,9 @@ class DataOptions:
         return Reading(columns, self.answers)
 
 
+METHOD_DEFAULTS, LOAD_DEFAULTS, DATA_DEFAULTS = MethodOptions(), LoadOptions(), DataOptions()
+
+
 def parse_sources(text: str) -> tuple[str, ...]:
     """Read the names of ``--retain-sources``; ``none`` names none."""
     return () if text == "none" else tuple(name.strip() for name in text.split(",") if name.strip())
@@ -347,3 +352,14 @@ def end_strictly(strict: bool, warnings: Sequence[str]) -> None:
 def print_json(text: str) -> None:
     """Print a result for machines."""
     sys.stdout.write(text.rstrip("\n") + "\n")
+
+
+def print_result(result: BaseModel, show: Callable[..., None], *rest: Any, json: bool) -> None:
+    """Print a result for machines, or as a table.
+
+    Args:
+        result: What was found.
+        show: Prints the table; it takes the result and ``rest``.
+        json: Whether the result is for machines.
+    """
+    print_json(result.model_dump_json(indent=2)) if json else show(result, *rest)

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import DataOptions, Json, print_json, quiet_libraries
+from kvw.cli.options import DATA_DEFAULTS, DataOptions, Json, print_result, quiet_libraries
 from kvw.errors import UserError
 
 if TYPE_CHECKING:
     from kvw.models.checkpoint import Checkpoint
 
-DATA_DEFAULTS = DataOptions()
 NOT_VERIFIED = 6
 """Exit code if something does not hold, or no signature was checked."""
 
@@ -66,10 +65,7 @@ def verify(
     from kvw.report.verification import print_verification
 
     verification = look(request, ConsoleReporter())
-    if json:
-        print_json(verification.model_dump_json(indent=2))
-    else:
-        print_verification(verification)
+    print_result(verification, print_verification, json=json)
     if not verification.holds:
         sys.exit(NOT_VERIFIED)
 

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import LoadOptions, find_model, quiet_libraries
+from kvw.cli.options import LOAD_DEFAULTS, LoadOptions, find_model, quiet_libraries
 from kvw.errors import UserError
 
 if TYPE_CHECKING:
     from kvw.building.from_model import Known
     from kvw.building.phrasings import Phrasings
-
-LOAD_DEFAULTS = LoadOptions()
 
 
 def build(

@@ -10,7 +10,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from kvw.cli.options import (
+    DATA_DEFAULTS,
     KINDS_OF_DATA,
+    LOAD_DEFAULTS,
     DataOptions,
     Json,
     LoadOptions,
@@ -20,9 +22,6 @@ from kvw.cli.options import (
     print_json,
     quiet_libraries,
 )
-
-DATA_DEFAULTS = DataOptions()
-LOAD_DEFAULTS = LoadOptions()
 
 
 def check(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvw.cli.edit.options import EditFile
-from kvw.cli.options import Json, print_json
+from kvw.cli.options import Json, print_result
 
 
 def diff(first: EditFile, second: EditFile, *, json: Json = False) -> None:
@@ -17,7 +17,4 @@ def diff(first: EditFile, second: EditFile, *, json: Json = False) -> None:
     from kvw.report.tables import print_difference
 
     difference = run(load_edit(first), load_edit(second))
-    if json:
-        print_json(difference.model_dump_json(indent=2))
-    else:
-        print_difference(difference)
+    print_result(difference, print_difference, json=json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvw.cli.edit.options import EditFile
-from kvw.cli.options import Json, print_json
+from kvw.cli.options import Json, print_result
 
 
 def show(edit: EditFile, *, json: Json = False) -> None:
@@ -17,7 +17,4 @@ def show(edit: EditFile, *, json: Json = False) -> None:
     from kvw.runs.edits import summarise
 
     summary = summarise(load_edit(edit))
-    if json:
-        print_json(summary.model_dump_json(indent=2))
-    else:
-        print_edit(summary)
+    print_result(summary, print_edit, json=json)

@@ -7,9 +7,17 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import Data, DataOptions, Json, Model, ValueMatrices, find_model, print_json, quiet_libraries
-
-DATA_DEFAULTS = DataOptions()
+from kvw.cli.options import (
+    DATA_DEFAULTS,
+    Data,
+    DataOptions,
+    Json,
+    Model,
+    ValueMatrices,
+    find_model,
+    print_json,
+    quiet_libraries,
+)
 
 
 def activations(
@@ -47,7 +55,4 @@ def activations(
 
     record = run(checkpoint, data, ConsoleReporter(), retain=retain, examples=examples, device=device, reading=reading)
     write_text(out, activations_page(record))
-    if json:
-        print_json(record.model_dump_json(indent=2))
-    else:
-        print(out)
+    print_json(record.model_dump_json(indent=2)) if json else print(out)

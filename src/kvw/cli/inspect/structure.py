@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvw.cli.options import Json, Model, ValueMatrices, find_model, print_json, quiet_libraries
+from kvw.cli.options import Json, Model, ValueMatrices, find_model, print_result, quiet_libraries
 
 
 def structure(model: Model, *, value_matrices: ValueMatrices = "", json: Json = False) -> None:
@@ -14,7 +14,4 @@ def structure(model: Model, *, value_matrices: ValueMatrices = "", json: Json = 
     from kvw.runs.inspect import inspect as run
 
     layout = run(checkpoint)
-    if json:
-        print_json(layout.model_dump_json(indent=2))
-    else:
-        print_structure(layout)
+    print_result(layout, print_structure, json=json)
