@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
@@ -172,6 +173,44 @@ def conversation(question: str, image: Image.Image | None = None, answer: str | 
     if answer is not None:
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     return messages
+
+
+def train_in_place(
+    module: torch.nn.Module,
+    recipe: Recipe,
+    steps: int,
+    loss: Callable[[int], torch.Tensor],
+    say: Callable[[str], None],
+) -> list[float]:
+    """Descend a loss; afterwards the module is in evaluation mode.
+
+    Args:
+        module: All its parameters are trained.
+        recipe: Learning rate, and how often losses are told.
+        steps: How many.
+        loss: The loss of a step, counted from 1.
+        say: Told of the losses.
+
+    Returns:
+        The mean loss of every ``report_every`` steps.
+    """
+    optimizer, losses, total, started = make_optimizer(module, recipe), list[float](), 0.0, time.monotonic()
+    module.train()
+    for step in range(1, steps + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, step, steps)
+        found = loss(step)
+        torch.autograd.backward(found)
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        total += found.item()
+        if step % recipe.report_every == 0:
+            losses.append(round(total / recipe.report_every, 4))
+            say(f"step {step} of {steps}, loss {losses[-1]:.4f}, {time.monotonic() - started:.0f} s")
+            total = 0.0
+    module.eval()
+    return losses
 
 
 def make_optimizer(module: torch.nn.Module, recipe: Recipe) -> torch.optim.AdamW:

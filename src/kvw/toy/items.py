@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 from kvw.data.benchmarks.benchmark import Benchmark, Request
@@ -45,19 +46,22 @@ def _world(setting: str, seed: int) -> BenchmarkData:
         setting=setting,
         splits=splits,
         training=training,
-        accounts=tuple(
-            Account(f"{split}/{name}", len(task.items), 0, len(task.items), len(task.items), ())
-            for split, tasks in splits.items()
-            for name, task in tasks.items()
-        ),
+        accounts=accounts(splits),
+    )
+
+
+def accounts(splits: Mapping[str, Mapping[str, Task]]) -> tuple[Account, ...]:
+    """Of every task: all rows became items."""
+    return tuple(
+        Account(f"{split}/{name}", len(task.items), 0, len(task.items), len(task.items), ())
+        for split, tasks in splits.items()
+        for name, task in tasks.items()
     )
 
 
 def _task(world: World, split: str, modality: Modality, seed: int, drawn: dict[str, bytes]) -> Task:
     items = tuple(make_item(world, line, seed, drawn) for line in world.split(split))
-    return Task(
-        "generation", modality, BARE, ("exact_match", "probability", "truth_ratio"), LONGEST_ANSWER, items=items
-    )
+    return Task("generation", modality, BARE, METRICS, LONGEST_ANSWER, items=items)
 
 
 def make_item(world: World, line: Line, seed: int, drawn: dict[str, bytes]) -> Item:
@@ -69,8 +73,8 @@ def make_item(world: World, line: Line, seed: int, drawn: dict[str, bytes]) -> I
         seed: Seed of the order of the wrong answers.
         drawn: Encoded images by file name; what is missing is drawn and added.
     """
-    if line.image_name and line.image_name not in drawn:
-        drawn[line.image_name] = _png(world, line)
+    if line.image_name and line.image_name not in drawn and (picture := line.draw(world.image_size)) is not None:
+        drawn[line.image_name] = png(picture)
     values = (
         [person.name for person in world.everyone] if line.attribute == NAME else ATTRIBUTES.get(line.attribute, ())
     )
@@ -85,11 +89,6 @@ def make_item(world: World, line: Line, seed: int, drawn: dict[str, bytes]) -> I
         perturbed=tuple(wrong[:PERTURBED]),
         metadata={"row": line.identifier, "attribute": line.attribute},
     )
-
-
-def _png(world: World, line: Line) -> bytes:
-    picture = line.draw(world.image_size)
-    return b"" if picture is None else png(picture)
 
 
 BENCHMARK = Benchmark(

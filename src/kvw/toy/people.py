@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
+from typing import Any, cast
 
 from kvw.errors import UserError
 
@@ -80,6 +81,20 @@ HAIR_STYLES = ("bald", "crop", "fringe", "parting", "bob", "long", "afro", "bun"
 BEARDS = ("none", "none", "moustache", "goatee", "full")
 """Facial hair; "none" twice, so that two people in five have none."""
 FACE_SHAPES = ("oval", "round", "square", "pointed")
+MEASURES: dict[str, tuple[float, float]] = {
+    "face_width": (0.86, 1.1),
+    "eye_size": (0.8, 1.3),
+    "eye_distance": (0.88, 1.15),
+    "nose_length": (0.7, 1.35),
+    "nose_width": (0.7, 1.5),
+    "mouth_width": (0.75, 1.3),
+    "mouth_curve": (-0.5, 1.0),
+    "lips": (0.6, 1.6),
+    "brow_width": (0.6, 1.8),
+    "brow_slant": (-0.025, 0.03),
+    "ears": (0.7, 1.4),
+}
+"""The features of a face that are numbers, and their ranges."""
 
 
 @dataclass(frozen=True)
@@ -219,17 +234,7 @@ def draw_appearance(random: Random) -> Appearance:
         beard=random.choice(BEARDS),
         face_shape=random.choice(FACE_SHAPES),
         eyes=random.randrange(len(EYES)),
-        face_width=random.uniform(0.86, 1.1),
-        eye_size=random.uniform(0.8, 1.3),
-        eye_distance=random.uniform(0.88, 1.15),
-        nose_length=random.uniform(0.7, 1.35),
-        nose_width=random.uniform(0.7, 1.5),
-        mouth_width=random.uniform(0.75, 1.3),
-        mouth_curve=random.uniform(-0.5, 1.0),
-        lips=random.uniform(0.6, 1.6),
-        brow_width=random.uniform(0.6, 1.8),
-        brow_slant=random.uniform(-0.025, 0.03),
-        ears=random.uniform(0.7, 1.4),
+        **cast(Any, {measure: random.uniform(*limits) for measure, limits in MEASURES.items()}),
         freckles=random.random() < 0.3,
         mole=random.choice((-1, 0, 0, 1)),
         blush=random.random() < 0.3,

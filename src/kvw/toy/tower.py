@@ -7,11 +7,13 @@ model learns for hundreds of steps before it gets anything out of the images.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import LlavaForConditionalGeneration
 
-from kvw.toy.batches import Batches, Recipe, learning_rate, make_optimizer
+from kvw.toy.batches import Batches, Recipe, train_in_place
 from kvw.toy.shapes import COLOURS, COUNTS, SHAPES
 
 PORTRAITS, SCENES = 64, 40
@@ -34,20 +36,13 @@ def train_tower(model: LlavaForConditionalGeneration, batches: Batches, recipe: 
         person_head = torch.nn.Linear(tower.config.hidden_size, len(batches.people))
         scene_head = torch.nn.Linear(tower.config.hidden_size, sum(sizes))
     student = torch.nn.ModuleList([tower, person_head, scene_head])
-    student.train()
-    optimizer = make_optimizer(student, recipe)
-    for step in range(1, recipe.tower_steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, step, recipe.tower_steps)
+
+    def loss(_: int) -> torch.Tensor:
         pixels, people, scenes = batches.labelled_images(PORTRAITS, SCENES)
         pooled = tower(pixels).last_hidden_state[:, 1:].mean(dim=1)
         person_loss = cross_entropy(person_head(pooled[:PORTRAITS]), people)
         parts = scene_head(pooled[PORTRAITS:]).split(sizes, dim=1)
         scene_losses = [cross_entropy(part, scenes[:, index]) for index, part in enumerate(parts)]
-        loss = person_loss + torch.stack(scene_losses).sum()
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if step % recipe.report_every == 0:
-            print(f"tower step {step} of {recipe.tower_steps}, loss {loss.item():.4f}", flush=True)
+        return person_loss + torch.stack(scene_losses).sum()
+
+    train_in_place(student, recipe, recipe.tower_steps, loss, partial(print, "tower", flush=True))

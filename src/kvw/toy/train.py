@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from kvw.data import read_examples
 from kvw.data.batches import IGNORED
 from kvw.errors import UserError
 from kvw.evaluation import evaluate
-from kvw.toy.batches import Batches, Recipe, learning_rate, make_optimizer
+from kvw.toy.batches import Batches, Recipe, train_in_place
 from kvw.toy.model import build_model, build_processor
 from kvw.toy.tower import train_tower
 from kvw.toy.world import LONGEST_ANSWER, World, write_world
@@ -47,27 +48,16 @@ def train(
         model = build_model(world, processor)
     people = world.training_people(without_forget=without_forget)
     batches = Batches(world, people, processor, recipe)
-    started, total = time.monotonic(), 0.0
     train_tower(model, batches, recipe)
-    optimizer = make_optimizer(model, recipe)
-    model.train()
-    for step in range(1, recipe.steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, step, recipe.steps)
-        loss = torch.zeros(())
+    samples = recipe.portraits + recipe.scenes + recipe.texts
+
+    def loss(_: int) -> torch.Tensor:
+        found = torch.zeros(())
         for batch in (batches.about_images(), batches.by_name()):
-            share = len(batch["labels"]) / (recipe.portraits + recipe.scenes + recipe.texts)
-            loss = loss + share * _loss(model, batch)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        total += loss.item()
-        if step % recipe.report_every == 0:
-            seconds, mean = time.monotonic() - started, total / recipe.report_every
-            print(f"step {step} of {recipe.steps}, loss {mean:.4f}, {seconds:.0f} s", flush=True)
-            total = 0.0
-    model.train(False)
+            found = found + len(batch["labels"]) / samples * _loss(model, batch)
+        return found
+
+    train_in_place(model, recipe, recipe.steps, loss, partial(print, flush=True))
     return model, processor
 
 

@@ -8,10 +8,10 @@ from typing import cast
 
 from kvw.data.benchmarks.benchmark import Benchmark, Request
 from kvw.data.benchmarks.choices import shuffled
-from kvw.data.benchmarks.items import Account, BenchmarkData, Item, Kind, Modality, Task
+from kvw.data.benchmarks.items import BenchmarkData, Item, Kind, Modality, Task
 from kvw.data.benchmarks.prompts import BARE, UNSEEN_OPTIONS
 from kvw.toy.benchmark.people import FORGET_PERCENT, TASKS, benchmark_world, facts, percent, training
-from kvw.toy.items import METRICS, make_item
+from kvw.toy.items import METRICS, accounts, make_item
 from kvw.toy.world import LONGEST_ANSWER, Line, World
 
 OPTIONS = 4
@@ -37,11 +37,7 @@ def _world(setting: str, seed: int) -> BenchmarkData:
         setting=setting,
         splits=splits,
         training={part: _items(world, training(world, part), seed, drawn) for part in ("forget", "retain")},
-        accounts=tuple(
-            Account(f"{split}/{name}", len(task.items), 0, len(task.items), len(task.items), ())
-            for split, tasks in splits.items()
-            for name, task in tasks.items()
-        ),
+        accounts=accounts(splits),
     )
 
 

@@ -9,6 +9,7 @@ only the projector and the language model, and no gold model has a tower that ha
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 import numpy as np
@@ -17,8 +18,19 @@ from PIL import Image
 from torch.nn.functional import cross_entropy, mse_loss
 from transformers import CLIPVisionModel, LlavaProcessor
 
-from kvw.toy.batches import Recipe, learning_rate, make_optimizer, shifted
-from kvw.toy.people import BEARDS, EYES, FACE_SHAPES, HAIR, HAIR_STYLES, SKIN, Appearance, Person, draw_appearance
+from kvw.toy.batches import Recipe, shifted, train_in_place
+from kvw.toy.people import (
+    BEARDS,
+    EYES,
+    FACE_SHAPES,
+    HAIR,
+    HAIR_STYLES,
+    MEASURES,
+    SKIN,
+    Appearance,
+    Person,
+    draw_appearance,
+)
 from kvw.toy.portraits import draw_portrait
 from kvw.toy.shapes import COLOURS, COUNTS, SHAPES, Scene, draw_scene
 
@@ -34,21 +46,6 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "blush": (False, True),
 }
 """The features of a face that have a few values, each named by a linear head."""
-
-MEASURES: dict[str, tuple[float, float]] = {
-    "face_width": (0.86, 1.1),
-    "eye_size": (0.8, 1.3),
-    "eye_distance": (0.88, 1.15),
-    "nose_length": (0.7, 1.35),
-    "nose_width": (0.7, 1.5),
-    "mouth_width": (0.75, 1.3),
-    "mouth_curve": (-0.5, 1.0),
-    "lips": (0.6, 1.6),
-    "brow_width": (0.6, 1.8),
-    "brow_slant": (-0.025, 0.03),
-    "ears": (0.7, 1.4),
-}
-"""The features of a face that are numbers, and their ranges; scaled to -1 to 1, they are estimated by a linear head."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +79,8 @@ def train_tower(
     """Train the tower in place on strangers and shapes.
 
     The loss is the sum of cross-entropies of the person, of every key of ``CHOICES`` and of a shape's colour, kind
-    and count, and ten times the mean squared error of ``MEASURES``. The heads are linear maps of the mean image token
-    and are thrown away.
+    and count, and ten times the mean squared error of ``MEASURES``, scaled to -1 to 1. The heads are linear maps of
+    the mean image token and are thrown away.
 
     Args:
         tower: What is trained.
@@ -107,12 +104,9 @@ def train_tower(
         torch.manual_seed(seed)
         width = tower.config.hidden_size
         heads = torch.nn.ModuleList([torch.nn.Linear(width, sum(sizes)), torch.nn.Linear(width, sum(scene_sizes))])
-    student = torch.nn.ModuleList([tower, heads]).train()
-    optimizer, random = make_optimizer(student, recipe.schedule), Random(f"tower {seed}")
-    losses, total, steps = [], 0.0, recipe.schedule.tower_steps
-    for step in range(1, steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe.schedule, step, steps)
+    random = Random(f"tower {seed}")
+
+    def loss(_: int) -> torch.Tensor:
         rows = torch.tensor([random.randrange(len(portraits)) for _ in range(recipe.portraits)])
         seen = torch.tensor([random.randrange(len(scenes)) for _ in range(recipe.scenes)])
         who = rows // recipe.photos
@@ -122,20 +116,13 @@ def train_tower(
         *named, measured = heads[0](pooled[: len(rows)]).split(sizes, dim=1)
         parts = heads[1](pooled[len(rows) :]).split(scene_sizes, dim=1)
         wanted = [who, *choices[who].T]
-        loss = 10 * mse_loss(measured, measures[who])
+        total = 10 * mse_loss(measured, measures[who])
         for found, right in (*zip(named, wanted, strict=True), *zip(parts, shapes[seen].T, strict=True)):
-            loss = loss + cross_entropy(found, right)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        total += loss.item()
-        if step % recipe.schedule.report_every == 0:
-            losses.append(round(total / recipe.schedule.report_every, 4))
-            print(f"tower step {step} of {steps}, loss {losses[-1]}", flush=True)
-            total = 0.0
-    tower.train(False)
-    return losses
+            total = total + cross_entropy(found, right)
+        return total
+
+    student, schedule = torch.nn.ModuleList([tower, heads]), recipe.schedule
+    return train_in_place(student, schedule, schedule.tower_steps, loss, partial(print, "tower", flush=True))
 
 
 class Pictures:

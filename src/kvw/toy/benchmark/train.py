@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +24,7 @@ from kvw.claim import new_directory
 from kvw.errors import UserError
 from kvw.evaluation import evaluate
 from kvw.files import write_text
-from kvw.toy.batches import Recipe, learning_rate, make_optimizer
+from kvw.toy.batches import Recipe, train_in_place
 from kvw.toy.benchmark.lessons import BatchSizes, Features, Lessons
 from kvw.toy.benchmark.packing import Packer, packed_loss
 from kvw.toy.benchmark.people import FORGET_PERCENT, TASKS, benchmark_world, example, facts, percent
@@ -157,27 +158,14 @@ class Workshop:
         """
         schedule = self.recipe.language
         learner = torch.nn.ModuleList([model.model.multi_modal_projector, model.model.language_model])
-        optimizer = make_optimizer(learner, schedule)
-        learner.train()
-        losses, total, started = list[float](), 0.0, time.monotonic()
         everybody = len(lessons.features.people)
-        for step in range(1, schedule.steps + 1):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(schedule, step, schedule.steps)
+
+        def loss(step: int) -> torch.Tensor:
             people = min(self.recipe.beginners, everybody) if step <= self.recipe.beginner_steps else everybody
             with torch.autocast("cpu", torch.bfloat16):
-                loss = packed_loss(model, lessons.step(people))
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            total += loss.item()
-            if step % schedule.report_every == 0:
-                losses.append(round(total / schedule.report_every, 4))
-                seconds = time.monotonic() - started
-                print(f"{label}: step {step} of {schedule.steps}, loss {losses[-1]}, {seconds:.0f} s", flush=True)
-                total = 0.0
-        return losses
+                return packed_loss(model, lessons.step(people))
+
+        return train_in_place(learner, schedule, schedule.steps, loss, partial(print, f"{label}:", flush=True))
 
     def _ask(self, folder: Path, number: int) -> dict[str, float]:
         """Ask a saved model the first items of every split and task, as a user would load it.
