@@ -283,7 +283,7 @@ def test_the_command_line_reads_the_options_back(settings):
     recorded = json.loads(json.dumps(vars(settings)))
     command = f"erase MODEL --forget F --retain R --out run {options(recorded, 'kvw')}"
     _, bound, _ = app.parse_args(shlex.split(command), print_error=False, exit_on_error=False)
-    assert bound.arguments["options"].settings() == settings
+    assert bound.arguments["asked"].options.settings() == settings
 
 
 EVIL = [

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from kvw.records.audit import AttackLine, AuditRecord, Share
+from kvw.report.terminal import console, number_table, print_warning
 from kvw.runs.audit.plan import AuditPlan
 
 STYLES = {"comes back": "red", "holds": "green", "says nothing": "yellow"}
@@ -16,34 +16,32 @@ STYLES = {"comes back": "red", "holds": "green", "says nothing": "yellow"}
 
 def print_audit(record: AuditRecord, out: Path) -> None:
     """The attacks, what was not made, and the verdict."""
-    console = Console(highlight=False, emoji=False)
+    screen = console()
     edit = f" with {record.edit_method or 'an edit'}" if record.edit_digest else ""
-    console.print(audit_table(record, f"{record.model.name}{edit}: what comes back"))
+    screen.print(audit_table(record, f"{record.model.name}{edit}: what comes back"))
     for name, why in record.left_out.items():
-        console.print(f"Not made: {name}, because {why}.")
+        screen.print(f"Not made: {name}, because {why}.")
     for line in record.lines:
         for losses in line.now.losses:
-            console.print(
+            screen.print(
                 f"{line.attack}: training loss {losses[0]:.3f} in the first step, {losses[-1]:.3f} in the last."
             )
     for warning in record.warnings:
-        console.print(Text("warning ", style="yellow") + Text(warning))
-    console.print(Text(" ".join(record.verdict), style="bold"))
-    console.print(f"Every question and answer is in {out}/audit.json, which is confidential; audit.html is its page.")
+        print_warning(screen, warning)
+    screen.print(Text(" ".join(record.verdict), style="bold"))
+    screen.print(f"Every question and answer is in {out}/audit.json, which is confidential; audit.html is its page.")
 
 
 def print_audit_plan(plan: AuditPlan) -> None:
     """Which attacks would be made, and how long they take."""
-    console = Console(highlight=False, emoji=False)
-    table = Table(title=Text(f"{plan.model}: attacks on {plan.asked} questions"), title_justify="left")
-    for name in ("attack", "what is done", "models", "about"):
-        table.add_column(name, justify="right" if name in ("models", "about") else "left")
+    screen, title = console(), f"{plan.model}: attacks on {plan.asked} questions"
+    table = number_table("attack", "what is done", "models", "about", left=["what is done"], title=title)
     for attack in plan.attacks:
         table.add_row(attack.attack, attack.title, str(attack.models), _long(attack.seconds))
-    console.print(table)
+    screen.print(table)
     for name, why in plan.left_out.items():
-        console.print(f"Not made: {name}, because {why}.")
-    console.print(
+        screen.print(f"Not made: {name}, because {why}.")
+    screen.print(
         f"In all about {_long(plan.seconds)} on this machine, less what earlier audits have left in the cache."
     )
 
@@ -54,9 +52,7 @@ def _long(seconds: float) -> str:
 
 def audit_table(record: AuditRecord, title: str) -> Table:
     """One row for each attack."""
-    table = Table(title=Text(title), title_justify="left")
-    for name in ("attack", "questions", "original", "now", "floor", "verdict"):
-        table.add_column(name, justify="left" if name in ("attack", "verdict") else "right")
+    table = number_table("attack", "questions", "original", "now", "floor", "verdict", left=["verdict"], title=title)
     for line in record.lines:
         table.add_row(
             line.attack,

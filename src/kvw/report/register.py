@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from kvw.register.requests import Request
+from kvw.report.terminal import console
 
 STYLES = {"late": "red", "open": "yellow"}
 
@@ -21,7 +21,7 @@ def print_requests(found: Sequence[Request]) -> None:
         still = f"{len(request.holds)} {'model' if len(request.holds) == 1 else 'models'}"
         days = (request.received, request.due, _state(request))
         table.add_row(str(request.number), Text(request.who), *days, str(len(request.runs)), still)
-    _console().print(table)
+    console().print(table)
 
 
 def print_request(request: Request) -> None:
@@ -37,14 +37,10 @@ def print_request(request: Request) -> None:
     for title, models in (("still in", request.holds), ("taken from", request.forgotten)):
         for weights, name in models.items():
             table.add_row(title, Text(f"{weights[:16]} {name}"))
-    _console().print(table)
+    console().print(table)
 
 
 def _state(request: Request) -> Text:
     state = request.state(date.today())
     closed = f" on {request.closed}" if request.closed else ""
     return Text(state + closed, style=STYLES.get(state, ""))
-
-
-def _console() -> Console:
-    return Console(highlight=False, emoji=False, markup=False)

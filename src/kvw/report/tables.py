@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from kvw.edits import Edit, EditDifference, EditMetadata
@@ -22,6 +22,7 @@ from kvw.methods.registry import PUBLISHED, from_statistics, get_method
 from kvw.printable import printable
 from kvw.records.run import RunRecord
 from kvw.report.selection_table import print_selection
+from kvw.report.terminal import console, number_table, print_warning
 from kvw.runs.apply import Applied
 from kvw.runs.demo import DemoRecord
 from kvw.runs.edits import EditSummary
@@ -34,33 +35,25 @@ from kvw.smollm2 import how_to_try
 
 def print_record(record: RunRecord, out: Path) -> None:
     """What a run changed, and where it is."""
-    console = _console()
-    table = Table(title=Text(f"{record.model.name}: before and after"), title_justify="left")
-    table.add_column("split")
-    table.add_column("n", justify="right")
-    for title in METRICS.values():
-        table.add_column(title, justify="right")
+    screen = console()
+    table = number_table("split", "n", *METRICS.values(), title=f"{record.model.name}: before and after")
     for name, split in record.splits.items():
         cells = [_change(getattr(split.original, metric), getattr(split.unlearned, metric)) for metric in METRICS]
         asked = split.original.count
         table.add_row(name, str(asked) if asked == split.of else f"{asked} of {split.of}", *cells)
-    console.print(table)
-    console.print(what_changed(record.layers))
+    screen.print(table)
+    screen.print(what_changed(record.layers))
     if record.selection is not None:
-        print_selection(console, record.selection)
-    _print_bounds(console, record.distortion_bounds)
+        print_selection(screen, record.selection)
+    _print_bounds(screen, record.distortion_bounds)
     if record.language is not None:
-        console.print(record.language.sentence)
+        screen.print(record.language.sentence)
     for warning in record.warnings:
-        _print_warning(console, warning)
-    console.print(
+        print_warning(screen, warning)
+    screen.print(
         f"The run is in {out}: report.html, edit.safetensors, run.json, samples.jsonl, evidence.json" + _and_model(out)
     )
-    console.print("All but the model is confidential: samples.jsonl holds the forget set, and the edit points to it.")
-
-
-def _print_warning(console: Console, text: str) -> None:
-    console.print(Text("warning ", style="yellow") + Text(text))
+    screen.print("All but the model is confidential: samples.jsonl holds the forget set, and the edit points to it.")
 
 
 def what_changed(layers: Sequence[LayerSummary]) -> str:
@@ -78,20 +71,20 @@ def what_changed(layers: Sequence[LayerSummary]) -> str:
     return f"{what} in {count} layers were weakened, most in {strongest.key} (mean gate {strongest.mean_gate:.3f})."
 
 
-def _print_bounds(console: Console, bounds: Sequence[DistortionBounds]) -> None:
+def _print_bounds(screen: Console, bounds: Sequence[DistortionBounds]) -> None:
     """What the method says in advance of what the edit costs."""
     if not bounds:
         return
     known = [found for found in bounds if found.relative_distortion is not None]
     if known:
         worst = max(known, key=lambda found: found.relative_distortion or 0)
-        console.print(
+        screen.print(
             "On data like the retain set the outputs of each value matrix change, on average, by at most "
             f"{worst.relative_distortion:.2%} of their energy ({worst.key}{_by_source(worst.source_bounds)})."
         )
     held_out = [ratio for found in bounds for ratio in found.held_out_eigenvalues or ()]
     if held_out:
-        console.print(
+        screen.print(
             f"On photos and phrasings kept out of the search the median direction holds {median(held_out):.1f} times "
             "the energy that it has in the retain set."
         )
@@ -109,70 +102,62 @@ def _by_source(found: Mapping[str, float]) -> str:
 
 def print_applied(applied: Applied, out: Path) -> None:
     """What ``kvw apply`` changed, what was checked, and how fast it was."""
-    console, files = _console(), applied.files
+    screen, files = console(), applied.files
     changed, tensors = sum(file.changed for file in files), sum(file.tensors for file in files)
     linked = sum(file.way != "copy" for file in files)
-    console.print(
+    screen.print(
         f"{changed} of {tensors} tensors were changed, in {sum(file.changed > 0 for file in files)} of {len(files)} "
         f"weight files; all others are byte for byte the source's."
     )
-    console.print(
+    screen.print(
         f"Read back and compared with the source and the edit: {len(files) - linked} weight files"
         + (f"; {linked} are linked to the source's." if linked else ".")
     )
     if applied.copied_bytes:
         size = applied.copied_bytes
-        console.print(f"{size / 1e9:.2f} GB in {applied.seconds:.1f} s: {size / 1e9 / applied.seconds:.2f} GB/s.")
+        screen.print(f"{size / 1e9:.2f} GB in {applied.seconds:.1f} s: {size / 1e9 / applied.seconds:.2f} GB/s.")
     if applied.language is not None:
-        console.print(applied.language.sentence)
+        screen.print(applied.language.sentence)
         for damage in applied.language.damage:
-            _print_warning(console, damage)
-    console.print(f"The model is in {out}; its README.md says what was removed.")
+            print_warning(screen, damage)
+    screen.print(f"The model is in {out}; its README.md says what was removed.")
 
 
 def print_demo(record: DemoRecord, out: Path) -> None:
     """The demo's comparison with the gold model, the sweep, and a plain verdict."""
-    console = _console()
-    table = Table(
-        title=f"Exact match on the toy world ({record.forgotten} of {record.people} people forgotten)",
-        title_justify="left",
-    )
-    for name in ("split", "n", *record.models):
-        table.add_column(name, justify="left" if name == "split" else "right")
+    screen = console()
+    title = f"Exact match on the toy world ({record.forgotten} of {record.people} people forgotten)"
+    table = number_table("split", "n", *record.models, title=title)
     for split, scores in record.splits.items():
         first = next(iter(scores.values()))
         table.add_row(split, str(first.count), *(f"{scores[model].exact:.3f}" for model in record.models))
-    console.print(table)
+    screen.print(table)
     print_sweep(record.sweep)
     for sentence in record.verdict:
-        console.print(sentence)
-    console.print(f"Pictures, data and the runs are in {out}: tradeoff.png, run/report.html, data/, kvw/")
-    console.print(f"Toys test code. What happens to a model that has read the web, a small one shows: {how_to_try()}")
+        screen.print(sentence)
+    screen.print(f"Pictures, data and the runs are in {out}: tradeoff.png, run/report.html, data/, kvw/")
+    screen.print(f"Toys test code. What happens to a model that has read the web, a small one shows: {how_to_try()}")
 
 
 def print_sweep(points: list[SweepPoint]) -> None:
     """Exact match, one line for each split and one column for each gamma."""
-    table = Table(title=f"Exact match of {get_method(PUBLISHED).title} over gamma", title_justify="left")
-    table.add_column("split")
-    for point in points:
-        table.add_column(f"{point.gamma:g}" if point.gamma else "original", justify="right")
+    doses = (f"{point.gamma:g}" if point.gamma else "original" for point in points)
+    table = number_table("split", *doses, title=f"Exact match of {get_method(PUBLISHED).title} over gamma")
     for split in points[0].exact:
         table.add_row(split, *(f"{point.exact[split]:.2f}" for point in points))
-    _console().print(table)
+    console().print(table)
 
 
 def print_evaluations(evaluations: Mapping[str, Evaluation]) -> None:
     """Scores of one or two models, one line for each split and model."""
-    table = Table()
-    for name in ("split", "model", "n", *METRICS.values()):
-        table.add_column(name, justify="left" if name in ("split", "model") else "right")
+    table = number_table("split", "model", "n", *METRICS.values(), left=["model"])
     for model, evaluation in evaluations.items():
         for split, summary in evaluation.summaries.items():
             table.add_row(split, model, str(summary.count), *(_score(getattr(summary, metric)) for metric in METRICS))
-    console = _console()
-    console.print(table)
+    screen = console()
+    screen.print(table)
     for evaluation in evaluations.values():
-        _print_failed(console, evaluation.summaries)
+        _print_failed(screen, evaluation.summaries)
 
 
 def summaries_json(evaluations: Mapping[str, Evaluation]) -> str:
@@ -188,21 +173,14 @@ def summaries_json(evaluations: Mapping[str, Evaluation]) -> str:
 
 def print_statistics(summary: StatisticsSummary, out: Path) -> None:
     """Mean coefficients layer by layer."""
-    table = Table()
-    for name in ("value matrix", "vectors", "positions", "mean C", "largest C"):
-        table.add_column(name, justify="left" if name == "value matrix" else "right")
+    table = number_table("value matrix", "vectors", "positions", "mean C", "largest C")
     for row in summary.rows:
-        table.add_row(
-            row.key,
-            f"{row.vectors:,}",
-            f"{row.positions:,}",
-            f"{row.mean_coefficient:.4f}",
-            f"{row.largest_coefficient:.4f}",
-        )
-    console = _console()
-    console.print(table)
+        coefficients = (f"{row.mean_coefficient:.4f}", f"{row.largest_coefficient:.4f}")
+        table.add_row(row.key, f"{row.vectors:,}", f"{row.positions:,}", *coefficients)
+    screen = console()
+    screen.print(table)
     use = f"kvw erase MODEL --method {from_statistics()[0]} --forget FILE --retain {out} --out DIR"
-    console.print(f"Statistics written to {out}. Use them with: {use}")
+    screen.print(f"Statistics written to {out}. Use them with: {use}")
 
 
 def print_structure(structure: Structure) -> None:
@@ -218,7 +196,7 @@ def print_structure(structure: Structure) -> None:
     }
     _print_rows(rows)
     if structure.to_confirm:
-        _console().print(
+        console().print(
             f"kvw does not know this family; this is what its structure suggests. If it is right, confirm it with "
             f"--value-matrices '{structure.to_confirm}'."
         )
@@ -249,43 +227,35 @@ def print_edit(summary: EditSummary) -> None:
         rows["retain"] = _examples(metadata.retain_count, metadata.retain_digest)
     _print_rows(rows | _lineage(metadata.parents))
     if any(layer.shift is not None for layer in summary.layers):
-        _print_shifts(summary.layers)
+        shifts = number_table("layer", "shift where a . h = 1")
+        for layer in summary.layers:
+            shifts.add_row(layer.key, f"{layer.shift:.4g}")
+        console().print(shifts)
         return
     if any(layer.trained for layer in summary.layers):
-        _console().print(what_changed(summary.layers), style="none")
+        console().print(what_changed(summary.layers), style="none")
         return
     strengthened = any(layer.strengthened for layer in summary.layers)
-    table = Table()
     names = ["value matrix", "vectors", "weakened", *(["stronger"] if strengthened else [])]
-    for name in (*names, "mean gate", "smallest gate", "sum of -log g"):
-        table.add_column(name, justify="left" if name == "value matrix" else "right")
+    table = number_table(*names, "mean gate", "smallest gate", "sum of -log g")
     for layer in summary.layers:
         counts = [layer.vectors, layer.weakened, *([layer.strengthened] if strengthened else [])]
         numbers = (f"{layer.mean_gate:.4f}", f"{layer.smallest_gate:.4g}", f"{layer.total_exponent:.4g}")
         table.add_row(layer.key, *(f"{count:,}" for count in counts), *numbers)
-    _console().print(table)
-
-
-def _print_shifts(layers: Sequence[LayerSummary]) -> None:
-    table = Table("layer", Column("shift where a . h = 1", justify="right"))
-    for layer in layers:
-        table.add_row(layer.key, f"{layer.shift:.4g}")
-    _console().print(table)
+    console().print(table)
 
 
 def print_difference(difference: EditDifference) -> None:
     """Two edits side by side."""
-    table = Table()
     titles = ("value matrix", "vectors", "weakened by first", "by second", "overlap", "cosine", "largest gap")
-    for title in titles:
-        table.add_column(title, justify="left" if title == "value matrix" else "right")
+    table = number_table(*titles)
     for row in (*difference.layers, difference.overall):
         shares = ("-" if share is None else f"{share:.3f}" for share in (row.overlap, row.cosine))
         counts = (f"{count:,}" for count in (row.vectors, *row.weakened))
         table.add_row(row.key, *counts, *shares, f"{row.largest_difference:.4g}")
-    console = _console()
-    console.print(table)
-    console.print(
+    screen = console()
+    screen.print(table)
+    screen.print(
         "overlap: of the vectors that either weakens, the share that both do. cosine: of the log-gates. "
         "largest gap: between two gates."
     )
@@ -296,14 +266,14 @@ def print_written_edit(edit: Edit, out: Path) -> None:
     layers = edit.describe()
     if any(layer.shift is not None for layer in layers):
         text = f"{out} steers {len(layers)} layers. Look at it with: kvw edit show {out}"
-        _console().print(text, soft_wrap=True)
+        console().print(text, soft_wrap=True)
         return
     vectors, weakened = sum(layer.vectors for layer in layers), sum(layer.weakened for layer in layers)
     strengthened = sum(layer.strengthened for layer in layers)
     also = f" and strengthens {strengthened:,}" if strengthened else ""
     low_rank = any(layer.rank is not None for layer in layers)
     what = f"{weakened:,}{also} directions" if low_rank else f"{weakened:,}{also} of {vectors:,} knowledge vectors"
-    _console().print(f"{out} weakens {what}. Look at it with: kvw edit show {out}", soft_wrap=True)
+    console().print(f"{out} weakens {what}. Look at it with: kvw edit show {out}", soft_wrap=True)
 
 
 def print_plan(plan: Plan) -> None:
@@ -319,7 +289,7 @@ def print_plan(plan: Plan) -> None:
         rows |= _memory_rows(plan.memory)
     rows |= {name: f"at most about {seconds:,.1f} s" for name, seconds in plan.seconds.items()}
     _print_rows(rows)
-    _console().print("Nothing was written.")
+    console().print("Nothing was written.")
 
 
 def _memory_rows(memory: MemoryPlan) -> dict[str, str]:
@@ -362,17 +332,17 @@ def _print_rows(rows: Mapping[str, str]) -> None:
     table = Table(show_header=False, box=None)
     for name, value in rows.items():
         table.add_row(Text(name, style="bold"), value)
-    _console().print(table)
+    console().print(table)
 
 
-def _print_failed(console: Console, summaries: Mapping[str, Summary]) -> None:
+def _print_failed(screen: Console, summaries: Mapping[str, Summary]) -> None:
     for name, summary in summaries.items():
         if summary.failed:
-            console.print(
+            screen.print(
                 f"{summary.failed} of {summary.count} examples of {name} failed and count as wrong.", style="yellow"
             )
         if summary.cut_off:
-            console.print(
+            screen.print(
                 f"{summary.cut_off} of {summary.count} answers of {name} were cut off and are not in the scores.",
                 style="yellow",
             )
@@ -388,7 +358,3 @@ def _change(before: float, after: float) -> str:
 
 def _and_model(out: Path) -> str:
     return ", model/" if (out / "model").is_dir() else ""
-
-
-def _console() -> Console:
-    return Console(highlight=False, emoji=False, markup=False)
