@@ -32,7 +32,7 @@ from kvw.cli.options import find_model, quiet_libraries
 from kvw.console import ConsoleReporter
 from kvw.data import Example, Prepared, prepare, read_examples
 from kvw.edits import Edit, compose, diff
-from kvw.evaluation import evaluate
+from kvw.evaluation.evaluation import evaluate
 from kvw.evaluation.loaded import Loaded
 from kvw.measuring.examples import measure_examples
 from kvw.measuring.statistics import Statistics

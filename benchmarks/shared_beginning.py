@@ -22,8 +22,8 @@ import torch
 
 from kvw.cli.options import find_model, quiet_libraries
 from kvw.data import Example
-from kvw.evaluation import TokenScores, token_scores
 from kvw.evaluation.loaded import Loaded
+from kvw.evaluation.probability import TokenScores, token_scores
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.moment_passes import measure_moments
 from kvw.measuring.moments import Moment

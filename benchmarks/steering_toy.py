@@ -21,7 +21,7 @@ from kvw.cli.options import find_model, quiet_libraries
 from kvw.data import Example, prepare, prompt_batch, read_examples, to_model
 from kvw.data.batches import answer_batch, image_groups
 from kvw.edits import Condition, SteeringEdit, attach_where
-from kvw.evaluation import generate_answers
+from kvw.evaluation.generation import generate_answers
 from kvw.evaluation.metrics import exact_match
 from kvw.measuring.engine import measure
 from kvw.methods.kvw.weaken import one_shot

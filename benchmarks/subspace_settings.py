@@ -19,7 +19,7 @@ from typing import Any
 
 from kvw.cli.options import find_model, quiet_libraries
 from kvw.data import Example, prepare, read_examples
-from kvw.evaluation import evaluate
+from kvw.evaluation.evaluation import evaluate
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.sources import Sources
 from kvw.methods.subspace.labels import Labels, labels_of

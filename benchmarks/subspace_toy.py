@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from kvw.cli.options import find_model, quiet_libraries
 from kvw.data import prepare, read_examples
 from kvw.edits import Directions, Edit, LowRankEdit
-from kvw.evaluation import evaluate
+from kvw.evaluation.evaluation import evaluate
 from kvw.measuring.examples import measure_examples
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.moment_passes import measure_moments, measure_tokens

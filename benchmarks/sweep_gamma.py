@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kvw.cli.options import find_model, quiet_libraries
 from kvw.console import ConsoleReporter
-from kvw.evaluation import evaluate
+from kvw.evaluation.evaluation import evaluate
 from kvw.evaluation.loaded import Loaded
 from kvw.methods.kvw.settings import KvwSettings
 from kvw.report.tables import print_sweep

@@ -7,7 +7,7 @@ import torch.distributed.tensor  # noqa: F401
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 import kvw.cli
-import kvw.evaluation
+import kvw.evaluation.evaluation
 import kvw.processes
 import kvw.report.tables
 import kvw.runs.erase

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         mix,
         scale,
     )
-    from kvw.evaluation import evaluate
+    from kvw.evaluation.evaluation import evaluate
     from kvw.measuring.given import measure
     from kvw.measuring.in_memory import batches
     from kvw.measuring.statistics import Statistics
@@ -49,48 +49,30 @@ if TYPE_CHECKING:
     from kvw.processes import together
     from kvw.runs.python import apply, erase
 
-_HOMES = {
-    "apply": "kvw.runs.python",
-    "batches": "kvw.measuring.in_memory",
-    "Edit": "kvw.edits",
-    "EditMetadata": "kvw.edits",
-    "Example": "kvw.data",
-    "GateEdit": "kvw.edits",
-    "KvwSettings": "kvw.methods.kvw.settings",
-    "Labels": "kvw.methods.subspace.labels",
-    "LowRankEdit": "kvw.edits",
-    "Method": "kvw.methods.method",
-    "Statistics": "kvw.measuring.statistics",
-    "SubspaceFitter": "kvw.methods.subspace.fitter",
-    "SubspaceSettings": "kvw.methods.subspace.settings",
-    "SteeringEdit": "kvw.edits",
-    "Unlearned": "kvw.methods.method",
-    "calibrate": "kvw.edits",
-    "compose": "kvw.edits",
-    "confirm_value_matrices": "kvw.models.detection",
-    "diff": "kvw.edits",
-    "erase": "kvw.runs.python",
-    "evaluate": "kvw.evaluation",
-    "export_ia3": "kvw.edits",
-    "export_lora": "kvw.edits",
-    "find_checkpoint": "kvw.models.loading",
-    "find_value_matrices": "kvw.models.finding",
-    "import_adapter": "kvw.edits",
-    "invert": "kvw.edits",
-    "load_edit": "kvw.edits",
-    "load_model": "kvw.models.loading",
-    "load_processor": "kvw.models.loading",
-    "measure": "kvw.measuring.given",
-    "mix": "kvw.edits",
-    "one_shot": "kvw.methods.kvw.weaken",
-    "read_examples": "kvw.data",
-    "scale": "kvw.edits",
-    "subspace": "kvw.methods.subspace.method",
-    "steering": "kvw.methods.steering.method",
-    "together": "kvw.processes",
-    "unlearn": "kvw.methods.unlearn",
-    "weaken": "kvw.methods.kvw.weaken",
+_NAMES = {
+    "kvw.data": "Example read_examples",
+    "kvw.edits": "Edit EditMetadata GateEdit LowRankEdit SteeringEdit calibrate compose diff export_ia3 export_lora "
+    "import_adapter invert load_edit mix scale",
+    "kvw.evaluation.evaluation": "evaluate",
+    "kvw.measuring.given": "measure",
+    "kvw.measuring.in_memory": "batches",
+    "kvw.measuring.statistics": "Statistics",
+    "kvw.methods.kvw.settings": "KvwSettings",
+    "kvw.methods.kvw.weaken": "one_shot weaken",
+    "kvw.methods.method": "Method Unlearned",
+    "kvw.methods.steering.method": "steering",
+    "kvw.methods.subspace.fitter": "SubspaceFitter",
+    "kvw.methods.subspace.labels": "Labels",
+    "kvw.methods.subspace.method": "subspace",
+    "kvw.methods.subspace.settings": "SubspaceSettings",
+    "kvw.methods.unlearn": "unlearn",
+    "kvw.models.detection": "confirm_value_matrices",
+    "kvw.models.finding": "find_value_matrices",
+    "kvw.models.loading": "find_checkpoint load_model load_processor",
+    "kvw.processes": "together",
+    "kvw.runs.python": "apply erase",
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
     "Edit",

@@ -7,7 +7,8 @@ import signal
 from pathlib import Path
 
 from kvw.cli import main
-from kvw.evaluation import Journal, generation
+from kvw.evaluation import generation
+from kvw.evaluation.journal import Journal
 from kvw.training import loop
 
 

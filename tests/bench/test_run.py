@@ -20,7 +20,8 @@ from kvw.bench.results import read_results
 from kvw.cli import main
 from kvw.data.benchmarks import Protocol
 from kvw.edits import load_edit
-from kvw.evaluation import Journal, generation
+from kvw.evaluation import generation
+from kvw.evaluation.journal import Journal
 from kvw.methods.registry import get_method
 
 pytestmark = pytest.mark.thorough

@@ -17,8 +17,8 @@ from kvw.bench.scores import (
 )
 from kvw.data.benchmarks import Item, Prompt, Task, fiubench, umu
 from kvw.data.benchmarks.prompts import BARE, UNSEEN_OPTIONS
-from kvw.evaluation import TokenScores
 from kvw.evaluation.metrics import Outcome
+from kvw.evaluation.probability import TokenScores
 
 LETTERS = Prompt("letters", "{question} {options}", "test", reply="letter")
 CHOICE = Task("choice", "image", LETTERS, ("choice_accuracy",), 5)

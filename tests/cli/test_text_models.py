@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import kvw
 from kvw.data import Example, prepare
-from kvw.evaluation import answer_probabilities, generate_answers
+from kvw.evaluation.generation import generate_answers
 from kvw.evaluation.loaded import Loaded
+from kvw.evaluation.probability import answer_probabilities
 from kvw.measuring.examples import measure_examples
 
 pytestmark = pytest.mark.thorough

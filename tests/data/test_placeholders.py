@@ -13,7 +13,8 @@ from tests.real_processors import PROCESSORS
 from kvw.data import Example, TextProcessor, render
 from kvw.data.placeholders import placeholder_in
 from kvw.errors import UserError
-from kvw.evaluation import EndpointModel, evaluate_endpoint
+from kvw.evaluation.endpoint import EndpointModel
+from kvw.evaluation.evaluation import evaluate_endpoint
 from kvw.serving.conversation import Conversation, prompt_inputs
 from kvw.serving.refusals import Refusal
 

@@ -14,7 +14,8 @@ import kvw
 from kvw.data import Example, answer_batch, image_groups, prepare, prompt_batch, to_model
 from kvw.data.rendering import IMAGE_PLACEHOLDERS, placeholders_of
 from kvw.errors import UserError
-from kvw.evaluation import generate_answers, token_scores
+from kvw.evaluation.generation import generate_answers
+from kvw.evaluation.probability import token_scores
 from kvw.measuring.examples import measure_examples
 from kvw.models.finding import find_value_matrices
 

@@ -20,7 +20,10 @@ from tests.servers import completion, fake_server, transformers_serve
 from kvw.data import Example, load_image, prepare
 from kvw.data.example import Turn
 from kvw.errors import UserError
-from kvw.evaluation import EndpointModel, Reply, evaluate_endpoint, generate_answers
+from kvw.evaluation.endpoint import EndpointModel
+from kvw.evaluation.evaluation import evaluate_endpoint
+from kvw.evaluation.generation import generate_answers
+from kvw.evaluation.records import Reply
 from kvw.models.loading import Checkpoint, load_model, load_processor
 from kvw.toy import World, checkpoint
 

@@ -6,15 +6,11 @@ from tests import tiny_models
 
 from kvw.data import Example, prepare
 from kvw.errors import UserError
-from kvw.evaluation import (
-    Evaluation,
-    answer_probabilities,
-    evaluate,
-    exact_match,
-    generate_answers,
-    normalised_substring,
-    rouge_l,
-)
+from kvw.evaluation.evaluation import evaluate
+from kvw.evaluation.generation import generate_answers
+from kvw.evaluation.metrics import exact_match, normalised_substring, rouge_l
+from kvw.evaluation.probability import answer_probabilities
+from kvw.evaluation.records import Evaluation
 
 A, B, C = (tiny_models.noise_png(seed, size) for seed, size in ((1, (60, 30)), (2, (30, 60)), (3, (9, 9))))
 FORGET = [

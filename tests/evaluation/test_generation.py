@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 
 from kvw.data import Example, prepare, prompt_batch
 from kvw.errors import UserError
-from kvw.evaluation import generate_answers
+from kvw.evaluation.generation import generate_answers
 
 pytestmark = pytest.mark.thorough
 

@@ -11,7 +11,8 @@ from kvw.bench.asking import ask, questions
 from kvw.bench.benchmarks import get_benchmark
 from kvw.bench.recipe import EvaluationPart
 from kvw.data.benchmarks import Protocol
-from kvw.evaluation import Journal, generation, running
+from kvw.evaluation import generation, running
+from kvw.evaluation.journal import Journal
 from kvw.evaluation.loaded import Loaded
 from kvw.models.loading import Checkpoint
 from kvw.toy import checkpoint

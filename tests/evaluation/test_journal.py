@@ -11,8 +11,9 @@ from tests.servers import fake_server
 
 import kvw
 from kvw.data import Example
-from kvw.evaluation import EndpointModel, Journal, evaluate, evaluate_endpoint
-from kvw.evaluation.journal import ANSWERS, SCORES
+from kvw.evaluation.endpoint import EndpointModel
+from kvw.evaluation.evaluation import evaluate, evaluate_endpoint
+from kvw.evaluation.journal import ANSWERS, SCORES, Journal
 from kvw.progress import SILENT
 from kvw.runs.evaluate import evaluate as run_evaluate
 

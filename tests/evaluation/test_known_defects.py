@@ -18,7 +18,8 @@ from tests.golden.tofu_logs import SETS, log
 
 from kvw.data import Example, prepare
 from kvw.errors import UserError
-from kvw.evaluation import evaluate, generate_answers
+from kvw.evaluation.evaluation import evaluate
+from kvw.evaluation.generation import generate_answers
 from kvw.evaluation.metrics import (
     Outcome,
     OutcomeCounts,

@@ -10,8 +10,8 @@ import torch
 from tests.conftest import built
 
 from kvw.data import prepare
-from kvw.evaluation import token_scores
 from kvw.evaluation.language import PROMPTS, broken_share, everyday_examples, is_broken, listen
+from kvw.evaluation.probability import token_scores
 
 
 def test_the_shipped_sentences_are_sentences():

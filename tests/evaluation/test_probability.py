@@ -8,9 +8,8 @@ from tests import tiny_models
 
 from kvw.data import Example, answer_batch, prepare, prompt_batch, to_model
 from kvw.errors import UserError
-from kvw.evaluation import TokenScores, answer_probabilities, score_batch, token_scores
 from kvw.evaluation.metrics import extraction_strength, min_k_plus_plus
-from kvw.evaluation.probability import try_model
+from kvw.evaluation.probability import TokenScores, answer_probabilities, score_batch, token_scores, try_model
 
 pytestmark = pytest.mark.thorough
 

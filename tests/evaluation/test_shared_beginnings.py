@@ -16,7 +16,8 @@ from kvw.data import Example, prepare
 from kvw.data.text import TextProcessor
 from kvw.edits import Condition, ConditionalGateEdit
 from kvw.errors import UserError
-from kvw.evaluation import Journal, token_scores
+from kvw.evaluation.journal import Journal
+from kvw.evaluation.probability import token_scores
 from kvw.measuring.prefixes import shares_prefixes
 
 pytestmark = pytest.mark.thorough

@@ -36,7 +36,7 @@ from kvw.edits import export_ia3, import_adapter, load_edit
 from kvw.edits.edit import Edit
 from kvw.edits.gates import GateEdit
 from kvw.edits.low_rank import Directions, LowRankEdit
-from kvw.evaluation import evaluate
+from kvw.evaluation.evaluation import evaluate
 from kvw.evaluation.loaded import Loaded
 from kvw.evidence.envelope import Envelope, read_envelope
 from kvw.evidence.statement import read_statement

@@ -12,8 +12,9 @@ from tests.program import assert_refused, run
 
 from kvw.data import Example, TextProcessor, answer_batch, prepare
 from kvw.errors import UserError
-from kvw.evaluation import generate_answers, token_scores
+from kvw.evaluation.generation import generate_answers
 from kvw.evaluation.loaded import Loaded
+from kvw.evaluation.probability import token_scores
 from kvw.models.loading import Checkpoint, load_processor
 from kvw.models.repairs import repair_processor, repair_tokens
 from kvw.runs.erase import erase

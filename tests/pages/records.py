@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kvw.edits.summary import LayerSummary
-from kvw.evaluation import Summary
+from kvw.evaluation.records import Summary
 from kvw.records.run import (
     AnswersPart,
     AskedPart,

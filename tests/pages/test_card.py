@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from kvw.cli import app
 from kvw.edits.edit import EditMetadata
 from kvw.edits.summary import LayerSummary
-from kvw.evaluation import Summary
+from kvw.evaluation.records import Summary
 from kvw.measuring.sources import Sources
 from kvw.methods.kvw.settings import KvwSettings
 from kvw.methods.registry import get_method

@@ -17,7 +17,8 @@ from kvw.cli.launch import _join
 from kvw.data import Example, answer_batch, prepare
 from kvw.data.text import TextProcessor
 from kvw.errors import UserError
-from kvw.evaluation import evaluate, token_scores
+from kvw.evaluation.evaluation import evaluate
+from kvw.evaluation.probability import token_scores
 from kvw.measuring.examples import measure_examples
 from kvw.processes import Processes, current, together
 

@@ -10,7 +10,7 @@ from tests.tiny_models import noise_png
 
 from kvw.cache import cache_directory
 from kvw.data import prepare
-from kvw.evaluation import generate_answers
+from kvw.evaluation.generation import generate_answers
 from kvw.evaluation.loaded import Loaded
 from kvw.models.checkpoint import find_checkpoint
 from kvw.retain import answering

@@ -9,7 +9,7 @@ from tests.conftest import built
 from tests.families import build_family
 
 from kvw.data import Example, answer_batch, prepare
-from kvw.evaluation import score_batch
+from kvw.evaluation.probability import score_batch
 from kvw.measuring.engine import evaluating
 from kvw.retain.continuing import can_continue, continue_text
 

@@ -6,7 +6,7 @@ import pytest
 from tests import text_models
 
 from kvw.data import Example, prepare
-from kvw.evaluation import Journal
+from kvw.evaluation.journal import Journal
 from kvw.evaluation.loaded import Loaded
 from kvw.models.checkpoint import find_checkpoint
 from kvw.retain import proposals

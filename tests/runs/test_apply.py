@@ -18,7 +18,7 @@ import kvw
 from kvw.claim import new_directory, partial_path
 from kvw.cli import main
 from kvw.errors import UserError
-from kvw.evaluation import Summary
+from kvw.evaluation.records import Summary
 from kvw.files import write_text
 from kvw.measuring.fingerprint import digest as fingerprint_digest
 from kvw.measuring.fingerprint import example_digest, examples_digest, remembered_digest, weights_digest

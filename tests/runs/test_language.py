@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from kvw.data import Example
-from kvw.evaluation import Reply
 from kvw.evaluation.language import Speech
 from kvw.evaluation.loaded import Loaded
-from kvw.evaluation.records import collect
+from kvw.evaluation.records import Reply, collect
 from kvw.models.loading import find_checkpoint
 from kvw.progress import SILENT
 from kvw.proving.verdict import ANNOUNCED

@@ -15,8 +15,7 @@ from tests.pages.records import record, split
 from tests.program import assert_refused, run
 
 from kvw.data import Example
-from kvw.evaluation import Evaluation
-from kvw.evaluation.records import Reply, collect
+from kvw.evaluation.records import Evaluation, Reply, collect
 from kvw.mark import strangers, write_mark
 from kvw.runs.reporting import REPORT, Classed, report, thumbnail
 

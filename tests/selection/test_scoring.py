@@ -9,8 +9,7 @@ from tests.tiny_models import FAMILIES
 
 from kvw.data import Example, prepare
 from kvw.edits.gates import GateEdit
-from kvw.evaluation import Journal
-from kvw.evaluation.journal import SCORES
+from kvw.evaluation.journal import SCORES, Journal
 from kvw.evaluation.probability import TokenScores, token_scores
 from kvw.models.finding import find_value_matrices
 from kvw.selection import scoring

@@ -15,7 +15,7 @@ import torch
 from kvw.data import Example, prepare
 from kvw.edits import EditMetadata, GateEdit
 from kvw.edits.edit import Edit
-from kvw.evaluation import generate_answers
+from kvw.evaluation.generation import generate_answers
 from kvw.measuring.fingerprint import weights_digest
 from kvw.models.finding import find_value_matrices
 from kvw.models.loading import Checkpoint, load_model, load_processor

@@ -20,7 +20,8 @@ import torch
 from tests.serving.running import Toy, running
 
 from kvw.data import Example
-from kvw.evaluation import EndpointModel, Reply
+from kvw.evaluation.endpoint import EndpointModel
+from kvw.evaluation.records import Reply
 from kvw.models.finding import find_value_matrices
 from kvw.serving import engine as engine_module
 from kvw.serving.conversation import Conversation

@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from kvw.data import read_examples
 from kvw.errors import UserError
-from kvw.evaluation import evaluate
+from kvw.evaluation.evaluation import evaluate
 from kvw.toy import World, checkpoint
 from kvw.toy.batches import conversation
 from kvw.toy.portraits import draw_portrait

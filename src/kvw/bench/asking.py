@@ -14,8 +14,10 @@ from kvw.bench.scores import ItemScore, alternatives, score_likelihoods, score_p
 from kvw.data import Example, prepare
 from kvw.data.benchmarks import BenchmarkData, Item, Protocol, Task, examples
 from kvw.errors import UserError
-from kvw.evaluation import Journal, generate_answers, token_scores
 from kvw.evaluation.evaluation import unreadable_images
+from kvw.evaluation.generation import generate_answers
+from kvw.evaluation.journal import Journal
+from kvw.evaluation.probability import token_scores
 from kvw.progress import Progress
 
 

@@ -14,7 +14,7 @@ from kvw.files import write_text
 from kvw.strict import Strict
 
 if TYPE_CHECKING:
-    from kvw.evaluation import Journal
+    from kvw.evaluation.journal import Journal
 
 MANIFEST, RECORDS, ITEMS, ANSWERS, EDITS = "manifest.json", "records", "items", "answers", "edits"
 MODELS = "models"
@@ -132,7 +132,7 @@ class Files(Generic[Part]):
 
     def journal(self, identifier: str) -> Journal:
         """What a model that is being asked has said so far; to be discarded when its items have been written."""
-        from kvw.evaluation import Journal  # takes seconds to import, and tables are made without
+        from kvw.evaluation.journal import Journal  # takes seconds to import, and tables are made without
 
         return Journal(None, self.folder / ANSWERS / f"{identifier}.jsonl")
 

@@ -33,7 +33,7 @@ from kvw.evaluation.metrics import (
 from kvw.strict import Strict
 
 if TYPE_CHECKING:
-    from kvw.evaluation import TokenScores
+    from kvw.evaluation.probability import TokenScores
 
 SUBSTRING_METRICS = {"substring", "normalised_substring"}
 COMPUTED = {

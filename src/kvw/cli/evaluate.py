@@ -31,7 +31,7 @@ from kvw.errors import UserError
 
 if TYPE_CHECKING:
     from kvw.data.reading import Reading
-    from kvw.evaluation import Evaluation
+    from kvw.evaluation.records import Evaluation
 
 
 def evaluate(
@@ -133,7 +133,7 @@ def _served(
     read_examples(data, reading)
 
     from kvw.console import ConsoleReporter
-    from kvw.evaluation import EndpointModel
+    from kvw.evaluation.endpoint import EndpointModel
     from kvw.runs.evaluate import evaluate_served
 
     server = EndpointModel(endpoint, served_model, thought_tokens=thought_tokens)

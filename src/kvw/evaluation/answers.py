@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from kvw.data import Example
 from kvw.edits.edit import Edit
-from kvw.evaluation import Journal
-from kvw.evaluation.journal import ANSWERS
+from kvw.evaluation.journal import ANSWERS, Journal
 from kvw.evaluation.loaded import Loaded
 from kvw.measuring.fingerprint import digest
 from kvw.models.loading import Checkpoint

@@ -26,8 +26,8 @@ class Reply:
 
     Args:
         text: The answer; empty if the example failed.
-        probability: Probability of the reference answer, see :class:`kvw.evaluation.AnswerProbability`; None if it was
-            not measured.
+        probability: Probability of the reference answer, see :class:`kvw.evaluation.probability.AnswerProbability`;
+            None if it was not measured.
         error: Why there is no answer; None if there is one.
         cut_off: Whether there is no answer because the model was still thinking when its tokens ended.
         at_limit: Whether the answer, being there, is as long as was allowed; not part of what is compared.

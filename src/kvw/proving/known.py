@@ -12,7 +12,7 @@ from kvw.data import Prepared, prepare
 from kvw.data.rendering import Processor
 from kvw.edits.edit import package_versions
 from kvw.errors import UserError
-from kvw.evaluation import Journal
+from kvw.evaluation.journal import Journal
 from kvw.evaluation.probability import TokenScores, token_scores
 from kvw.measuring.fingerprint import digest, examples_digest, processor_parts, weights_digest
 from kvw.models.loading import Checkpoint, load_model, load_processor

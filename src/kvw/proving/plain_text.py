@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from kvw.data import Example, Prepared
 from kvw.data.rendering import Processor
-from kvw.evaluation import Journal
+from kvw.evaluation.journal import Journal
 from kvw.evaluation.probability import token_scores
 from kvw.progress import Progress
 

@@ -10,7 +10,7 @@ from typing import Any
 from kvw.data import Example
 from kvw.edits.edit import Edit, load_edit, package_versions
 from kvw.errors import Damaging, UserError
-from kvw.evaluation import Journal
+from kvw.evaluation.journal import Journal
 from kvw.evaluation.loaded import Loaded
 from kvw.measuring.fingerprint import digest, examples_digest, weights_digest
 from kvw.models.loading import Checkpoint

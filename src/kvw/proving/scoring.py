@@ -8,9 +8,9 @@ from itertools import accumulate
 
 from kvw.data import Example, Prepared
 from kvw.data.rendering import Processor
-from kvw.evaluation import Journal
 from kvw.evaluation.answers import kept_answers
 from kvw.evaluation.generation import generate_answers
+from kvw.evaluation.journal import Journal
 from kvw.evaluation.loaded import Loaded
 from kvw.evaluation.metrics import exact_match, rouge_l
 from kvw.evaluation.probability import TokenScores, token_scores

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from kvw.edits.edit import package_versions
 from kvw.edits.summary import LayerSummary
-from kvw.evaluation import Summary
+from kvw.evaluation.records import Summary
 from kvw.methods.bounds import DistortionBounds
 from kvw.percent import percent
 from kvw.selection.splits import FORGETTING

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kvw.errors import UserError
-from kvw.evaluation import Evaluation
+from kvw.evaluation.records import Evaluation
 
 SHARED = ("identifier", "split", "question", "reference")
 

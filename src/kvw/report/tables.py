@@ -13,8 +13,7 @@ from rich.text import Text
 
 from kvw.edits import Edit, EditDifference, EditMetadata
 from kvw.edits.summary import LayerSummary
-from kvw.evaluation import Evaluation, Summary
-from kvw.evaluation.records import METRICS
+from kvw.evaluation.records import METRICS, Evaluation, Summary
 from kvw.methods.bounds import DistortionBounds
 from kvw.methods.describing import acting
 from kvw.methods.plan import MemoryPlan

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kvw.data import Example
 from kvw.edits.edit import Edit
-from kvw.evaluation import generate_answers
+from kvw.evaluation.generation import generate_answers
 from kvw.evaluation.loaded import Loaded
 from kvw.models.loading import Checkpoint
 from kvw.models.quantised import Quantise

@@ -93,7 +93,7 @@ def check_known(
     Raises:
         UserError: The model cannot be used, or a question with its answer does not fit into its context.
     """
-    from kvw.evaluation import evaluate
+    from kvw.evaluation.evaluation import evaluate
     from kvw.evaluation.loaded import Loaded
     from kvw.evaluation.probability import token_scores
     from kvw.runs.knowing import known

@@ -10,8 +10,8 @@ from typing import Any
 from kvw.edits.edit import Edit
 from kvw.edits.low_rank import LowRankEdit
 from kvw.errors import Damaging
-from kvw.evaluation import Evaluation
 from kvw.evaluation.loaded import Loaded
+from kvw.evaluation.records import Evaluation
 from kvw.percent import percent
 from kvw.progress import Progress, Reporter
 from kvw.records.run import CandidatePart, JudgedPart, KeptPart, SelectionPart

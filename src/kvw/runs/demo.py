@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kvw.claim import new_directory
-from kvw.evaluation import Summary, evaluate
+from kvw.evaluation.evaluation import evaluate
 from kvw.evaluation.loaded import Loaded
+from kvw.evaluation.records import Summary
 from kvw.files import write_text
 from kvw.measuring.examples import Measured, measure_examples
 from kvw.measuring.statistics import accessor

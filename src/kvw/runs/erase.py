@@ -11,10 +11,12 @@ from kvw.data import Prepared, check_images
 from kvw.edits.edit import Edit
 from kvw.edits.weight_edit import weight_edit
 from kvw.errors import UserError
-from kvw.evaluation import Evaluation, Journal, evaluate
 from kvw.evaluation.answers import kept_answers, tell_kept
+from kvw.evaluation.evaluation import evaluate
+from kvw.evaluation.journal import Journal
 from kvw.evaluation.language import Speech
 from kvw.evaluation.loaded import Loaded
+from kvw.evaluation.records import Evaluation
 from kvw.evidence.keys import PrivateKey, private_key
 from kvw.files import write_text
 from kvw.folders import folder_digests

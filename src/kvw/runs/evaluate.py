@@ -8,11 +8,13 @@ from pathlib import Path
 from kvw.data import read_examples
 from kvw.data.reading import AS_IT_IS, Reading
 from kvw.edits.edit import Edit, package_versions
-from kvw.evaluation import EndpointModel, Evaluation, Journal, evaluate_endpoint
-from kvw.evaluation import evaluate as score
 from kvw.evaluation.answers import kept_answers, tell_kept
+from kvw.evaluation.endpoint import EndpointModel
+from kvw.evaluation.evaluation import evaluate as score
+from kvw.evaluation.evaluation import evaluate_endpoint
+from kvw.evaluation.journal import Journal
 from kvw.evaluation.loaded import Loaded
-from kvw.evaluation.records import MORE_THOUGHT
+from kvw.evaluation.records import MORE_THOUGHT, Evaluation
 from kvw.files import write_text
 from kvw.measuring.fingerprint import digest, examples_digest
 from kvw.models.loading import Checkpoint

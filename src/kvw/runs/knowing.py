@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvw.evaluation import Evaluation, Record, Summary
+from kvw.evaluation.records import Evaluation, Record, Summary
 from kvw.progress import Reporter
 from kvw.retain.said import Said
 from kvw.runs.findings import NOTHING_TO_DO, Finding, quoted, tell

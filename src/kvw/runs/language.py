@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from kvw.errors import UserError
-from kvw.evaluation import Evaluation, Journal
 from kvw.evaluation.answers import kept_answers
+from kvw.evaluation.journal import Journal
 from kvw.evaluation.language import LONGEST_ANSWER, PROMPTS, Speech, broken_share, everyday_examples, listen
 from kvw.evaluation.loaded import Loaded
+from kvw.evaluation.records import Evaluation
 from kvw.models.loading import Checkpoint, load_model, load_processor
 from kvw.progress import Reporter
 from kvw.records.run import KNOWS_ENGLISH, Change, LanguagePart

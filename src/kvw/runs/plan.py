@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from kvw.errors import UserError
-from kvw.evaluation import answer_probabilities, generate_answers
+from kvw.evaluation.generation import generate_answers
 from kvw.evaluation.language import perplexity
 from kvw.evaluation.loaded import Loaded
+from kvw.evaluation.probability import answer_probabilities
 from kvw.measuring.batch_sizing import token_budget
 from kvw.methods.plan import MemoryPlan, MethodPlan, largest_batch, timed
 from kvw.models.placement import describe_devices, execution_device

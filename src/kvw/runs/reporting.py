@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from kvw.data import Example
 from kvw.data.images import load_image
 from kvw.errors import UserError
-from kvw.evaluation import Evaluation
+from kvw.evaluation.records import Evaluation
 from kvw.files import write_text
 from kvw.mark import mark_also
 from kvw.pages.cases import cases

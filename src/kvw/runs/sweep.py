@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kvw.evaluation import evaluate
+from kvw.evaluation.evaluation import evaluate
 from kvw.measuring.examples import Measured
 from kvw.progress import Progress, unheard
 from kvw.runs.erase import Job, find_edit

@@ -13,7 +13,7 @@ from kvw.data import Prepared
 from kvw.data.rendering import Processor
 from kvw.data.shared import is_shared
 from kvw.edits.edit import Edit
-from kvw.evaluation import Journal
+from kvw.evaluation.journal import Journal
 from kvw.evaluation.probability import TokenScores, token_scores
 from kvw.processes import current
 from kvw.progress import Progress

@@ -24,7 +24,7 @@ from transformers import (
 from kvw.data import read_examples
 from kvw.data.batches import IGNORED
 from kvw.errors import UserError
-from kvw.evaluation import evaluate
+from kvw.evaluation.evaluation import evaluate
 from kvw.toy.batches import Batches, Recipe, train_in_place
 from kvw.toy.model import build_model, build_processor
 from kvw.toy.tower import train_tower

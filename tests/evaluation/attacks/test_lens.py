@@ -11,9 +11,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvw.data import Example, TextProcessor, answer_batch, prepare
 from kvw.errors import UserError
-from kvw.evaluation import Journal
 from kvw.evaluation.attacks import folded, lens_ranks
 from kvw.evaluation.attacks.lens import LENSES, NEVER, ORDER, LensRanks, Tail, _ranks_of, candidates
+from kvw.evaluation.journal import Journal
 from kvw.evaluation.probability import token_scores
 from kvw.models.answer_logits import answer_logits
 

@@ -8,9 +8,9 @@ from tests.gradient import fresh
 
 from kvw.data import Example, prepare
 from kvw.errors import UserError
-from kvw.evaluation import Journal
 from kvw.evaluation.attacks import drawn_answers
 from kvw.evaluation.generation import generate_answers
+from kvw.evaluation.journal import Journal
 
 TEXTS = [
     Example("Where does she live?", "Paris", identifier="1"),

@@ -7,7 +7,7 @@ from tests.conftest import USER_CACHE
 
 from kvw import smollm2
 from kvw.errors import UserError
-from kvw.evaluation import evaluate
+from kvw.evaluation.evaluation import evaluate
 from kvw.models.checkpoint import find_checkpoint
 from kvw.proving.photos.making import MAKING, model_before
 from kvw.proving.photos.part import photo_requests

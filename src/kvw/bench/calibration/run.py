@@ -17,10 +17,10 @@ from kvw.bench.results import Results, read_results
 from kvw.data import prepare
 from kvw.edits.edit import package_versions
 from kvw.errors import UserError
-from kvw.evaluation import token_scores
 from kvw.evaluation.evaluation import unreadable_images
 from kvw.evaluation.loaded import Loaded
 from kvw.evaluation.metrics import extraction_strength
+from kvw.evaluation.probability import token_scores
 from kvw.measuring.fingerprint import digest
 from kvw.output import growing_directory
 from kvw.progress import Progress, Reporter

@@ -22,7 +22,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForCon
 
 from kvw.claim import new_directory
 from kvw.errors import UserError
-from kvw.evaluation import evaluate
+from kvw.evaluation.evaluation import evaluate
 from kvw.files import write_text
 from kvw.toy.batches import Recipe, train_in_place
 from kvw.toy.benchmark.lessons import BatchSizes, Features, Lessons
