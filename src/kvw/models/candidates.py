@@ -15,7 +15,7 @@ class Candidate:
     """Linear maps that sit at the same place in numbered blocks and narrow their input."""
 
     template: str
-    """Module name with ``*`` for the block number."""
+    """Module name with ``*`` for the number of the block or layer."""
     count: int
     width: int
     hidden: int

@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from kvw.errors import UserError
+from kvw.models.candidates import Candidate
 from kvw.models.value_matrix import MatrixKey, ValueMatrix, linear_shape
 
 CONFIRMED = "kvw_value_matrices"
 """Attribute of a model in which a confirmed template is kept."""
 
 
-@dataclass(frozen=True)
-class Detected:
-    """The FFNs of a text decoder's layers, found by their structure."""
-
-    template: str
-    """Name of the value projections with ``*`` for the layer's number."""
-    count: int
-    width: int
-    hidden: int
-
-    def __str__(self) -> str:
-        return f"{self.count} x {self.template} ({self.width} -> {self.hidden})"
-
-
-def detect(model: PreTrainedModel) -> list[Detected]:
+def detect(model: PreTrainedModel) -> list[Candidate]:
     """Everything in a model that is built and placed like the FFNs of its text decoder.
 
     - The list of layers stands beside the input embedding of the text, in the same module, and has as many layers as
@@ -53,7 +39,7 @@ def detect(model: PreTrainedModel) -> list[Detected]:
             if any(_holds_experts(layer) for layer in layers):
                 continue
             shared = set.intersection(*(set(ffns(layer, hidden)) for layer in layers))
-            candidates += [Detected(f"{path}.*.{place}", depth, width, hidden) for place, width in sorted(shared)]
+            candidates += [Candidate(f"{path}.*.{place}", depth, width, hidden) for place, width in sorted(shared)]
     return candidates
 
 
