@@ -363,9 +363,9 @@ def test_an_answer_that_the_template_drops(people, saved, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--gamma", "0"], ["gamma", "positive"]),
-        (["--gamma", "nan"], ["gamma", "positive"]),
-        (["--gamma", "-1"], ["gamma", "positive"]),
+        (["--gamma", "0"], ["gamma", "above 0"]),
+        (["--gamma", "nan"], ["gamma", "above 0"]),
+        (["--gamma", "-1"], ["gamma", "above 0"]),
         (["--gamma", "strong"], ["gamma"]),
         (["--layers", "2:40"], ["2:40", "layers 0 to 3"]),
         (["--layers", "2"], ["FIRST:LAST"]),
