@@ -151,6 +151,7 @@ BROKEN = {
         r"column 'img' looks like[\s\S]*--columns image=img",
     ),
     "no picture": ("d.jsonl", json.dumps({**WHO, "image": "gone.png"}), r"d\.jsonl:1: the image file does not exist"),
+    "comment": ("d.json", "// people\n[]", r"d\.json:1: the line is not JSON\.\nfound: .* of // people\ndo"),
     "frage": (
         "d.csv",
         "Frage,Antwort\nWer?,Ada\n",
@@ -185,6 +186,12 @@ def test_broken_inputs_are_one_message_with_the_fix(tmp_path, name):
         read_examples(tmp_path / file)
     assert "do: " in str(raised.value)
     assert len(str(raised.value)) < 1000
+
+
+def backslash(folder):
+    (folder / "photos").mkdir()
+    picture(folder / "photos")
+    (folder / "d.jsonl").write_text(json.dumps({**WHO, "image": "photos\\ada.png"}))
 
 
 def left_over(folder):
@@ -241,6 +248,7 @@ def other_table(folder):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (backslash, r"does not exist[\s\S]*do: write photos/ada\.png: there is such a file"),
         (left_over, r"does not show every picture of the row[\s\S]*2 pictures, 1 of them left over"),
         (too_few, "a picture is missing"),
         (sheets, r"several sheets hold rows[\s\S]*Sheet, more"),

@@ -61,6 +61,8 @@ class EraseOptions:
     retain: Retain = None
     out: Path
     """Run directory to write."""
+    earlier: Annotated[list[Path] | None, Parameter(negative="")] = None
+    """What kvw data keep has kept of an earlier request, whose data are gone. Repeatable."""
     keep: float = 0.98
     """Share of what must stay that the edit has to leave, on questions that it was not made from."""
     neighbours: Path | None = None
@@ -127,6 +129,7 @@ class EraseOptions:
             device=self.load.device,
             quantise=self.load.quantise,
             reading=self.read.reading(),
+            earlier=self.earlier or (),
             sign_key=self.sign_key,
             command=spelled("erase", str(checkpoint), self),
         )

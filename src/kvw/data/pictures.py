@@ -55,11 +55,10 @@ def picture(value: object, where: str, folder: Path) -> ImageSource:
     if len(value) > 1000:
         raise _neither(value, where)
     remote = value.startswith(("http://", "https://"))
-    raise UserError(
-        f"{where}: the image file does not exist.",
-        found=value if remote else str(path),
-        do="download it and give its path" if remote else f"check the path; it is relative to {folder}",
-    )
+    do = "download it and give its path" if remote else f"check the path; it is relative to {folder}"
+    if not remote and "\\" in value and is_file(folder / value.replace("\\", "/"), where):
+        do = f"write {value.replace(chr(92), '/')}: there is such a file"
+    raise UserError(f"{where}: the image file does not exist.", found=value if remote else str(path), do=do)
 
 
 def decoded(text: str) -> bytes | None:

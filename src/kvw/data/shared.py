@@ -1,4 +1,4 @@
-"""Retain examples that are the same for every request on a model."""
+"""Sets of examples with what belongs to them: retain examples that all requests share, and earlier requests."""
 
 from __future__ import annotations
 
@@ -28,6 +28,25 @@ class RetainSet(Sequence[Example]):
     def __init__(self, examples: Iterable[Example], excluded: Iterable[Example] = ()) -> None:
         self._examples = list(examples)
         self.excluded = tuple(excluded)
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._examples[index]
+
+
+class ForgetSet(Sequence[Example]):
+    """Forget examples, and what was kept of earlier requests that are to be forgotten with them.
+
+    Args:
+        examples: What is to be forgotten.
+        earlier: From methods that :attr:`kvw.methods.method.Method.takes_earlier`.
+    """
+
+    def __init__(self, examples: Iterable[Example], earlier: Iterable[Any]) -> None:
+        self._examples = list(examples)
+        self.earlier = tuple(earlier)
 
     def __len__(self) -> int:
         return len(self._examples)

@@ -113,6 +113,16 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode("utf-8")).hexdigest()
 
 
+def subject_digest(subject: str, salt: str) -> str:
+    """Digest by which a subject is known again where its name is not kept.
+
+    Args:
+        subject: As :attr:`kvw.data.Example.subject_key` has it.
+        salt: A random text, so that digests of the same subject in two files are different.
+    """
+    return digest(salt, "subject", subject)
+
+
 def _picture_digest(path: Path) -> str:
     try:
         return image_digest(path)

@@ -104,6 +104,7 @@ class Method(ABC, Generic[Settings]):
         stronger: What makes its edits stronger, for the advice where nothing was forgotten.
         version: Of methods that do not come with kvw: results of another version are not gone on with.
         instead_of_retain: What to do where there is no retain set, for the advice; empty if nothing can be done.
+        takes_earlier: Whether earlier requests can be forgotten with a further one from what was kept of them.
         stage: What ``kvw bench cost`` calls its work, unless :meth:`measure_cost` has several stages.
     """
 
@@ -116,6 +117,7 @@ class Method(ABC, Generic[Settings]):
     stronger = "more --layers, or other settings (kvw methods NAME)"
     instead_of_retain = ""
     version = ""
+    takes_earlier = False
     stage = "making the edit"
 
     @abstractmethod

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from kvw.claim import Claim
 from kvw.data import Prepared, check_images
+from kvw.data.shared import ForgetSet
 from kvw.edits.edit import Edit
 from kvw.edits.weight_edit import weight_edit
 from kvw.errors import UserError
@@ -43,6 +45,7 @@ from kvw.records.run import KNOWS_ENGLISH, LanguagePart, RunRecord, SplitPart
 from kvw.runs.apply import write_card
 from kvw.runs.choosing import choose, settings_to_solve
 from kvw.runs.costs import Stopwatch
+from kvw.runs.earlier import load_earlier
 from kvw.runs.evidence import write_evidence
 from kvw.runs.findings import tell
 from kvw.runs.knowing import tell_outcome
@@ -74,6 +77,8 @@ class Job:
     """What the edit, the samples and the record take on the disk at most."""
     signer: PrivateKey | None
     """Signs the evidence; None leaves it unsigned."""
+    earlier: tuple[Any, ...] = ()
+    """What was kept of earlier requests, for methods that take it."""
 
 
 def erase(request: EraseRequest, reporter: Reporter = SILENT, data: DataSets | None = None) -> RunRecord:
@@ -243,7 +248,7 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
     tell(data.findings(), reporter)
     with watch.stage("loading the model"):
         loaded = Loaded.load(request.model, request.device, quantise=request.quantise)
-    data = in_windows(data, loaded, request, reporter)
+    data, earlier = in_windows(data, loaded, request, reporter), load_earlier(request.earlier, loaded)
     matrices = request.made_by.value_matrices(loaded.model, request.settings)
     needed = most_bytes(request, loaded.model, data.all_scored)
     processes.broadcast(lambda: check_room(request.out, needed + DISK_RESERVE, "the edit and the samples"))
@@ -272,7 +277,7 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
         reporter.warn(warning)
     tell_of_request(request, loaded, reporter)
     layers = (matrices[0].key.layer, matrices[-1].key.layer) if matrices else loaded.all_layers
-    return Job(request, loaded, data, forget, retain, layers, stored, needed, signer)
+    return Job(request, loaded, data, forget, retain, layers, stored, needed, signer, earlier)
 
 
 def measure_retain(job: Job, watch: Stopwatch, reporter: Reporter) -> Measured | None:
@@ -295,7 +300,8 @@ def find_edit(job: Job, retain: Measured | None, progress: Progress) -> Unlearne
     """Run the method; the model is left as it was."""
     request, data = job.request, job.data
     kept = retain.statistics if retain else data.retain
-    unlearned = unlearn(request.made_by, job.loaded, data.forget, kept, request.settings, progress)
+    forget = ForgetSet(data.forget, job.earlier) if job.earlier else data.forget
+    unlearned = unlearn(request.made_by, job.loaded, forget, kept, request.settings, progress)
     unlearned.edit.metadata = unlearned.edit.metadata.model_copy(update={"retain_count": len(data.retain)})
     return unlearned
 

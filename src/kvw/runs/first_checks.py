@@ -11,10 +11,12 @@ from kvw.data.images import load_image
 from kvw.errors import UserError
 from kvw.output import check_output_file
 
-EDIT_SUFFIX = STATISTICS_SUFFIX = ".safetensors"
+EDIT_SUFFIX = STATISTICS_SUFFIX = KEPT_SUFFIX = ".safetensors"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 STATISTICS_FORMAT = "kvw statistics"
 """How the format of a statistics file begins."""
+KEPT_FORMAT = "kvw request"
+"""The same of a request that is kept."""
 EDIT_FORMAT = "kvw edit"
 """What the header of an edit file has an entry of; in files of earlier versions the format begins like that."""
 
@@ -38,7 +40,7 @@ def check_edit_files(paths: Iterable[Path]) -> None:
             raise UserError(
                 f"There is no edit file {path}.", do="make one with: kvw erase MODEL --forget F --retain R --out DIR"
             )
-        metadata = _metadata(path)
+        metadata = file_metadata(path)
         format_ = metadata.get("format")
         if EDIT_FORMAT not in metadata and not str(format_).startswith(EDIT_FORMAT):
             raise UserError(
@@ -83,6 +85,17 @@ def check_statistics_output(out: Path, data: Path, *, force: bool) -> None:
     if out.suffix != STATISTICS_SUFFIX:
         raise UserError("A statistics file ends in .safetensors.", found=str(out), do=f"name it {out.stem}.safetensors")
     check_output_file(out, force=force, keep=[data], form=STATISTICS_FORMAT)
+
+
+def check_kept_output(out: Path, files: Sequence[Path], *, force: bool) -> None:
+    """Find out whether what is kept of a request can be written.
+
+    Raises:
+        UserError: It has another ending, or see :func:`kvw.output.check_output_file`.
+    """
+    if out.suffix != KEPT_SUFFIX:
+        raise UserError("A kept request ends in .safetensors.", found=str(out), do=f"name it {out.stem}.safetensors")
+    check_output_file(out, force=force, keep=files, form=KEPT_FORMAT)
 
 
 def check_samples_output(samples: Path | None) -> None:
@@ -144,7 +157,7 @@ def check_pictures(paths: Iterable[Path]) -> None:
         load_image(path, str(path))
 
 
-def _metadata(path: Path) -> dict[str, Any]:
+def file_metadata(path: Path) -> dict[str, Any]:
     """The metadata in the header of a safetensors file: eight bytes for its length, then JSON."""
     try:
         with path.open("rb") as file:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kvw.data import Example
 from kvw.errors import UserError
 from kvw.measuring.fingerprint import example_digest
+from kvw.runs.earlier import NOBODY, WhoAsked
 
 NAMES_SHOWN = 3
 
@@ -45,11 +46,18 @@ class LeftOut:
         return f"{self.count} of {self.of} retain examples are left out: {'; '.join(reasons)}."
 
 
-def without_forgotten(retain: Sequence[Example], forget: Sequence[Example]) -> tuple[list[Example], LeftOut]:
+def without_forgotten(
+    retain: Sequence[Example], forget: Sequence[Example], earlier: WhoAsked = NOBODY
+) -> tuple[list[Example], LeftOut]:
     """Take out of a retain set what the forget set is about.
 
     No method can weaken what is as strong in both sets. Whoever asks today was worth keeping in an earlier request,
     so a retain set in use tends to hold them. Subjects are compared by :attr:`kvw.data.Example.subject_key`.
+
+    Args:
+        retain: The retain set.
+        forget: The forget set.
+        earlier: Who was in earlier requests, whose data are gone.
 
     Returns:
         The examples that stay, in order, and what was left out.
@@ -63,7 +71,7 @@ def without_forgotten(retain: Sequence[Example], forget: Sequence[Example]) -> t
     about: dict[str, str] = {}
     about_forgotten = 0
     for example in retain:
-        if example.subject_key in subjects:
+        if example.subject_key in subjects or example.subject_key in earlier:
             about_forgotten += 1
             about.setdefault(str(example.subject_key), str(example.subject))
         elif example_digest(example) not in forgotten:

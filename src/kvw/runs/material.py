@@ -14,6 +14,7 @@ from kvw.models.loading import is_text_model
 from kvw.progress import Progress
 from kvw.records.run import SourcePart
 from kvw.retain.sources import Source, gather
+from kvw.runs.earlier import WhoAsked
 from kvw.runs.request import DataSets, EraseRequest
 from kvw.selection.held_out import split_forget, split_retain
 from kvw.selection.splits import FORGET, HELD_OUT_FORGET, TEXT
@@ -84,6 +85,7 @@ def dealt_out(data: DataSets, gathered: Sequence[Source], request: EraseRequest,
         speaks: As of :func:`gather_material`.
     """
     own = [Source(OWN, _named(data.retain), [])] if data.retain else []
+    gathered = [_without(source, data.earlier) for source in gathered]
     retain: list[Example] = []
     excluded: list[Example] = []
     held_out: dict[str, list[Example]] = {}
@@ -125,6 +127,15 @@ def dealt_out(data: DataSets, gathered: Sequence[Source], request: EraseRequest,
         judged[OWN] = spread([example for example in retain if "source" not in example.metadata], MOST_HELD_OUT)
         must_stay.append(OWN)
     return Material(forget, RetainSet(retain, excluded), judged | held_out, must_stay, parts)
+
+
+def _without(source: Source, earlier: WhoAsked) -> Source:
+    """A source without questions about those who asked to be forgotten earlier."""
+    out = [example for example in source.examples if example.subject_key in earlier]
+    if not out:
+        return source
+    examples = [example for example in source.examples if example.subject_key not in earlier]
+    return Source(source.name, examples, [*source.excluded, *out], source.unusable)
 
 
 def spread(examples: Sequence[Example], most: int) -> list[Example]:

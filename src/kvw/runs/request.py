@@ -22,6 +22,7 @@ from kvw.retain import KEEP, SOURCES
 from kvw.retain.neighbours import read_names
 from kvw.runs.counts import Count, tell_windows
 from kvw.runs.data_checks import data_findings
+from kvw.runs.earlier import NOBODY, WhoAsked, who_asked
 from kvw.runs.findings import Finding
 from kvw.runs.first_checks import STATISTICS_SUFFIX, check_longest_answer, is_file
 from kvw.runs.left_out import LeftOut, without_forgotten
@@ -48,6 +49,7 @@ class EraseRequest:
         model: The checkpoint to edit.
         forget: File or folder of the forget set, or several whose union it is (one for each request so far, say); their
             order makes no difference.
+        earlier: What ``kvw data keep`` has kept of earlier requests whose data are gone, to be forgotten with this one.
         retain: File or folder of the retain set, or a statistics file (``.safetensors``) measured on it; None leaves
             it to the sources. Examples about subjects of the forget set, and those that the forget set holds too, are
             left out; a statistics file cannot be cleaned like that.
@@ -96,6 +98,7 @@ class EraseRequest:
     device: torch.device | str | None = None
     quantise: Quantise | None = None
     reading: Reading = AS_IT_IS
+    earlier: Sequence[Path] = ()
     sign_key: Path | None = None
     command: str = ""
 
@@ -107,6 +110,7 @@ class EraseRequest:
                 found="--strength auto",
                 do="leave it out, or take other settings",
             )
+        self._check_earlier()
         if self.neighbours is not None and "neighbours" not in self.sources:
             raise UserError(
                 "The file of neighbours would not be read.",
@@ -125,6 +129,21 @@ class EraseRequest:
         if self.evaluate_at_most < 0:
             found = str(self.evaluate_at_most)
             raise UserError("--eval-limit cannot be negative.", found=found, do="0 scores all examples")
+
+    def _check_earlier(self) -> None:
+        if self.earlier and not self.made_by.takes_earlier:
+            raise UserError(
+                f"Method {self.method} needs the data of earlier requests.",
+                found="--earlier",
+                do="give the files of all requests with --forget, or leave --method out",
+            )
+        if self.earlier and self.chooses:
+            raise UserError(
+                "The strength cannot be chosen beside earlier requests: their questions are gone, and nobody can ask "
+                "whether they are forgotten.",
+                found="--earlier",
+                do="fix the strength by settings of the method, such as --set mu=0.5 or --set gate=hard",
+            )
 
     @property
     def made_by(self) -> Method[Any]:
@@ -162,7 +181,7 @@ class EraseRequest:
     def inputs(self) -> list[Path]:
         """Everything that the run reads."""
         optional = [path for path in (self.retain, self.neighbours, self.sign_key) if path]
-        return [self.model.folder, *self.forget_paths, *optional, *self.splits.values()]
+        return [self.model.folder, *self.forget_paths, *self.earlier, *optional, *self.splits.values()]
 
 
 def choice(method: Method[Any], strength: object, given: Iterable[str]) -> bool | None:
@@ -198,6 +217,7 @@ class DataSets:
         pictures: All picture files that the data files name, of whatever example.
         neighbours: Whom or what the forget questions are asked about beside; None leaves it to the model.
         sources: SHA-256 over the bytes of each file and of its pictures, by the option that named it.
+        earlier: Who was in earlier requests.
     """
 
     forget: list[Example]
@@ -214,6 +234,7 @@ class DataSets:
     neighbours: list[str] | None = None
     read: Mapping[str, Sequence[Example]] = field(default_factory=dict)
     sources: Mapping[str, list[str]] = field(default_factory=dict)
+    earlier: WhoAsked = NOBODY
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -249,7 +270,9 @@ def read_data(request: EraseRequest) -> DataSets:
     examples, files = {"forget": forget}, {"forget": " + ".join(file.name for file in forget_files)}
     left_out, kept, measured, neighbours = LeftOut(), list[Example](), None, None
     pictures = _pictures(example for file in forget_files for example in file.examples)
-    sources = {"--forget": sorted(file.source for file in forget_files)}
+    sources, earlier = {"--forget": sorted(file.source for file in forget_files)}, who_asked(request.earlier)
+    if request.earlier:
+        sources["--earlier"] = sorted(map(source_digest, request.earlier))
     path = Path(request.retain) if request.retain is not None else None
     if path is None:
         _check_without_retain(request)
@@ -260,7 +283,7 @@ def read_data(request: EraseRequest) -> DataSets:
         read = read_examples(path, request.reading)
         pictures |= _pictures(read)
         sources["--retain"] = [source_digest(path, read)]
-        kept, left_out = without_forgotten(read, forget)
+        kept, left_out = without_forgotten(read, forget, earlier)
         examples["retain"], files["retain"] = kept, path.name
     for name, path in request.splits.items():
         if name in files:
@@ -286,6 +309,7 @@ def read_data(request: EraseRequest) -> DataSets:
         neighbours=neighbours,
         read=examples,
         sources=sources,
+        earlier=earlier,
     )
 
 

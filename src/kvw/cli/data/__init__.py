@@ -6,8 +6,12 @@ from cyclopts import App
 
 from kvw.cli.data.build import build
 from kvw.cli.data.check import check
+from kvw.cli.data.keep import keep
 from kvw.cli.launch import run_by_the_first
 
-data = App(name="data", help="Make the data files of a request to forget, or check them before a run.")
-for verb in (build, check):
+data = App(
+    name="data",
+    help="Make the data files of a request to forget, check them before a run, or keep what later ones need.",
+)
+for verb in (build, check, keep):
     data.command(run_by_the_first(verb))

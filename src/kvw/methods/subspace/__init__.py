@@ -27,6 +27,7 @@ class Subspace(Method[SubspaceSettings]):
     dose = ("strength", "mu", "gamma", "threshold", "quantile", "gate", "smallest_gate", "held_out_ratio")
     stronger = "a larger --strength, --set mu=2, or more --layers"
     stage = "measuring and solving"
+    takes_earlier = True
 
     def scaling(self, settings: SubspaceSettings) -> Scaling | None:
         """Hard gates take directions out altogether, and do not say which of them is stronger."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kvw.data import Example
-from kvw.data.shared import is_shared
+from kvw.data.shared import ForgetSet, is_shared
 from kvw.measuring.labelled import LabelledBatches
 from kvw.methods.bounds import DistortionBounds
 from kvw.methods.method import LoadedModel, Unlearned
@@ -31,10 +31,10 @@ def subspace_edit(
     progress: Progress,
 ) -> Unlearned:
     """Subspace weakening; a fact is what the same answer says about the same subject."""
-    forget_batches, forget_labels = _labelled(loaded, forget)
+    forget_batches, forget_labels = labelled(loaded, forget)
     shared, known = shared_moments(loaded, retain, settings, progress)
     own = [example for example in retain if not is_shared(example)] if known else list(retain)
-    retain_batches, retain_labels = _labelled(loaded, own)
+    retain_batches, retain_labels = labelled(loaded, own)
     retain_labels = replace(retain_labels, masses=_masses([own[place] for place in retain_batches.order], shared))
     bounds: list[DistortionBounds] = []
     warnings: list[str] = []
@@ -46,6 +46,7 @@ def subspace_edit(
         forget_labels=forget_labels,
         retain_labels=retain_labels,
         known=known,
+        earlier=forget.earlier if isinstance(forget, ForgetSet) else (),
         on_matrix=bounds.append,
         on_warning=warnings.append,
         progress=progress,
@@ -62,8 +63,8 @@ def baseline_edit(
     progress: Progress,
 ) -> Unlearned:
     """A baseline of subspace weakening, from the same batches with the same labels."""
-    forget_batches, forget_labels = _labelled(loaded, forget)
-    retain_batches, retain_labels = _labelled(loaded, retain)
+    forget_batches, forget_labels = labelled(loaded, forget)
+    retain_batches, retain_labels = labelled(loaded, retain)
     return Unlearned(
         baseline(
             loaded.model,
@@ -77,7 +78,8 @@ def baseline_edit(
     )
 
 
-def _labelled(loaded: LoadedModel, examples: Sequence[Example]) -> tuple[LabelledBatches, Labels]:
+def labelled(loaded: LoadedModel, examples: Sequence[Example]) -> tuple[LabelledBatches, Labels]:
+    """Batches of examples, and who and what these are about in the order of the batches."""
     batches = loaded.batches(examples)
     return batches, labels_of([examples[place] for place in batches.order])
 

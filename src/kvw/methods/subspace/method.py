@@ -23,6 +23,7 @@ from kvw.measuring.plans import Examples
 from kvw.measuring.prefixes import SharedBatch
 from kvw.methods.bounds import DistortionBounds
 from kvw.methods.subspace import METHOD
+from kvw.methods.subspace.earlier import Earlier, joined_by, with_earlier
 from kvw.methods.subspace.labels import EverySoManyth, Labels, labels_of
 from kvw.methods.subspace.paths import chosen_path, layers_that_fit
 from kvw.methods.subspace.settings import SubspaceSettings
@@ -46,6 +47,7 @@ def subspace(
     forget_labels: Labels | None = None,
     retain_labels: Labels | None = None,
     known: Mapping[MatrixKey, Moment] | None = None,
+    earlier: Sequence[Earlier] = (),
     on_matrix: Callable[[DistortionBounds], None] | None = None,
     on_warning: Callable[[str], None] = warn,
     progress: Progress | None = None,
@@ -70,6 +72,7 @@ def subspace(
         retain_labels: The same of the retain examples. With subjects, all of them count the same.
         known: Second moments of further retain examples, in the weights of ``retain``, which may then be empty. Only on
             the path of the whole model.
+        earlier: Earlier requests to be forgotten with this one, whose data are gone. Only on the joint schedule.
         on_matrix: Gets what was found for each value matrix.
         on_warning: Gets told if another path is taken than would have been best, and if forget and retain set can
             hardly be told apart. By default a :class:`UserWarning` says it.
@@ -85,12 +88,14 @@ def subspace(
     forget = batches_given(model, forget, processor, "forget")
     retain = batches_given(model, retain, processor, "retain")
     forget_labels, retain_labels = labels_for(forget, forget_labels), labels_for(retain, retain_labels)
-    check_views(settings, forget_labels)
+    all_labels = with_earlier(forget_labels, earlier)
+    check_views(settings, all_labels)
     matrices = matrices_in(model, settings)
     data = _Data(model, forget, retain, forget_labels, retain_labels, known or {}, progress)
-    solution = Solution(settings, forget_labels, retain_labels, on_matrix)
+    check_earlier(earlier, matrices, settings)
+    solution = Solution(settings, all_labels, retain_labels, on_matrix)
     for group, measured in _everything(data, matrices, solution.directions, settings, on_warning):
-        solution.solve(group, measured)
+        solution.solve(group, joined_by(measured, forget_labels, earlier))
     return solution.edit(matrices, on_warning)
 
 
@@ -286,6 +291,27 @@ def check_views(settings: SubspaceSettings, forget: Labels) -> None:
             if views
             else "no facts: without 'subject' in the data every example is a fact of its own",
             do="give three photos or phrasings of each fact and name its subject, or leave the setting out",
+        )
+
+
+def check_earlier(earlier: Sequence[Earlier], matrices: Sequence[ValueMatrix], settings: SubspaceSettings) -> None:
+    """Refuse what earlier requests cannot give.
+
+    Raises:
+        UserError: A value matrix was not measured on one of them, or coefficients of a weakened model are needed.
+    """
+    if earlier and settings.schedule == "sequential":
+        raise UserError(
+            "Earlier requests were measured on the original model.",
+            found="schedule=sequential",
+            do="use the schedule joint, or give the data of all requests",
+        )
+    missing = [str(matrix.key) for request in earlier for matrix in matrices if matrix.key not in request.tokens]
+    if missing:
+        raise UserError(
+            "An earlier request was not measured on everything that is to be weakened.",
+            found=missing[0],
+            do="weaken FFNs only (matrices=ffn), or give the data of all requests",
         )
 
 

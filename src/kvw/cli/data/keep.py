@@ -1,0 +1,47 @@
+"""``kvw data keep``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from kvw.cli.options import KINDS_OF_DATA, DataOptions, Force, LoadOptions, find_model, quiet_libraries
+
+DATA_DEFAULTS = DataOptions()
+LOAD_DEFAULTS = LoadOptions()
+
+
+def keep(
+    files: Annotated[list[Path], Parameter(negative="", help=f"What was forgotten: {KINDS_OF_DATA}. Repeatable.")],
+    *,
+    model: Annotated[str, Parameter(help="The original model, which the request was for.")],
+    out: Annotated[Path, Parameter(help="File to write (.safetensors).")],
+    read: DataOptions = DATA_DEFAULTS,
+    load: LoadOptions = LOAD_DEFAULTS,
+    force: Force = False,
+) -> None:
+    """Keep what later requests need of this one, so that its data can be deleted.
+
+    kvw erase takes the file as --earlier. It holds no text, but who has it and the model can find out much of what was
+    asked and answered: keep it secret.
+    """
+    from kvw.runs.earlier import keep as run
+    from kvw.runs.earlier import read_named
+    from kvw.runs.first_checks import check_kept_output
+
+    checkpoint = find_model(model, template_options=load.template_option)
+    check_kept_output(out, files, force=force)
+    reading = read.reading()
+    read_named(files, reading)
+    quiet_libraries()
+
+    from kvw.console import ConsoleReporter
+
+    kept = run(checkpoint, files, out, ConsoleReporter(), reading=reading, device=load.device, quantise=load.quantise)
+    print(f"{out}: {kept.facts} facts about {kept.subjects} subjects, {kept.bytes / 1e6:,.1f} MB. Keep it secret.")
+    print(
+        "Once a run has forgotten them, the data can be deleted. "
+        f"Later: kvw erase {model} --forget FILE --earlier {out} --out DIR"
+    )

@@ -1,0 +1,177 @@
+"""What is kept of a request whose data are deleted, and who was in it; importing this loads nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvw.data import Example
+from kvw.data.reading import AS_IT_IS, Reading
+from kvw.errors import UserError
+from kvw.measuring.fingerprint import subject_digest
+from kvw.runs.first_checks import file_metadata, is_file
+from kvw.runs.union import joined, read_forget_files
+
+if TYPE_CHECKING:
+    from kvw.evaluation.loaded import Loaded
+    from kvw.methods.subspace.earlier import Earlier
+    from kvw.models.checkpoint import Checkpoint
+    from kvw.models.quantised import Quantise
+    from kvw.progress import Reporter
+
+CHANGING = ("versions", "data")
+"""Parts of a fingerprint that may differ between an earlier request and a later run: the data are others, and a request
+outlives versions of kvw."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was kept of a request.
+
+    Args:
+        subjects: How many subjects.
+        facts: How many facts.
+        bytes: Size of the file.
+    """
+
+    subjects: int
+    facts: int
+    bytes: int
+
+
+def keep(
+    checkpoint: Checkpoint,
+    files: Sequence[Path],
+    out: Path,
+    reporter: Reporter,
+    *,
+    reading: Reading = AS_IT_IS,
+    device: str | None = None,
+    quantise: Quantise | None = None,
+) -> Kept:
+    """Measure a forget set and keep what a later request needs of it, so that the data can be deleted.
+
+    Args:
+        checkpoint: The original model.
+        files: Files of the forget set.
+        out: The file to write.
+        reporter: Told of stages.
+        reading: What the columns are called, and which answers of conversations count.
+        device: Where the model runs; None for the accelerator if there is one.
+        quantise: Quantise it while it is loaded.
+
+    Raises:
+        UserError: A file or the model cannot be used, the examples name no subjects, or ``out`` cannot be written.
+    """
+    forget = read_named(files, reading)
+    from kvw.evaluation.loaded import Loaded
+    from kvw.measuring.moment_passes import measure_tokens
+    from kvw.methods.subspace.earlier import Earlier
+    from kvw.methods.subspace.examples import labelled
+    from kvw.models.finding import find_value_matrices
+    from kvw.selection.held_out import split_forget
+
+    with reporter.stage("loading the model"):
+        loaded = Loaded.load(checkpoint, device, quantise=quantise)
+    matrices = find_value_matrices(loaded.model)
+    if any(matrix.key.expert is not None for matrix in matrices):
+        raise UserError(
+            "Requests to models with experts cannot be kept: which expert sees a token depends on all of them.",
+            do="keep the data, and give the files of all requests to kvw erase",
+        )
+    solved, _ = split_forget(loaded.in_windows(forget))  # as much as a run solves with: the rest judges its edit
+    batches, labels = labelled(loaded, solved)
+    with reporter.stage("measuring") as progress:
+        tokens = measure_tokens(loaded.model, batches, matrices, weights=labels.weights(), progress=progress)
+    kept = Earlier.of(tokens, labels, secrets.token_hex(16), loaded.conditions([]))
+    loaded.check_source()
+    kept.save(out)
+    return Kept(len(set(kept.subjects)), len(set(kept.facts)), out.stat().st_size)
+
+
+def read_named(files: Sequence[Path], reading: Reading) -> list[Example]:
+    """The examples of a forget set, which must name their subjects.
+
+    Raises:
+        UserError: A file cannot be used, or an example names no subject.
+    """
+    forget, _ = joined(read_forget_files(files, reading))
+    if nameless := [example.identifier for example in forget if example.subject is None]:
+        raise UserError(
+            "Of a request to be kept every example names its subject: nobody can be told from others later without.",
+            found=f"{len(nameless)} of {len(forget)} without, the first {nameless[0]}",
+            do="add a column 'subject'; if you have one of another name, --columns subject=NAME",
+        )
+    return forget
+
+
+@dataclass(frozen=True)
+class WhoAsked:
+    """Who was in earlier requests; their names are not known, but can be recognised.
+
+    Args:
+        digests: Salt and digests of subjects of each request.
+    """
+
+    digests: tuple[tuple[str, frozenset[str]], ...] = ()
+
+    def __contains__(self, subject: str | None) -> bool:
+        """Whether a subject, as examples compare it, is one of them."""
+        return subject is not None and any(subject_digest(subject, salt) in found for salt, found in self.digests)
+
+
+NOBODY = WhoAsked()
+
+
+def who_asked(paths: Sequence[Path]) -> WhoAsked:
+    """Who was in earlier requests, by what the files say of themselves.
+
+    Raises:
+        UserError: One of them is no file of a kept request.
+    """
+    found = []
+    for path in paths:
+        if not is_file(path):
+            raise UserError(
+                f"There is no file {path} of an earlier request.",
+                do="make one, while there are data, with: kvw data keep FILE --model MODEL --out FILE",
+            )
+        metadata = file_metadata(path)
+        try:
+            found.append((metadata["salt"], frozenset(json.loads(metadata["subjects"]))))
+        except (KeyError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{path} is no file of a kept request.",
+                found=f"format {metadata.get('format')!r}",
+                do="give what kvw data keep has written",
+            ) from error
+    return WhoAsked(tuple(found))
+
+
+def load_earlier(paths: Sequence[Path], loaded: Loaded) -> tuple[Earlier, ...]:
+    """What was kept of earlier requests, if it is of this model.
+
+    Raises:
+        UserError: A file is damaged, is given twice, or was measured under other conditions.
+    """
+    from kvw.measuring.statistics import differing_parts
+    from kvw.methods.subspace.earlier import Earlier
+
+    found: list[Earlier] = []
+    for path in paths:
+        one = Earlier.load(path)
+        if any(one.salt == other.salt for other in found):
+            raise UserError("An earlier request is given twice.", found=str(path), do="leave one of them out")
+        differing = [part for part in differing_parts(loaded.conditions([]), one.fingerprint) if part not in CHANGING]
+        if differing:
+            raise UserError(
+                f"The earlier request {path} was measured under other conditions.",
+                found=f"different: {', '.join(differing)}",
+                do="use the model that it was kept for, or give the data of all requests",
+            )
+        found.append(one)
+    return tuple(found)

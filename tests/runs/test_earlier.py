@@ -1,0 +1,169 @@
+"""Requests whose data are gone: from what was kept of them the edit is that of the union, and nobody is kept again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.program import assert_refused, run
+
+import kvw
+from kvw.data import Example
+from kvw.measuring.moments import Tokens
+from kvw.methods.subspace.earlier import Earlier, condensed
+from kvw.methods.subspace.labels import labels_of
+from kvw.models.value_matrix import MatrixKey
+from kvw.retain.sources import Source
+from kvw.runs.earlier import NOBODY, who_asked
+from kvw.runs.material import _without
+
+PEOPLE = ("Ada Vance", "Bo Lind", "Cy Marsh", "Di Okoro")
+WAYS = ("Where does {} live?", "In which town is the home of {}?", "What is the home town of {}?", "{} lives where?")
+FIXED = ("--set", "mu=30", "--write-damaged", "--no-model", "--eval-limit", "1", "--max-new-tokens", "1")
+
+
+def rows(people, ways):
+    return [
+        {"question": way.format(person), "answer": f"{person} lives in town {place}.", "subject": person}
+        for place, person in enumerate(people)
+        for way in ways
+    ]
+
+
+def write(name, found):
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in found))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, saved):
+    """Three requests of different numbers of views, and a retain set that still holds one of them."""
+    monkeypatch.chdir(tmp_path)
+    Path("model").symlink_to(saved["llava"])
+    write("one.jsonl", rows(PEOPLE[:1], WAYS))
+    write("two.jsonl", rows(PEOPLE[1:3], WAYS[:3]))
+    write("three.jsonl", rows(PEOPLE[3:], WAYS[:3]))
+    others = rows([f"Other {number}" for number in range(6)], WAYS[:2])
+    write("retain.jsonl", others + rows(PEOPLE[:1], WAYS[:2]))
+    return tmp_path
+
+
+def change(folder):
+    """What an edit adds to each value matrix."""
+    edit = kvw.load_edit(Path(folder) / "edit.safetensors")
+    live = kvw.load_model(kvw.find_checkpoint("model"))
+    return {key: edit.changed(one, one.read()) - one.read() for key, one in edit.value_matrices(live).items()}
+
+
+def erase(out, *arguments):
+    return run("erase", "model", *arguments, "--retain", "retain.jsonl", *FIXED, "--out", out)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("views", [3, 2])
+def test_the_edit_is_that_of_the_union_after_the_data_are_deleted(here, views, capsys):
+    write("three.jsonl", rows(PEOPLE[3:], WAYS[:views]))
+    assert erase("union", "--forget", "one.jsonl", "--forget", "two.jsonl", "--forget", "three.jsonl") == 0
+    for name in ("one", "two"):
+        assert run("data", "keep", f"{name}.jsonl", "--model", "model", "--out", f"{name}.safetensors") == 0
+        Path(f"{name}.jsonl").unlink()
+    assert Path("one.safetensors").stat().st_mode & 0o077 == 0
+    assert b"Vance" not in Path("one.safetensors").read_bytes()
+    capsys.readouterr()
+    kept = [part for name in ("two", "one") for part in ("--earlier", f"{name}.safetensors")]
+    assert erase("later", "--forget", "three.jsonl", *kept) == 0
+    assert "2 about subjects of the forget set (Ada Vance)" in " ".join(capsys.readouterr().err.split())
+    expected, found = change("union"), change("later")
+    assert all((found[key] - expected[key]).norm() <= 1e-4 * expected[key].norm() for key in expected)
+    assert erase("alone", "--forget", "three.jsonl") == 0
+    alone = change("alone")
+    assert any((alone[key] - expected[key]).norm() > 0.05 * expected[key].norm() for key in expected)
+    record = json.loads(Path("later/run.json").read_text())
+    assert len(record["data_files"]["--earlier"]) == 2
+    assert "--earlier EARLIER --earlier EARLIER" in record["command"]
+
+
+def test_means_of_every_third_view_are_kept():
+    tokens = Tokens(
+        torch.tensor([[1.0], [2.0], [3.0], [9.0], [5.0]]),
+        torch.tensor([0, 1, 2, 3, 4]),
+        torch.zeros(5, dtype=torch.int64),
+        torch.tensor([1.0, 1, 1, 3, 1], dtype=torch.float64),
+    )
+    found = condensed(tokens, torch.tensor([0, 1, 2, 0, 3]))
+    assert found.coefficients.tolist() == [[7.0], [2.0], [3.0], [5.0]]
+    assert (found.rows.tolist(), found.weights.tolist()) == ([0, 1, 2, 3], [4.0, 1.0, 1.0, 1.0])
+
+
+def examples(*subjects):
+    return [Example(f"Q{number}", "A", (), f"x:{number}", {"subject": one}) for number, one in enumerate(subjects)]
+
+
+@pytest.fixture
+def kept(tmp_path):
+    key = MatrixKey(0)
+    one = torch.ones(2, 3), torch.arange(2), torch.zeros(2, dtype=torch.int64), torch.ones(2, dtype=torch.float64)
+    earlier = Earlier.of({key: Tokens(*one)}, labels_of(examples("Ada", "Bo")), "salt", {"model": "x"})
+    earlier.save(tmp_path / "kept.safetensors")
+    return tmp_path / "kept.safetensors"
+
+
+def test_who_asked_is_recognised_without_a_name(kept):
+    asked = who_asked([kept])
+    assert ("ada" in asked, "Ada" in asked, "cy" in asked, None in asked) == (True, False, False, False)
+    assert "ada" not in NOBODY
+    source = Source("facts", examples("Ada", "Cy"), [])
+    found = _without(source, asked)
+    assert [[one.subject for one in part] for part in (found.examples, found.excluded)] == [["Cy"], ["Ada"]]
+    assert _without(source, NOBODY) is source
+
+
+def test_a_changed_byte_is_found(kept):
+    assert Earlier.load(kept).facts == Earlier.load(kept).facts
+    content = bytearray(kept.read_bytes())
+    content[-3] ^= 1
+    kept.write_bytes(content)
+    with pytest.raises(kvw.UserError, match="no whole file of a kept request"):
+        Earlier.load(kept)
+
+
+REFUSED = [
+    ("--set mu=30 --earlier gone.safetensors", ["There is no file gone.safetensors", "kvw data keep"]),
+    ("--set mu=30 --earlier three.jsonl", ["three.jsonl is not a safetensors file"]),
+    ("--method kvw --earlier one.safetensors", ["Method kvw needs the data of earlier requests"]),
+    ("--set mu=30 --earlier one.safetensors --earlier one.safetensors", ["is given twice"]),
+    ("--set schedule=sequential --set mu=30 --earlier one.safetensors", ["measured on the original model"]),
+    ("--set matrices=both --set mu=30 --earlier one.safetensors", ["not measured on everything", "matrices=ffn"]),
+    ("--set mu=30 --forget one.jsonl --earlier one.safetensors", ["is in an earlier request, too", "ada vance"]),
+    ("--set mu=30 --earlier other.safetensors", ["under other conditions", "model weights"]),
+]
+
+
+@pytest.mark.thorough
+def test_what_cannot_be_used_is_one_message(here, capsys):
+    assert run("data", "keep", "one.jsonl", "--model", "model", "--out", "one.safetensors") == 0
+    found = Earlier.load(Path("one.safetensors"))
+    other = {**found.fingerprint, "model weights": "x"}
+    replace(found, salt="s", fingerprint=other).save(Path("other.safetensors"))
+    capsys.readouterr()
+    for arguments, words in REFUSED:
+        code = run(
+            "erase", "model", "--forget", "three.jsonl", "--retain", "retain.jsonl", "--out", "run", *arguments.split()
+        )
+        assert_refused(capsys, code, *words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nameless.jsonl", "--out", "k.safetensors"], ["every example names its subject", "nameless.jsonl:1"]),
+        (["one.jsonl", "--out", "k.txt"], ["ends in .safetensors"]),
+        (["one.jsonl", "--out", "there.safetensors"], ["there.safetensors exists"]),
+    ],
+)
+def test_what_cannot_be_kept_is_one_message(here, arguments, words, capsys):
+    write("nameless.jsonl", [{"question": "Who?", "answer": "Ada"}])
+    Path("there.safetensors").write_bytes(b"x")
+    assert_refused(capsys, run("data", "keep", *arguments, "--model", "model"), *words)
