@@ -145,6 +145,8 @@ CASES = {
         "build": "data build gone.csv --out new",
         "build from a model": "data build --from-model ./nowhere --about x --out new",
         "build in a language": "data build good.jsonl --language xx --out new",
+        "keep": "data keep gone.jsonl --model toy:vanilla --out new.safetensors",
+        "keep nameless": "data keep good.jsonl --model toy:vanilla --out new.safetensors",
     },
     "edit": {
         "show": "edit show gone.safetensors",
