@@ -68,20 +68,10 @@ class GateEdit(WeightEdit):
             changed[some] = weight[some].to(exact) * factors[some]
         return changed
 
-    def check_foldable(self, matrix: ValueMatrix, dtype: torch.dtype) -> None:
-        """Refuse weights that this edit cannot be written into.
-
-        Raises:
-            UserError: They are quantised; or the edit is an inverse and they are too coarse to come back.
-        """
-        super().check_foldable(matrix, dtype)
-        undoing = self.metadata.amplifies and self.metadata.undoes
-        if undoing and torch.finfo(dtype).eps > torch.finfo(torch.float32).eps:
-            raise UserError(
-                f"The inverse of an edit cannot be folded into {dtype} weights: their rounding is not undone.",
-                found=f"{matrix.name} is {dtype}",
-                do="restore the original checkpoint; an edit that is attached is undone by detaching it",
-            )
+    @property
+    def undoes(self) -> bool:
+        """Whether it is an inverse."""
+        return self.metadata.amplifies and self.metadata.undoes
 
     @property
     def does_nothing(self) -> bool:

@@ -163,19 +163,10 @@ class LowRankEdit(WeightEdit):
             after[some] = columns + ((columns @ patterns) * changes) @ filters
         return changed
 
-    def check_foldable(self, matrix: ValueMatrix, dtype: torch.dtype) -> None:
-        """Refuse weights that this edit cannot be written into.
-
-        Raises:
-            UserError: They are quantised; or the edit is an inverse and they are too coarse to come back.
-        """
-        super().check_foldable(matrix, dtype)
-        if self.strength < 0 and torch.finfo(dtype).eps > torch.finfo(torch.float32).eps:
-            raise UserError(
-                f"The inverse of an edit cannot be folded into {dtype} weights: their rounding is not undone.",
-                found=f"{matrix.name} is {dtype}",
-                do="restore the original checkpoint; an edit that is attached is undone by detaching it",
-            )
+    @property
+    def undoes(self) -> bool:
+        """Whether it is an inverse."""
+        return self.strength < 0
 
     def scaled(self, strength: float, metadata: EditMetadata | None = None) -> LowRankEdit:
         """T to the power ``strength``: of this edit's strength, so that ``scaled(a).scaled(b)`` is ``scaled(a * b)``.

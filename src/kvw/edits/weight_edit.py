@@ -36,17 +36,28 @@ class WeightEdit(Edit):
             UserError: See :meth:`check_foldable`.
         """
 
+    @property
+    def undoes(self) -> bool:
+        """Whether it is an inverse."""
+        return False
+
     def check_foldable(self, matrix: Any, dtype: torch.dtype) -> None:
         """Refuse weights that this edit cannot be written into.
 
         Raises:
-            UserError: They are quantised.
+            UserError: They are quantised; or the edit is an inverse and they are too coarse to come back.
         """
         if not dtype.is_floating_point:
             raise UserError(
                 f"{matrix.name} holds quantised weights, which an edit cannot be folded into.",
                 found=str(dtype),
                 do="attach the edit instead, or fold it into the full-precision checkpoint with: kvw apply",
+            )
+        if self.undoes and torch.finfo(dtype).eps > torch.finfo(torch.float32).eps:
+            raise UserError(
+                f"The inverse of an edit cannot be folded into {dtype} weights: their rounding is not undone.",
+                found=f"{matrix.name} is {dtype}",
+                do="restore the original checkpoint; an edit that is attached is undone by detaching it",
             )
 
     def fold(self, model: PreTrainedModel) -> None:

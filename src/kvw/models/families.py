@@ -42,50 +42,20 @@ class Decoder:
     that the layer has. Layers without any are not an error."""
 
 
+def names(text: str) -> tuple[str, ...]:
+    """The words of a text."""
+    return tuple(text.split())
+
+
 FAMILIES = (
     Family(
         "model.language_model",
-        (
-            "aria",
-            "aya_vision",
-            "cohere2_vision",
-            "deepseek_vl",
-            "deepseek_vl_hybrid",
-            "ernie4_5_vl_moe",
-            "exaone4_5",
-            "fast_vlm",
-            "florence2",
-            "gemma3",
-            "gemma3n",
-            "gemma4",
-            "glm46v",
-            "glm4v",
-            "glm4v_moe",
-            "glm_ocr",
-            "internvl",
-            "janus",
-            "kimi_k25",
-            "lfm2_vl",
-            "lighton_ocr",
-            "llava",
-            "llava_next",
-            "llava_next_video",
-            "llava_onevision",
-            "minicpmv4_6",
-            "minicpmv4_7",
-            "mistral3",
-            "mllama",
-            "molmo2",
-            "ovis2",
-            "paligemma",
-            "qwen2_5_vl",
-            "qwen2_vl",
-            "qwen3_5",
-            "qwen3_5_moe",
-            "qwen3_vl",
-            "qwen3_vl_moe",
-            "video_llava",
-            "vipllava",
+        names(
+            "aria aya_vision cohere2_vision deepseek_vl deepseek_vl_hybrid ernie4_5_vl_moe exaone4_5 fast_vlm "
+            "florence2 gemma3 gemma3n gemma4 glm46v glm4v glm4v_moe glm_ocr internvl janus kimi_k25 lfm2_vl "
+            "lighton_ocr llava llava_next llava_next_video llava_onevision minicpmv4_6 minicpmv4_7 mistral3 "
+            "mllama molmo2 ovis2 paligemma qwen2_5_vl qwen2_vl qwen3_5 qwen3_5_moe qwen3_vl qwen3_vl_moe "
+            "video_llava vipllava"
         ),
     ),
     Family("model.text_model", ("idefics2", "idefics3", "smolvlm")),
@@ -94,24 +64,9 @@ FAMILIES = (
 )
 DECODERS = (
     Decoder(
-        (
-            "cohere",
-            "cohere2",
-            "gemma",
-            "gemma2",
-            "gemma3_text",
-            "gemma3n_text",
-            "exaone4",
-            "llama",
-            "ministral3",
-            "mistral",
-            "molmo2_text",
-            "olmo2",
-            "qwen2",
-            "qwen2_5_vl_text",
-            "qwen2_vl_text",
-            "qwen3",
-            "qwen3_vl_text",
+        names(
+            "cohere cohere2 gemma gemma2 gemma3_text gemma3n_text exaone4 llama ministral3 mistral molmo2_text "
+            "olmo2 qwen2 qwen2_5_vl_text qwen2_vl_text qwen3 qwen3_vl_text"
         ),
     ),
     Decoder(("mllama_text_model",), attention=("self_attn.o_proj", "cross_attn.o_proj")),
@@ -119,20 +74,9 @@ DECODERS = (
     Decoder(("glm4", "glm4v_text", "glm_ocr_text", "phi3", "phi4_multimodal"), up_projection="mlp.gate_up_proj"),
     Decoder(("gemma4_text",), experts="experts"),
     Decoder(
-        (
-            "dots1",
-            "ernie4_5_moe",
-            "glm4_moe",
-            "gpt_oss",
-            "mixtral",
-            "olmoe",
-            "phimoe",
-            "qwen3_moe",
-            "qwen3_vl_moe_text",
-            "deepseek_v2",
-            "deepseek_v3",
-            "glm4v_moe_text",
-            "aria_text",
+        names(
+            "dots1 ernie4_5_moe glm4_moe gpt_oss mixtral olmoe phimoe qwen3_moe qwen3_vl_moe_text deepseek_v2 "
+            "deepseek_v3 glm4v_moe_text aria_text"
         ),
         experts="mlp.experts",
         shared="mlp.shared_experts",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from kvw.errors import UserError
 from kvw.evaluation.loaded import Loaded
 from kvw.models.loading import Checkpoint
 from kvw.models.quantised import Quantise
+from kvw.optional import optional
 from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
 from kvw.runs.first_checks import check_longest_answer
@@ -60,7 +60,8 @@ def serve(
             answer has no token, or the port is in use.
         KeyboardInterrupt: Ctrl-C.
     """
-    _check_packages()
+    for package in PACKAGES:
+        optional(package, use="Serving needs", extra="serve")
     from kvw.serving.app import build_app
     from kvw.serving.listening import address, listen, reachable_from_outside, run
 
@@ -131,17 +132,3 @@ def _tell(names: Names, outside: bool, reporter: Reporter) -> None:
         reporter.warn("Every client can ask the model without an edit: --allow-plain.")
     if outside:
         reporter.warn("Other machines may reach this server, and it asks nobody who they are.")
-
-
-def _check_packages() -> None:
-    for package in PACKAGES:
-        try:
-            import_module(package)
-        except ModuleNotFoundError as error:
-            if error.name != package:
-                raise
-            raise UserError(
-                f"Serving needs the package {package}.",
-                found="it is not installed",
-                do='install it with: pip install "kvw[serve]"',
-            ) from error

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from kvw.data.images import png
-from kvw.errors import UserError
+from kvw.optional import optional
 from kvw.toy.people import Person, make_people
 from kvw.toy.portraits import draw_portrait
 from kvw.toy.shapes import Scene, draw_scene
@@ -44,12 +43,7 @@ class Tables:
         Raises:
             UserError: The package datasets is not installed.
         """
-        try:
-            datasets = import_module("datasets")
-        except ImportError as error:
-            raise UserError(
-                "Copies of benchmarks need the package datasets.", found=str(error), do="pip install 'kvw[bench]'"
-            ) from error
+        datasets = optional("datasets", use="Copies of benchmarks need", extra="bench")
         declared, drawn = [], dict[str, Any]()
         for name, rows in self.rows.items():
             (folder / name).mkdir()
