@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
@@ -34,71 +34,62 @@ if TYPE_CHECKING:
     from kvw.evaluation.records import Evaluation
 
 
-def evaluate(
-    model: Model | None = None,
-    *,
-    data: Data,
-    edit: Annotated[Path | None, Parameter(help="Edit file to attach.")] = None,
-    endpoint: Endpoint = None,
-    served_model: ServedName = None,
-    max_new_tokens: Annotated[int, Parameter(help="Longest answer in tokens.")] = 50,
-    thought_tokens: ThoughtTokens = 0,
-    samples: Annotated[Path | None, Parameter(help="Write every question and answer to this JSONL file.")] = None,
-    other_weights: OtherWeights = False,
-    value_matrices: ValueMatrices = "",
-    read: DataOptions = DATA_DEFAULTS,
-    load: LoadOptions = LOAD_DEFAULTS,
-    json: Json = False,
-) -> None:
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """What is asked, and whom."""
+
+    data: Data
+    edit: Path | None = None
+    """Edit file to attach."""
+    endpoint: Endpoint = None
+    served_model: ServedName = None
+    max_new_tokens: int = 50
+    """Longest answer in tokens."""
+    thought_tokens: ThoughtTokens = 0
+    samples: Path | None = None
+    """Write every question and answer to this JSONL file."""
+    other_weights: OtherWeights = False
+    value_matrices: ValueMatrices = ""
+    read: DataOptions = DATA_DEFAULTS
+    load: LoadOptions = LOAD_DEFAULTS
+    json: Json = False
+
+
+def evaluate(model: Model | None = None, *, asked: EvaluateOptions) -> None:
     """Ask a model the questions of a file and score the answers; with an edit, both with and without it.
 
     The model is MODEL, or the one behind --endpoint. An interrupted evaluation goes on where it stopped.
     """
     from kvw.runs.first_checks import check_edit_files, check_longest_answer, check_samples_output
 
-    reading = read.reading()
-    check_longest_answer(max_new_tokens)
-    check_samples_output(samples if launched_rank() is None else None)
-    if endpoint is None:
-        check_edit_files([edit] if edit else [])
-        if thought_tokens:
+    reading = asked.read.reading()
+    check_longest_answer(asked.max_new_tokens)
+    check_samples_output(asked.samples if launched_rank() is None else None)
+    if asked.endpoint is None:
+        check_edit_files([asked.edit] if asked.edit else [])
+        if asked.thought_tokens:
             raise UserError("--thought-tokens is for a model behind a server.", do="add --endpoint URL")
-        result = _loaded(
-            model, served_model, value_matrices, data, reading, edit, max_new_tokens, samples, other_weights, load
-        )
+        result = _loaded(model, asked, reading)
     else:
-        local = {"model": model, "edit": edit, "other_weights": other_weights, "value_matrices": value_matrices}
-        refuse_beside_endpoint(**local, **asdict(load))
-        result = _served(endpoint, served_model, data, reading, max_new_tokens, thought_tokens, samples)
+        local = {name: getattr(asked, name) for name in ("edit", "other_weights", "value_matrices")}
+        refuse_beside_endpoint(model=model, **local, **asdict(asked.load))
+        result = _served(asked.endpoint, asked, reading)
 
     from kvw.report.tables import print_evaluations, summaries_json
 
-    if json:
-        print_json(summaries_json(result))
-    else:
-        print_evaluations(result)
+    print_json(summaries_json(result)) if asked.json else print_evaluations(result)
 
 
-def _loaded(
-    model: str | None,
-    served_model: str | None,
-    value_matrices: str,
-    data: Path,
-    reading: Reading,
-    edit: Path | None,
-    max_new_tokens: int,
-    samples: Path | None,
-    other_weights: bool,
-    load: LoadOptions,
-) -> dict[str, Evaluation]:
+def _loaded(model: str | None, asked: EvaluateOptions, reading: Reading) -> dict[str, Evaluation]:
     if model is None:
         raise UserError("There is no model to ask.", do="name a MODEL, or a server with --endpoint URL")
-    if served_model is not None:
+    if asked.served_model is not None:
         raise UserError("--served-model is the name of a model behind a server.", do="add --endpoint URL")
-    checkpoint = find_model(model, value_matrices, load.template_option)
+    checkpoint = find_model(model, asked.value_matrices, asked.load.template_option)
     from kvw.data.readers import read_examples
 
-    read_examples(data, reading)
+    read_examples(asked.data, reading)
     quiet_libraries()
 
     from kvw.console import ConsoleReporter
@@ -107,36 +98,33 @@ def _loaded(
 
     return run(
         checkpoint,
-        data,
+        asked.data,
         ConsoleReporter(),
         reading=reading,
-        edit=load_edit(edit) if edit else None,
-        max_new_tokens=max_new_tokens,
-        samples=samples,
-        other_weights=other_weights,
-        device=load.device,
-        quantise=load.quantise,
+        edit=load_edit(asked.edit) if asked.edit else None,
+        max_new_tokens=asked.max_new_tokens,
+        samples=asked.samples,
+        other_weights=asked.other_weights,
+        device=asked.load.device,
+        quantise=asked.load.quantise,
     )
 
 
-def _served(
-    endpoint: str,
-    served_model: str | None,
-    data: Path,
-    reading: Reading,
-    max_new_tokens: int,
-    thought_tokens: int,
-    samples: Path | None,
-) -> dict[str, Evaluation]:
+def _served(endpoint: str, asked: EvaluateOptions, reading: Reading) -> dict[str, Evaluation]:
     from kvw.data.readers import read_examples
 
-    read_examples(data, reading)
+    read_examples(asked.data, reading)
 
     from kvw.console import ConsoleReporter
     from kvw.evaluation.endpoint import EndpointModel
     from kvw.runs.evaluate import evaluate_served
 
-    server = EndpointModel(endpoint, served_model, thought_tokens=thought_tokens)
+    server = EndpointModel(endpoint, asked.served_model, thought_tokens=asked.thought_tokens)
     return evaluate_served(
-        server, data, ConsoleReporter(), reading=reading, max_new_tokens=max_new_tokens, samples=samples
+        server,
+        asked.data,
+        ConsoleReporter(),
+        reading=reading,
+        max_new_tokens=asked.max_new_tokens,
+        samples=asked.samples,
     )

@@ -66,9 +66,7 @@ def apply(
     keep: Sequence[Path] = (),
     listen: bool = False,
 ) -> Applied:
-    """Write a copy of the checkpoint with the edit in it; only to listen to it the model is loaded.
-
-    Killed at any moment it leaves no ``out``, and the same call goes on with the weight files that were finished.
+    """Write a copy of the checkpoint with the edit in it. If it is killed, the same call goes on where it stopped.
 
     Args:
         edit: What to write.
@@ -76,8 +74,7 @@ def apply(
         out: Folder to write; it appears when everything is in it and has been read back.
         reporter: Told of progress, of what was resumed, of other weights, and of damage that the run found.
         untouched: Whether weight files that hold no edited matrix are copied or linked.
-        record: Record of the run that made the edit, see :func:`record_beside`: what it measured goes into the model
-            card, unless the weights are others.
+        record: Record of the run that made the edit; its scores go into the model card, unless the weights are others.
         other_weights: Whether the edit may be written into weights other than those it was made on.
         force: Whether what ``out`` holds may be replaced, if kvw wrote it.
         keep: Further files that the caller has read, the edit's own above all; never replaced.
