@@ -13,7 +13,7 @@ from tests.program import assert_refused, run
 import kvw
 from kvw.data import Example
 from kvw.measuring.moments import Tokens
-from kvw.methods.subspace.earlier import Earlier, condensed
+from kvw.methods.earlier import Earlier, condensed
 from kvw.methods.subspace.labels import labels_of
 from kvw.models.value_matrix import MatrixKey
 from kvw.retain.sources import Source

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kvw.measuring.sources import Positions
     from kvw.measuring.statistics import Statistics
     from kvw.methods.bounds import DistortionBounds
+    from kvw.methods.earlier import Earlier
     from kvw.methods.plan import MethodPlan
     from kvw.models.value_matrix import ValueMatrix
 
@@ -119,6 +120,19 @@ class Method(ABC, Generic[Settings]):
     version = ""
     takes_earlier = False
     stage = "making the edit"
+
+    def keep(self, loaded: LoadedModel, forget: Sequence[Example], progress: Progress) -> Earlier:
+        """Measure what a later request needs of this one, so that its data can be deleted.
+
+        Args:
+            loaded: The model.
+            forget: What was forgotten; every example names its subject.
+            progress: Called while the examples are measured.
+
+        Raises:
+            UserError: The method needs the data themselves.
+        """
+        raise UserError(f"Method {self.name} needs the data of earlier requests.", do="keep the data")
 
     @abstractmethod
     def make(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,13 @@ from kvw.data import Example
 from kvw.data.reading import AS_IT_IS, Reading
 from kvw.errors import UserError
 from kvw.measuring.fingerprint import subject_digest
+from kvw.methods.registry import DEFAULT, get_method
 from kvw.runs.first_checks import file_metadata, is_file
 from kvw.runs.union import joined, read_forget_files
 
 if TYPE_CHECKING:
     from kvw.evaluation.loaded import Loaded
-    from kvw.methods.subspace.earlier import Earlier
+    from kvw.methods.earlier import Earlier
     from kvw.models.checkpoint import Checkpoint
     from kvw.models.quantised import Quantise
     from kvw.progress import Reporter
@@ -69,25 +69,13 @@ def keep(
     """
     forget = read_named(files, reading)
     from kvw.evaluation.loaded import Loaded
-    from kvw.measuring.moment_passes import measure_tokens
-    from kvw.methods.subspace.earlier import Earlier
-    from kvw.methods.subspace.examples import labelled
-    from kvw.models.finding import find_value_matrices
     from kvw.selection.held_out import split_forget
 
     with reporter.stage("loading the model"):
         loaded = Loaded.load(checkpoint, device, quantise=quantise)
-    matrices = find_value_matrices(loaded.model)
-    if any(matrix.key.expert is not None for matrix in matrices):
-        raise UserError(
-            "Requests to models with experts cannot be kept: which expert sees a token depends on all of them.",
-            do="keep the data, and give the files of all requests to kvw erase",
-        )
     solved, _ = split_forget(loaded.in_windows(forget))  # as much as a run solves with: the rest judges its edit
-    batches, labels = labelled(loaded, solved)
     with reporter.stage("measuring") as progress:
-        tokens = measure_tokens(loaded.model, batches, matrices, weights=labels.weights(), progress=progress)
-    kept = Earlier.of(tokens, labels, secrets.token_hex(16), loaded.conditions([]))
+        kept = get_method(DEFAULT).keep(loaded, solved, progress)
     loaded.check_source()
     kept.save(out)
     return Kept(len(set(kept.subjects)), len(set(kept.facts)), out.stat().st_size)
@@ -159,7 +147,7 @@ def load_earlier(paths: Sequence[Path], loaded: Loaded) -> tuple[Earlier, ...]:
         UserError: A file is damaged, is given twice, or was measured under other conditions.
     """
     from kvw.measuring.statistics import differing_parts
-    from kvw.methods.subspace.earlier import Earlier
+    from kvw.methods.earlier import Earlier
 
     found: list[Earlier] = []
     for path in paths:

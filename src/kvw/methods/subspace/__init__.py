@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from kvw.data import Example, Prepared
+    from kvw.methods.earlier import Earlier
     from kvw.methods.plan import MethodPlan
     from kvw.models.value_matrix import ValueMatrix
 
@@ -73,6 +74,12 @@ class Subspace(Method[SubspaceSettings]):
         from kvw.methods.subspace.examples import subspace_edit
 
         return subspace_edit(loaded, forget, retain, settings, progress)
+
+    def keep(self, loaded: LoadedModel, forget: Sequence[Example], progress: Progress) -> Earlier:
+        """See :func:`kvw.methods.subspace.examples.kept_of`."""
+        from kvw.methods.subspace.examples import kept_of
+
+        return kept_of(loaded, forget, progress)
 
     def plan(
         self, loaded: LoadedModel, forget: Sequence[Prepared], retain: Sequence[Prepared], settings: SubspaceSettings

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
 from kvw.data import Example
 from kvw.data.shared import ForgetSet, is_shared
+from kvw.errors import UserError
 from kvw.measuring.labelled import LabelledBatches
+from kvw.measuring.moment_passes import measure_tokens
 from kvw.methods.bounds import DistortionBounds
+from kvw.methods.earlier import Earlier
 from kvw.methods.method import LoadedModel, Unlearned
 from kvw.methods.subspace.baselines.method import baseline
 from kvw.methods.subspace.baselines.settings import BaselineSettings
@@ -16,6 +20,7 @@ from kvw.methods.subspace.labels import Labels, labels_of
 from kvw.methods.subspace.method import subspace
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.shared_moments import shared_moments
+from kvw.models.finding import find_value_matrices
 from kvw.processes import current
 from kvw.progress import Progress
 
@@ -53,6 +58,23 @@ def subspace_edit(
     )
     bounds = current().broadcast(lambda: bounds)  # others are told nothing while the edit is made
     return Unlearned(edit, tuple(bounds), tuple(warnings))
+
+
+def kept_of(loaded: LoadedModel, forget: Sequence[Example], progress: Progress) -> Earlier:
+    """Measure a forget set and condense what a later request needs of it.
+
+    Raises:
+        UserError: The model has experts.
+    """
+    matrices = find_value_matrices(loaded.model)
+    if any(matrix.key.expert is not None for matrix in matrices):
+        raise UserError(
+            "Requests to models with experts cannot be kept: which expert sees a token depends on all of them.",
+            do="keep the data, and give the files of all requests to kvw erase",
+        )
+    batches, labels = labelled(loaded, forget)
+    tokens = measure_tokens(loaded.model, batches, matrices, weights=labels.weights(), progress=progress)
+    return Earlier.of(tokens, labels, secrets.token_hex(16), loaded.conditions([]) or {})
 
 
 def baseline_edit(

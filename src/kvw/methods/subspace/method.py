@@ -22,8 +22,9 @@ from kvw.measuring.moments import Moment, Tokens
 from kvw.measuring.plans import Examples
 from kvw.measuring.prefixes import SharedBatch
 from kvw.methods.bounds import DistortionBounds
+from kvw.methods.earlier import Earlier
 from kvw.methods.subspace import METHOD
-from kvw.methods.subspace.earlier import Earlier, joined_by, with_earlier
+from kvw.methods.subspace.earlier import joined_by, with_earlier
 from kvw.methods.subspace.labels import EverySoManyth, Labels, labels_of
 from kvw.methods.subspace.paths import chosen_path, layers_that_fit
 from kvw.methods.subspace.settings import SubspaceSettings
