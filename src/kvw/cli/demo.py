@@ -29,5 +29,5 @@ def demo(
     from kvw.runs.demo import demo as run
 
     record = run(out, ConsoleReporter(), force=force)
-    plot_demo(record, out / "tradeoff.png")
+    plot_demo(record, out / "run" / "samples.jsonl", out / "tradeoff.png")
     print_result(record, print_demo, out, json=json)
