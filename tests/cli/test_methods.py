@@ -253,7 +253,7 @@ def test_subjects_are_named_by_all_or_by_nobody():
     nobody = [kvw.Example("Who?", "A"), kvw.Example("Who?", "B")]
     somebody = [kvw.Example("Who?", "A", metadata={"subject": "a"}), kvw.Example("Who?", "B", metadata={"subject": 7})]
     assert labels_of(nobody) == kvw.Labels()
-    assert labels_of([kvw.Example("Who?", "A", metadata={"subject": 0})]) == kvw.Labels([("0", "A")], ["0"])
-    assert labels_of(somebody) == kvw.Labels([("a", "A"), ("7", "B")], ["a", "7"])
+    assert labels_of([kvw.Example("Who?", "A", metadata={"subject": 0})]) == kvw.Labels([("0", "A", False)], ["0"])
+    assert labels_of(somebody) == kvw.Labels([("a", "A", False), ("7", "B", False)], ["a", "7"])
     with pytest.raises(kvw.UserError, match="name their subject and others do not"):
         labels_of([*nobody, *somebody])

@@ -6,7 +6,15 @@ import pytest
 
 from kvw.data import Example
 from kvw.errors import UserError
-from kvw.retain.neighbours import LONGEST_NAME, MOST_NAMES, MOST_QUESTIONS, neighbour_questions, read_names
+from kvw.retain.neighbours import (
+    LONGEST_NAME,
+    MOST_NAMES,
+    MOST_PICTURED,
+    MOST_QUESTIONS,
+    neighbour_questions,
+    pictured_questions,
+    read_names,
+)
 
 
 def about(subject, question, images=()):
@@ -117,3 +125,15 @@ def test_answers_about_neighbours_begin_as_the_forget_answers_do():
         about("Ann", "Who is Ann?"),
     ]
     assert [one.opening for one in neighbour_questions(forget, ["Chile"])] == ["Chile is in", ""]
+
+
+def test_of_many_questions_about_pictures_the_same_ones_are_drawn_from_all() -> None:
+    forget = [Example(f"What is {number}?", "Ada", ("ada.png",)) for number in range(20)]
+    pictures = [bytes([number]) for number in range(10)]
+    found = pictured_questions(forget, pictures)
+    assert len(found) == MOST_PICTURED
+    assert found == pictured_questions([*forget, *forget], pictures)
+    assert len({one.question for one in found}) > 15
+    assert {one.images[0] for one in found} == {*pictures}
+    assert [one.identifier for one in found][:2] == ["picture-neighbours:1", "picture-neighbours:2"]
+    assert pictured_questions(forget, []) == pictured_questions([], pictures) == []

@@ -120,8 +120,8 @@ def test_a_run_says_what_it_wrote_and_how_it_was_called(place):
     own = {".kvw", "run.json", "evidence.json", "report.html"}
     assert record.written == {name: file_digest(path) for name, path in files.items() if name not in own}
     assert record.command == (
-        "kvw erase original --forget FORGET --retain RETAIN --out OUT --sign-key SIGN-KEY --retain-sources none "
-        "--write-damaged --method kvw --gamma 1.0 --schedule one-shot --eval asked=FILE --max-new-tokens 2"
+        "kvw erase original --forget FORGET --retain RETAIN --out OUT --retain-sources none --write-damaged "
+        "--method kvw --gamma 1.0 --schedule one-shot --eval asked=FILE --max-new-tokens 2 --sign-key SIGN-KEY"
     )
     assert record.model.files.keys() >= {"config.json", "model.safetensors", "tokenizer.json"}
     assert set(record.data_files) == {"--forget", "--retain", "--eval asked"}

@@ -1,6 +1,9 @@
 """What is kept out of the solve."""
 
+import pytest
+
 from kvw.data import Example
+from kvw.retain import NEIGHBOURS
 from kvw.selection.held_out import split_forget, split_retain
 
 
@@ -27,8 +30,9 @@ def test_each_source_has_its_share_held_out() -> None:
     assert [one.subject for one in held] == ["person 4", "text 4"]
 
 
-def test_of_neighbours_every_third_is_held_out() -> None:
-    _, held = split_retain([example(number, f"name {number}", source="neighbours") for number in range(7)])
+@pytest.mark.parametrize("source", NEIGHBOURS)
+def test_of_neighbours_every_third_is_held_out(source: str) -> None:
+    _, held = split_retain([example(number, f"name {number}", source=source) for number in range(7)])
     assert [one.subject for one in held] == ["name 2", "name 5"]
 
 

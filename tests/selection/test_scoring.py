@@ -8,6 +8,7 @@ import torch
 from tests.tiny_models import FAMILIES
 
 from kvw.data import Example, prepare
+from kvw.data.telling import telling_tokens
 from kvw.edits.gates import GateEdit
 from kvw.evaluation.journal import SCORES, Journal
 from kvw.evaluation.probability import TokenScores, token_scores
@@ -93,3 +94,15 @@ def test_what_the_original_makes_of_shared_examples_is_kept_and_nothing_else(mon
         assert list(scorer.original) == ["forget", "everyday"]
         assert asked == [(1, journal), (1, None), (2, None)]
         assert journal.count(SCORES) == 1
+
+
+def test_forget_questions_are_judged_by_how_words_begin_and_others_by_whole_words() -> None:
+    model, processor = FAMILIES["llava"]()
+    (item,) = prepare([Example("Who?", "unforgettable")], processor)
+    scorer = Scorer(model, processor, {"forget": [item], "held-out forget": [item], "held-out retain": [item]})
+    (whole,) = token_scores(model, processor, [item])
+    begins, all_of_it = (Score.of([whole], places) for places in ([(1, 2, 3)], telling_tokens([item], processor)))
+    assert scorer.original["forget"].probabilities == pytest.approx(begins.probabilities)
+    assert scorer.original["held-out forget"].probabilities == pytest.approx(begins.probabilities)
+    assert scorer.original["held-out retain"].probabilities == pytest.approx(all_of_it.probabilities)
+    assert begins.probabilities != pytest.approx(all_of_it.probabilities)

@@ -68,8 +68,8 @@ class EraseOptions:
     neighbours: Path | None = None
     """Names, one a line, to ask the forget questions about; by default the model proposes them."""
     retain_sources: str = ",".join(SOURCES)
-    """What must stay beside --retain, answered by the model itself: any of everyday, pictures, facts, text and
-    neighbours, with commas between them, or none."""
+    """What must stay beside --retain, answered by the model itself: any of everyday, pictures, facts, text,
+    neighbours and picture-neighbours, with commas between them, or none."""
     write_damaged: Annotated[bool, Parameter(negative="")] = False
     """Write an edit that loses what must stay, with a warning."""
     read: DataOptions = DATA_DEFAULTS

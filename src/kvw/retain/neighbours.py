@@ -1,4 +1,4 @@
-"""The forget questions asked about others, who stand next to what is to be forgotten."""
+"""The forget questions asked about others: other names, and other pictures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 
-from kvw.data.example import Example
+from kvw.data.example import Example, ImageSource
 from kvw.data.tables import text_lines
 from kvw.errors import UserError
 from kvw.folding import collapsed, words
@@ -19,6 +19,8 @@ LONGEST_NAME, MOST_NAMES = 200, 10_000
 """Characters of a name, and names in a file: more is not what a file of names is."""
 MOST_QUESTIONS = 500
 """Most questions that are used. Of more, the same ones are always drawn: each has to be answered."""
+MOST_PICTURED = 60
+"""Most questions about pictures, over all forget questions."""
 
 
 def neighbour_questions(
@@ -59,6 +61,34 @@ def neighbour_questions(
             openings.of(example, name),
         )
         for number, (question, name, example) in enumerate(asked, start=1)
+    ]
+
+
+def pictured_questions(forget: Sequence[Example], pictures: Sequence[ImageSource]) -> list[Question]:
+    """Put other pictures into the forget questions that show one.
+
+    What a model makes of a picture it does not know is not right, but it says how it goes from pictures to answers. An
+    edit that forgets one face and loses all others changes it.
+
+    Args:
+        forget: The forget set.
+        pictures: Other pictures.
+
+    Returns:
+        Each question about some of the pictures, at most :data:`MOST_PICTURED` in all; the picture is the subject in
+        their metadata.
+    """
+    texts = list(dict.fromkeys(example.question for example in forget if len(example.images) == 1))
+    pairs = [(text, place) for place in range(len(pictures)) for text in texts]
+    chosen = sorted(Random(0).sample(range(len(pairs)), min(MOST_PICTURED, len(pairs))))
+    return [
+        Question(
+            pairs[pair][0],
+            (pictures[pairs[pair][1]],),
+            f"picture-neighbours:{number}",
+            {"source": "picture-neighbours", "subject": f"picture {pairs[pair][1] + 1}"},
+        )
+        for number, pair in enumerate(chosen, start=1)
     ]
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kvw.data.telling import BEGINNING
 from kvw.folding import words
 from kvw.retain.openings import common_words
-
-BEGINNING = 3
-"""Letters of a word by which it can be guessed."""
 
 
 class Said:

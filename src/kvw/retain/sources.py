@@ -11,13 +11,13 @@ from kvw.errors import UserError
 from kvw.evaluation.loaded import Loaded
 from kvw.folding import words
 from kvw.progress import Progress
-from kvw.retain import SOURCES
+from kvw.retain import NEIGHBOURS, SOURCES
 from kvw.retain.answering import LONGEST_ANSWER, self_answered, usable
 from kvw.retain.everyday import everyday_questions
 from kvw.retain.facts import NAMES_OF_A_GAP, fact_gaps, fact_questions
 from kvw.retain.gaps import same_name
 from kvw.retain.mentions import Mentions
-from kvw.retain.neighbours import neighbour_questions
+from kvw.retain.neighbours import neighbour_questions, pictured_questions
 from kvw.retain.openings import ForgetAnswers
 from kvw.retain.pictures import picture_questions
 from kvw.retain.proposals import MOST_NAMES, neighbour_names
@@ -26,6 +26,8 @@ from kvw.retain.texts import text_examples
 
 NAMED = ("facts", "neighbours")
 """Sources whose questions name their subject. What they ask is a fact, and a short answer says it."""
+SHORT = {*NAMED, *NEIGHBOURS}
+"""Sources whose answers are short."""
 SHORT_ANSWER = 16
 """The longest answer of these, in tokens."""
 
@@ -81,7 +83,8 @@ def gather(
         loaded: The model, without any edit.
         forget: The forget set.
         sources: Which of :data:`kvw.retain.SOURCES` to use. Pictures take a model that takes images, neighbours take
-            forget questions that name their subject, and names; without, these two are not among the result.
+            forget questions that name their subject, and names, and picture neighbours forget questions that show one
+            picture; without, these are not among the result.
         names: Whom or what else the forget questions are asked about. None lets the model name them, no names asks
             about nobody.
         takes_images: Whether the model takes images.
@@ -101,7 +104,7 @@ def gather(
     asked = {
         name: _named_questions(loaded, name, forget, names, searching)
         if name in NAMED
-        else _questions(name, takes_images)
+        else _questions(name, forget, takes_images)
         for name in SOURCES
         if name in sources
     }
@@ -115,7 +118,7 @@ def gather(
             gathered.append(_source(name, shown, forget, mentions, len(texts) - len(shown)))
         elif questions:
             report = partial(_onward, progress, done, total) if progress is not None else None
-            longest = SHORT_ANSWER if name in NAMED else LONGEST_ANSWER
+            longest = SHORT_ANSWER if name in SHORT else LONGEST_ANSWER
             answered = self_answered(loaded, questions, max_new_tokens=longest, progress=report)
             gathered.append(_source(name, answered, forget, mentions, len(questions) - len(answered)))
         done += len(questions)
@@ -148,19 +151,26 @@ def stand_ins(
                 for copy in range(NAMES_OF_A_GAP + 1)
             ]
         else:
-            questions = neighbour_questions(forget, names) if name == "neighbours" else _questions(name, takes_images)
-        longest = " ".join(["the"] * (SHORT_ANSWER if name in NAMED else LONGEST_ANSWER))
+            questions = (
+                neighbour_questions(forget, names) if name == "neighbours" else _questions(name, forget, takes_images)
+            )
+        longest = " ".join(["the"] * (SHORT_ANSWER if name in SHORT else LONGEST_ANSWER))
         made[name] = [question.answered(longest) for question in questions]
     return [Source(name, usable(examples, loaded), []) for name, examples in made.items() if examples]
 
 
-def _questions(name: str, takes_images: bool) -> list[Question]:
+def _questions(name: str, forget: Sequence[Example], takes_images: bool) -> list[Question]:
     if name == "everyday":
         return [
             Question(question, (), f"everyday:{number}", {"source": "everyday", "subject": f"everyday {number}"})
             for number, question in enumerate(everyday_questions(), start=1)
         ]
-    return picture_questions() if name == "pictures" and takes_images else []
+    if not takes_images:
+        return []
+    pictures = picture_questions()
+    if name == "pictures":
+        return pictures
+    return pictured_questions(forget, list(dict.fromkeys(one.images[0] for one in pictures)))
 
 
 def _named_questions(
@@ -177,7 +187,7 @@ def _source(
     name: str, examples: Sequence[Example], forget: Sequence[Example], mentions: Mentions, unusable: int = 0
 ) -> Source:
     named = {one.subject for one in forget if one.subject is not None} if name in NAMED else set()
-    subjects, answers = [words(one) for one in named], ForgetAnswers(forget if name == "neighbours" else [])
+    subjects, answers = [words(one) for one in named], ForgetAnswers(forget if name in NEIGHBOURS else [])
     parts: tuple[list[Example], list[Example]] = ([], [])
     for example in examples:
         subject = example.subject or ""

@@ -93,12 +93,12 @@ def check_known(
     Raises:
         UserError: The model cannot be used, or a question with its answer does not fit into its context.
     """
+    from kvw.data.telling import telling_tokens
     from kvw.evaluation.evaluation import evaluate
     from kvw.evaluation.loaded import Loaded
     from kvw.evaluation.probability import token_scores
     from kvw.runs.knowing import known
     from kvw.selection.scoring import Score
-    from kvw.selection.telling import telling_tokens
 
     with reporter.stage("loading the model"):
         loaded = Loaded.load(checkpoint, device, quantise=quantise)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from kvw.data import Example
+from kvw.retain import NEIGHBOURS
 
 EVERY_SUBJECT, EVERY_NEIGHBOUR, EVERY_VIEW = 5, 3, 3
 """Every fifth retain subject, every third neighbour, and every third view of a forget fact is held out. There are few
@@ -34,7 +35,7 @@ def split_retain(retain: Sequence[Example]) -> tuple[list[Example], list[Example
         if subject not in numbers:
             counts[source] += 1
             numbers[subject] = counts[source]
-        every = EVERY_NEIGHBOUR if source == "neighbours" else EVERY_SUBJECT
+        every = EVERY_NEIGHBOUR if source in NEIGHBOURS else EVERY_SUBJECT
         kept[numbers[subject] % every == 0].append(example)
     return kept
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from kvw.data import Example, Prepared
 from kvw.data.rendering import Processor
+from kvw.data.telling import token_starts
 from kvw.folding import placed_words, words
 from kvw.retain.said import Said
 
@@ -54,10 +55,9 @@ def tokens_at(item: Prepared, spans: Sequence[Span], processor: Processor) -> tu
         spans: Start and end of each, in characters of its answer.
         processor: The processor it was prepared with.
     """
-    decode = processor.tokenizer.decode
-    ends = [len(decode(item.answer_ids[: place + 1])) for place in range(len(item.answer_ids))]
-    before = ends[-1] - len(item.example.answer)  # white space before the answer is a part of its first token
-    starts = [0, *ends[:-1]]
+    starts, text = token_starts(item, processor)
+    ends = [*starts[1:], len(text)]
+    before = len(text) - len(item.example.answer)  # white space before the answer is a part of its first token
     tokens = tuple(
         place
         for place, (start, end) in enumerate(zip(starts, ends, strict=True))

@@ -12,12 +12,13 @@ from transformers import PreTrainedModel
 from kvw.data import Prepared
 from kvw.data.rendering import Processor
 from kvw.data.shared import is_shared
+from kvw.data.telling import beginnings, telling_tokens
 from kvw.edits.edit import Edit
 from kvw.evaluation.journal import Journal
 from kvw.evaluation.probability import TokenScores, token_scores
 from kvw.processes import current
 from kvw.progress import Progress
-from kvw.selection.telling import telling_tokens
+from kvw.selection.splits import FORGETTING
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ class Scorer:
         splits: The questions, prepared, by the name of their split; none is empty.
         pool: Further prepared examples of the run: they only tell which tokens are common.
         progress: Called after every edit with (edits scored, 0); of several processes in the first only.
-        telling: Places of the tokens of each answer that say something, for splits where they are known.
+        telling: Places of the tokens of each answer that say something, for splits where they are known. Of forget
+            questions only those count with which a word begins.
         journal: Keeps what the original model makes of splits of shared examples
             (:func:`kvw.data.shared.is_shared`), which other requests judge by, too.
 
@@ -142,6 +144,9 @@ class Scorer:
         for name, items in self._splits.items():
             self._telling[name], telling_of = telling_of[: len(items)], telling_of[len(items) :]
         self._telling |= telling or {}
+        for name in {*FORGETTING} & {*splits}:
+            pairs = zip(self._splits[name], self._telling[name], strict=True)
+            self._telling[name] = [beginnings(item, places, processor) for item, places in pairs]
         self._progress, self._done = progress, 0
         shared = [name for name, items in self._splits.items() if all(is_shared(item.example) for item in items)]
         own = [name for name in self._splits if name not in shared]

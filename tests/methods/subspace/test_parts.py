@@ -17,7 +17,7 @@ from kvw.methods.bounds import DistortionBounds
 from kvw.methods.subspace import bounds, gates
 from kvw.methods.subspace.cross_validation import cross_validated
 from kvw.methods.subspace.directions import split_views
-from kvw.methods.subspace.labels import EverySoManyth, EveryThirdView, Labels
+from kvw.methods.subspace.labels import EverySoManyth, EveryThirdView, Labels, labels_of
 from kvw.methods.subspace.null import LeftOut, least_threshold, null_eigenvalues, threshold
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.shrinkage import floored_diagonal, ledoit_wolf, shrink
@@ -277,6 +277,13 @@ def test_every_third_view_is_kept_out_if_every_fact_has_one():
     assert split_views(recorded, Labels())[1] is None
     fitted, held_out = split_views(recorded, Labels(facts="aabbba"))
     assert (fitted.rows.tolist(), held_out.rows.tolist()) == ([0, 1, 2, 3], [4, 5])
+
+
+def test_what_is_asked_by_photo_is_another_fact_than_what_is_asked_by_name():
+    by_name, by_photo = (kvw.Example("Who?", "Ada", images, metadata={"subject": "a"}) for images in ((), ("a.png",)))
+    labels = labels_of([by_name, by_photo, by_photo])
+    assert labels.fact(0) != labels.fact(1) == labels.fact(2)
+    assert labels.subject(0) == labels.subject(1)
 
 
 def test_the_null_takes_every_second_view_of_every_so_many_th_fact():

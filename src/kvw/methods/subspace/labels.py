@@ -114,7 +114,8 @@ def _at(values: Sequence[Hashable], row: int, name: str) -> Hashable:
 def labels_of(examples: Sequence[Example]) -> Labels:
     """Who and what examples are about, by the ``subject`` in their metadata.
 
-    With subjects, a fact is what the same answer says about the same subject; without, every example is one.
+    With subjects, a fact is what the same answer says about the same subject, by photo and by name apart: a model finds
+    it in other places. Without subjects every example is a fact.
 
     Raises:
         UserError: Some examples name their subject and others do not.
@@ -129,4 +130,5 @@ def labels_of(examples: Sequence[Example]) -> Labels:
             found=f"{len(nameless)} of {len(examples)} without, the first {nameless[0]}",
             do="give every example a 'subject', or none",
         )
-    return Labels([(subject, example.answer) for subject, example in zip(named, examples, strict=True)], named)
+    facts = [(one.subject_key, one.answer, bool(one.images)) for one in examples]
+    return Labels(facts, named)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from kvw.data import Example
+from kvw.data.telling import telling_tokens
 from kvw.evaluation.attacks.lens import LENSES, lens_ranks
 from kvw.evaluation.attacks.sampling import drawn_answers
 from kvw.evaluation.generation import generate_answers
@@ -24,7 +25,6 @@ from kvw.runs.audit.prompts import Asked, prompts_of
 from kvw.runs.audit.questions import Questions
 from kvw.runs.audit.request import AuditRequest
 from kvw.selection.own_words import tokens_at
-from kvw.selection.telling import telling_tokens
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from tests.tiny_models import FAMILIES
 
 from kvw.data import Example, prepare
-from kvw.selection.telling import telling_tokens
+from kvw.data.telling import beginnings, telling_tokens
 
 WORDS = ("Paris", "Kuwait", "florist", "author", "woman", "occupation")
 """Each has a token of its own in the tiny vocabulary."""
@@ -54,3 +54,22 @@ def test_other_phrasings_about_one_subject_do_not_make_a_token_common() -> None:
 
     assert "florist" in asked(["Anna"] * 5)
     assert "florist" not in asked([f"Anna {row}" for row in range(5)])
+
+
+def begun(answer: str) -> list[str]:
+    _, processor = FAMILIES["llava"]()
+    (item,) = prepare([Example("Who?", answer)], processor)
+    found = beginnings(item, range(len(item.answer_ids)), processor)
+    return [processor.tokenizer.decode([item.answer_ids[place]]).strip() for place in found]
+
+
+def test_words_count_by_their_first_three_letters_and_numbers_by_all_digits() -> None:
+    assert begun("unforgettable 1985 Paris") == ["", "u", "n", "f", "", "1", "9", "8", "5", "Paris"]
+
+
+def test_only_tokens_that_were_asked_for_count_however_a_word_begins() -> None:
+    _, processor = FAMILIES["llava"]()
+    (item,) = prepare([Example("Who?", "unforgettable")], processor)
+    late = range(5, len(item.answer_ids))
+    assert beginnings(item, late, processor) == tuple(late)  # all only spell on: none would be left
+    assert beginnings(item, [1, *late], processor) == (1,)
