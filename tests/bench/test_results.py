@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 from itertools import pairwise
 
@@ -10,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.bench.records import MANIFEST, item, items_of, record
+from tests.program import run
 
 import kvw
 from kvw.bench.reach import hypervolume, reach
 from kvw.bench.record import RunFiles, TaskPart
 from kvw.bench.results import read_results, summarise
-from kvw.report.bench_tables import bench_table
+from kvw.report.bench_tables import bench_report, bench_table
 
 
 def results(per_model, manifest=MANIFEST):
@@ -116,6 +118,25 @@ def test_every_form_of_the_table_has_the_same_numbers():
     latex = bench_table(found).text("latex")
     assert "forget & seen & exact match & 1.000" in latex
     assert latex.count("\\\\") == len(found.rows) + 1
+
+
+def test_the_page_of_a_run_says_what_was_taken_away_and_is_made_again(tmp_path, capsys):
+    weak = {("forget", 0): 0.2, ("forget", 1): 0.2, ("retain", 0): 1, ("retain", 1): 1}
+    found = results({"vanilla": VANILLA, "kvw-weak": weak})
+    page = bench_report(found)
+    assert "Taken away of what the original scores on what is to be forgotten: kvw 80%." in page
+    assert all(text in page for text in bench_table(found).plain[""][0])
+    assert all(note in html.unescape(page) for note in bench_table(found).notes)
+    none = dict.fromkeys(VANILLA, 0)
+    assert "What was forgotten is not known" in bench_report(results({"vanilla": none, "kvw-weak": none}))
+    files = RunFiles(tmp_path)
+    files.write_manifest(MANIFEST)
+    for name, values in {"vanilla": VANILLA, "kvw-weak": weak}.items():
+        files.write_record(name, record(name))
+        files.write_items(name, items_of(values))
+    assert run("report", tmp_path) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text() == page
 
 
 def test_an_unfinished_run_says_how_far_it_is(tmp_path):

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 from tests.pages.records import record, split
+from tests.pages.test_audit_page import line
+from tests.pages.test_audit_page import record as audit_record
 from tests.program import assert_refused, run
 
 from kvw.data import Example
@@ -109,11 +111,25 @@ def test_the_samples_may_have_been_deleted(folder: Path) -> None:
 
 
 def test_what_is_no_run_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert_refused(capsys, run("report", folder / "nowhere"), "no folder of a run", "run.json")
+    assert_refused(capsys, run("report", folder / "nowhere"), "no folder of a run, an audit or a benchmark", "run.json")
     (folder / "samples.jsonl").write_text("[]\n")
     assert_refused(capsys, run("report", folder), "line 1 is no line of samples")
     (folder / "run.json").write_text('{"method": "subspace"}')
-    assert_refused(capsys, run("report", folder), "no run record of this version")
+    assert_refused(capsys, run("report", folder), "run.json is no record of this version")
+
+
+def test_the_page_of_an_audit_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = audit_record([line("asked", "comes back", 1)])
+    (tmp_path / "audit.json").write_text(found.model_dump_json())
+    assert run("report", tmp_path) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "audit.html")
+    page = (tmp_path / "audit.html").read_text()
+    assert "First sentence." in page
+    assert "Secret 3?" not in page
+    assert run("report", tmp_path, "--show-examples") == 0
+    assert "Secret 3?" in (tmp_path / "audit.html").read_text()
+    (tmp_path / "audit.json").write_text("{}")
+    assert_refused(capsys, run("report", tmp_path), "audit.json is no record of this version")
 
 
 def test_lost_answers_that_begin_right_are_counted() -> None:

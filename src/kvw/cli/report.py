@@ -11,15 +11,28 @@ from kvw.cli.options import ShowExamples, quiet_libraries
 
 
 def report(
-    run: Annotated[Path, Parameter(help="What kvw erase --out wrote.")],
+    run: Annotated[Path, Parameter(help="What kvw erase, kvw audit or kvw bench run wrote to its --out.")],
     *,
     show_examples: ShowExamples = False,
 ) -> None:
-    """Make report.html of a finished run again: one page of what was forgotten, what was kept, and what it cost."""
-    from kvw.runs.first_checks import check_run_folder
+    """Make the page of a finished run, audit or benchmark again: report.html, of an audit audit.html."""
+    from kvw.bench.record import MANIFEST, run_folders
+    from kvw.runs.first_checks import check_report_folder
 
-    check_run_folder(run)
+    benchmarks = [folder for folder in run_folders(run) if (folder / MANIFEST).is_file()]
+    if not benchmarks:
+        check_report_folder(run)
     quiet_libraries()
+
+    if benchmarks:
+        from kvw.bench.results import read_results
+        from kvw.files import write_text
+        from kvw.report.bench_tables import bench_report
+
+        for folder in benchmarks:
+            write_text(folder / "report.html", bench_report(read_results(folder)))
+            print(folder / "report.html")
+        return
 
     from kvw.runs.reporting import report as write
 

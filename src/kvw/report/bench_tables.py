@@ -5,6 +5,7 @@ from __future__ import annotations
 from kvw.bench.further import UTILITY_SETS
 from kvw.bench.record import PlantingPart
 from kvw.bench.results import Choice, Results
+from kvw.pages.bench_page import bench_page
 from kvw.report.sheets import Sheet
 
 
@@ -27,6 +28,18 @@ def bench_table(results: Results) -> Sheet:
             ),
         ],
     )
+
+
+def bench_report(results: Results) -> str:
+    """The page of a run: what each method took away, then its table."""
+    sheet = bench_table(results)
+    gone = {name: share for name, share in results.relative_forgetting.items() if share is not None}
+    if gone:
+        taken = ", ".join(f"{name} {share:.0%}" for name, share in gone.items())
+        first = f"Taken away of what the original scores on what is to be forgotten: {taken}."
+    else:
+        first = "What was forgotten is not known: the original scores nothing on it, or no method was run."
+    return bench_page(f"Benchmark: {sheet.title}", [first], sheet.header, sheet.plain, sheet.notes)
 
 
 def notes(results: Results) -> list[str]:

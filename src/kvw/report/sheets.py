@@ -48,11 +48,16 @@ class Sheet:
         for form, ending in FORMATS.items():
             write_text(folder / f"{name}.{ending}", self.text(form))
 
+    @property
+    def plain(self) -> dict[str, list[list[str]]]:
+        """The tables in texts."""
+        return {heading: [list(map(_plain, row)) for row in rows] for heading, rows in self.tables.items()}
+
     def _markdown(self) -> str:
         parts = [f"# {self.title}"]
-        for heading, rows in self.tables.items():
+        for heading, rows in self.plain.items():
             parts += [f"## {heading}"] if heading else []
-            parts.append(markdown_table(self.header, [list(map(_plain, row)) for row in rows], self.texts))
+            parts.append(markdown_table(self.header, rows, self.texts))
         return "\n\n".join([*parts, "\n".join(f"- {note}" for note in self.notes)]) + "\n"
 
     def _latex(self) -> str:

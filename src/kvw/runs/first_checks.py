@@ -121,6 +121,20 @@ def check_page_output(out: Path, inputs: Sequence[Path]) -> None:
     check_output_file(out, force=False, keep=inputs)
 
 
+def check_report_folder(folder: Path) -> None:
+    """Refuse what has no report.
+
+    Raises:
+        UserError: There is neither ``run.json`` nor ``audit.json`` in it.
+    """
+    if not (is_file(folder / "run.json") or is_file(folder / "audit.json")):
+        raise UserError(
+            f"{folder} is no folder of a run, an audit or a benchmark.",
+            found="none of run.json, audit.json and manifest.json in it",
+            do="give the folder that kvw erase, kvw audit or kvw bench run wrote",
+        )
+
+
 def check_run_folder(folder: Path) -> None:
     """Refuse what is no folder of a finished run.
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -16,18 +17,22 @@ from kvw.errors import UserError
 from kvw.evaluation.records import Evaluation
 from kvw.files import write_text
 from kvw.mark import mark_also
+from kvw.pages.audit_page import audit_page
 from kvw.pages.cases import cases
 from kvw.pages.run_page import run_page
 from kvw.progress import Reporter
+from kvw.records.audit import AuditRecord
 from kvw.records.run import AnswersPart, RunRecord
 from kvw.records.samples import read_rows, sample_lines
 from kvw.retain.said import Said
 from kvw.runs.answer_classes import AnswerClass, Classifier, counts
-from kvw.runs.first_checks import check_run_folder
+from kvw.runs.first_checks import check_report_folder
 from kvw.runs.request import DataSets
 from kvw.runs.writing import RECORD, SAMPLES
 
 REPORT = "report.html"
+AUDIT_RECORD, AUDIT_PAGE = "audit.json", "audit.html"
+Record = TypeVar("Record", RunRecord, AuditRecord)
 THUMBNAIL = 112
 """Longer side of a small picture, in pixels."""
 
@@ -125,29 +130,35 @@ def write_report(folder: Path, record: RunRecord, *, show_examples: bool) -> Pat
 
 
 def report(folder: Path, *, show_examples: bool = False) -> Path:
-    """``kvw report``: make the report of a finished run again.
+    """``kvw report``: make the page of a finished run or audit again.
 
     Args:
-        folder: What ``kvw erase --out`` wrote.
+        folder: What ``kvw erase --out`` or ``kvw audit --out`` wrote.
         show_examples: Whether questions, answers and photos are shown.
 
     Returns:
         The file.
 
     Raises:
-        UserError: It is no folder of a run, or its record or samples cannot be read.
+        UserError: It is no folder of a run or an audit, or its record or samples cannot be read.
     """
-    check_run_folder(folder)
-    file = folder / RECORD
+    check_report_folder(folder)
+    if (folder / AUDIT_RECORD).is_file():
+        audit = _read(folder / AUDIT_RECORD, AuditRecord)
+        write_text(folder / AUDIT_PAGE, audit_page(audit, show_examples=show_examples))
+        return folder / AUDIT_PAGE
+    written = write_report(folder, _read(folder / RECORD, RunRecord), show_examples=show_examples)
+    mark_also(folder, REPORT)
+    return written
+
+
+def _read(file: Path, kind: type[Record]) -> Record:
     try:
-        record = RunRecord.model_validate_json(file.read_bytes())
+        return kind.model_validate_json(file.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(
-            f"{file} is no run record of this version.",
+            f"{file} is no record of this version.",
             found=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
-            do="make the run again, or use the version of kvw that wrote it",
+            do="make it again, or use the version of kvw that wrote it",
         ) from error
-    written = write_report(folder, record, show_examples=show_examples)
-    mark_also(folder, REPORT)
-    return written

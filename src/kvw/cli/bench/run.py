@@ -34,11 +34,14 @@ def run(
     from kvw.bench.results import read_results
     from kvw.bench.run import run as run_recipe
     from kvw.console import ConsoleReporter
-    from kvw.report.bench_tables import bench_table
+    from kvw.files import write_text
+    from kvw.report.bench_tables import bench_report, bench_table
 
     for folder in run_recipe(read, find_model, out, ConsoleReporter()):
-        table = bench_table(read_results(folder))
+        results = read_results(folder)
+        table = bench_table(results)
         table.write(folder, "table")
+        write_text(folder / "report.html", bench_report(results))
         print(table.text("markdown"))
 
 

@@ -31,9 +31,10 @@ from kvw.runs.audit.verdict import sentences, verdict_of
 from kvw.runs.costs import Stopwatch
 from kvw.runs.counts import Count
 from kvw.runs.record_parts import model_part
+from kvw.runs.reporting import AUDIT_PAGE, AUDIT_RECORD
 from kvw.runs.weights import check_weights
 
-RECORD, PAGE, AUDIT = "audit.json", "audit.html", "audit"
+AUDIT = "audit"
 
 
 @dataclass
@@ -82,8 +83,8 @@ def audit(request: AuditRequest, reporter: Reporter = SILENT, sets: AuditSets | 
                 del target  # or its model would stay in memory while the next one is loaded
         record = _record(request, sets, results, told)
         folder = claim.empty()
-        write_text(folder / RECORD, record.model_dump_json(indent=1) + "\n")
-        write_text(folder / PAGE, audit_page(record, show_examples=request.show_examples))
+        write_text(folder / AUDIT_RECORD, record.model_dump_json(indent=1) + "\n")
+        write_text(folder / AUDIT_PAGE, audit_page(record, show_examples=request.show_examples))
         claim.publish(AUDIT)
     return record
 
