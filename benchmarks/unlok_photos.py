@@ -52,7 +52,8 @@ def row(number: int, person: Person, place: int, wrong: Person) -> dict[str, obj
 
 def main(folder: Path) -> None:
     """Write the table and the pictures."""
-    people, rows = everyone()[:PEOPLE], []
+    people = everyone()[:PEOPLE]
+    rows: list[dict[str, object]] = []
     for view in ("train2017", *(f"paraphrase_{view}" for view in VIEWS)):
         (folder / "images" / view).mkdir(parents=True)
     for index, person in enumerate(people):

@@ -178,8 +178,11 @@ def test_from_the_data_to_the_table(toy: Path, tmp_path: Path, capsys: pytest.Ca
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/findings").iterdir()}
     assert run(*command) == 0
     assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "out/findings").iterdir()}
-    assert run(*command, "--budget", 10) == 0
-    assert len(list((tmp_path / "out/findings").iterdir())) == 2 * len(written)
+    edit = next((tmp_path / "out/facts").glob("0004-*/run/edit.safetensors"))
+    given = (*command[:7], "--out", tmp_path / "given", "--epochs", 1, "--facts", 4, "--edit", edit, "--budget", 10)
+    assert run(*given) == 0
+    other = json.loads((tmp_path / "given/unlok.json").read_text())
+    assert (other["made_by"], other["budget"], other["gold"]) == ("an edit that was given", 10, None)
 
 
 def test_mistakes_are_one_message(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

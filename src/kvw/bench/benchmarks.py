@@ -10,6 +10,7 @@ from kvw.known import known
 BENCHMARKS = {
     "toy": "kvw.toy.items",
     "toy-200": "kvw.toy.benchmark.items",
+    "people": "kvw.proving.benchmark",
     "mllmu": "kvw.data.benchmarks.mllmu",
     "clear": "kvw.data.benchmarks.clear",
     "unlok-vqa": "kvw.data.benchmarks.unlok_vqa",

@@ -196,7 +196,8 @@ def test_asking_for_a_benchmark_imports_neither_torch_nor_datasets():
 def test_every_benchmark_says_where_it_comes_from(name):
     benchmark = get_benchmark(name)
     assert benchmark.name == name
-    assert benchmark.hub_id.count("/") == (0 if name.startswith("toy") else 1)  # toy worlds are made on the spot
+    made_on_the_spot = name.startswith("toy") or name == "people"
+    assert benchmark.hub_id.count("/") == (0 if made_on_the_spot else 1)
     assert benchmark.licence
     assert benchmark.paper
     assert benchmark.settings

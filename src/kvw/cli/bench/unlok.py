@@ -40,8 +40,10 @@ def unlok(
     """
     from kvw.bench.unlok.request import UnlokRequest
 
+    settings = options.settings()
+    made = options.method != DEFAULTS.method or settings != DEFAULTS.settings() or options.strength is not None
     names = tuple(dict.fromkeys(part.strip() for part in facts.split(",") if part.strip()))
-    if edit is not None and (options != DEFAULTS or retain is not None or rephrased):
+    if edit is not None and (made or retain is not None or rephrased):
         raise UserError(
             "An edit that is there already is not made.", found="--edit beside options of a method", do="leave one out"
         )
@@ -55,7 +57,7 @@ def unlok(
         facts=names,
         edit=edit,
         method=options.method,
-        settings=options.settings(),
+        settings=settings,
         choose=options.choose,
         retain=retain,
         rephrased=rephrased,
