@@ -43,35 +43,24 @@ FLOOR = 0.9
 
 @dataclass(frozen=True)
 class EraseRequest:
-    """What to erase from which model.
+    """What to erase from which model: what :func:`kvw.erase` takes, in the form in which a run reads it.
 
     Args:
         model: The checkpoint to edit.
-        forget: File or folder of the forget set, or several whose union it is (one for each request so far, say); their
-            order makes no difference.
-        earlier: What ``kvw data keep`` has kept of earlier requests whose data are gone, to be forgotten with this one.
+        forget: File or folder of the forget set, or several whose union it is; their order makes no difference.
         retain: File or folder of the retain set, or a statistics file (``.safetensors``) measured on it; None leaves
             it to the sources. Examples about subjects of the forget set, and those that the forget set holds too, are
             left out; a statistics file cannot be cleaned like that.
-        out: Directory to write; must not hold anything unless ``force``.
-        method: Its name, or the place of its object, see :func:`kvw.methods.registry.get_method`.
+        earlier: What ``kvw data keep`` has kept of earlier requests whose data are gone, to be forgotten with this one.
         settings: Settings of the method; None for its defaults.
-        keep: The share of what must stay, on questions that the method has not seen and of plain text, that the edit
-            must leave. The strength is chosen within it.
+        keep: The share of what must stay, on questions that the method has not seen and of plain text.
         choose: Whether the strength is chosen; None: unless the settings fix it (``Method.dose``).
         sources: Sources of what must stay beside ``retain``, see :data:`kvw.retain.SOURCES`.
-        neighbours: File of names to ask the forget questions about, one a line; None lets the model propose them.
-        write_damaged: Write an edit that leaves less than ``keep``, with a warning.
         splits: Further files to score before and after, by name.
         evaluate_at_most: Score at most this many examples of each split, drawn with seed 0; 0 scores all.
-        max_new_tokens: The longest answer, in tokens.
         save_model: Off: write the edit and the records only, as is always done for methods without weights to write.
-        force: Replace what ``out`` holds.
-        show_examples: Whether ``report.html`` shows questions, answers and photos.
-        device: Where to run; None for the accelerator if there is one, ``auto`` for all there are and offloading.
         quantise: Quantise the model while it is loaded; what is written is the checkpoint in its own precision.
         reading: What the columns of all files are called, and which answers of conversations count.
-        sign_key: PEM file of the Ed25519 key to sign the evidence with; None leaves it unsigned.
         command: The command line, for the record.
 
     Raises:

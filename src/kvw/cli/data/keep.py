@@ -7,10 +7,16 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import KINDS_OF_DATA, DataOptions, Force, LoadOptions, find_model, quiet_libraries
-
-DATA_DEFAULTS = DataOptions()
-LOAD_DEFAULTS = LoadOptions()
+from kvw.cli.options import (
+    DATA_DEFAULTS,
+    KINDS_OF_DATA,
+    LOAD_DEFAULTS,
+    DataOptions,
+    Force,
+    LoadOptions,
+    find_model,
+    quiet_libraries,
+)
 
 
 def keep(
