@@ -18,6 +18,7 @@ GIVEN = {
     "forget": [HERE / "a.jsonl", HERE / "b.jsonl"],
     "retain": HERE / "r.jsonl",
     "out": HERE / "run",
+    "earlier": [HERE / "kept.safetensors"],
     "keep": 0.5,
     "neighbours": HERE / "names.txt",
     "retain_sources": "everyday",

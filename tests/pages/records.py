@@ -14,6 +14,7 @@ from kvw.records.run import (
     ForgetPart,
     JudgedPart,
     KeptPart,
+    LanguagePart,
     ModelPart,
     RunRecord,
     SeenPart,
@@ -102,6 +103,7 @@ def record(splits: dict[str, SplitPart], **changed: Any) -> RunRecord:
         "retain_statistics_reused": False,
         "layers": [layer("layer.0", 3), layer("layer.1", 0), layer("layer.1.attention", 1)],
         "splits": splits,
+        "language": LanguagePart(perplexity=None, broken=None),
         "evaluation_settings": {"max_new_tokens": 16, "evaluate_at_most": 60},
         "costs": CostPart(
             device="cpu", seconds={"weakening": 90.0}, peak_memory_bytes={"process": 10**9}, model_bytes=4

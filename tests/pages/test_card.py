@@ -24,7 +24,7 @@ from kvw.methods.subspace.baselines.settings import LeaceSettings
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.checkpoint import find_checkpoint
 from kvw.pages.card import BEGIN, END, model_card, options
-from kvw.records.run import AskedPart, CandidatePart, JudgedPart, KeptPart, SelectionPart, SplitPart
+from kvw.records.run import AnswersPart, AskedPart, CandidatePart, JudgedPart, KeptPart, SelectionPart, SplitPart
 from kvw.retain import SOURCES
 from kvw.runs.record_parts import asked_part
 from kvw.runs.request import EraseRequest
@@ -68,7 +68,11 @@ def summary(exact):
 
 
 def split(before, after):
-    return SplitPart(file="f.jsonl", of=9, digest="d", original=summary(before), unlearned=summary(after))
+    answers = AnswersPart(original={}, unlearned={}, lost=0, gained=0)
+    counts = {"of": 9, "pictures": 0, "subjects": 0}
+    return SplitPart(
+        file="f.jsonl", **counts, digest="d", answers=answers, original=summary(before), unlearned=summary(after)
+    )
 
 
 def load(text, tmp_path):

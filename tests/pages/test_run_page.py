@@ -78,15 +78,13 @@ def test_nothing_in_a_question_ends_up_as_markup() -> None:
 
 
 def test_a_record_with_as_little_as_there_can_be() -> None:
-    bare = full().model_copy(update={"splits": {}, "selection": None, "language": None, "layers": [], "asked": None})
-    text = run_page(bare.model_copy(update={"warnings": []}))
+    forget = SPLITS["forget"].model_copy(update={"seen": None})
+    bare = full().model_copy(update={"splits": {"forget": forget}, "selection": None, "layers": [], "warnings": []})
+    text = run_page(bare)
     assert balanced(text)
-    for absent in ("How strong", "What judged", "Kinds of answers", "Where the edit acts", "Warnings"):
+    for absent in ("How strong", "What judged", "Where the edit acts", "Warnings"):
         assert absent not in text
-    old = SPLITS["forget"].model_copy(update={"answers": None, "seen": None})
-    text = run_page(bare.model_copy(update={"splits": {"forget": old}}))
     assert "not known" in text
-    assert "Kinds of answers" not in text
 
 
 def test_a_strength_that_was_fixed_by_hand_has_no_curve() -> None:

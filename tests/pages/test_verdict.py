@@ -7,7 +7,7 @@ from typing import Any
 from tests.pages.records import record, selection, split
 
 from kvw.pages.verdict import floored, verdict
-from kvw.records.run import LanguagePart, RunRecord, SplitPart
+from kvw.records.run import LanguagePart, SplitPart
 
 OTHERS = split(36, 36, about="others")
 
@@ -15,11 +15,6 @@ OTHERS = split(36, 36, about="others")
 def told(splits: dict[str, SplitPart], **changed: Any) -> tuple[str, list[str]]:
     found = verdict(record(splits, **changed))
     return found.mark, [sentence.replace("\N{NO-BREAK SPACE}", " ") for sentence in found.sentences]
-
-
-def old(one: SplitPart) -> SplitPart:
-    """As an earlier version wrote it."""
-    return one.model_copy(update={"answers": None, "seen": None})
 
 
 def test_all_is_forgotten_and_kept() -> None:
@@ -97,15 +92,6 @@ def test_the_loop_tells_what_free_answers_do_not() -> None:
     ]
 
 
-def test_a_record_of_an_earlier_version_has_no_free_answers() -> None:
-    mark, sentences = told({"forget": old(split(36, 0))})
-    assert mark == "Not known"
-    assert sentences == [
-        "How free answers changed is not in this record.",
-        "What else was lost is not known: nothing was asked about others.",
-    ]
-
-
 def test_others_pay() -> None:
     mark, sentences = told({"forget": split(36, 0), "others": split(36, 30, about="others")})
     assert mark == "Forgotten; others pay"
@@ -144,14 +130,8 @@ def test_shares_are_never_rounded_up() -> None:
     ]
 
 
-def test_without_the_forget_split_nothing_is_claimed() -> None:
-    found: RunRecord = record({})
-    assert verdict(found).mark == "Not known"
-
-
 def test_replies_that_begin_right_are_no_full_success() -> None:
     one = split(36, 0)
-    assert one.answers is not None
     begun = one.model_copy(update={"answers": one.answers.model_copy(update={"begun": 3})})
     mark, sentences = told({"forget": begun, "others": split(40, 40, count=40, about="others")})
     assert mark == "Forgotten in part"
@@ -165,7 +145,6 @@ def test_replies_that_begin_right_are_no_full_success() -> None:
 
 def test_replies_that_are_gibberish_are_said() -> None:
     one = split(36, 0)
-    assert one.answers is not None
     broken = one.model_copy(update={"answers": one.answers.model_copy(update={"broken": 3})})
     mark, sentences = told({"forget": broken, "others": OTHERS})
     assert mark == "Forgotten; it shows"

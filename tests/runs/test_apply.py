@@ -27,7 +27,7 @@ from kvw.models import patching
 from kvw.models.loading import Checkpoint, find_checkpoint, load_model
 from kvw.partial import resumable_directory
 from kvw.progress import SILENT, Silent
-from kvw.records.run import LanguagePart, RunRecord, SplitPart
+from kvw.records.run import AnswersPart, AskedPart, LanguagePart, RunRecord, SplitPart
 from kvw.runs import apply as module
 from kvw.runs.apply import apply, record_beside
 from kvw.runs.erase import erase
@@ -285,7 +285,8 @@ def test_other_weights_are_refused_before_anything_is_written(checkpoint, tmp_pa
     said = Listening()
     damage = "The perplexity went through the roof."
     language = LanguagePart(perplexity=None, broken=None, damage=[damage])
-    record = RunRecord.model_construct(splits={"forget": split()}, selection=None, language=language)
+    asked = AskedPart(keep=0.98, retain=True, sources=[], neighbours=False, write_damaged=False)
+    record = RunRecord.model_construct(splits={"forget": split()}, selection=None, language=language, asked=asked)
     apply(other, checkpoint, out, said, record=record, other_weights=True)
     assert "with other weights" in said.warnings[0]
     card = (out / "README.md").read_text()
@@ -356,7 +357,9 @@ def test_weights_are_hashed_on_the_way_and_remembered(checkpoint, tmp_path):
 def split():
     numbers = dict.fromkeys(("exact", "substring", "rouge_l_f", "rouge_l_recall", "probability"), 0.987)
     summary = Summary(count=5, failed=0, **numbers)
-    return SplitPart(file="f.jsonl", of=9, digest="d", original=summary, unlearned=summary)
+    answers = AnswersPart(original={}, unlearned={}, lost=0, gained=0)
+    counts = {"of": 9, "pictures": 0, "subjects": 0}
+    return SplitPart(file="f.jsonl", **counts, digest="d", answers=answers, original=summary, unlearned=summary)
 
 
 def erased(saved, folder):

@@ -63,7 +63,7 @@ def run_page(record: RunRecord, rows: Sequence[Row] = (), *, show_examples: bool
         verdict=verdict(record),
         confidential=_confidential(shown, toy=toy),
         record=record,
-        splits=[_split_row(name, split) for name, split in record.splits.items()],
+        splits=[SplitRow(name, split, _about(name, split), _marks(split)) for name, split in record.splits.items()],
         charts=_charts(record.selection),
         places=_places(record.layers),
         kinds=_kinds_found(record),
@@ -80,10 +80,6 @@ def _confidential(shown: Sequence[Case], *, toy: bool) -> str:
     if shown:
         return "It shows what was to be forgotten, in questions, answers and photos. Do not publish it with the model."
     return "It names the files of the request. It shows no question and no answer."
-
-
-def _split_row(name: str, split: SplitPart) -> SplitRow:
-    return SplitRow(name, split, _about(name, split), _marks(split))
 
 
 def _about(name: str, split: SplitPart) -> str:
@@ -196,5 +192,5 @@ def _bar_chart(kind: str, found: Sequence[tuple[int, LayerSummary]]) -> BarChart
 
 def _kinds_found(record: RunRecord) -> list[str]:
     """The kinds of answers that there are any of."""
-    answers = [split.answers for split in record.splits.values() if split.answers is not None]
+    answers = [split.answers for split in record.splits.values()]
     return [kind for kind in KINDS if any(one.original.get(kind) or one.unlearned.get(kind) for one in answers)]

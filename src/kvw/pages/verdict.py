@@ -20,9 +20,9 @@ def verdict(record: RunRecord) -> Verdict:
     forgot, forgotten = _forgotten(record)
     kept, share = _kept(record)
     still, left = _still(record)
-    begun, broken, damage = _begun(record), _broken(record), _damage(record)
+    begun, broken, damage = _begun(record), _broken(record), record.language.damage
     sentences = [forgot, *begun, *broken, kept, *still, *damage]
-    enough = share is None or record.asked is None or share >= record.asked.keep
+    enough = share is None or share >= record.asked.keep
     if damage:
         return Verdict("bad", "Damaged", sentences)
     if forgotten is None:
@@ -40,16 +40,14 @@ def verdict(record: RunRecord) -> Verdict:
 
 def _forgotten(record: RunRecord) -> tuple[str, float | None]:
     """What was forgotten of the forget questions, and which share of what was known; None if nothing can be said."""
-    split = record.splits.get("forget")
-    if split is not None and split.answers is not None:
-        count, known = split.original.count, split.answers.original.get("correct", 0)
-        if known:
-            lost, gained = split.answers.lost, split.answers.gained
-            text = _forgot(lost, known, count)
-            if gained:
-                text += f" {_number(gained)} that {_was(gained)} not answered before {_is(gained)} answered now."
-            return text, lost / known
-    return _forgotten_by_force(record, split)
+    split = record.splits["forget"]
+    known, lost, gained = split.answers.original.get("correct", 0), split.answers.lost, split.answers.gained
+    if not known:
+        return _forgotten_by_force(record)
+    text = _forgot(lost, known, split.original.count)
+    if gained:
+        text += f" {_number(gained)} that {_was(gained)} not answered before {_is(gained)} answered now."
+    return text, lost / known
 
 
 def _forgot(lost: int, known: int, count: int) -> str:
@@ -62,15 +60,13 @@ def _forgot(lost: int, known: int, count: int) -> str:
     return f"Forgot {lost or 'none'} of the {known} forget questions that were answered before."
 
 
-def _forgotten_by_force(record: RunRecord, split: SplitPart | None) -> tuple[str, float | None]:
-    """The same teacher-forced, where no free answer was right before or none was classed."""
+def _forgotten_by_force(record: RunRecord) -> tuple[str, float | None]:
+    """The same teacher-forced, where no free answer was right before."""
     none = "No forget question was answered before the edit"
-    classed = split is not None and split.answers is not None
-    said = f"{none}, asked freely" if classed else "How free answers changed is not in this record"
-    selection = record.selection
-    if selection is None:
-        return f"{none}: what was forgotten is not known." if classed else f"{said}.", None
-    before, after = _first_choices(selection)
+    if record.selection is None:
+        return f"{none}: what was forgotten is not known.", None
+    said = f"{none}, asked freely"
+    before, after = _first_choices(record.selection)
     if not before:
         return f"{said}, nor was any answer the first choice word by word: what was forgotten is not known.", None
     lost = before - after
@@ -113,49 +109,41 @@ def _asked_freely(record: RunRecord) -> str:
     _, known = _share_kept(asked.values())
     if not known:
         return ""
-    lost = sum(split.answers.lost for split in asked.values() if split.answers is not None)
+    lost = sum(split.answers.lost for split in asked.values())
     names = ", ".join(f"“{name.replace('_', ' ')}”" for name in asked)
     return f" Of {known} questions in {names} that were answered before, {known - lost} still are."
 
 
 def _share_kept(splits: Iterable[SplitPart]) -> tuple[float | None, int]:
     """Share of the questions answered right before that still are, and how many were answered right before."""
-    answers = [split.answers for split in splits if split.answers is not None]
+    answers = [split.answers for split in splits]
     known = sum(one.original.get("correct", 0) for one in answers)
     return (1 - sum(one.lost for one in answers) / known if known else None), known
 
 
 def _begun(record: RunRecord) -> list[str]:
     """What can be guessed from replies that go wrong only after their beginning; nothing if there are none."""
-    answers = record.splits["forget"].answers if "forget" in record.splits else None
-    if answers is None or not answers.begun:
-        return []
-    return [f"{_number(answers.begun)} of the new replies still {_begin(answers.begun)} to say the right answer."]
+    begun = record.splits["forget"].answers.begun
+    begin = "begins" if begun == 1 else "begin"
+    return [f"{_number(begun)} of the new replies still {begin} to say the right answer."] if begun else []
 
 
 def _broken(record: RunRecord) -> list[str]:
     """How many replies about the forgotten are no language any more; nothing if there are none."""
-    answers = record.splits["forget"].answers if "forget" in record.splits else None
-    if answers is None or not answers.broken:
-        return []
-    return [f"{_number(answers.broken)} of the new replies {_is(answers.broken)} gibberish or a loop."]
-
-
-def _begin(count: int) -> str:
-    return "begins" if count == 1 else "begin"
+    broken = record.splits["forget"].answers.broken
+    return [f"{_number(broken)} of the new replies {_is(broken)} gibberish or a loop."] if broken else []
 
 
 def _still(record: RunRecord) -> tuple[list[str], int]:
     """What is still answered about the forgotten when it is asked in other ways, and how many questions that is."""
-    forget, told, total, asked = record.splits.get("forget"), list[str](), 0, 0
+    forget, told, total, asked = record.splits["forget"], list[str](), 0, 0
     for name, split in record.splits.items():
-        if name == "forget" or split.answers is None or not asks_forgotten(split):
+        if name == "forget" or not asks_forgotten(split):
             continue
         left = split.answers.unlearned.get("correct", 0)
         total, asked = total + left, asked + split.original.count
         if left:
-            by_name = split.pictures == 0 and forget is not None and bool(forget.pictures)
-            how = "when asked by name" if by_name else f"in “{name.replace('_', ' ')}”"
+            how = "when asked by name" if forget.pictures and not split.pictures else f"in “{name.replace('_', ' ')}”"
             told.append(f"{_number(left)} of {split.original.count} {_is(left)} still answered {how}.")
     if asked and not total:
         told.append(f"None of {asked} other questions about the forgotten is answered.")
@@ -168,10 +156,6 @@ def _own_words_left(selection: SelectionPart | None) -> int:
         return 0
     chosen = selection.chosen.splits
     return sum(chosen[name].answered for name in (HELD_OUT_FORGET, OWN_WORDS) if name in chosen)
-
-
-def _damage(record: RunRecord) -> list[str]:
-    return [] if record.language is None else list(record.language.damage)
 
 
 def asks_forgotten(split: SplitPart) -> bool:

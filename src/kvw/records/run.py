@@ -32,7 +32,7 @@ class ModelPart(Strict):
     """The scheme in which the value matrices were held while measuring and scoring; empty for full precision."""
     parameters: int
     files: dict[str, str] = Field(default_factory=dict)
-    """SHA-256 of each file that belongs to it, weights included; empty in records of earlier versions."""
+    """SHA-256 of each file that belongs to it, weights included; empty of a served model."""
 
 
 class DataPart(Strict):
@@ -44,7 +44,7 @@ class DataPart(Strict):
     digest: str
     """Over the examples, in any order; salted, see :func:`kvw.measuring.salt.salted`."""
     pictures: int | None = None
-    """Examples with a picture; None where ``count`` is, and in records of earlier versions."""
+    """Examples with a picture; None where ``count`` is."""
     subjects: int | None = None
     """Different subjects, 0 if none is named; None as above."""
 
@@ -108,9 +108,9 @@ class AnswersPart(Strict):
     gained: int
     """Questions that are answered right afterwards and were not before."""
     begun: int = 0
-    """Lost answers that still begin right, and go wrong only then; 0 in records of earlier versions."""
+    """Lost answers that still begin right, and go wrong only then."""
     broken: int = 0
-    """Replies that are gibberish, loops among them, and were not before; 0 in records of earlier versions."""
+    """Replies that are gibberish, loops among them, and were not before."""
 
 
 class SeenPart(Strict):
@@ -132,18 +132,17 @@ class SplitPart(Strict):
     file: str
     of: int
     """Examples of the split; ``original.count`` of them were asked."""
-    pictures: int | None = None
-    """Examples with a picture; None in records of earlier versions."""
-    subjects: int | None = None
-    """Different subjects, 0 if none is named; None as above."""
+    pictures: int
+    """Examples with a picture."""
+    subjects: int
+    """Different subjects, 0 if none is named."""
     digest: str
     """Over the examples asked, in any order; salted."""
     original: Summary
     unlearned: Summary
-    answers: AnswersPart | None = None
-    """None in records of earlier versions."""
+    answers: AnswersPart
     seen: SeenPart | None = None
-    """None in records of earlier versions, and where a statistics file stands for the retain set."""
+    """None where a statistics file stands for the retain set."""
 
 
 class Change(Strict):
@@ -267,28 +266,25 @@ class RunRecord(Strict):
     settings: dict[str, Any]
     edit_digest: str = ""
     """SHA-256 over the kind and the numbers of the edit that was scored."""
-    asked: AskedPart | None = None
-    """None in records of earlier versions."""
+    asked: AskedPart
     model: ModelPart
     forget: ForgetPart
     retain: RetainPart | None
     data_files: dict[str, list[str]] = Field(default_factory=dict)
-    """Over the bytes of each data file and of its pictures, by what it was read as; salted. Empty in records of earlier
-    versions."""
+    """Over the bytes of each data file and of its pictures, by what it was read as; salted."""
     retain_statistics_reused: bool
     layers: list[LayerSummary]
     splits: dict[str, SplitPart]
     protocol: str = "zero-shot, greedy, the model's own chat template"
     evaluation_settings: dict[str, int]
     costs: CostPart
-    language: LanguagePart | None = None
-    """None in records of earlier versions."""
+    language: LanguagePart
     selection: SelectionPart | None = None
-    """None in records of earlier versions, and if there was nothing to judge by."""
+    """None if there was nothing to judge by."""
     distortion_bounds: list[DistortionBounds] = Field(default_factory=list)
     """What the method found for each value matrix."""
     warnings: list[str]
     """Everything that the run warned of on the terminal, in order."""
     versions: dict[str, str] = Field(default_factory=package_versions)
     written: dict[str, str] = Field(default_factory=dict)
-    """SHA-256 of every file that lies beside this one or below; empty in records of earlier versions."""
+    """SHA-256 of every file that lies beside this one or below."""

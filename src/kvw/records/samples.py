@@ -18,7 +18,7 @@ class Reply:
 
     Args:
         text: The answer; empty if the example failed.
-        kind: See :data:`kvw.runs.answer_classes.AnswerClass`; empty in files of earlier versions.
+        kind: See :data:`kvw.runs.answer_classes.AnswerClass`.
         right: Whether the answer holds the reference: by its kind, or word for word where that is not known.
         probability: Probability of the reference answer; None if it was not measured.
     """

@@ -45,8 +45,7 @@ def print_record(record: RunRecord, out: Path) -> None:
     if record.selection is not None:
         print_selection(screen, record.selection)
     _print_bounds(screen, record.distortion_bounds)
-    if record.language is not None:
-        screen.print(record.language.sentence)
+    screen.print(record.language.sentence)
     for warning in record.warnings:
         print_warning(screen, warning)
     screen.print(

@@ -212,7 +212,7 @@ def write_card(
 
 
 def _damage(record: RunRecord | None) -> list[str]:
-    return [] if record is None or record.language is None else record.language.damage
+    return [] if record is None else record.language.damage
 
 
 def _told_by(record: RunRecord | None) -> list[str]:
