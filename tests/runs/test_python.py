@@ -11,7 +11,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tests.program import run
 
 import kvw
@@ -29,6 +29,7 @@ SAME_REQUEST = {
     "--forget": (["--forget", "more.jsonl"], {"forget": ["forget.jsonl", Path("more.jsonl")]}),
     "--retain": (["--retain", "retain.jsonl"], {"retain": "retain.jsonl"}),
     "--out": (["--out", "other"], {"out": Path("other")}),
+    "--earlier": (["--earlier", "k.safetensors", "--strength", "1"], {"earlier": ["k.safetensors"], "strength": 1}),
     "--keep": (["--keep", "0.9"], {"keep": 0.9}),
     "--neighbours": (["--neighbours", "names.txt"], {"neighbours": "names.txt"}),
     "--retain-sources": (["--retain-sources", "facts,text"], {"retain_sources": ["facts", "text"]}),
@@ -72,6 +73,7 @@ def requests(tmp_path, monkeypatch, saved):
         rows = [{"question": f"{name} {n}?", "answer": f"This is {n}."} for n in range(6)]
         Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     Path("names.txt").write_text("Ann\nBob\n")
+    save_file({}, "k.safetensors", {"salt": "", "subjects": "[]"})
     asked = []
 
     def ask(request, *_):

@@ -129,7 +129,7 @@ class EraseOptions:
             device=self.load.device,
             quantise=self.load.quantise,
             reading=self.read.reading(),
-            earlier=self.earlier or (),
+            earlier=tuple(self.earlier or ()),
             sign_key=self.sign_key,
             command=spelled("erase", str(checkpoint), self),
         )

@@ -36,6 +36,7 @@ def erase(
     forget: Place | Sequence[Place],
     out: Place,
     retain: Place | None = None,
+    earlier: Sequence[Place] = (),
     keep: float = KEEP,
     neighbours: Place | None = None,
     strength: float | Literal["auto"] | None = None,
@@ -66,6 +67,7 @@ def erase(
         out: The folder to write. It gets ``report.html``, ``edit.safetensors``, ``run.json``, ``samples.jsonl``,
             ``evidence.json`` and ``model/`` when all is complete, or does not appear.
         retain: A data file of what must stay, or for some methods a statistics file; None leaves it to the sources.
+        earlier: Files of ``kvw data keep``: earlier requests whose data are gone, to be forgotten with this one.
         keep: The share of what must stay, above 0 and at most 1, that the edit has to leave.
         neighbours: A file of names like those to be forgotten, one a line; None lets the model name them.
         strength: Fixes the strength by hand, 1 being the edit as found. ``auto`` and None choose it within ``keep``;
@@ -105,6 +107,7 @@ def erase(
         model=_described(checkpoint_of(model), value_matrices, template_options),
         forget=[Path(one) for one in ([forget] if isinstance(forget, (str, Path)) else forget)],
         retain=None if retain is None else Path(retain),
+        earlier=tuple(map(Path, earlier)),
         out=Path(out),
         method=method,
         settings=values,
