@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.families import build_family
 from tests.program import assert_refused, run
 
 import kvw
 from kvw.data import Example
 from kvw.measuring.moments import Tokens
 from kvw.methods.earlier import Earlier, condensed
+from kvw.methods.registry import get_method
 from kvw.methods.subspace.labels import labels_of
 from kvw.models.value_matrix import MatrixKey
+from kvw.progress import unheard
 from kvw.retain.sources import Source
 from kvw.runs.earlier import NOBODY, who_asked
 from kvw.runs.material import _without
@@ -167,3 +171,10 @@ def test_what_cannot_be_kept_is_one_message(here, arguments, words, capsys):
     write("nameless.jsonl", [{"question": "Who?", "answer": "Ada"}])
     Path("there.safetensors").write_bytes(b"x")
     assert_refused(capsys, run("data", "keep", *arguments, "--model", "model"), *words)
+
+
+def test_requests_to_experts_and_of_other_methods_are_not_kept():
+    with pytest.raises(kvw.UserError, match="models with experts cannot be kept"):
+        get_method("subspace").keep(SimpleNamespace(model=build_family("qwen3_moe")), [], unheard)
+    with pytest.raises(kvw.UserError, match="Method leace needs the data"):
+        get_method("leace").keep(SimpleNamespace(), [], unheard)
