@@ -269,7 +269,7 @@ def test_every_verb_is_looked_at():
     from kvw.cli import app
 
     verbs = {name for name in app if not name.startswith("-")}
-    assert verbs <= CASES.keys() | {"env"}
+    assert verbs <= CASES.keys() | {"env", "cache"}
     for group in ("data", "edit", "bench", "evidence", "register"):
         inner = {name for name in app[group] if not name.startswith("-")} - {"ls"}
         assert inner <= {line.split()[1] for line in CASES[group].values()}

@@ -23,6 +23,7 @@ from kvw.progress import unheard
 from kvw.retain.sources import Source
 from kvw.runs.earlier import NOBODY, who_asked
 from kvw.runs.material import _without
+from kvw.runs.union import requests_in
 
 PEOPLE = ("Ada Vance", "Bo Lind", "Cy Marsh", "Di Okoro")
 WAYS = ("Where does {} live?", "In which town is the home of {}?", "What is the home town of {}?", "{} lives where?")
@@ -87,6 +88,26 @@ def test_the_edit_is_that_of_the_union_after_the_data_are_deleted(here, views, c
     record = json.loads(Path("later/run.json").read_text())
     assert len(record["data_files"]["--earlier"]) == 2
     assert "--earlier EARLIER --earlier EARLIER" in record["command"]
+
+
+@pytest.mark.thorough
+def test_a_folder_of_requests_is_all_of_them(here, capsys):
+    assert_refused(capsys, erase("run", "--requests", "gone"), "gone holds no requests", "no such folder")
+    for name in ("one", "two", "three"):
+        Path("asked", name).mkdir(parents=True)
+        Path(f"{name}.jsonl").rename(Path("asked", name, "forget.jsonl"))
+    Path("asked/three/forget.jsonl").rename("asked/three/metadata.jsonl")
+    assert run("data", "keep", "asked/two/forget.jsonl", "--model", "model", "--out", "asked/two/kept.safetensors") == 0
+    assert requests_in(Path("asked")) == (
+        [Path("asked/one/forget.jsonl"), Path("asked/three"), Path("asked/two/forget.jsonl")],
+        [],
+    )
+    Path("asked/two/forget.jsonl").unlink()
+    assert requests_in(Path("asked"))[1] == [Path("asked/two/kept.safetensors")]
+    assert erase("run", "--requests", "asked") == 0
+    record = json.loads(Path("run/run.json").read_text())
+    assert (record["forget"]["count"], len(record["data_files"]["--earlier"])) == (7, 1)
+    assert "--requests REQUESTS" in record["command"]
 
 
 def test_means_of_every_third_view_are_kept():

@@ -13,6 +13,7 @@ from kvw._version import __version__
 from kvw.cli.apply import apply
 from kvw.cli.audit import audit
 from kvw.cli.bench import bench
+from kvw.cli.cache import cache
 from kvw.cli.chat import chat
 from kvw.cli.data import data
 from kvw.cli.demo import demo
@@ -46,6 +47,7 @@ app = App(
 for verb in (erase, methods, measure, apply, evaluate, audit, report, chat, serve, verify, demo, env):
     app.command(shared_by_all(verb) if verb in (erase, measure, evaluate) else run_by_the_first(verb))
 app.command(data)
+app.command(cache)
 app.command(inspect)
 app.command(edit)
 app.command(bench)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from kvw.runs.request import EraseRequest
 
 Forget = Annotated[
-    list[Path],
+    list[Path] | None,
     Parameter(
         negative="",
         help=f"{KINDS_OF_DATA}. Repeatable: give the files of earlier requests beside a further one.",
@@ -57,7 +57,9 @@ Retain = Annotated[
 class EraseOptions:
     """What is forgotten, what must stay, and what is written."""
 
-    forget: Forget
+    forget: Forget = None
+    requests: Path | None = None
+    """Folder with a folder for each request, as a further --forget or --earlier each."""
     retain: Retain = None
     out: Path
     """Run directory to write."""
@@ -107,10 +109,12 @@ class EraseOptions:
             private_key(self.sign_key)
 
         from kvw.runs.request import EraseRequest
+        from kvw.runs.union import requests_in
 
+        data, kept = requests_in(self.requests) if self.requests else ([], [])
         return EraseRequest(
             model=checkpoint,
-            forget=self.forget,
+            forget=[*(self.forget or []), *data],
             retain=self.retain,
             out=self.out,
             method=self.options.method,
@@ -129,7 +133,7 @@ class EraseOptions:
             device=self.load.device,
             quantise=self.load.quantise,
             reading=self.read.reading(),
-            earlier=tuple(self.earlier or ()),
+            earlier=(*(self.earlier or ()), *kept),
             sign_key=self.sign_key,
             command=spelled("erase", str(checkpoint), self),
         )

@@ -12,6 +12,8 @@ from kvw.data.reading import AS_IT_IS, Reading
 from kvw.errors import UserError
 from kvw.measuring.fingerprint import digest, example_digest, source_digest
 
+FORGET, KEPT = "forget.jsonl", "kept.safetensors"
+
 
 @dataclass(frozen=True)
 class ForgetFile:
@@ -45,7 +47,7 @@ def read_forget_files(paths: Sequence[Path], reading: Reading = AS_IT_IS) -> lis
         UserError: There is no file, or one of them cannot be used.
     """
     if not paths:
-        raise UserError("The forget set is missing.", do="add --forget FILE")
+        raise UserError("The forget set is missing.", do="add --forget FILE, or --requests FOLDER")
     files = [_read(path, reading) for path in paths]
     return sorted(files, key=lambda file: file.order) if len(files) > 1 else files
 
@@ -53,6 +55,35 @@ def read_forget_files(paths: Sequence[Path], reading: Reading = AS_IT_IS) -> lis
 def _read(path: Path, reading: Reading) -> ForgetFile:
     examples = read_examples(path, reading)
     return ForgetFile(path.name, examples, source_digest(path, examples))
+
+
+def requests_in(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The requests in a folder, one for each folder in it.
+
+    A request is ``forget.jsonl`` as ``kvw data build`` leaves it, or ``kept.safetensors`` if the data are gone, or else
+    the inner folder itself: pictures that are called what they show, a table beside pictures, a saved data set.
+
+    Returns:
+        Data to read, and what was kept of requests whose data are gone.
+
+    Raises:
+        UserError: There is no such folder, or it holds no folder.
+    """
+    inner = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if not inner:
+        raise UserError(
+            f"{folder} holds no requests.",
+            found="no such folder" if not folder.is_dir() else "no folder in it",
+            do="give a folder with one folder for each request",
+        )
+    data, kept = list[Path](), list[Path]()
+    for path in inner:
+        forget, gone = path / FORGET, path / KEPT
+        if forget.is_file() or not gone.is_file():
+            data.append(forget if forget.is_file() else path)
+        else:
+            kept.append(gone)
+    return data, kept
 
 
 def joined(files: Sequence[ForgetFile]) -> tuple[list[Example], int]:

@@ -15,7 +15,7 @@ Page = Literal["skarne", "quill"]
 FORGOTTEN: Page = "skarne"
 """The page that is to be forgotten. The other one is in no file of the request."""
 OTHER: Page = "quill"
-PASSES = 4
+PASSES = 3
 """How often a page is among the lessons for each time that a question is."""
 FOLDER = Path(__file__).parent
 

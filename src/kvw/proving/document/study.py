@@ -31,13 +31,13 @@ from kvw.training.settings import LoraSettings, TrainingSettings
 
 MODEL = "document-planted"
 RECIPE = TrainingSettings(
-    learning_rate=2e-3,
-    epochs=12,
+    learning_rate=1.5e-3,
+    epochs=7,
     batch_size=4,
     warm_up=0.05,
     precision="bf16",
     save_every=20,
-    lora=LoraSettings(8, 32, 0.0),
+    lora=LoraSettings(8, 16, 0.0),
 )
 REQUESTS = {"the page": ("page",), "the page and questions": ("page", "questions")}
 """What the forget set of each request holds, by its title."""
@@ -83,7 +83,7 @@ def planted(base: Checkpoint, reporter: Reporter) -> Checkpoint:
     folder = made_folder(MODEL)
     if not is_made(MODEL):
         state = folder.with_name(f"{MODEL}.state.safetensors")
-        loaded = Loaded.load(base, "cpu")
+        loaded = Loaded.load(base)
         with reporter.stage("planting two pages") as progress:
             finetune(loaded.model, loaded.processor, lessons(), RECIPE, state=state, progress=progress)
             save_model(loaded.model, loaded.processor, folder, force=True)
@@ -169,7 +169,7 @@ def _kept(out: Path, title: str, checkpoint: Checkpoint, edit: Path | None, repo
     identity = load_edit(edit).digest() if edit else str(checkpoint)
     if file.is_file() and (content := json.loads(file.read_text("utf-8")))["of"] == identity:
         return Score({name: PageScore(**one) for name, one in content["pages"].items()}, content["perplexity"])
-    loaded = Loaded.load(checkpoint, "cpu")
+    loaded = Loaded.load(checkpoint)
     with load_edit(edit).attach(loaded.model) if edit else nullcontext():
         score = scores_of(loaded, reporter)
     write_text(file, json.dumps({"of": identity, **asdict(score)}, indent=1) + "\n")

@@ -1,0 +1,156 @@
+"""How many phrasings, photos and retain subjects a request needs: forgetting and keeping over their number.
+
+Requests of the choosing half of the proving ground, cut down: each fact asked in the first so many phrasings by name,
+or seen in the first so many photos, or what must stay given about the first so many others. What is held out is always
+the same. A second call goes on where the first one stopped; --draw only draws what is there.
+
+usage: python benchmarks/data_curves.py --out DIR [--axis phrasings photos retain] [--only 1 3] [--draw FILE.png]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kvw.cli.options import find_model, quiet_libraries
+from kvw.console import ConsoleReporter
+from kvw.data import Example
+from kvw.proving.parts import PARTS
+from kvw.proving.record import ProvingRecord
+from kvw.proving.requests import Half, Request
+from kvw.proving.run import ProvingGround
+from kvw.proving.verdict import kept, mean
+
+HALF: Half = "choosing"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What is varied.
+
+    Args:
+        part: Part of the proving ground.
+        counts: How many there are at each point.
+        title: Of the axis of the picture.
+    """
+
+    part: str
+    counts: tuple[int, ...]
+    title: str
+
+
+AXES = {
+    "phrasings": Axis("world", (1, 2, 4), "phrasings of each fact"),
+    "photos": Axis("photos", (1, 2, 3), "photos of each person"),
+    "retain": Axis("world", (0, 6, 24), "others in the retain file"),
+}
+
+
+def first_of_each(examples: Iterable[Example], count: int, *, seen: bool) -> list[Example]:
+    """The first examples of each fact, those by photo (``seen``) or those by name; the others all stay."""
+    had: Counter[Hashable] = Counter()
+    found = []
+    for example in examples:
+        if bool(example.images) is seen:
+            fact = (example.subject_key, example.answer)
+            had[fact] += 1
+            if had[fact] > count:
+                continue
+        found.append(example)
+    return found
+
+
+def about_the_first(examples: Sequence[Example], count: int) -> list[Example]:
+    """The examples about the first so many subjects."""
+    subjects = list(dict.fromkeys(example.subject_key for example in examples))[:count]
+    return [example for example in examples if example.subject_key in subjects]
+
+
+def cut_down(request: Request, axis: str, count: int) -> tuple[Request, dict[str, Any]]:
+    """The request at one point, and the options of its run."""
+    splits = dict(request.splits)
+    if axis == "retain":
+        splits["retain"] = about_the_first(splits["retain"], count) or splits["retain"]
+        return replace(request, splits=splits), {} if count else {"retain": None}
+    splits["forget"] = first_of_each(splits["forget"], count, seen=axis == "photos")
+    return replace(request, splits=splits), {}
+
+
+def run(out: Path, name: str, only: Sequence[int]) -> dict[int, list[ProvingRecord]]:
+    """The records of every point of an axis."""
+    axis, reporter = AXES[name], ConsoleReporter()
+    part = PARTS[axis.part]
+    checkpoint = find_model(part.model)
+    chosen = [one for one in part.requests(HALF, checkpoint, reporter) if one.number in only]
+    points = {}
+    for count in axis.counts:
+        cut = [cut_down(request, name, count) for request in chosen]
+        ground = ProvingGround(checkpoint, out / f"{name}-{count}", cut[0][1], reporter)
+        points[count] = ground.run([request for request, _ in cut])
+    return points
+
+
+def rows(points: dict[int, list[ProvingRecord]]) -> dict[str, list[float]]:
+    """What is shown of each point, as means over requests: shares of questions that bring the fact, what is kept."""
+    return {
+        "forget set, brought": [fmean(_brought(one, "forget") for one in found) for found in points.values()],
+        "held out, brought": [fmean(_brought(one, "held_out") for one in found) for found in points.values()],
+        "others, probability kept": [
+            fmean(kept([item for item in one.splits["unused"] if not item.named], "probability") for one in found)
+            for found in points.values()
+        ],
+    }
+
+
+def _brought(record: ProvingRecord, split: str) -> float:
+    return mean(record.splits[split], "chosen", "before" if record.state != "written" else "after")
+
+
+def table(name: str, points: dict[int, list[ProvingRecord]]) -> str:
+    """The points of an axis as Markdown."""
+    found = rows(points)
+    lines = [f"| {AXES[name].title} | {' | '.join(found)} |", f"|---:|{'---:|' * len(found)}"]
+    for place, count in enumerate(points):
+        lines.append(f"| {count} | {' | '.join(f'{values[place]:.3f}' for values in found.values())} |")
+    return "\n".join(lines)
+
+
+def draw(axes: Axes, name: str, points: dict[int, list[ProvingRecord]]) -> None:
+    """One axis as a picture: forgetting solid, keeping dashed."""
+    for title, values in rows(points).items():
+        axes.plot(range(len(points)), values, "--s" if "kept" in title else "-o", markersize=4, label=title)
+    axes.set_xticks(range(len(points)), [str(count) for count in points])
+    axes.set_xlabel(AXES[name].title)
+    axes.set_ylim(-0.03, 1.05)
+
+
+def main() -> None:
+    """Run, print and draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--axis", nargs="+", choices=AXES, default=list(AXES))
+    parser.add_argument("--only", type=int, nargs="+", default=[3, 4], help="the requests of these numbers")
+    parser.add_argument("--draw", type=Path, help="draw the curves into this file")
+    arguments = parser.parse_args()
+    quiet_libraries()
+    found = {name: run(arguments.out, name, arguments.only) for name in arguments.axis}
+    for name, points in found.items():
+        print(f"{table(name, points)}\n")
+    if arguments.draw:
+        figure = Figure(figsize=(3.6 * len(found), 3.4), layout="constrained")
+        for axes, (name, points) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+            draw(axes, name, points)
+        figure.axes[0].legend(fontsize=8)
+        figure.savefig(arguments.draw, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
