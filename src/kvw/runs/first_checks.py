@@ -135,20 +135,6 @@ def check_report_folder(folder: Path) -> None:
         )
 
 
-def check_run_folder(folder: Path) -> None:
-    """Refuse what is no folder of a finished run.
-
-    Raises:
-        UserError: There is no ``run.json`` in it.
-    """
-    if not is_file(folder / "run.json"):
-        raise UserError(
-            f"{folder} is no folder of a run.",
-            found="no run.json in it",
-            do="give the folder that kvw erase --out wrote",
-        )
-
-
 def check_longest_answer(tokens: int) -> None:
     """Refuse answers without a token.
 
