@@ -51,8 +51,8 @@ def demo_figure(record: DemoRecord, rows: Sequence[Row]) -> Figure:
         record: What the demo found.
         rows: Of its run. Shown are those with a picture.
     """
-    figure = Figure(figsize=(11, 8.4), layout="constrained")
-    halves = figure.add_gridspec(2, 1)
+    figure = Figure(figsize=(11, 7.6), layout="constrained")
+    halves = figure.add_gridspec(2, 1, height_ratios=[2, 3])
     above, below = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
     _draw_faces(above, record, rows)
     left, right = below.subplots(1, 2)
@@ -83,7 +83,7 @@ def _in_turn(groups: Sequence[Sequence[Row]]) -> list[Row]:
 def _draw_face(axes: Axes, row: Row) -> None:
     picture = Image.open(io.BytesIO(base64.b64decode(row.thumbnail.partition(",")[2])))
     axes.imshow(picture, extent=(0, 1, 0, 1))
-    axes.set_xlim(0, 3.4)
+    axes.set_xlim(0, 3.2)
     axes.set_ylim(0, 1)
     lines = [textwrap.fill(row.question, 24)]
     for name, title in (("original", "before"), ("unlearned", "after")):
