@@ -40,6 +40,7 @@ DEFENCES = {
 OTHERS: dict[str, tuple[dict[str, Any], ...]] = {
     "subspace": ({},),
     "kvw": ({"schedule": "one-shot", "layers": "0:29", "gamma": 0.05}, {"schedule": "one-shot", "layers": "0:29"}),
+    "npo": ({"learning_rate": 3e-5, "epochs": 5}, {"learning_rate": 1e-4, "epochs": 5}),
 }
 SPLITS = ("forget", "retain", "unused")
 HEADER = ["method", "settings", *(f"{name} said" for name in SPLITS), *ATTACKS]
