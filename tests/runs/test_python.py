@@ -22,6 +22,7 @@ from kvw.runs import python
 NOT_FROM_PYTHON = {
     "--model": "it is the first argument",
     "--dry-run": "it prints a plan for a person",
+    "--requests": "lists of files say it, as forget and earlier",
     "--json": "erase returns the record; record.model_dump_json() is what the option prints",
     "--strict": "record.warnings says whether there were any",
 }
