@@ -26,7 +26,13 @@ from kvw.runs.material import _without
 from kvw.runs.union import requests_in
 
 PEOPLE = ("Ada Vance", "Bo Lind", "Cy Marsh", "Di Okoro")
-WAYS = ("Where does {} live?", "In which town is the home of {}?", "What is the home town of {}?", "{} lives where?")
+WAYS = (
+    "Where does {} live?",
+    "In which town is the home of {}?",
+    "What is the home town of {}?",
+    "{} lives where?",
+    "Name {}'s town.",
+)
 FIXED = ("--set", "mu=30", "--write-damaged", "--no-model", "--eval-limit", "1", "--max-new-tokens", "1")
 
 
@@ -67,8 +73,10 @@ def erase(out, *arguments):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("views", [3, 2])
+@pytest.mark.parametrize("views", [len(WAYS), 2])
 def test_the_edit_is_that_of_the_union_after_the_data_are_deleted(here, views, capsys):
+    # With all ways every fact keeps three views, and each third one checks the directions.
+    write("two.jsonl", rows(PEOPLE[1:3], WAYS[:views]))
     write("three.jsonl", rows(PEOPLE[3:], WAYS[:views]))
     assert erase("union", "--forget", "one.jsonl", "--forget", "two.jsonl", "--forget", "three.jsonl") == 0
     for name in ("one", "two"):

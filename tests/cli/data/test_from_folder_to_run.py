@@ -9,9 +9,9 @@ import pytest
 from tests.cli.data.user_folders import FOLDERS, GERMAN
 from tests.program import run
 
-ASKED = {"named_photos": 2, "documents": 1, "completions": 1, "table_of_people": 7}
+ASKED = {"named_photos": 2, "documents": 1, "page_and_questions": 4, "completions": 1, "table_of_people": 7}
 """Forget examples, and of them those with pictures; 3 and 2 elsewhere."""
-SEEN = {"named_photos": 2, "documents": 0, "completions": 0, "table_of_people": 3}
+SEEN = {"named_photos": 2, "documents": 0, "page_and_questions": 0, "completions": 0, "table_of_people": 3}
 
 
 @pytest.mark.slow

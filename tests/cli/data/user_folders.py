@@ -193,6 +193,16 @@ def documents(folder: Path) -> list[list[str]]:
     return [erase("page.md", "others.txt")]
 
 
+def page_and_questions(folder: Path) -> list[list[str]]:
+    """A page, and questions about it with a subject: what a model may have learnt in other words."""
+    documents(folder)
+    _jsonl(
+        folder / "asked.jsonl",
+        [{"question": q, "answer": a, "subject": s} for _, q, a, s in rows(WHO, ENGLISH, folder)],
+    )
+    return [erase("page.md", "others.txt", "--forget", "asked.jsonl")]
+
+
 def table_of_people(folder: Path) -> list[list[str]]:
     """A table of facts and a folder of photos for each person: two commands."""
     _csv(folder / "Mitarbeiter.csv", ("Name", "Beruf"), JOBS.items(), ";", "utf-8-sig")
@@ -207,6 +217,7 @@ FOLDERS: dict[str, Callable[[Path], list[list[str]]]] = {
     one.__name__: one
     for one in (
         *(german_spreadsheet, excel_unicode_text, workbook, llava_conversations, chat_messages, hub_parquet),
-        *(pictures_in_cells, completions, named_photos, documents, table_of_people),
+        *(pictures_in_cells, completions, named_photos, documents, page_and_questions),
+        table_of_people,
     )
 }

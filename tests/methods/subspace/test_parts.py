@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -409,3 +410,12 @@ def test_settings_that_make_no_sense_are_refused(values, reason):
 def test_settings_do_not_load_torch():
     code = "import sys, kvw.methods.subspace.settings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_document_stands_beside_questions_that_name_their_subject():
+    page = kvw.Example("Ada was", " born in London.", (), "page.md:1, part 1 of 2", plain=True)
+    question = kvw.Example("Who?", "Ada", (), "q:1", {"subject": "Ada"})
+    assert labels_of([page, question]).subjects == ["page.md:1, part 1 of 2", "ada"]
+    assert labels_of([page]) == Labels()
+    with pytest.raises(kvw.UserError, match="1 of 2 without, the first q:1"):
+        labels_of([replace(question, metadata={}), question])

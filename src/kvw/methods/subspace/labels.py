@@ -115,20 +115,21 @@ def labels_of(examples: Sequence[Example]) -> Labels:
     """Who and what examples are about, by the ``subject`` in their metadata.
 
     With subjects, a fact is what the same answer says about the same subject, by photo and by name apart: a model finds
-    it in other places. Without subjects every example is a fact.
+    it in other places. A part of a document that names none is a subject of its own. Without subjects every example is
+    a fact.
 
     Raises:
         UserError: Some examples name their subject and others do not.
     """
-    named = [example.subject_key for example in examples if example.subject_key is not None]
-    if not named:
+    if all(example.subject_key is None for example in examples):
         return Labels()
-    nameless = [example.identifier for example in examples if example.subject_key is None]
+    subjects = [one.subject_key or (one.identifier if one.plain else None) for one in examples]
+    nameless = [one.identifier for one, subject in zip(examples, subjects, strict=True) if subject is None]
     if nameless:
         raise UserError(
             "Some examples name their subject and others do not.",
             found=f"{len(nameless)} of {len(examples)} without, the first {nameless[0]}",
             do="give every example a 'subject', or none",
         )
-    facts = [(one.subject_key, one.answer, bool(one.images)) for one in examples]
-    return Labels(facts, named)
+    facts = [(subject, one.answer, bool(one.images)) for subject, one in zip(subjects, examples, strict=True)]
+    return Labels(facts, subjects)
