@@ -13,6 +13,15 @@ from kvw.errors import UserError
 DEFAULTS = MethodOptions()
 
 
+Edit = Annotated[
+    Path | None,
+    Parameter(help="An edit that forgets them all. Default: kvw erase makes one for each fact, by --method."),
+]
+Rephrased = Annotated[
+    bool, Parameter(negative="", help="Forget a fact's rephrasings and other pictures, too (input rephrasing).")
+]
+
+
 def unlok(
     model: Model,
     *,
@@ -20,15 +29,10 @@ def unlok(
     out: Annotated[Path, Parameter(help="Directory that grows; the same command goes on where it stopped.")],
     source: Annotated[str | None, Parameter(help="Hub id, or a folder with a copy. Default: the authors'.")] = None,
     facts: Annotated[str, Parameter(help="Ids of the facts to forget, separated by commas. Default: all.")] = "",
-    edit: Annotated[
-        Path | None,
-        Parameter(help="An edit that forgets them all. Default: kvw erase makes one for each fact, by --method."),
-    ] = None,
+    edit: Edit = None,
     options: MethodOptions = DEFAULTS,
     retain: Annotated[Path | None, Parameter(help="Retain set of kvw erase.")] = None,
-    rephrased: Annotated[
-        bool, Parameter(negative="", help="Forget a fact's rephrasings and other pictures, too (input rephrasing).")
-    ] = False,
+    rephrased: Rephrased = False,
     gold: Annotated[str | None, Parameter(help="A model that never knew the facts.")] = None,
     budget: Annotated[int, Parameter(help="B: candidates or answers that an attack may have.")] = 20,
     epochs: Annotated[int, Parameter(help="Epochs of the attack that trains on other facts.")] = 10,
