@@ -162,7 +162,8 @@ def test_from_the_data_to_the_table(toy: Path, tmp_path: Path, capsys: pytest.Ca
     command = (
         "bench", "unlok", "toy:vanilla", "--source", toy / "copy", "--images", toy / "images",
         "--out", tmp_path / "out", "--retain", toy / "world/few.jsonl", "--facts", "5,4",
-        "--method", "kvw", "--set", "gamma=1", "--set", "schedule=one-shot", "--gold", "toy:gold", "--epochs", 1,
+        "--method", "kvw", "--set", "gamma=1", "--set", "schedule=one-shot", "--gold", "toy:gold",
+        "--relearn-epochs", 1,
     )  # fmt: skip
     assert run(*command) == 0
     shown = capsys.readouterr().out
@@ -179,7 +180,19 @@ def test_from_the_data_to_the_table(toy: Path, tmp_path: Path, capsys: pytest.Ca
     assert run(*command) == 0
     assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "out/findings").iterdir()}
     edit = next((tmp_path / "out/facts").glob("0004-*/run/edit.safetensors"))
-    given = (*command[:7], "--out", tmp_path / "given", "--epochs", 1, "--facts", 4, "--edit", edit, "--budget", 10)
+    given = (
+        *command[:7],
+        "--out",
+        tmp_path / "given",
+        "--relearn-epochs",
+        1,
+        "--facts",
+        4,
+        "--edit",
+        edit,
+        "--budget",
+        10,
+    )
     assert run(*given) == 0
     other = json.loads((tmp_path / "given/unlok.json").read_text())
     assert (other["made_by"], other["budget"], other["gold"]) == ("an edit that was given", 10, None)
@@ -189,5 +202,7 @@ def test_mistakes_are_one_message(toy: Path, tmp_path: Path, capsys: pytest.Capt
     command = ("bench", "unlok", "toy:vanilla", "--source", toy / "copy", "--images", toy / "images", "--out", tmp_path)
     assert_refused(capsys, run(*command, "--facts", "77"), "no fact", "77")
     assert_refused(capsys, run(*command, "--budget", 9), "--budget is at least 10")
+    assert_refused(capsys, run(*command, "--relearn-epochs", 0), "--relearn-epochs is at least 1")
     assert_refused(capsys, run(*command, "--edit", "e", "--method", "kvw"), "not made")
+    assert_refused(capsys, run(*command, "--edit", tmp_path / "e", "--facts", "77"), "no fact", "77")  # it is allowed
     assert_refused(capsys, run(*command[:5], "--images", tmp_path / "no", "--out", tmp_path), "no folder")

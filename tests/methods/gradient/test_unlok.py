@@ -69,6 +69,15 @@ def test_the_entropy_of_an_even_distribution_is_the_logarithm_of_the_vocabulary(
     assert float(entropy_loss(distributions())) > -4 * math.log(11)
 
 
+def test_the_gradient_of_the_entropy_is_finite_where_a_probability_is_nothing():
+    logits = torch.tensor([[[0.0, 1.0, -200.0]]], requires_grad=True)
+    probabilities = torch.softmax(logits, dim=-1)
+    assert float(probabilities[0, 0, 2].detach()) == 0
+    entropy_loss(probabilities).backward()
+    assert bool(torch.isfinite(logits.grad).all())
+    assert float(logits.grad[0, 0, 0]) != 0
+
+
 def states_of(model, batch):
     """After the embeddings and after every layer, by hooks of this test's own: (layers + 1, tokens, hidden)."""
     inner, seen = model.model.language_model, []

@@ -53,7 +53,7 @@ class UnlokRequest:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("budget", 10), ("epochs", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name} is at least {least}.", found=str(getattr(self, name)))
+        for option, value, least in (("budget", self.budget, 10), ("relearn-epochs", self.epochs, 1)):
+            if value < least:
+                raise UserError(f"--{option} is at least {least}.", found=str(value))
         object.__setattr__(self, "settings", get_method(self.method).settings_from(self.settings))

@@ -35,7 +35,7 @@ def unlok(
     rephrased: Rephrased = False,
     gold: Annotated[str | None, Parameter(help="A model that never knew the facts.")] = None,
     budget: Annotated[int, Parameter(help="B: candidates or answers that an attack may have.")] = 20,
-    epochs: Annotated[int, Parameter(help="Epochs of the attack that trains on other facts.")] = 10,
+    relearn_epochs: Annotated[int, Parameter(help="Epochs of the attack that trains on other facts.")] = 10,
     device: Annotated[str | None, Parameter(help="Where the model runs.")] = None,
 ) -> None:
     """Make UnLOK-VQA's attacks and metrics, from its data to its table, one fact at a time.
@@ -67,7 +67,7 @@ def unlok(
         rephrased=rephrased,
         gold=find_model(gold) if gold is not None else None,
         budget=budget,
-        epochs=epochs,
+        epochs=relearn_epochs,
         device=device,
     )
     quiet_libraries()

@@ -110,7 +110,9 @@ def entropy_loss(probabilities: Tensor) -> Tensor:
     """
     import torch
 
-    return torch.xlogy(probabilities, probabilities).sum(-1).mean(0).sum()
+    # Many probabilities of a large vocabulary are 0 in float32, where the gradient of p log p is not finite.
+    least = torch.finfo(probabilities.dtype).tiny
+    return torch.xlogy(probabilities, probabilities.clamp(min=least)).sum(-1).mean(0).sum()
 
 
 def _defending(
