@@ -16,7 +16,8 @@ from tests.conftest import built
 from tests.program import LIGHT, assert_refused, run
 
 import kvw
-from kvw.edits import EditMetadata, GateEdit, RoundedGateEdit
+from kvw.edits import EditMetadata, GateEdit, LowRankEdit, RoundedGateEdit
+from kvw.edits.low_rank import Directions
 from kvw.methods.conditional_kvw.settings import ConditionalKvwSettings
 from kvw.methods.describing import acting
 from kvw.methods.registry import METHODS, get_method
@@ -72,6 +73,16 @@ def test_compose_adds_requests_up(files, capsys):
     assert "kvw edit show both.safetensors" in out
     assert_equal(gates("both.safetensors"), kvw.compose(*files).log_gates)
     assert kvw.load_edit("both.safetensors").metadata.parents == tuple(edit.metadata for edit in files)
+
+
+def test_scale_says_that_what_is_gone_stays_gone(tmp_path, capsys):
+    unit = torch.eye(8)[:, :1]
+    for name, log_gate, said in (("gone", -1e4, True), ("weak", -2.0, False)):
+        edit = LowRankEdit({MatrixKey(1): Directions(unit, unit, torch.tensor([log_gate]))})
+        edit.save(tmp_path / f"{name}.safetensors")
+        out = tmp_path / f"{name}-part.safetensors"
+        assert run("edit", "scale", tmp_path / f"{name}.safetensors", "--strength", 0.1, "--out", out) == 0
+        assert ("stays 0 at any strength" in " ".join(capsys.readouterr().err.split())) == said
 
 
 def test_scale_weakens(files):

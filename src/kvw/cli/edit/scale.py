@@ -27,8 +27,16 @@ def scale(
     check_edit_output(out, [edit], force=force)
     check_edit_files([edit])
 
+    from kvw.console import ConsoleReporter
     from kvw.edits import scale as run
     from kvw.report.tables import print_written_edit
     from kvw.runs.edits import derive
 
-    print_written_edit(derive(partial(run, strength=strength), [edit], out, force=force), out)
+    scaled = derive(partial(run, strength=strength), [edit], out, force=force)
+    print_written_edit(scaled, out)
+    weakened = [layer for layer in scaled.describe() if layer.weakened]
+    if 0 < strength < 1 and weakened and all(layer.total_exponent and layer.mean_gate == 0 for layer in weakened):
+        ConsoleReporter().warn(
+            "Every gate is 0 and stays 0 at any strength above 0, so the scaled edit does what the whole one does. "
+            "From Python, kvw.mix(edit, share) mixes what it makes with the original."
+        )
