@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 from tests.pages.records import selection
 
+from kvw.records.run import KeptPart
 from kvw.report.selection_table import print_selection
 from kvw.report.verification import print_verification
 from kvw.runs.verify import Check, State, Verification
@@ -45,3 +46,20 @@ def test_the_edit_that_was_taken_is_marked(capsys: pytest.CaptureFixture[str]) -
     by_hand = " ".join(capsys.readouterr().out.split())
     assert "By the settings given (teacher-forced)" in by_hand
     assert "> as made" in by_hand
+
+
+def test_where_not_all_sources_fit_the_lowest_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    part = selection()
+    shares = {f"held-out source {number}": KeptPart(value=1 - number / 100, error=0.0) for number in range(5)}
+    chosen = next(one for one in part.candidates if one.chosen)
+    chosen.kept.update(shares)
+    shown = {}
+    for width in (60, 200):
+        print_selection(Console(width=width, highlight=False), part)
+        shown[width] = capsys.readouterr().out
+    assert "…" not in shown[60]
+    assert "96.0%" in shown[60]
+    assert "97.0%" not in shown[60]
+    assert shown[60].count("source") == 1
+    assert all(f"source {number}" in shown[200] for number in range(5))
+    assert "lowest" not in shown[200]
