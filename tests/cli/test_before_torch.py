@@ -174,6 +174,8 @@ CASES = {
         "calibrate": "bench calibrate gone",
         "calibrate to more than all": "bench calibrate gone --tau 2",
         "cost": "bench cost gone.toml --out new",
+        "unlok": "bench unlok toy:vanilla --images gone --out new",
+        "unlok without a model": "bench unlok ./nowhere --images empty --out new",
     },
 }
 HEAVY = {"torch", "transformers", "accelerate", "peft", "pandas", "matplotlib"}

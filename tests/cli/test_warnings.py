@@ -135,9 +135,9 @@ def test_a_good_edit_is_not_flagged_and_a_wreck_is(world, tmp_path, capsys):
     good = ["--strength", "auto", "--set", "mu=16", "--set", "matrices=both", "--keep", "0.7", *given[2:]]
     good += ["--forget", tmp_path / "one.jsonl", "--retain", retain, "--out", tmp_path / "good"]
     assert run("erase", "toy:vanilla", *good) == 4
-    # What it says is language, and what is left of four answers of this model is their first word.
-    (begun,) = json.loads((tmp_path / "good/run.json").read_text())["warnings"]
-    assert "4 of 20 replies to forget questions still begin to say" in begun
+    # No answer begins right any more. This model has no language to answer with instead.
+    (broken,) = json.loads((tmp_path / "good/run.json").read_text())["warnings"]
+    assert "4 of 20 replies to forget questions are gibberish or end in a loop" in broken
     wreck = ["--method", "kvw", "--no-retain-contrast", "--schedule", "one-shot", "--layers", "0:5", "--gamma", 20]
     wreck += ["--write-damaged"]
     capsys.readouterr()

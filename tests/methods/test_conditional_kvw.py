@@ -95,7 +95,7 @@ def test_it_works_in_the_last_two_thirds_of_the_layers():
     [
         ({"gamma": 0.0}, "gamma"),
         ({"threshold": float("nan")}, "threshold must be"),
-        ({"ratio": 0}, "ratio must be above 0"),
+        ({"ratio": 0}, "ratio must be a number above 0"),
         ({"energy": 2.0}, "energy must be"),
         ({"ridge": -1.0}, "ridge must be"),
     ],

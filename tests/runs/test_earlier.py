@@ -114,7 +114,7 @@ def test_a_folder_of_requests_is_all_of_them(here, capsys):
     assert requests_in(Path("asked"))[1] == [Path("asked/two/kept.safetensors")]
     assert erase("run", "--requests", "asked") == 0
     record = json.loads(Path("run/run.json").read_text())
-    assert (record["forget"]["count"], len(record["data_files"]["--earlier"])) == (7, 1)
+    assert (record["forget"]["count"], len(record["data_files"]["--earlier"])) == (8, 1)
     assert "--requests REQUESTS" in record["command"]
 
 

@@ -12,6 +12,7 @@ from kvw.data.shared import is_shared
 from kvw.methods.registry import get_method
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.retain.sources import Source
+from kvw.runs.earlier import NOBODY
 from kvw.runs.left_out import LeftOut
 from kvw.runs.material import gather_material, of_all_subjects, spread
 
@@ -35,7 +36,12 @@ OWN = [
 def material(monkeypatch, *sources, retain=(), speaks=True, statistics=None, settings=None):
     monkeypatch.setattr(module, "gather", lambda *_, **__: list(sources))
     data = SimpleNamespace(
-        forget=FORGET, retain=list(retain), retain_statistics=statistics, neighbours=None, left_out=LeftOut()
+        forget=FORGET,
+        retain=list(retain),
+        retain_statistics=statistics,
+        neighbours=None,
+        left_out=LeftOut(),
+        earlier=NOBODY,
     )
     loaded = SimpleNamespace(model=SimpleNamespace(config=None))
     monkeypatch.setattr(module, "is_text_model", lambda _: True)

@@ -42,8 +42,6 @@ def unlok(
 
     Every fact that the model answers right is attacked before and after it is forgotten.
     """
-    from kvw.bench.unlok.request import UnlokRequest
-
     settings = options.settings()
     made = options.method != DEFAULTS.method or settings != DEFAULTS.settings() or options.strength is not None
     names = tuple(dict.fromkeys(part.strip() for part in facts.split(",") if part.strip()))
@@ -53,8 +51,12 @@ def unlok(
         )
     if not images.is_dir():
         raise UserError("The pictures are no folder.", found=str(images), do="name a folder in --images")
+    known, gold_model = find_model(model), find_model(gold) if gold is not None else None
+
+    from kvw.bench.unlok.request import UnlokRequest
+
     request = UnlokRequest(
-        model=find_model(model),
+        model=known,
         source=source,
         images=images,
         out=out,
@@ -65,7 +67,7 @@ def unlok(
         choose=options.choose,
         retain=retain,
         rephrased=rephrased,
-        gold=find_model(gold) if gold is not None else None,
+        gold=gold_model,
         budget=budget,
         epochs=relearn_epochs,
         device=device,
