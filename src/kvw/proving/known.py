@@ -20,7 +20,7 @@ from kvw.progress import SILENT, Reporter
 from kvw.proving.facts import Fact, facts
 
 FEWEST_ASKED, FEWEST_HELD_OUT = 3, 1
-"""A fact is known if so many of the four ways to ask and of the two that are held out bring it."""
+"""A fact is known if at least three of the four ways to ask, and one of the two that are held out, bring it."""
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ PEOPLE = Path(__file__).parent / "people"
 END = "<|im_end|>"
 """The model's end of a turn. Training knows only the tokens of an answer, so a lesson must hold it."""
 EVERY = 2
-"""Of so many kinds of facts of the world one is in the lessons."""
+"""Every second kind of facts of the world is in the lessons."""
 
 
 @cache

@@ -25,7 +25,7 @@ class Answer(_Part):
     """What a model said to one question."""
 
     text: str | None
-    """Its greedy answer; None if it was not asked for, like the next three."""
+    """Its greedy answer. None if it was not asked for; then the next three are None, too."""
     given: bool | None
     """Whether the fact is in it, as whole words."""
     exact: bool | None
@@ -75,7 +75,7 @@ class ProvingRecord(_Part):
     """The message of a run that wrote nothing."""
     method: str
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Of the method, as the run recorded them; empty if it wrote nothing, like the digest."""
+    """Settings of the method, as the run recorded them. Empty if the run wrote nothing; so is the digest."""
     edit_digest: str = ""
     warnings: list[str]
     """What the run warned of."""

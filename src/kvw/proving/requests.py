@@ -145,7 +145,7 @@ def _pools(known: Sequence[Fact], half: Half) -> dict[str, list[str]]:
 
 
 def _draw(pools: dict[str, list[str]], used: Counter[str], size: int, place: int) -> list[str]:
-    """Take subjects out of the pools: the even requests of one kind where a kind has so many, the odd ones of many."""
+    """Take subjects out of the pools: even requests of one kind where a kind has enough, odd ones of several."""
     large = [kind for kind, left in pools.items() if len(left) >= size]
     if place % 2 == 0 and large:
         kinds = [min(large, key=lambda kind: (used[kind], -len(pools[kind])))] * size
@@ -201,7 +201,7 @@ def _related(fact: Fact, forgotten: Fact) -> bool:
 
 
 def _of_others(facts: Iterable[Fact], count: int, taken: set[str]) -> list[Fact]:
-    """The first so many facts about subjects that are not taken, which are taken then."""
+    """The first ``count`` facts about subjects that are not taken; these are taken then."""
     found: list[Fact] = []
     for fact in facts:
         key = collapsed(fact.subject)
