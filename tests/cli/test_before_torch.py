@@ -157,6 +157,7 @@ CASES = {
         "compose over": "edit compose edit.safetensors edit.safetensors --out other.safetensors",
         "scale": "edit scale gone.safetensors --strength 0.5 --out new.safetensors",
         "scale beyond": "edit scale edit.safetensors --strength 2 --out new.safetensors",
+        "mix": "edit mix gone.safetensors --share 0.5 --out new.safetensors",
         "invert": "edit invert edit.safetensors --out new.bin",
         "export": "edit export edit.safetensors ./nowhere --format ia3 --out new",
         "export over": "edit export edit.safetensors toy:vanilla --format ia3 --out full",

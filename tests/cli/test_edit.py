@@ -85,6 +85,16 @@ def test_scale_says_that_what_is_gone_stays_gone(tmp_path, capsys):
         assert ("stays 0 at any strength" in " ".join(capsys.readouterr().err.split())) == said
 
 
+def test_mix_weakens_what_is_gone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    unit = torch.eye(8)[:, :1]
+    LowRankEdit({MatrixKey(1): Directions(unit, unit, torch.tensor([-1e4]))}).save(tmp_path / "gone.safetensors")
+    assert run("edit", "mix", "gone.safetensors", "--share", 0.1, "--out", "part.safetensors") == 0
+    part = kvw.load_edit("part.safetensors")
+    torch.testing.assert_close(part.directions[MatrixKey(1)].changes(part.strength), torch.tensor([-0.1]))
+    assert part.metadata.settings == {"share": 0.1}
+
+
 def test_scale_weakens(files):
     assert run("edit", "scale", "a.safetensors", "--strength", 0.5, "--out", "half.safetensors") == 0
     assert_equal(gates("half.safetensors"), kvw.scale(files[0], 0.5).log_gates)
@@ -231,6 +241,7 @@ def test_a_lora_from_other_weights_is_noticed(saved, tmp_path, monkeypatch, caps
 VERBS = {
     "compose": ["compose", "a.safetensors", "b.safetensors", "--out", "out.safetensors"],
     "scale": ["scale", "a.safetensors", "--strength", "0.5", "--out", "out.safetensors"],
+    "mix": ["mix", "a.safetensors", "--share", "0.5", "--out", "out.safetensors"],
     "invert": ["invert", "a.safetensors", "--out", "out.safetensors"],
     "import": ["import", "adapter", "MODEL", "--out", "out.safetensors"],
 }
@@ -280,6 +291,9 @@ def test_no_verb_replaces_what_it_reads(files, saved, capsys):
             ["scale", "rounded.safetensors", "--strength", "0.5", "--out", "x.safetensors"],
             ["'rounded gates'", "scaled"],
         ),
+        (["mix", "a.safetensors", "--share", "1.5", "--out", "x.safetensors"], ["share", "0 to 1", "1.5"]),
+        (["mix", "a.safetensors", "--share", "nan", "--out", "x.safetensors"], ["share", "nan"]),
+        (["mix", "rounded.safetensors", "--share", "0.5", "--out", "x.safetensors"], ["'rounded gates'", "mixed"]),
         (["invert", "rounded.safetensors", "--out", "x.safetensors"], ["'rounded gates'", "inverted", "original"]),
         (["export", "a.safetensors", "MODEL", "--format", "vera", "--out", "x"], ["vera"]),
         (["export", "a.safetensors", "OTHER", "--format", "ia3", "--out", "x"], ["does not fit"]),

@@ -38,5 +38,5 @@ def scale(
     if 0 < strength < 1 and weakened and all(layer.total_exponent and layer.mean_gate == 0 for layer in weakened):
         ConsoleReporter().warn(
             "Every gate is 0 and stays 0 at any strength above 0, so the scaled edit does what the whole one does. "
-            "From Python, kvw.mix(edit, share) mixes what it makes with the original."
+            f"To weaken it: kvw edit mix {edit} --share {strength:g} --out FILE"
         )
