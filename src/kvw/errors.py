@@ -1,4 +1,4 @@
-"""The exception for "you must fix this", and the three of its kind that are treated differently."""
+"""The exception for "you must fix this", and those of its kind that are treated differently."""
 
 from __future__ import annotations
 
@@ -30,6 +30,10 @@ class UserError(Exception):
 
 class Unreadable(UserError):
     """A file that is read for a long while could not be read to its end; what was made of it so far is good."""
+
+
+class Unwritable(UserError):
+    """The disk is full, or what was made cannot be written where it is to be."""
 
 
 class Damaging(UserError):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from kvw.errors import UserError
+from kvw.errors import Unwritable
 
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
@@ -33,7 +33,7 @@ def write_bytes(path: Path, content: bytes, *, public: bool = False) -> None:
         public: Whether others may read it, as far as the umask allows; else its mode is 0600.
 
     Raises:
-        UserError: The disk is full or the file cannot be written; what was at ``path`` is as it was before.
+        Unwritable: The disk is full or the file cannot be written; what was at ``path`` is as it was before.
     """
     with new_file(path, public=public) as temporary:
         temporary.write_bytes(content)
@@ -62,7 +62,7 @@ def new_file(path: Path, *, public: bool = False, once: bool = False) -> Iterato
         The file to write; if the block raises, it is removed and what was at ``path`` stays.
 
     Raises:
-        UserError: The disk is full or the file cannot be written.
+        Unwritable: The disk is full or the file cannot be written.
     """
     with explained(path):
         make_folders(path.parent, private=not public)
@@ -129,12 +129,12 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL_DISK_ERRORS:
             free = shutil.disk_usage(existing_parent(path)).free
-            raise UserError(
+            raise Unwritable(
                 f"The disk is full: {path} could not be written.",
                 found=f"{free / 1e9:.1f} GB free",
                 do="free space or name another place; what was there before is untouched",
             ) from error
-        raise UserError(
+        raise Unwritable(
             f"{path} could not be written.", found=str(error), do="name another place that you may write to"
         ) from error
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from datasets import Dataset
@@ -14,9 +16,12 @@ from tests.program import assert_refused, run
 from kvw.bench.benchmarks import get_benchmark
 from kvw.bench.unlok.facts import SAMPLED, Fact, facts_of, says
 from kvw.bench.unlok.record import Finding, Hit
+from kvw.bench.unlok.request import UnlokRequest
 from kvw.bench.unlok.results import attack_rows, metrics
+from kvw.bench.unlok.run import _Work
 from kvw.data import read_examples
-from kvw.errors import UserError
+from kvw.errors import Damaging, Unwritable, UserError
+from kvw.progress import SILENT
 from kvw.toy.world import World, write_world
 
 UNLOK = get_benchmark("unlok-vqa")
@@ -126,6 +131,20 @@ def test_metrics_are_the_authors() -> None:
     (row,) = attack_rows(original, now, None)
     assert (row.attack, row.original.success, row.now.success, row.now.share) == ("noise", 1.0, 0.5, 0.125)
     assert row.gold is None
+
+
+@pytest.mark.parametrize(("error", "ends"), [(Unwritable, True), (Damaging, False)])
+def test_a_full_disk_is_not_a_fact_that_cannot_be_forgotten(
+    error: type[UserError], ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def erased(self: _Work, fact: Fact) -> Path:
+        raise error("It failed.")
+
+    monkeypatch.setattr(_Work, "_erased", erased)
+    work = _Work(cast("UnlokRequest", SimpleNamespace(edit=None)), [], SILENT)
+    work.wanted = [cast("Fact", SimpleNamespace(name="1"))]
+    with pytest.raises(UserError, match="^It failed" if ends else "No fact could be forgotten"):
+        work.now({})
 
 
 FACTS = 6

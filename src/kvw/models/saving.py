@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kvw.errors import UserError
+from kvw.errors import Unwritable, UserError
 from kvw.files import existing_parent
 from kvw.models.quantised import plain_tensors
 from kvw.models.stored import StoredMatrix
@@ -73,7 +73,7 @@ def check_disk_space(source: Path, folder: Path, instead: str, *, without: Colle
         without: Names of weight files that need no room: written earlier, or shared with the source.
 
     Raises:
-        UserError: With the numbers.
+        Unwritable: With the numbers.
     """
     needed = sum(path.stat().st_size for path in weight_files(source) if path.name not in without)
     check_room(folder, needed + DISK_RESERVE, "the model", f", or {instead}")
@@ -89,11 +89,11 @@ def check_room(folder: Path, needed: int, what: str, instead: str = "") -> None:
         instead: What else the user can do, for the message.
 
     Raises:
-        UserError: With the numbers.
+        Unwritable: With the numbers.
     """
     free = shutil.disk_usage(existing_parent(folder)).free
     if free < needed:
-        raise UserError(
+        raise Unwritable(
             f"The disk has no room for {what} at {folder}.",
             found=f"{free / 1e9:.2f} GB free, {needed / 1e9:.2f} GB needed",
             do=f"free space, name another --out{instead}",

@@ -11,6 +11,7 @@ from tests import text_models
 from kvw.data import read_examples
 from kvw.edits import GateEdit
 from kvw.edits.edit import EditMetadata
+from kvw.errors import Unwritable, UserError
 from kvw.evaluation.loaded import Loaded
 from kvw.made import made_folder
 from kvw.models.checkpoint import find_checkpoint
@@ -93,3 +94,32 @@ def test_a_request_that_is_refused_is_told(tiny, tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "without the page: Nothing says what must stay." in out
     assert "| planted: skarne |" in out
+
+
+@pytest.fixture
+def nothing_made(tmp_path, monkeypatch):
+    """A study whose models are made and asked already, and a request that fails in a given way."""
+    monkeypatch.setattr(study, "planted", lambda base, reporter: base)
+    monkeypatch.setattr(study, "_kept", lambda *_: study.Score({}, 1.0))
+    monkeypatch.setattr("kvw.proving.document.__main__.find_checkpoint", lambda name: name)
+
+    def failing(error):
+        def erase(request, reporter):
+            raise error
+
+        monkeypatch.setattr(study, "erase", erase)
+        return main(["--out", str(tmp_path)])
+
+    return failing
+
+
+def test_a_full_disk_is_not_told_as_a_refused_request(nothing_made, capsys):
+    assert nothing_made(UserError("It cannot be.")) == 0
+    assert "without the page: It cannot be." in capsys.readouterr().out
+    assert nothing_made(Unwritable("The disk is full.")) == 2
+    assert capsys.readouterr() == ("", "error The disk is full.\n")
+
+
+def test_ctrl_c_is_one_line(nothing_made, capsys):
+    assert nothing_made(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "interrupted; the same command goes on from what was kept\n"

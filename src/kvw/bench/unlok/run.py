@@ -18,7 +18,7 @@ from kvw.data.benchmarks.choices import order_key
 from kvw.data.example import Example
 from kvw.data.readers import read_examples
 from kvw.edits.edit import Edit, load_edit, package_versions
-from kvw.errors import UserError
+from kvw.errors import Unwritable, UserError
 from kvw.evaluation.loaded import Loaded
 from kvw.files import file_digest, write_bytes, write_text
 from kvw.known import known
@@ -111,7 +111,7 @@ class _Work:
             try:
                 edits[fact.name] = load_edit(self.request.edit or self._erased(fact))
             except UserError as error:
-                if self.request.edit is not None:
+                if self.request.edit is not None or isinstance(error, Unwritable):
                     raise
                 refused[fact.name] = f"{error.what} {error.found}".strip()
         if not edits:

@@ -13,6 +13,9 @@ from kvw.errors import UserError
 from kvw.models.checkpoint import find_checkpoint
 from kvw.proving.document.study import markdown, run
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
@@ -24,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from what was kept", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

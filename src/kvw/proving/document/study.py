@@ -11,7 +11,7 @@ from statistics import fmean
 
 from kvw.data import Example
 from kvw.edits.edit import load_edit
-from kvw.errors import UserError
+from kvw.errors import Unwritable, UserError
 from kvw.evaluation.loaded import Loaded
 from kvw.evaluation.metrics.extraction import extraction_strength
 from kvw.evaluation.probability import token_scores
@@ -156,6 +156,8 @@ def run(out: Path, base: Checkpoint, reporter: Reporter) -> dict[str, Score | st
             forget = [files[part] for part in parts]
             try:
                 erase(EraseRequest(checkpoint, forget, None, place, save_model=False, force=True), reporter)
+            except Unwritable:
+                raise
             except UserError as error:
                 found[f"without {title}"] = str(error)
                 continue
