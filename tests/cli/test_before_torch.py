@@ -57,6 +57,8 @@ CASES = {
         "edit of another kind": "apply other.safetensors toy:vanilla --out new",
         "no safetensors": "apply good.jsonl toy:vanilla --out new",
         "out": "apply edit.safetensors toy:vanilla --out full",
+        "gguf": "apply edit.safetensors gone.gguf --out new.gguf",
+        "gguf to": "apply edit.safetensors good.gguf --out new",
     },
     "evaluate": {
         "model": "evaluate ./nowhere --data good.jsonl",
@@ -160,6 +162,7 @@ CASES = {
         "mix": "edit mix gone.safetensors --share 0.5 --out new.safetensors",
         "invert": "edit invert edit.safetensors --out new.bin",
         "export": "edit export edit.safetensors ./nowhere --format ia3 --out new",
+        "export for gguf": "edit export edit.safetensors toy:vanilla --format gguf-lora --out new.gguf",
         "export over": "edit export edit.safetensors toy:vanilla --format ia3 --out full",
         "import": "edit import empty toy:vanilla --out new.safetensors",
         "import to": "edit import adapter ./nowhere --out new.safetensors",
@@ -208,6 +211,7 @@ def folder(tmp_path_factory):
         "recipe.toml": RECIPE,
     }.items():
         (here / name).write_text(text + "\n")
+    (here / "good.gguf").write_bytes(b"GGUF")
     for name in ("empty", "full", "adapter", "broken", "bare", "recorded"):
         (here / name).mkdir()
     (here / "broken/config.json").write_text("{")

@@ -32,6 +32,12 @@ Model = Annotated[
     str,
     Parameter(help="Local folder, hub id (owner/name or owner/name@revision), toy:vanilla, or smollm2:135m."),
 ]
+ModelOrGguf = Annotated[
+    str,
+    Parameter(
+        help="Local folder, hub id (owner/name or owner/name@revision), toy:vanilla, smollm2:135m, or FILE.gguf."
+    ),
+]
 ValueMatrices = Annotated[
     str,
     Parameter(help="Confirm where a model of an unknown family has its value matrices, as kvw inspect suggests."),
@@ -310,6 +316,11 @@ def find_model(
     if weights:
         find_weights(checkpoint.folder)
     return replace(checkpoint, value_matrices=value_matrices, template_options=options)
+
+
+def is_gguf(model: str) -> bool:
+    """Whether a user means a file for llama.cpp and not a checkpoint."""
+    return model.endswith(".gguf")
 
 
 def check_output(out: Path, *, force: bool, keep: Iterable[Path]) -> None:

@@ -107,7 +107,7 @@ def export_lora(
     matrices = _modules(edit, model)
     tensors, ranks = {}, {}
     for key, matrix in matrices.items():
-        picked = _factors(edit, key, knowledge_vectors(matrix, weights(matrix)))
+        picked = lora_factors(edit, key, knowledge_vectors(matrix, weights(matrix)))
         if len(picked[0]):
             ranks[matrix.name] = len(picked[0])
             tensors[f"{PREFIX}{matrix.name}{LORA_A}"], tensors[f"{PREFIX}{matrix.name}{LORA_B}"] = picked
@@ -128,7 +128,7 @@ def export_lora(
     _write(Path(directory), configuration, tensors, edit.metadata, force)
 
 
-def _factors(edit: GateEdit | LowRankEdit, key: MatrixKey, vectors: Tensor) -> tuple[Tensor, Tensor]:
+def lora_factors(edit: GateEdit | LowRankEdit, key: MatrixKey, vectors: Tensor) -> tuple[Tensor, Tensor]:
     """A (rank, width) and B (hidden, rank), float32, for a value matrix with knowledge vectors (hidden, width)."""
     if isinstance(edit, LowRankEdit):
         directions = edit.directions[key]

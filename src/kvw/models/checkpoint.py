@@ -46,11 +46,12 @@ def checkpoint_of(model: Checkpoint | str | Path) -> Checkpoint:
     return model if isinstance(model, Checkpoint) else find_checkpoint(model)
 
 
-def find_checkpoint(model: str | Path) -> Checkpoint:
+def find_checkpoint(model: str | Path, *, download: bool = True) -> Checkpoint:
     """Find a checkpoint by name, by folder, or by hub id with an optional revision (``owner/name@revision``).
 
     Args:
         model: ``toy:vanilla``, ``toy:gold`` and ``smollm2:135m`` are names of kvw's own.
+        download: Whether a repository of the hub is fetched; else only what was fetched before is found.
 
     Raises:
         UserError: It is neither a name, nor a folder with a ``config.json``, nor a hub repository that can be reached;
@@ -81,13 +82,16 @@ def find_checkpoint(model: str | Path) -> Checkpoint:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        snapshot = Path(snapshot_download(name, revision=revision or None, ignore_patterns=NOT_NEEDED))
+        found = snapshot_download(
+            name, revision=revision or None, ignore_patterns=NOT_NEEDED, local_files_only=not download
+        )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"There is no model '{model}'.",
             found=f"no such folder, and on the hub: {first_line(error)}",
             do="give a local folder or a hub id, optionally with a revision: owner/name@revision",
         ) from error
+    snapshot = Path(found)
     return Checkpoint(snapshot, name, snapshot.name)
 
 

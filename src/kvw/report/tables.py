@@ -25,6 +25,7 @@ from kvw.report.terminal import console, number_table, print_warning
 from kvw.runs.apply import Applied
 from kvw.runs.demo import DemoRecord
 from kvw.runs.edits import EditSummary
+from kvw.runs.gguf import AppliedGguf
 from kvw.runs.inspect import MatrixGroup, Structure
 from kvw.runs.measure import StatisticsSummary
 from kvw.runs.plan import Plan
@@ -119,6 +120,19 @@ def print_applied(applied: Applied, out: Path) -> None:
         for damage in applied.language.damage:
             print_warning(screen, damage)
     screen.print(f"The model is in {out}; its README.md says what was removed.")
+
+
+def print_applied_gguf(applied: AppliedGguf, out: Path) -> None:
+    """What ``kvw apply`` changed in a GGUF file, and how much of the edit its types keep."""
+    screen, written = console(), applied.written
+    types = ", ".join(sorted({tensor.type for tensor in written}))
+    screen.print(
+        f"{len(written)} of {applied.tensors} tensors were changed and stored again as {types}; all other bytes are "
+        "the source's. Read back and compared."
+    )
+    least = min(written, key=lambda tensor: tensor.share)
+    screen.print(f"Of the edit {least.share:.1%} or more is left after rounding (least in {least.name}).")
+    screen.print(f"The model ({applied.architecture}) is in {out}.")
 
 
 def print_demo(record: DemoRecord, out: Path) -> None:

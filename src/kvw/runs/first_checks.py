@@ -76,6 +76,22 @@ def check_adapter_folder(folder: Path) -> None:
         )
 
 
+def check_gguf_files(model: Path, out: Path) -> None:
+    """Refuse what is no GGUF file by its first bytes, and an output that engines would not take for one.
+
+    Raises:
+        UserError: There is no such file, it is of another kind, or the output ends in something else.
+    """
+    if not is_file(model):
+        raise UserError(f"There is no file {model}.", do="check the path")
+    with model.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise UserError(f"{model} is no GGUF file.", found=f"it begins with {magic!r}", do="get an intact copy of it")
+    if out.suffix != ".gguf":
+        raise UserError("A GGUF file ends in .gguf.", found=str(out), do=f"name it {out.stem}.gguf")
+
+
 def check_statistics_output(out: Path, data: Path, *, force: bool) -> None:
     """Find out whether a statistics file of some data can be written.
 
