@@ -1,9 +1,10 @@
 """Which tokens of an answer say something."""
 
+import pytest
 from tests.tiny_models import FAMILIES
 
 from kvw.data import Example, prepare
-from kvw.data.telling import beginnings, telling_tokens
+from kvw.data.telling import DECODED, beginnings, telling_tokens, token_starts
 
 WORDS = ("Paris", "Kuwait", "florist", "author", "woman", "occupation")
 """Each has a token of its own in the tiny vocabulary."""
@@ -30,6 +31,24 @@ def test_a_rare_token_of_the_question_tells_nothing() -> None:
     (found,) = told([Example("Is Paris in Kuwait?", "Paris florist.")])
     assert "Paris" not in found
     assert "florist" in found
+
+
+def test_words_are_compared_not_their_tokens() -> None:
+    (found,) = told([Example("Is it unfgtable?", "Paris bean.")])
+    assert found.endswith("bean")  # each of its letters is a token of the question
+    (found,) = told([Example("Is it unfgtable?", "Paris unfgtable.")])
+    assert found.strip() == "Paris"
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_vl"])
+def test_places_in_a_long_answer_are_those_of_the_whole_text(family: str) -> None:
+    _, processor = FAMILIES[family]()
+    answer = " ".join(f"Größe {row} Paris 東京, florist!" for row in range(40))
+    (item,) = prepare([Example("Who?", answer)], processor)
+    starts, text = token_starts(item, processor)
+    assert len(starts) > 4 * DECODED
+    assert starts == [len(processor.tokenizer.decode(item.answer_ids[:place])) for place in range(len(starts))]
+    assert text.strip() == answer
 
 
 def test_signs_tell_nothing_however_rare() -> None:

@@ -24,9 +24,17 @@ def test_a_reply_counts_up_to_the_last_word_that_says_something() -> None:
 
 
 def test_what_says_nothing_or_the_same_words_is_left_out() -> None:
-    for reply in ("I do not know.", "In Madrid.", "the prado is in Madrid, Spain", ""):
+    for reply in ("I do not know.", "In Spain.", "the prado is in Madrid, Spain", ""):
         assert own_words(forget(), {"f:0": reply}, 8) == []
     assert own_words(forget(), {}, 8) == []
+
+
+def test_a_reply_that_only_begins_to_say_it_counts() -> None:
+    replies = ("In Madrid.", "In Madrid", "Madrid"), ("It is madri-something.", "It is madri", "madri")
+    for reply, answer, said in replies:
+        ((found, spans),) = own_words(forget(), {"f:0": reply}, 8)
+        assert found.answer == answer
+        assert [found.answer[start:end] for start, end in spans] == [said]
 
 
 def test_of_many_some_from_all_over_the_set_are_taken() -> None:

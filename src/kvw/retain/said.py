@@ -34,13 +34,19 @@ class Said:
         return 2 * len(said & set(words(reply))) > len(said)
 
     def begun(self, reply: str, answer: str) -> bool:
-        """Whether a reply begins to say what an answer says.
+        """Whether a reply begins to say what an answer says: one of its words does."""
+        return any(self.begins(word, answer) for word in words(reply))
 
-        It has the first word by which the answer says something, or one with the same first :data:`BEGINNING` letters.
+    def begins(self, word: str, answer: str) -> bool:
+        """Whether a word begins to say what an answer says.
+
+        It is the first word by which the answer says something, or has the same first :data:`BEGINNING` letters.
+
+        Args:
+            word: The word, folded.
+            answer: The answer.
         """
         said = self.by(answer)
-        first = next((word for word in words(answer) if word in said), "")
-        letters = first[:BEGINNING] if first.isalpha() and len(first) > BEGINNING else None
-        return bool(first) and any(
-            word == first or (letters is not None and word.startswith(letters)) for word in words(reply)
-        )
+        first = next((one for one in words(answer) if one in said), "")
+        spelled = first.isalpha() and len(first) > BEGINNING
+        return bool(first) and (word == first or (spelled and word.startswith(first[:BEGINNING])))

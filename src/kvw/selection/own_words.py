@@ -1,7 +1,8 @@
 """Forget questions with the answers that the model gives in words of its own.
 
 A model that is to forget "The Prado is in Madrid." may say "It is located in the heart of Madrid". An edit that takes
-the first sentence from it can leave the second. So both are judged.
+the first sentence from it can leave the second. So both are judged. So is a reply that only begins to say it, "Madr.":
+whoever asks can guess the rest.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import replace
 
 from kvw.data import Example, Prepared
 from kvw.data.rendering import Processor
-from kvw.data.telling import token_starts
+from kvw.data.telling import token_starts, tokens_in
 from kvw.folding import placed_words, words
 from kvw.retain.said import Said
 
@@ -19,11 +20,11 @@ Span = tuple[int, int]
 
 
 def own_words(forget: Sequence[Example], replies: Mapping[str, str], most: int) -> list[tuple[Example, list[Span]]]:
-    """Find the questions that the model answers rightly, but not in the words of the reference.
+    """Find the questions whose replies say the answer, or begin to say it, but not in the words of the reference.
 
     Args:
         forget: The forget set.
-        replies: What the original model says, by :attr:`kvw.data.Example.identifier`; questions without are left out.
+        replies: What a model says, by :attr:`kvw.data.Example.identifier`; questions without are left out.
         most: The most questions to return; of more, as many from all over the set.
 
     Returns:
@@ -34,11 +35,11 @@ def own_words(forget: Sequence[Example], replies: Mapping[str, str], most: int) 
     found: list[tuple[Example, list[Span]]] = []
     for example in forget:
         reply = replies.get(example.identifier, "")
-        if not said.again(reply, example.answer):
+        if not (said.again(reply, example.answer) or said.begun(reply, example.answer)):
             continue
         places: dict[str, Span] = {}
         for word, start, end in placed_words(reply):
-            if word in said.by(example.answer):
+            if word in said.by(example.answer) or said.begins(word, example.answer):
                 places.setdefault(word, (start, end))
         answer = reply[: max(end for _, end in places.values())]
         if words(example.answer)[: len(words(answer))] != words(answer):
@@ -56,11 +57,6 @@ def tokens_at(item: Prepared, spans: Sequence[Span], processor: Processor) -> tu
         processor: The processor it was prepared with.
     """
     starts, text = token_starts(item, processor)
-    ends = [*starts[1:], len(text)]
     before = len(text) - len(item.example.answer)  # white space before the answer is a part of its first token
-    tokens = tuple(
-        place
-        for place, (start, end) in enumerate(zip(starts, ends, strict=True))
-        if any(start - before < last and first < end - before for first, last in spans)
-    )
-    return tokens or tuple(range(len(ends)))
+    placed = [(start + before, end + before) for start, end in spans]
+    return tokens_in(placed, starts, text) or tuple(range(len(starts)))
