@@ -148,6 +148,7 @@ CASES = {
         "build from a model": "data build --from-model ./nowhere --about x --out new",
         "build in a language": "data build good.jsonl --language xx --out new",
         "keep": "data keep gone.jsonl --model toy:vanilla --out new.safetensors",
+        "keep with no key": "data keep good.jsonl --model toy:vanilla --out new.safetensors --key gone",
         "keep nameless": "data keep good.jsonl --model toy:vanilla --out new.safetensors",
     },
     "edit": {

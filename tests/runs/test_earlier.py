@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -79,13 +80,16 @@ def test_the_edit_is_that_of_the_union_after_the_data_are_deleted(here, views, c
     write("two.jsonl", rows(PEOPLE[1:3], WAYS[:views]))
     write("three.jsonl", rows(PEOPLE[3:], WAYS[:views]))
     assert erase("union", "--forget", "one.jsonl", "--forget", "two.jsonl", "--forget", "three.jsonl") == 0
-    for name in ("one", "two"):
-        assert run("data", "keep", f"{name}.jsonl", "--model", "model", "--out", f"{name}.safetensors") == 0
+    Path("key.txt").write_bytes(base64.b64encode(bytes(range(32))))
+    for name, secret in (("one", ("--key", "key.txt")), ("two", ())):
+        assert run("data", "keep", f"{name}.jsonl", "--model", "model", "--out", f"{name}.safetensors", *secret) == 0
         Path(f"{name}.jsonl").unlink()
     assert Path("one.safetensors").stat().st_mode & 0o077 == 0
     assert b"Vance" not in Path("one.safetensors").read_bytes()
-    capsys.readouterr()
+    assert "--earlier one.safetensors --earlier-key key.txt" in capsys.readouterr().out
     kept = [part for name in ("two", "one") for part in ("--earlier", f"{name}.safetensors")]
+    assert_refused(capsys, erase("later", "--forget", "three.jsonl", *kept), "one.safetensors is encrypted")
+    kept += ["--earlier-key", "key.txt"]
     assert erase("later", "--forget", "three.jsonl", *kept) == 0
     assert "2 about subjects of the forget set (Ada Vance)" in " ".join(capsys.readouterr().err.split())
     expected, found = change("union"), change("later")
@@ -95,7 +99,7 @@ def test_the_edit_is_that_of_the_union_after_the_data_are_deleted(here, views, c
     assert any((alone[key] - expected[key]).norm() > 0.05 * expected[key].norm() for key in expected)
     record = json.loads(Path("later/run.json").read_text())
     assert len(record["data_files"]["--earlier"]) == 2
-    assert "--earlier EARLIER --earlier EARLIER" in record["command"]
+    assert "--earlier EARLIER --earlier EARLIER --earlier-key EARLIER-KEY" in record["command"]
 
 
 @pytest.mark.thorough
@@ -160,6 +164,21 @@ def test_a_changed_byte_is_found(kept):
     kept.write_bytes(content)
     with pytest.raises(kvw.UserError, match="no whole file of a kept request"):
         Earlier.load(kept)
+
+
+def test_who_asked_is_encrypted_with_the_rest(kept, tmp_path):
+    key = tmp_path / "key.txt"
+    key.write_bytes(base64.b64encode(bytes(32)))
+    with pytest.raises(kvw.UserError, match="No earlier request is encrypted"):
+        who_asked([kept], key)
+    sealed, found = tmp_path / "sealed.safetensors", Earlier.load(kept)
+    found.save(sealed, bytes(32))
+    assert json.dumps(found.subjects).encode() not in sealed.read_bytes()
+    assert who_asked([sealed], key) == who_asked([kept])
+    assert Earlier.load(sealed, bytes(32)).facts == found.facts
+    for wrong in (None, bytes(range(32))):
+        with pytest.raises(kvw.UserError, match=r"sealed.safetensors"):
+            Earlier.load(sealed, wrong)
 
 
 REFUSED = [

@@ -65,6 +65,8 @@ class EraseOptions:
     """Run directory to write."""
     earlier: Annotated[list[Path] | None, Parameter(negative="")] = None
     """What kvw data keep has kept of an earlier request, whose data are gone. Repeatable."""
+    earlier_key: Path | None = None
+    """File with the key of earlier requests that are encrypted."""
     keep: float = 0.98
     """Share of what must stay that the edit has to leave, on questions that it was not made from."""
     neighbours: Path | None = None
@@ -134,6 +136,7 @@ class EraseOptions:
             quantise=self.load.quantise,
             reading=self.read.reading(),
             earlier=(*(self.earlier or ()), *kept),
+            earlier_key=self.earlier_key,
             sign_key=self.sign_key,
             command=spelled("erase", str(checkpoint), self),
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from kvw.errors import UserError
@@ -19,6 +19,7 @@ from kvw.files import write_bytes
 from kvw.measuring.fingerprint import digest, subject_digest
 from kvw.measuring.moments import Tokens
 from kvw.models.value_matrix import MatrixKey
+from kvw.sealed import metadata_in, opened, seal
 
 if TYPE_CHECKING:
     from kvw.methods.subspace.labels import Labels
@@ -81,13 +82,18 @@ class Earlier:
         kept = {key: condensed(value, views) for key, value in tokens.items()}
         return cls(kept, tuple(facts), tuple(subjects), salt, dict(fingerprint))
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, key: bytes | None = None) -> None:
         """Write a safetensors file.
+
+        Args:
+            path: The file.
+            key: Encrypts it, see :func:`kvw.sealed.seal`; None leaves it readable.
 
         Raises:
             UserError: The place cannot be written; an older file there is untouched.
         """
-        write_bytes(path, safetensors.torch.save(self._tensors(), self._metadata()))
+        content = safetensors.torch.save(self._tensors(), self._metadata())
+        write_bytes(path, content if key is None else seal(content, FORMAT, key))
 
     def _tensors(self) -> dict[str, Tensor]:
         return {
@@ -108,16 +114,19 @@ class Earlier:
         return {**stated, "sha256": digest(stated, content)}
 
     @classmethod
-    def load(cls, path: Path) -> Earlier:
+    def load(cls, path: Path, key: bytes | None = None) -> Earlier:
         """Read what :meth:`save` wrote.
 
+        Args:
+            path: The file.
+            key: The key of an encrypted file.
+
         Raises:
-            UserError: It is no such file, or a byte of it is not what it was.
+            UserError: It is no such file, a byte of it is not what it was, or it is encrypted and the key is another.
         """
         try:
-            with safe_open(path, "pt") as file:
-                stated = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            content = opened(path.read_bytes(), key, path)
+            stated, tensors = metadata_in(content), safetensors.torch.load(content)
             keys = dict.fromkeys(MatrixKey.parse(name.rpartition(".")[0]) for name in tensors)
             found = cls(
                 {key: Tokens(*(tensors[f"{key}.{field}"] for field in FIELDS)) for key in keys},

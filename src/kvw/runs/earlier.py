@@ -15,6 +15,7 @@ from kvw.measuring.fingerprint import subject_digest
 from kvw.methods.registry import DEFAULT, get_method
 from kvw.runs.first_checks import file_metadata, is_file
 from kvw.runs.union import joined, read_forget_files
+from kvw.sealed import is_sealed, metadata_in, opened, read_key
 
 if TYPE_CHECKING:
     from kvw.evaluation.loaded import Loaded
@@ -49,6 +50,7 @@ def keep(
     out: Path,
     reporter: Reporter,
     *,
+    key: Path | None = None,
     reading: Reading = AS_IT_IS,
     device: str | None = None,
     quantise: Quantise | None = None,
@@ -60,14 +62,16 @@ def keep(
         files: Files of the forget set.
         out: The file to write.
         reporter: Told of stages.
+        key: A file with the key that encrypts what is kept, see :func:`kvw.sealed.read_key`; None: it is not.
         reading: What the columns are called, and which answers of conversations count.
         device: Where the model runs; None for the accelerator if there is one.
         quantise: Quantise it while it is loaded.
 
     Raises:
-        UserError: A file or the model cannot be used, the examples name no subjects, or ``out`` cannot be written.
+        UserError: A file, the key or the model cannot be used, the examples name no subjects, or ``out`` cannot be
+            written.
     """
-    forget = read_named(files, reading)
+    forget, secret = read_named(files, reading), key_in(key)
     from kvw.evaluation.loaded import Loaded
     from kvw.selection.held_out import split_forget
 
@@ -77,8 +81,17 @@ def keep(
     with reporter.stage("measuring") as progress:
         kept = get_method(DEFAULT).keep(loaded, solved, progress)
     loaded.check_source()
-    kept.save(out)
+    kept.save(out, secret)
     return Kept(len(set(kept.subjects)), len(set(kept.facts)), out.stat().st_size)
+
+
+def key_in(path: Path | None) -> bytes | None:
+    """The key of a file; None without one.
+
+    Raises:
+        UserError: It holds none.
+    """
+    return None if path is None else read_key(path)
 
 
 def read_named(files: Sequence[Path], reading: Reading) -> list[Example]:
@@ -115,13 +128,18 @@ class WhoAsked:
 NOBODY = WhoAsked()
 
 
-def who_asked(paths: Sequence[Path]) -> WhoAsked:
+def who_asked(paths: Sequence[Path], key: Path | None = None) -> WhoAsked:
     """Who was in earlier requests, by what the files say of themselves.
 
+    Args:
+        paths: The files.
+        key: A file with the key of those that are encrypted.
+
     Raises:
-        UserError: One of them is no file of a kept request.
+        UserError: One of them is no file of a kept request, or is encrypted with another key; or none is encrypted and
+            there is a key.
     """
-    found = []
+    found, secret, sealed = [], key_in(key), False
     for path in paths:
         if not is_file(path):
             raise UserError(
@@ -129,6 +147,8 @@ def who_asked(paths: Sequence[Path]) -> WhoAsked:
                 do="make one, while there are data, with: kvw data keep FILE --model MODEL --out FILE",
             )
         metadata = file_metadata(path)
+        if is_sealed(metadata):
+            sealed, metadata = True, metadata_in(opened(path.read_bytes(), secret, path))
         try:
             found.append((metadata["salt"], frozenset(json.loads(metadata["subjects"]))))
         except (KeyError, ValueError, TypeError) as error:
@@ -137,11 +157,18 @@ def who_asked(paths: Sequence[Path]) -> WhoAsked:
                 found=f"format {metadata.get('format')!r}",
                 do="give what kvw data keep has written",
             ) from error
+    if secret is not None and not sealed:
+        raise UserError("No earlier request is encrypted.", found=f"--earlier-key {key}", do="leave --earlier-key out")
     return WhoAsked(tuple(found))
 
 
-def load_earlier(paths: Sequence[Path], loaded: Loaded) -> tuple[Earlier, ...]:
+def load_earlier(paths: Sequence[Path], loaded: Loaded, key: Path | None = None) -> tuple[Earlier, ...]:
     """What was kept of earlier requests, if it is of this model.
+
+    Args:
+        paths: The files.
+        loaded: The model.
+        key: A file with the key of those that are encrypted.
 
     Raises:
         UserError: A file is damaged, is given twice, or was measured under other conditions.
@@ -149,9 +176,9 @@ def load_earlier(paths: Sequence[Path], loaded: Loaded) -> tuple[Earlier, ...]:
     from kvw.measuring.statistics import differing_parts
     from kvw.methods.earlier import Earlier
 
-    found: list[Earlier] = []
+    found, secret = list[Earlier](), key_in(key)
     for path in paths:
-        one = Earlier.load(path)
+        one = Earlier.load(path, secret)
         if any(one.salt == other.salt for other in found):
             raise UserError("An earlier request is given twice.", found=str(path), do="leave one of them out")
         differing = [part for part in differing_parts(loaded.conditions([]), one.fingerprint) if part not in CHANGING]

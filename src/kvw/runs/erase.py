@@ -248,7 +248,8 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
     tell(data.findings(), reporter)
     with watch.stage("loading the model"):
         loaded = Loaded.load(request.model, request.device, quantise=request.quantise)
-    data, earlier = in_windows(data, loaded, request, reporter), load_earlier(request.earlier, loaded)
+    data = in_windows(data, loaded, request, reporter)
+    earlier = load_earlier(request.earlier, loaded, request.earlier_key)
     matrices = request.made_by.value_matrices(loaded.model, request.settings)
     needed = most_bytes(request, loaded.model, data.all_scored)
     processes.broadcast(lambda: check_room(request.out, needed + DISK_RESERVE, "the edit and the samples"))

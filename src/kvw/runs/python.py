@@ -37,6 +37,7 @@ def erase(
     out: Place,
     retain: Place | None = None,
     earlier: Sequence[Place] = (),
+    earlier_key: Place | None = None,
     keep: float = KEEP,
     neighbours: Place | None = None,
     strength: float | Literal["auto"] | None = None,
@@ -68,6 +69,7 @@ def erase(
             ``evidence.json`` and ``model/`` when all is complete, or does not appear.
         retain: A data file of what must stay, or for some methods a statistics file; None leaves it to the sources.
         earlier: Files of ``kvw data keep``: earlier requests whose data are gone, to be forgotten with this one.
+        earlier_key: File with the key of those of them that are encrypted.
         keep: The share of what must stay, above 0 and at most 1, that the edit has to leave.
         neighbours: A file of names like those to be forgotten, one a line; None lets the model name them.
         strength: Fixes the strength by hand, 1 being the edit as found. ``auto`` and None choose it within ``keep``;
@@ -108,6 +110,7 @@ def erase(
         forget=[Path(one) for one in ([forget] if isinstance(forget, (str, Path)) else forget)],
         retain=None if retain is None else Path(retain),
         earlier=tuple(map(Path, earlier)),
+        earlier_key=None if earlier_key is None else Path(earlier_key),
         out=Path(out),
         method=method,
         settings=values,

@@ -52,6 +52,7 @@ class EraseRequest:
             it to the sources. Examples about subjects of the forget set, and those that the forget set holds too, are
             left out; a statistics file cannot be cleaned like that.
         earlier: What ``kvw data keep`` has kept of earlier requests whose data are gone, to be forgotten with this one.
+        earlier_key: A file with the key of those of them that are encrypted.
         settings: Settings of the method; None for its defaults.
         keep: The share of what must stay, on questions that the method has not seen and of plain text.
         choose: Whether the strength is chosen; None: unless the settings fix it (``Method.dose``).
@@ -88,6 +89,7 @@ class EraseRequest:
     quantise: Quantise | None = None
     reading: Reading = AS_IT_IS
     earlier: Sequence[Path] = ()
+    earlier_key: Path | None = None
     sign_key: Path | None = None
     command: str = ""
 
@@ -169,7 +171,7 @@ class EraseRequest:
 
     def inputs(self) -> list[Path]:
         """Everything that the run reads."""
-        optional = [path for path in (self.retain, self.neighbours, self.sign_key) if path]
+        optional = [path for path in (self.retain, self.neighbours, self.earlier_key, self.sign_key) if path]
         return [self.model.folder, *self.forget_paths, *self.earlier, *optional, *self.splits.values()]
 
 
@@ -259,7 +261,8 @@ def read_data(request: EraseRequest) -> DataSets:
     examples, files = {"forget": forget}, {"forget": " + ".join(file.name for file in forget_files)}
     left_out, kept, measured, neighbours = LeftOut(), list[Example](), None, None
     pictures = _pictures(example for file in forget_files for example in file.examples)
-    sources, earlier = {"--forget": sorted(file.source for file in forget_files)}, who_asked(request.earlier)
+    sources = {"--forget": sorted(file.source for file in forget_files)}
+    earlier = who_asked(request.earlier, request.earlier_key)
     if request.earlier:
         sources["--earlier"] = sorted(map(source_digest, request.earlier))
     path = Path(request.retain) if request.retain is not None else None

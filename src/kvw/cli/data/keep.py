@@ -24,6 +24,9 @@ def keep(
     *,
     model: Annotated[str, Parameter(help="The original model, which the request was for.")],
     out: Annotated[Path, Parameter(help="File to write (.safetensors).")],
+    key: Annotated[
+        Path | None, Parameter(help="File with 32 bytes in Base64, by which what is kept is encrypted.")
+    ] = None,
     read: DataOptions = DATA_DEFAULTS,
     load: LoadOptions = LOAD_DEFAULTS,
     force: Force = False,
@@ -34,20 +37,32 @@ def keep(
     asked and answered: keep it secret.
     """
     from kvw.runs.earlier import keep as run
-    from kvw.runs.earlier import read_named
+    from kvw.runs.earlier import key_in, read_named
     from kvw.runs.first_checks import check_kept_output
 
     checkpoint = find_model(model, template_options=load.template_option)
     check_kept_output(out, files, force=force)
     reading = read.reading()
     read_named(files, reading)
+    key_in(key)
     quiet_libraries()
 
     from kvw.console import ConsoleReporter
 
-    kept = run(checkpoint, files, out, ConsoleReporter(), reading=reading, device=load.device, quantise=load.quantise)
-    print(f"{out}: {kept.facts} facts about {kept.subjects} subjects, {kept.bytes / 1e6:,.1f} MB. Keep it secret.")
+    kept = run(
+        checkpoint,
+        files,
+        out,
+        ConsoleReporter(),
+        key=key,
+        reading=reading,
+        device=load.device,
+        quantise=load.quantise,
+    )
+    secret = "Keep it secret." if key is None else f"Only {key} opens it: without the key it is lost."
+    print(f"{out}: {kept.facts} facts about {kept.subjects} subjects, {kept.bytes / 1e6:,.1f} MB. {secret}")
+    opening = "" if key is None else f" --earlier-key {key}"
     print(
         "Once a run has forgotten them, the data can be deleted. "
-        f"Later: kvw erase {model} --forget FILE --earlier {out} --out DIR"
+        f"Later: kvw erase {model} --forget FILE --earlier {out}{opening} --out DIR"
     )
