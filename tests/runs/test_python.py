@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from base64 import b64encode
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from io import StringIO
@@ -18,6 +19,7 @@ import kvw
 from kvw.evidence import keys
 from kvw.runs import erase as runs
 from kvw.runs import python
+from kvw.sealed import seal
 
 NOT_FROM_PYTHON = {
     "--model": "it is the first argument",
@@ -31,6 +33,10 @@ SAME_REQUEST = {
     "--retain": (["--retain", "retain.jsonl"], {"retain": "retain.jsonl"}),
     "--out": (["--out", "other"], {"out": Path("other")}),
     "--earlier": (["--earlier", "k.safetensors", "--strength", "1"], {"earlier": ["k.safetensors"], "strength": 1}),
+    "--earlier-key": (
+        ["--earlier", "s.safetensors", "--earlier-key", "key.txt", "--strength", "1"],
+        {"earlier": ["s.safetensors"], "earlier_key": "key.txt", "strength": 1},
+    ),
     "--keep": (["--keep", "0.9"], {"keep": 0.9}),
     "--neighbours": (["--neighbours", "names.txt"], {"neighbours": "names.txt"}),
     "--retain-sources": (["--retain-sources", "facts,text"], {"retain_sources": ["facts", "text"]}),
@@ -75,6 +81,8 @@ def requests(tmp_path, monkeypatch, saved):
         Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     Path("names.txt").write_text("Ann\nBob\n")
     save_file({}, "k.safetensors", {"salt": "", "subjects": "[]"})
+    Path("s.safetensors").write_bytes(seal(Path("k.safetensors").read_bytes(), "x", bytes(32)))
+    Path("key.txt").write_bytes(b64encode(bytes(32)))
     asked = []
 
     def ask(request, *_):
