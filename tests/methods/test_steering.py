@@ -316,7 +316,7 @@ def test_states_that_are_not_finite_are_refused(llava, llava_processor):
     assert set(read_states(llava, batches, [0, 1])) == {0, 1}
     with pytest.raises(kvw.UserError, match="enter layer 2 are not finite") as caught:
         read_states(llava, batches, [1, 2])
-    assert "3 of 3 samples" in str(caught.value)
+    assert "3 of 3 states" in str(caught.value)
 
 
 def test_a_layer_that_does_not_run_is_refused(llava, llava_processor, monkeypatch):

@@ -36,14 +36,16 @@ def methods(
         rows = [asdict(setting) for setting in settings_of(name)]
     else:
         names = [DEFAULT, *(method for method in installed() if method != DEFAULT)]
-        rows = [{"name": method, "text": get_method(method).summary} for method in names]
+        found = {method: get_method(method) for method in names}
+        rows = [{"name": method, "text": one.summary, "firmness": one.firmness} for method, one in found.items()]
     if json:
         print_json(json_module.dumps(rows, indent=2))
         return
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for row in rows:
         default = f" = {row['default']}" if name else ""
-        table.add_row(Text(f"{row['name']}{default}"), Text(f"{row['text']} [{row['kind']}]" if name else row["text"]))
+        more = f" [{row['kind']}]" if name else f" Known from: {row['firmness']}." if row["firmness"] else ""
+        table.add_row(Text(f"{row['name']}{default}"), Text(f"{row['text']}{more}"))
     console = Console(highlight=False, emoji=False, markup=False)
     if not name:
         console.print(OPTIONS.format(default=DEFAULT))

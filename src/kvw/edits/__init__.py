@@ -9,6 +9,7 @@ from kvw.edits.difference import EditDifference, diff
 from kvw.edits.edit import Attachment, Edit, EditMetadata, load_edit
 from kvw.edits.gates import GateEdit
 from kvw.edits.low_rank import Directions, LowRankEdit
+from kvw.edits.rotation import Rotation, RotationEdit
 from kvw.edits.rounded_gates import RoundedGateEdit
 from kvw.edits.steering import Steer, SteeringEdit
 from kvw.edits.surviving import surviving_shares
@@ -25,6 +26,8 @@ __all__ = [
     "EditMetadata",
     "GateEdit",
     "LowRankEdit",
+    "Rotation",
+    "RotationEdit",
     "RoundedGateEdit",
     "Steer",
     "SteeringEdit",

@@ -33,6 +33,8 @@ class LayerSummary(Strict):
     shift: float | None = None
     """Of an edit of states: how far a state of this layer is moved where the gate a . h is 1. Then no vector is
     weakened. None for edits of value matrices."""
+    angle: float | None = None
+    """Of an edit that turns states: by how many degrees at most. Then no vector is weakened."""
     trained: int | None = None
     """Numbers of the weight that training has changed. Then the key is its name, and no vector is weakened; None for
     edits of value matrices."""
@@ -41,6 +43,11 @@ class LayerSummary(Strict):
     def of_weight(cls, key: str, numbers: int) -> LayerSummary:
         """A weight that was trained."""
         return cls.of_shift(key, 0.0).model_copy(update={"shift": None, "trained": numbers})
+
+    @classmethod
+    def of_rotation(cls, key: str, angle: float) -> LayerSummary:
+        """A layer whose states are turned by at most so many degrees."""
+        return cls.of_shift(key, 0.0).model_copy(update={"shift": None, "angle": angle})
 
     @classmethod
     def of_shift(cls, key: str, shift: float) -> LayerSummary:

@@ -103,6 +103,8 @@ class Method(ABC, Generic[Settings]):
         acts_by: ``hooks`` if its edits act while the model runs and have no weights to write.
         options: The settings with an option of their own in ``kvw erase`` that other methods do not share.
         stronger: What makes its edits stronger, for the advice where nothing was forgotten.
+        firmness: What of the published method was known when it was built, for ``kvw methods``; empty where its formula
+            was read in full, or where nothing is published.
         version: Of methods that do not come with kvw: results of another version are not gone on with.
         instead_of_retain: What to do where there is no retain set, for the advice; empty if nothing can be done.
         takes_earlier: Whether earlier requests can be forgotten with a further one from what was kept of them.
@@ -117,6 +119,7 @@ class Method(ABC, Generic[Settings]):
     options: tuple[str, ...] = ()
     stronger = "more --layers, or other settings (kvw methods NAME)"
     instead_of_retain = ""
+    firmness = ""
     version = ""
     takes_earlier = False
     stage = "making the edit"

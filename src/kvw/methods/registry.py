@@ -21,6 +21,8 @@ METHODS = {
     "kvw": "kvw.methods.kvw:METHOD",
     "subspace": "kvw.methods.subspace:METHOD",
     "steering": "kvw.methods.steering:METHOD",
+    "r-muse": "kvw.methods.r_muse:METHOD",
+    "lunar": "kvw.methods.lunar:METHOD",
     "memit-zero": "kvw.methods.subspace.baselines:MEMIT_ZERO",
     "leace": "kvw.methods.subspace.baselines:LEACE",
     "deep-unlearning": "kvw.methods.subspace.baselines:DEEP_UNLEARNING",

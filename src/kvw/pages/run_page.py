@@ -168,7 +168,8 @@ def _places(layers: Sequence[LayerSummary]) -> list[BarChart]:
     groups: dict[str, list[tuple[int, LayerSummary]]] = {}
     for one in layers:
         parts = one.key.split(".")
-        if one.trained is None and len(parts) > 1 and parts[0] == "layer" and parts[1].isdigit():
+        changed = one.trained is None and one.angle is None
+        if changed and len(parts) > 1 and parts[0] == "layer" and parts[1].isdigit():
             kind = "states" if one.shift is not None else parts[2] if len(parts) > 2 else "ffn"
             groups.setdefault(kind, []).append((int(parts[1]), one))
     return [_bar_chart(kind, sorted(found, key=lambda one: one[0])) for kind, found in groups.items()]

@@ -61,6 +61,10 @@ def what_changed(layers: Sequence[LayerSummary]) -> str:
     if any(layer.shift is not None for layer in layers):
         largest = max(layers, key=lambda layer: layer.shift or 0)
         return f"States of {count} layers are steered, furthest in {largest.key} (by {largest.shift:.3g} at full gate)."
+    if any(layer.angle is not None for layer in layers):
+        return (
+            f"States of {count} layers are turned, by at most {max(layer.angle or 0 for layer in layers):.3g} degrees."
+        )
     if any(layer.trained for layer in layers):
         return f"{sum(layer.trained or 0 for layer in layers):,} numbers in {len(layers)} weights were trained."
     weakened, vectors = sum(layer.weakened for layer in layers), sum(layer.vectors for layer in layers)
@@ -244,7 +248,7 @@ def print_edit(summary: EditSummary) -> None:
             shifts.add_row(layer.key, f"{layer.shift:.4g}")
         console().print(shifts)
         return
-    if any(layer.trained for layer in summary.layers):
+    if any(layer.trained or layer.angle is not None for layer in summary.layers):
         console().print(what_changed(summary.layers), style="none")
         return
     strengthened = any(layer.strengthened for layer in summary.layers)
@@ -278,6 +282,10 @@ def print_written_edit(edit: Edit, out: Path) -> None:
     layers = edit.describe()
     if any(layer.shift is not None for layer in layers):
         text = f"{out} steers {len(layers)} layers. Look at it with: kvw edit show {out}"
+        console().print(text, soft_wrap=True)
+        return
+    if any(layer.angle is not None for layer in layers):
+        text = f"{out} turns states in {len(layers)} layers. Look at it with: kvw edit show {out}"
         console().print(text, soft_wrap=True)
         return
     vectors, weakened = sum(layer.vectors for layer in layers), sum(layer.weakened for layer in layers)

@@ -43,6 +43,30 @@ def null_space(
     return vectors[:, :wanted], eigenvalues
 
 
+def principal_space(states: Tensor, *, energy: float, rank: int) -> Tensor:
+    """The fewest directions that together hold a share of the energy, the strongest first.
+
+    Args:
+        states: (samples, hidden), any floating dtype; they are not centred.
+        energy: The share, between 0 and 1.
+        rank: At most so many directions.
+
+    Returns:
+        (hidden, k) with orthonormal columns, float64; k is 0 if there is no energy.
+    """
+    states = states.double()
+    if len(states) < states.shape[1]:
+        _, sizes, vectors = torch.linalg.svd(states, full_matrices=False)
+        energies, vectors = sizes.square(), vectors.T
+    else:
+        eigenvalues, vectors = torch.linalg.eigh(states.T @ states)
+        energies, vectors = eigenvalues.flip(0).clamp(min=0), vectors.flip(1)
+    kept = int((energies > energies[0] * len(energies) * torch.finfo(torch.float64).eps).sum())
+    wanted = int((energies.cumsum(0) < energy * energies.sum()).sum()) + 1
+    strongest: Tensor = vectors[:, : min(wanted, kept, rank)]
+    return strongest
+
+
 def solve_filter(forget: Tensor, basis: Tensor, ridge: float) -> Tensor:
     """The filter a of f(h) = (a . h) d, which minimises sum_f (a . h - 1)^2 + gamma |a|^2 inside the null space.
 
