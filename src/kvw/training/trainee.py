@@ -151,7 +151,7 @@ def in_training(
         )
     adapter: Adapter | None = None
     with ExitStack() as stack:
-        stack.enter_context(_restored(model))
+        stack.enter_context(restored(model))
         if settings.lora is not None:
             targets = linear_names(model, settings.parts, layers)
             adapter = stack.enter_context(_adapted(model, targets, settings.lora, settings.seed))
@@ -170,7 +170,7 @@ def in_training(
 
 
 @contextmanager
-def _restored(model: PreTrainedModel) -> Iterator[None]:
+def restored(model: PreTrainedModel) -> Iterator[None]:
     """Give parameters their gradient flags and modules their training flags back after the block."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     training = [(module, module.training) for module in model.modules()]

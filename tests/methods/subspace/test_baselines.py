@@ -33,6 +33,7 @@ from kvw.methods.subspace.baselines.settings import (
     MemitZeroSettings,
     OutputSideSettings,
     RmsKvwSettings,
+    VlEraserSettings,
 )
 from kvw.methods.subspace.labels import Labels
 from kvw.methods.subspace.method import subspace
@@ -54,6 +55,7 @@ BASELINES = [
     ForgetComponentsSettings,
     OutputSideSettings,
     RmsKvwSettings,
+    VlEraserSettings,
 ]
 LOW_RANK = [kind for kind in BASELINES if kind is not RmsKvwSettings]
 
@@ -86,6 +88,13 @@ def expected_weight(data: Given, settings):
     if isinstance(settings, OutputSideSettings):
         priced = shrink(data.weight @ data.moment @ data.weight.T, settings.shrinkage) / settings.mu
         return priced @ torch.linalg.inv(priced + data.weight @ forget @ data.weight.T) @ data.weight
+    if isinstance(settings, VlEraserSettings):
+        energies, basis = torch.linalg.eigh(data.moment)
+        empty = basis[:, energies.clamp(min=0).cumsum(0) <= settings.energy * energies.sum()]
+        inside = empty @ empty.T @ forget @ empty @ empty.T
+        gamma = settings.ridge * torch.linalg.eigvalsh(inside)[-1]
+        written = forget @ empty @ empty.T @ torch.linalg.inv(inside + gamma * identity) @ empty @ empty.T
+        return data.weight @ (identity - written)
     ratio = forget.diagonal() / floored_diagonal(data.moment.diagonal())
     return data.weight * ratio.clamp(min=1) ** (-settings.gamma / 2)
 
@@ -101,6 +110,8 @@ STRENGTHS = [
     ForgetComponentsSettings(rank=4),
     OutputSideSettings(mu=0.5),
     OutputSideSettings(mu=4.0, shrinkage=0.4),
+    VlEraserSettings(energy=0.05),
+    VlEraserSettings(energy=0.2, ridge=2.0),
 ]
 
 
@@ -122,6 +133,18 @@ def test_an_output_side_with_more_outputs_than_neurons():
     settings = OutputSideSettings(mu=0.5)
     changed = data.weight @ applied(formulas.output_side(given(data), settings))
     assert_close(changed, expected_weight(given(data), settings), rtol=1e-7, atol=1e-7)
+
+
+def test_in_the_null_space_of_the_retain_set_its_outputs_stay_and_forget_outputs_go():
+    data = layer(retain=WIDTH // 2, forget=3)
+    data = replace(data, forget=data.forget + torch.randn(WIDTH, 3, generator=torch.Generator().manual_seed(3)))
+    found = formulas.vl_eraser(given(data), VlEraserSettings(energy=0.0, ridge=1e-9))
+    changed = data.weight @ applied(found)
+    size = float((data.weight @ data.retain).norm())
+    assert float((changed @ data.retain - data.weight @ data.retain).norm()) < 1e-7 * size
+    assert float((changed @ data.forget).norm()) < 1e-5 * float((data.weight @ data.forget).norm())
+    full = replace(given(layer()), moment=torch.eye(WIDTH).double())
+    assert len(formulas.vl_eraser(full, VlEraserSettings(energy=0.0)).log_gates) == 0
 
 
 def test_a_single_forget_token_is_removed_by_a_forget_projector_of_1():
@@ -226,6 +249,7 @@ def test_every_setting_changes_the_edit(llava, kind):
         return torch.stack([edit.changed(matrix, matrix.read()) for matrix in edit.value_matrices(llava).values()])
 
     changes = {"mu": 9.0, "shrinkage": 0.9, "rank": 1, "alpha_r": 3.0, "alpha_f": 90.0, "gamma": 0.1}
+    changes |= {"energy": 0.3, "ridge": 3.0}
     own = [name for name in changes if hasattr(kind(), name)]
     assert own
     for name in own:
@@ -277,6 +301,8 @@ def test_experts_with_too_few_tokens_are_left_alone():
         (OutputSideSettings, {"mu": float("nan")}, "mu must be"),
         (OutputSideSettings, {"shrinkage": 2.0}, "shrinkage must be a number of at least 0 and at most 1"),
         (RmsKvwSettings, {"gamma": 0.0}, "gamma must be"),
+        (VlEraserSettings, {"energy": 1.0}, "energy must be"),
+        (VlEraserSettings, {"ridge": 0.0}, "ridge must be"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(kind, values, reason):
@@ -302,7 +328,7 @@ def test_settings_do_not_load_torch():
 
 def test_the_registry_knows_them_all():
     assert {kind.name for kind in BASELINES} == {
-        *("memit-zero", "leace", "deep-unlearning", "forget-components", "output-side", "rms-kvw")
+        *("memit-zero", "leace", "deep-unlearning", "forget-components", "output-side", "rms-kvw", "vl-eraser")
     }
     assert all(get_method(kind.name).settings is kind for kind in BASELINES)
     assert set(FORMULAS) == set(LOW_RANK)

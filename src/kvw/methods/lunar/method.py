@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kvw.data import Example
+from kvw.data import Example, prepare
 from kvw.edits.edit import EditMetadata
 from kvw.edits.low_rank import REMOVED, Directions, LowRankEdit
 from kvw.errors import UserError
@@ -156,12 +156,11 @@ def way_to_refusals(
     Raises:
         UserError: A state is not finite, or the two are the same.
     """
-    _, refused = neutral_pairs(loaded.model.config)
+    model, processor = loaded.model, loaded.processor
+    _, refused = neutral_pairs(model.config)
+    sides = (prepare(refused, processor, model.config), loaded.prepare(forget))
     there, here = (
-        read_states(loaded.model, readings(loaded.prepare(side), loaded.processor), [layer + 1], progress=progress)[
-            layer + 1
-        ]
-        for side in (refused, forget)
+        read_states(model, readings(side, processor), [layer + 1], progress=progress)[layer + 1] for side in sides
     )
     way = there.double().mean(0) - here.double().mean(0)
     if not bool(way.any()):

@@ -29,7 +29,14 @@ def null_space(
         both float64.
     """
     states = retain.double()
-    eigenvalues, vectors = torch.linalg.eigh(states.T @ states)  # ascending: the emptiest directions come first
+    return emptiest(states.T @ states, ratio=ratio, energy=energy, exactly=exactly)
+
+
+def emptiest(
+    moment: Tensor, *, ratio: float = 0.3, energy: float | None = None, exactly: bool = False
+) -> tuple[Tensor, Tensor]:
+    """As :func:`null_space`, from H_r^T H_r or a multiple of it: (hidden, hidden), float64."""
+    eigenvalues, vectors = torch.linalg.eigh(moment)  # ascending: the emptiest directions come first
     eigenvalues = eigenvalues.clamp(min=0)  # rounding makes some a little negative
     # Fewer samples than dimensions leave directions without any energy; all of them are in the null space.
     empty = int((eigenvalues <= eigenvalues[-1] * len(eigenvalues) * torch.finfo(torch.float64).eps).sum())

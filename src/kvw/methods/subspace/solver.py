@@ -199,7 +199,7 @@ def solve(found: Metric | ReducedMetric, vectors: Tensor) -> Modes:
         The modes in the dtype of the metric, or in float64 where float32 was not good enough (U = S V to 0.001).
     """
     if isinstance(found, ReducedMetric):
-        return _modes(found.gram(vectors), vectors.to(found.moment.fixed), found.inverse(vectors))
+        return modes_of(found.gram(vectors), vectors.to(found.moment.fixed), found.inverse(vectors))
     modes = _from_whitened(found, vectors)
     # U = S V holds exactly. In float32 the triangular solves lose it where S is badly conditioned.
     error = (found.moment @ modes.filters - modes.patterns).norm()
@@ -213,11 +213,14 @@ def _from_whitened(found: Metric, vectors: Tensor) -> Modes:
     whitened = found.whiten(vectors)  # L^-1 F: (width, n)
     # S^-1 F = L^-T (L^-1 F)
     back = torch.linalg.solve_triangular(found.factor.T, whitened, upper=True)
-    return _modes(whitened.double().T @ whitened.double(), vectors, back)
+    return modes_of(whitened.double().T @ whitened.double(), vectors, back)
 
 
-def _modes(gram: Tensor, vectors: Tensor, solved: Tensor) -> Modes:
-    """Modes from F^T S^-1 F: (n, n), float64, F and S^-1 F: (width, n)."""
+def modes_of(gram: Tensor, vectors: Tensor, solved: Tensor) -> Modes:
+    """Modes from F^T S^-1 F: (n, n), float64, F and S^-1 F: (width, n).
+
+    Any symmetric matrix that is not negative may stand for S^-1, a projector for instance.
+    """
     # F^T S^-1 F = R Lambda R^T has the nonzero lambda of the pencil (F F^T, S), and n is far below the width.
     eigenvalues, rotation = torch.linalg.eigh((gram + gram.T) / 2)  # (n,) ascending, (n, n)
     eigenvalues, rotation = eigenvalues.flip(0), rotation.flip(1)

@@ -14,6 +14,7 @@ from kvw.methods.subspace.baselines.settings import (
     MemitZeroSettings,
     OutputSideSettings,
     RmsKvwSettings,
+    VlEraserSettings,
 )
 from kvw.progress import Progress
 
@@ -35,7 +36,7 @@ class Baseline(Method[BaselineSettings]):
     stage = "measuring and solving"
 
     def __init__(self, settings: type[BaselineSettings]) -> None:
-        self.name, self.settings = settings.name, settings
+        self.name, self.settings, self.firmness = settings.name, settings, settings.firmness
 
     def value_matrices(self, model: PreTrainedModel, settings: BaselineSettings) -> list[ValueMatrix]:
         """The value matrices of the layers, of FFNs or attention."""
@@ -67,3 +68,4 @@ DEEP_UNLEARNING = Baseline(DeepUnlearningSettings)
 FORGET_COMPONENTS = Baseline(ForgetComponentsSettings)
 OUTPUT_SIDE = Baseline(OutputSideSettings)
 RMS_KVW = Baseline(RmsKvwSettings)
+VL_ERASER = Baseline(VlEraserSettings)

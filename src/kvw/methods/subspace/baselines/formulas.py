@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kvw.edits.low_rank import REMOVED
 from kvw.errors import UserError
+from kvw.methods.steering.null_space import emptiest
 from kvw.methods.subspace.baselines.settings import (
     BaselineSettings,
     DeepUnlearningSettings,
@@ -22,10 +23,11 @@ from kvw.methods.subspace.baselines.settings import (
     MemitZeroSettings,
     OutputSideSettings,
     RmsKvwSettings,
+    VlEraserSettings,
 )
 from kvw.methods.subspace.gates import exponential, hard, wiener
 from kvw.methods.subspace.shrinkage import floored_diagonal
-from kvw.methods.subspace.solver import metric, solve
+from kvw.methods.subspace.solver import metric, modes_of, solve
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,19 @@ def forget_components(given: Given, settings: ForgetComponentsSettings) -> Found
     return Found(basis, basis, basis.new_full(basis.shape[1:], REMOVED))
 
 
+def vl_eraser(given: Given, settings: VlEraserSettings) -> Found:
+    """VL-Eraser's distillation and deletion (CVPR 2026) as least squares: W' = W (I - C_f P (P C_f P + gamma I)^-1 P).
+
+    P = Q Q^T projects on the null space of the retain set. Of all X P the one with X P f nearest to W f on the forget
+    vectors is subtracted. In the pencil's terms P stands for S^-1 and 1 / gamma for mu: V^T U = I holds.
+    """
+    basis, _ = emptiest(given.moment, ratio=0.0, energy=settings.energy)
+    inside = basis @ (basis.T @ given.vectors)  # P F: (width, n)
+    modes = modes_of(inside.T @ inside, given.vectors, inside)
+    gamma = settings.ridge * modes.eigenvalues.amax() if modes.rank else 1.0
+    return Found(modes.patterns, modes.filters, wiener(modes.eigenvalues / gamma, 1.0))
+
+
 def output_side(given: Given, settings: OutputSideSettings) -> Found:
     """The same edit on outputs o = W m: W' = P W with P = mu^-1 S_o (mu^-1 S_o + W F (W F)^T)^-1.
 
@@ -148,5 +163,6 @@ FORMULAS: dict[type[BaselineSettings], Callable[[Given, Any], Found]] = {
     DeepUnlearningSettings: deep_unlearning,
     ForgetComponentsSettings: forget_components,
     OutputSideSettings: output_side,
+    VlEraserSettings: vl_eraser,
 }
 """All but :func:`rms_log_gates`, which gives gates of single knowledge vectors."""

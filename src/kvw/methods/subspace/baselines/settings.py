@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from kvw.measuring.sources import Sources
 from kvw.models.parts import Part
-from kvw.settings import Count, Positive, Settings, Share
+from kvw.settings import Count, Positive, Settings, Share, ShareBelowOne
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class BaselineSettings(Settings):
     """
 
     name: ClassVar[str]
+    firmness: ClassVar[str] = ""
+    """What of the published method was known; empty where its formula was read."""
     by_fact: ClassVar[bool] = False
     """Forget vectors are means over the views of a fact, as in subspace weakening. Else they are single tokens."""
 
@@ -142,3 +144,22 @@ class RmsKvwSettings(BaselineSettings):
     name: ClassVar[str] = "rms-kvw"
 
     gamma: Positive = 1.0
+
+
+@dataclass(frozen=True)
+class VlEraserSettings(BaselineSettings):
+    """VL-Eraser in closed form: what the forget tokens write is taken out within the null space of the retain set.
+
+    Args:
+        energy: Share of the retain set's energy that the null space may hold, the emptiest directions first; at 0
+            only directions without any.
+        ridge: gamma of the least squares, as a share of the strongest direction's forget energy.
+    """
+
+    name: ClassVar[str] = "vl-eraser"
+    firmness: ClassVar[str] = (
+        "the abstract and summaries of the paper, whose distillation is solved here in closed form"
+    )
+
+    energy: ShareBelowOne = 0.01
+    ridge: Positive = 0.01
