@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from kvw.data import prepare
 from kvw.data.batches import Prepared, answer_batch, image_groups, to_model
 from kvw.data.rendering import Processor
 from kvw.errors import UserError
 from kvw.measuring.engine import evaluating
+from kvw.methods.gradient.importance import Moments, Seen, scores
 from kvw.methods.gradient.manu import ManuSettings
 from kvw.models.detection import ffns
 from kvw.models.finding import find_value_matrices
@@ -21,32 +23,6 @@ from kvw.models.value_matrix import MatrixKey, ValueMatrix
 from kvw.progress import Progress
 from kvw.training.parts import find_parts
 from kvw.training.result import Result
-
-ACTIVE = 0.1
-"""A neuron counts as active where the absolute value of its coefficient is above this."""
-EPSILON = 1e-5
-
-
-@dataclass
-class _Moments:
-    """Sums over tokens of one FFN's coefficients: (width,), float64 each."""
-
-    count: int = 0
-    sums: list[Tensor] = field(default_factory=list)
-
-    def add(self, coefficients: Tensor) -> None:
-        """Take in coefficients (tokens, width)."""
-        values = coefficients.double()
-        new = [values.abs(), (values.abs() > ACTIVE).double(), values, values.square()]
-        totals = [part.sum(0) for part in new]
-        self.sums = [old + total for old, total in zip(self.sums, totals, strict=True)] if self.sums else totals
-        self.count += len(values)
-
-    def importance(self, weights: Sequence[float]) -> Tensor:
-        """I = weighted sum of mean |m|, share of |m| > 0.1, variance of m, and root of the mean of m^2."""
-        absolute, frequency, mean, square = (total / self.count for total in self.sums)
-        measures = (absolute, frequency, (square - mean.square()).clamp_min(0), square.sqrt())
-        return torch.stack([weight * part for weight, part in zip(weights, measures, strict=True)]).sum(0)
 
 
 def manu(
@@ -57,40 +33,58 @@ def manu(
     settings: ManuSettings,
     progress: Progress | None = None,
 ) -> Result:
-    """Set the knowledge vectors of the neurons with the highest S = I_f / (I_r + 1e-5) to zero, in place.
+    """Set the knowledge vectors of the neurons with the highest S to zero, in place.
 
-    A neuron is one of an FFN's coefficients m_i with its vector v_i, in the text decoder or in a vision tower. I adds
-    four measures of its activity over all attended positions (patches, in a tower). The neurons of all FFNs looked at
-    compete for one share.
+    A neuron is one of an FFN's coefficients m_i with its vector v_i, in the text decoder or in a vision tower. S is
+    that of :func:`~kvw.methods.gradient.importance.scores`, over all attended positions (patches, in a tower). The
+    neurons of all FFNs looked at compete for one share.
 
     Source: Liu et al., arXiv 2502.15910.
 
     Raises:
-        UserError: A set is empty, the model has no such part or has experts, or an FFN sees no token.
+        UserError: A set is empty or lacks the pictures that the formula needs, the model has no such part or has
+            experts, or an FFN sees no token.
     """
     if not forget or not retain:
         raise UserError("MANU compares a forget set with a retain set.", found="an empty set", do="give both")
     matrices = neurons(model, settings)
-    seen = []
-    for number, prepared in enumerate((forget, retain)):
-        total, before = len(forget) + len(retain), number * len(forget)
-        seen.append(_measure(model, processor, prepared, matrices, settings, before, total, progress))
-    scores = []
+    text = {matrix.name for matrix in find_value_matrices(model)}
+    look = _Look(model, processor, matrices, settings, progress)
+    sides = [look.at(prepared, text) for prepared in _sides(forget, retain, settings)]
+    found = []
     for matrix in matrices:
-        if not all(moments[matrix.name].count for moments in seen):
+        mine, others = (side[matrix.name] for side in sides)
+        if not (mine.known and others.known):
             raise UserError(
                 f"{matrix.name} saw no token.",
                 found="a set without images" if "vision" in settings.parts else "no attended position",
                 do="give examples with images in both sets, or prune only language",
             )
-        importance = [moments[matrix.name].importance(settings.weights) for moments in seen]
-        scores.append((importance[0] / (importance[1] + EPSILON)).cpu())
-    for matrix, rows in zip(matrices, _highest(scores, settings.share), strict=True):
+        found.append(scores(settings.formula, mine, others, settings.chosen_weights))
+    for matrix, rows in zip(matrices, _highest(found, settings.share), strict=True):
         weight = matrix.read().clone()
         weight.index_fill_(0 if matrix.vectors_first else 1, rows.to(weight.device), 0)
         matrix.write(weight)
     weights = {matrix.parameter: matrix.read() for matrix in matrices}
     return Result("manu", {"method": asdict(settings)}, weights)
+
+
+def _sides(forget: Sequence[Prepared], retain: Sequence[Prepared], settings: ManuSettings) -> list[Sequence[Prepared]]:
+    """The two sets; of the paper's formula only what has pictures.
+
+    Raises:
+        UserError: It has none.
+    """
+    if settings.formula != "paper":
+        return [forget, retain]
+    sides = [[item for item in prepared if item.image_count] for prepared in (forget, retain)]
+    if not all(sides):
+        raise UserError(
+            "MANU's formula in the paper sets examples with pictures against the same ones without.",
+            found="a set without pictures",
+            do="give pictures in both sets, or use --set formula=code",
+        )
+    return [*sides]
 
 
 def neurons(model: PreTrainedModel, settings: ManuSettings) -> list[ValueMatrix]:
@@ -105,7 +99,7 @@ def neurons(model: PreTrainedModel, settings: ManuSettings) -> list[ValueMatrix]
         if any(matrix.key.expert is not None for matrix in here):
             raise UserError("MANU prunes dense FFNs only, and this model has experts.", found=type(model).__name__)
         last = max(matrix.key.layer for matrix in here)
-        kept = last + 1 if settings.last_layers is None else settings.last_layers
+        kept = last + 1 if settings.chosen_last_layers is None else settings.chosen_last_layers
         matrices += [matrix for matrix in here if matrix.key.layer > last - kept]
     return matrices
 
@@ -137,40 +131,80 @@ def tower_matrices(model: PreTrainedModel) -> list[ValueMatrix]:
     return matrices
 
 
-def _measure(
-    model: PreTrainedModel,
-    processor: Processor,
-    prepared: Sequence[Prepared],
-    matrices: Sequence[ValueMatrix],
-    settings: ManuSettings,
-    done: int,
-    total: int,
-    progress: Progress | None,
-) -> dict[str, _Moments]:
-    moments = {matrix.name: _Moments() for matrix in matrices}
-    text = {matrix.name for matrix in find_value_matrices(model)}
-    attended = torch.empty(0)
+class _Look:
+    """Runs sets through a model and sums what FFNs see.
 
-    def see(matrix: ValueMatrix) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def take(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            values = arguments[0].detach().reshape(-1, matrix.width)  # (positions, width)
-            moments[matrix.name].add(values[attended.to(values.device)] if matrix.name in text else values)
+    Args:
+        model: The model.
+        processor: Its processor.
+        matrices: The value matrices of the FFNs.
+        settings: ``formula`` and ``batch_size``.
+        progress: Called with examples done and how many there are.
+    """
 
-        return take
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: Processor,
+        matrices: Sequence[ValueMatrix],
+        settings: ManuSettings,
+        progress: Progress | None,
+    ) -> None:
+        self._model, self._processor, self._matrices = model, processor, matrices
+        self._settings, self._progress = settings, progress
+        self._done = 0
 
-    with evaluating(model), ExitStack() as hooks:
-        for matrix in matrices:
-            hooks.enter_context(matrix.module.register_forward_pre_hook(see(matrix)))
-        for group in image_groups(prepared):
-            for start in range(0, len(group), settings.batch_size):
-                items = [prepared[index] for index in group[start : start + settings.batch_size]]
-                batch = to_model(answer_batch(items, processor), model)
-                attended = batch["attention_mask"].flatten().nonzero()[:, 0]
-                model(**{name: value for name, value in batch.items() if name != "labels"}, use_cache=False)
-                done += len(items)
-                if progress:
-                    progress(done, total)
-    return moments
+    def at(self, prepared: Sequence[Prepared], text: set[str]) -> dict[str, Seen]:
+        """What each FFN sees of a set; ``text`` names the value matrices of the decoder."""
+        formula = self._settings.formula
+        towers = [matrix for matrix in self._matrices if matrix.name not in text]
+        decoder = [matrix for matrix in self._matrices if matrix.name in text]
+        if formula == "pooled":
+            return {name: Seen(pictured=one) for name, one in self._run(prepared, self._matrices, text).items()}
+        pictured = [item for item in prepared if item.image_count]
+        shown = towers if formula == "code" else self._matrices
+        first = self._run(pictured, shown, text) if pictured and shown else {}
+        second = self._run(without_pictures(prepared, self._processor, self._model), decoder, text) if decoder else {}
+        return {matrix.name: Seen(first.get(matrix.name), second.get(matrix.name)) for matrix in self._matrices}
+
+    def _run(self, prepared: Sequence[Prepared], matrices: Sequence[ValueMatrix], text: set[str]) -> dict[str, Moments]:
+        moments = {matrix.name: Moments() for matrix in matrices}
+        attended = torch.empty(0)
+
+        def see(matrix: ValueMatrix) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+            def take(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+                values = arguments[0].detach().reshape(-1, matrix.width)  # (positions, width)
+                moments[matrix.name].add(values[attended.to(values.device)] if matrix.name in text else values)
+
+            return take
+
+        rows = self._settings.batch_size
+        with evaluating(self._model), ExitStack() as hooks:
+            for matrix in matrices:
+                hooks.enter_context(matrix.module.register_forward_pre_hook(see(matrix)))
+            for group in image_groups(prepared):
+                for start in range(0, len(group), rows):
+                    items = [prepared[index] for index in group[start : start + rows]]
+                    batch = to_model(answer_batch(items, self._processor), self._model)
+                    attended = batch["attention_mask"].flatten().nonzero()[:, 0]
+                    self._model(**{name: value for name, value in batch.items() if name != "labels"}, use_cache=False)
+                    self._done += len(items)
+                    if self._progress:
+                        self._progress(self._done, 0)
+        return moments
+
+
+def without_pictures(prepared: Sequence[Prepared], processor: Processor, model: PreTrainedModel) -> list[Prepared]:
+    """The same questions and answers, with no picture shown.
+
+    Raises:
+        UserError: One cannot be rendered so.
+    """
+    bare = [
+        replace(item.example, images=(), earlier=tuple(replace(turn, images=0) for turn in item.example.earlier))
+        for item in prepared
+    ]
+    return prepare(bare, processor, model.config)
 
 
 def _highest(scores: Sequence[Tensor], share: float) -> list[Tensor]:
