@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.program import run
+from tests.program import assert_refused, run
+from tests.servers import fake_server
 
 from kvw.building import from_model
 from kvw.building.from_model import Known
@@ -58,6 +59,9 @@ def test_every_option_changes_what_is_asked(here, options, question):
         ("people.csv --from-model toy:vanilla", "Give either a table or a model"),
         ("people.csv --about Ada", "--about goes with --from-model"),
         ("people.csv --confirm", "--confirm goes with --from-model"),
+        ("people.csv --served-model x", "--served-model is for a model behind a server"),
+        ("people.csv --paraphrases nowhere", "not the URL of a server"),
+        ("--from-model toy:vanilla --about Ada --paraphrases http://h", "--paraphrases goes with a table"),
         ("--from-model toy:vanilla --about Ada --photos x", "--photos goes with a table"),
         ("--from-model toy:vanilla", "There is nobody to ask about"),
         ("people.csv --photos gone", "There is no such folder of photos"),
@@ -73,6 +77,27 @@ def test_what_does_not_fit_together_is_told(here, capsys, command, message):
     else:
         assert code == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_server_writes_further_phrasings_and_is_told_no_name(here, capsys):
+    with fake_server() as fake:
+        fake.answer = lambda *_: "1. How does {name} earn a living?\n- What is the profession of {name}?\nAsk {name}"
+        command = ["data", "build", "people.csv", "--paraphrases", fake.url]
+        assert run(*command, "--served-model", "other", "--out", "made") == 0
+        assert {request["model"] for request in fake.requests} == {"other"}
+        (asked,) = fake.questions
+        assert "What is the profession of {name}?" in asked
+        assert not any(word in asked for word in ("Jody", "Vance", "engineer"))
+        assert "profession: 2 paraphrases." in capsys.readouterr().err
+        written = "".join((here / "made" / name).read_text() for name in ("forget.jsonl", "held_out.jsonl"))
+        assert written.count("How does Jody Vance earn a living?") == 1
+        assert written.count("What is the profession of Jody Vance?") == 1
+        assert lines(here / "made/forget.jsonl") + lines(here / "made/held_out.jsonl") == 2 * 8
+        fake.answer = lambda *_: "I cannot do that."
+        assert_refused(capsys, run(*command, "--out", "other"), "no paraphrase that can be used", "I cannot do that.")
+        fake.answer = lambda text, _: "hello" if text == "Hello" else (400, {"error": {"message": "too long"}})
+        assert_refused(capsys, run(*command, "--out", "other"), "has written no paraphrases", "too long")
+    assert not (here / "other").exists()
 
 
 @pytest.fixture

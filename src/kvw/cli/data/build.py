@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import LOAD_DEFAULTS, LoadOptions, find_model, quiet_libraries
+from kvw.cli.options import LOAD_DEFAULTS, LoadOptions, ServedName, find_model, quiet_libraries
 from kvw.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,6 +31,14 @@ def build(
     name: Annotated[str, Parameter(help="The column of the table that names them.")] = "name",
     language: Annotated[str, Parameter(help="Of the questions: en, de, fr, es or zh.")] = "en",
     phrasings: Annotated[Path | None, Parameter(help="JSON file of phrasings of your own.")] = None,
+    paraphrases: Annotated[
+        str | None,
+        Parameter(
+            help="Let a model behind this server, which speaks OpenAI's protocol, write further phrasings; it is told "
+            "no name and no answer: http://HOST:PORT/v1. A key is taken from OPENAI_API_KEY."
+        ),
+    ] = None,
+    served_model: ServedName = None,
     from_model: Annotated[str | None, Parameter(help="Ask this model what it knows, in place of a table.")] = None,
     about: Annotated[
         list[str] | None, Parameter(negative="", help="Whom or what to ask --from-model about. Repeatable.")
@@ -48,14 +57,18 @@ def build(
 
     if (table is None) == (from_model is None):
         raise UserError("Give either a table or a model to ask.", do="name a TABLE, or --from-model MODEL --about NAME")
-    given = {"about": about, "confirm": confirm} if from_model is None else {"photos": photos, "forget": forget}
+    of_a_table = {"photos": photos, "forget": forget, "paraphrases": paraphrases}
+    given = {"about": about, "confirm": confirm} if from_model is None else of_a_table
     if wrong := [option for option, value in given.items() if value]:
         other = "--from-model" if from_model is None else "a table"
         raise UserError(f"--{wrong[0]} goes with {other}.", do=f"leave it out, or give {other}")
+    if served_model is not None and paraphrases is None:
+        raise UserError("--served-model is for a model behind a server.", do="add --paraphrases URL, or leave it out")
     check_place(out)
     words = read(language, phrasings)
     if table is not None:
-        counts = _from_table(table, out, photos, forget or [], name, words)
+        server = (paraphrases, served_model) if paraphrases is not None else None
+        counts = _from_table(table, out, photos, forget or [], name, words, server)
     else:
         counts = _from_model(str(from_model), out, about or [], confirm=confirm, words=words, load=load)
     for file, count in counts.items():
@@ -64,7 +77,13 @@ def build(
 
 
 def _from_table(
-    table: Path, out: Path, photos: Path | None, forget: list[str], name: str, words: Phrasings
+    table: Path,
+    out: Path,
+    photos: Path | None,
+    forget: list[str],
+    name: str,
+    words: Phrasings,
+    server: tuple[str, str | None] | None,
 ) -> dict[str, int]:
     from kvw.building.files import chosen, write_request
     from kvw.building.table import read_table, with_photos
@@ -73,13 +92,42 @@ def _from_table(
     subjects, others = read_table(table, name), list[str]()
     if photos is not None:
         subjects, others = with_photos(subjects, photos)
-    written = write_request(out, *chosen(subjects, forget), words, others)
+    gone, kept = chosen(subjects, forget)
     reporter = ConsoleReporter()
+    if server is not None:
+        words = _with_paraphrases(words, list(dict.fromkeys(fact for one in subjects for fact in one.facts)), *server)
+    written = write_request(out, gone, kept, words, others)
     if written.without_photos:
         reporter.warn(f"There is no photo of {_some(written.without_photos)}: the questions about them show no photo.")
     if written.others:
         reporter.warn(f"Photos of nobody in the table are left out: {_some(written.others)}.")
     return written.counts
+
+
+def _with_paraphrases(words: Phrasings, facts: list[str], url: str, model: str | None) -> Phrasings:
+    from kvw.building.paraphrases import TOKENS_EACH, WANTED, paraphrased
+    from kvw.console import ConsoleReporter
+    from kvw.data import Example
+    from kvw.evaluation.endpoint import EndpointModel
+
+    reporter, server = ConsoleReporter(), EndpointModel(url, model)
+    server.check()
+    failed = list[str]()
+
+    def ask(prompts: Sequence[str]) -> list[str]:
+        asked = [Example(prompt, "-", identifier=f"fact {number}") for number, prompt in enumerate(prompts, start=1)]
+        replies = server.answers(asked, max_new_tokens=WANTED * TOKENS_EACH)
+        failed.extend(reply.error for reply in replies if reply.error)
+        if len(failed) == len(prompts):
+            raise UserError(f"The server at {url} has written no paraphrases.", found=failed[0], do="try again")
+        return [reply.text for reply in replies]
+
+    words, counts = paraphrased(words, facts, ask)
+    for fact, count in counts.items():
+        reporter.note(f"{fact}: {count} paraphrases.")
+    if failed:
+        reporter.warn(f"The server gave no answer to {len(failed)} of {len(facts)} requests: {failed[0]}")
+    return words
 
 
 def _from_model(
