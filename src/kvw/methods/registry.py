@@ -33,6 +33,7 @@ METHODS = {
     "rep-select": "kvw.methods.rep_select:METHOD",
     "chip": "kvw.methods.chip:METHOD",
     "conditional-kvw": "kvw.methods.conditional_kvw:METHOD",
+    "catnip": "kvw.methods.gradient.catnip:METHOD",
     "dpo": "kvw.methods.gradient.dpo:METHOD",
     "empty-response": "kvw.methods.gradient.error_injection:EMPTY",
     "error-injection": "kvw.methods.gradient.error_injection:METHOD",

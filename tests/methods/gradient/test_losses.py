@@ -24,6 +24,7 @@ from torch.nn.functional import log_softmax
 from kvw.data import Example, answer_batch, prepare
 from kvw.errors import UserError
 from kvw.methods.gradient import unlearn
+from kvw.methods.gradient.catnip import CatnipSettings, catnip, log_reverse
 from kvw.methods.gradient.dpo import DpoSettings, IdkDpoSettings, dpo, idk_dpo
 from kvw.methods.gradient.fisher import fisher_information
 from kvw.methods.gradient.ga import GaSettings, ga
@@ -137,6 +138,65 @@ def test_simnpo_by_hand():
     means = by_hand(model, processor) / torch.tensor(lengths())
     expected = -(2 / 0.4) * torch.sigmoid(-0.4 * means - 0.2).log().mean()
     assert value == pytest.approx(float(expected), rel=1e-5)
+
+
+def token_probabilities(model, processor, examples=FORGET):
+    """For each example the probabilities of its answer tokens, float64."""
+    found = token_log_probabilities(model, processor, examples)
+    return [log_softmax(row.double(), -1).gather(-1, tokens[:, None])[:, 0].exp() for row, tokens in found]
+
+
+@pytest.mark.parametrize("average", ["token", "batch", "answer"])
+def test_catnip_by_hand(average):
+    value, model, processor = moved(lambda trainee: catnip(trainee, CatnipSettings(beta=0.5, average=average)))
+    found = token_probabilities(model, processor)
+    if average == "answer":
+        found = [one.prod()[None] for one in found]
+    losses = [-(2 / 0.5) * torch.sigmoid(-0.5 * torch.logit(one)).log() for one in found]
+    expected = torch.cat(losses).mean() if average == "batch" else torch.stack([one.mean() for one in losses]).mean()
+    assert value == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_catnip_weighs_each_token_by_twice_its_probability():
+    """With beta 1 the gradient by log p is 2 p, and 2 p / (1 - p) through the reference, too."""
+    model, processor = fresh(dtype=torch.float64)
+    found = token_probabilities(model, processor)
+    data = sets(processor)
+    for detach in (True, False):
+        weights = [2 * one if detach else 2 * one / (1 - one) for one in found]
+        gradient, _ = gradients_of(lambda trainee, detach=detach: catnip(trainee, CatnipSettings(detach=detach)))
+        with in_training(model, processor, training(), data) as trainee:
+            scored = answers(model, trainee.rows(data["forget"], range(len(FORGET))).batch)
+            means = scored.per_row(torch.cat(weights) * -scored.losses) / scored.lengths
+            names, parameters = zip(*trainee.parameters.items(), strict=True)
+            by_hand_ = torch.autograd.grad(means.mean(), parameters, allow_unused=True)
+        for name, expected in zip(names, by_hand_, strict=True):
+            if expected is not None and float(expected.norm()) > 0:
+                assert float((gradient[name] - expected).norm()) < 1e-5 * float(expected.norm())
+
+
+def test_catnip_with_small_beta_is_ascent():
+    """The weight of every token goes to 1: GA, averaged over answers."""
+    gradient, _ = gradients_of(lambda trainee: catnip(trainee, CatnipSettings(beta=1e-6, average="batch")))
+    expected, _ = gradients_of(lambda trainee: ga(trainee, GaSettings()))
+    for name, value in expected.items():
+        assert float((gradient[name] - value).norm()) < 1e-4 * float(value.norm())
+
+
+def test_catnip_of_whole_answers_with_the_reference_before_is_npo():
+    settings = CatnipSettings(beta=0.3, reference="before", average="answer")
+    value, model, processor = moved(lambda trainee: catnip(trainee, settings))
+    ratios = by_hand(model, processor) - torch.tensor(log_likelihoods())
+    expected = (2 / 0.3) * torch.log1p(torch.exp(ratios) ** 0.3).mean()
+    assert value == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_reverse_of_a_certain_token_is_the_floor():
+    log_p = torch.tensor([0.0, -1e-9, -1e-3, -30.0], requires_grad=True)
+    reverse = log_reverse(log_p, 1e-6)
+    assert reverse.tolist() == pytest.approx([-13.8155, -13.8155, -6.9083, 0.0], abs=1e-3)
+    (gradient,) = torch.autograd.grad(reverse.sum(), log_p)
+    assert gradient.isfinite().all()
 
 
 def test_dpo_by_hand():

@@ -14,6 +14,14 @@ pytestmark = pytest.mark.thorough
 
 DEFENCE = [{"layer": 0}, {"rephrased": True}, {"retain_weight": 3.0}]
 CHANGES = {
+    "catnip": [
+        {"beta": 0.5},
+        {"reference": "before"},
+        {"detach": False, "floor": 1.0},
+        {"average": "answer"},
+        {"average": "batch"},
+        {"retain_weight": 1.0},
+    ],
     "dpo": [{"alternatives": ALTERNATIVES[::-1]}, {"beta": 0.5}, {"retain_weight": 1.0}],
     "empty-response": [{"answer": "No."}, *DEFENCE],
     "error-injection": [{"alternatives": ALTERNATIVES}, *DEFENCE],
