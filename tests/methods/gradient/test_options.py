@@ -35,7 +35,9 @@ CHANGES = {
     "lens-margin": [{"defended": 2}, {"k": 2}, {"margin": 0.0}, {"differences": True}, *DEFENCE],
     "manu": [
         {"share": 0.3},
-        {"weights": (2.0, 0.0, 2.0, 2.0)},
+        {"formula": "paper"},
+        {"formula": "pooled"},
+        {"weights": (0.0, 1.0, 0.0, 0.0)},
         {"parts": ("language",)},
         {"parts": ("vision",)},
         {"last_layers": 1},
