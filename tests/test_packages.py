@@ -80,7 +80,7 @@ def test_nothing_outside_the_methods_imports_from_the_folder_of_one() -> None:
     """Commands ask a method by its object. What they share with one stands beside the folders, or above."""
     folders = {".".join(place.partition(":")[0].split(".")[:3]) for place in METHODS.values()}
     outside = [file for file in SOURCE.rglob("*.py") if package(file) not in ("methods", PUBLIC)]
-    assert len(folders) == 5
+    assert "kvw.methods.subspace" in folders
     assert [
         f"{file.relative_to(ROOT)}:{line} imports {name}"
         for file in sorted(outside)
