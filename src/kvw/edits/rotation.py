@@ -38,7 +38,7 @@ class Rotation:
         if self.forget.ndim != 2 or self.retain.ndim != 2 or len(self.forget) != len(self.retain):
             raise ValueError(f"subspaces {tuple(self.forget.shape)} and {tuple(self.retain.shape)} do not fit together")
         if not bool(self.forget.isfinite().all() and self.retain.isfinite().all()) or not math.isfinite(self.threshold):
-            raise ValueError("a subspace or a threshold is not finite")
+            raise ValueError("directions or a threshold are not finite")
 
 
 def rotated(states: Tensor, forget: Tensor, retain: Tensor, threshold: float, angle: float) -> Tensor:

@@ -43,7 +43,7 @@ def ffn_linears(model: PreTrainedModel, layers: tuple[int, int] | None = None) -
         raise UserError(
             "This method changes all maps of dense FFNs, and the model has experts.",
             found=type(model).__name__,
-            do="use another method, subspace for instance",
+            do="use another method: kvw methods lists them",
         )
     found = []
     for matrix in matrices:
