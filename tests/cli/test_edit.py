@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import peft
 import pytest
@@ -18,6 +19,7 @@ from tests.program import LIGHT, assert_refused, run
 import kvw
 from kvw.edits import EditMetadata, GateEdit, LowRankEdit, RoundedGateEdit
 from kvw.edits.low_rank import Directions
+from kvw.edits.served_adapters import RANKS
 from kvw.methods.conditional_kvw.settings import ConditionalKvwSettings
 from kvw.methods.describing import acting
 from kvw.methods.registry import METHODS, get_method
@@ -221,6 +223,20 @@ def test_export_and_import(files, form, saved, tmp_path, capsys):
     assert kvw.load_edit("back.safetensors").metadata == files[0].metadata
 
 
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_an_adapter_for_an_engine_has_the_rank_that_show_prints_or_room_for_it(files, saved, engine, capsys):
+    assert run("edit", "show", "a.safetensors", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    export = ("edit", "export", "a.safetensors", saved["llava"], "--format", "lora", "--for", engine, "--out", "served")
+    assert run(*export) == 0
+    said = capsys.readouterr().out
+    settings = json.loads(Path("served/adapter_config.json").read_text())
+    assert shown["bytes"] == Path("a.safetensors").stat().st_size
+    assert shown["rank"] == max(int((values != 0).sum()) for values in files[0].log_gates.values())
+    assert settings["r"] == settings["lora_alpha"] == next(rank for rank in RANKS if rank >= shown["rank"])
+    assert ("vllm serve" in said, f"rank {settings['r']}" in said) == (engine == "vllm", True)
+
+
 def test_an_imported_foreign_adapter_is_for_the_model_it_was_read_with(files, saved, tmp_path):
     assert run("edit", "export", "a.safetensors", saved["llava"], "--format", "ia3", "--out", "adapter") == 0
     weights = tmp_path / "adapter" / "adapter_model.safetensors"
@@ -296,6 +312,7 @@ def test_no_verb_replaces_what_it_reads(files, saved, capsys):
         (["mix", "rounded.safetensors", "--share", "0.5", "--out", "x.safetensors"], ["'rounded gates'", "mixed"]),
         (["invert", "rounded.safetensors", "--out", "x.safetensors"], ["'rounded gates'", "inverted", "original"]),
         (["export", "a.safetensors", "MODEL", "--format", "vera", "--out", "x"], ["vera"]),
+        (["export", "a.safetensors", "MODEL", "--format", "ia3", "--for", "vllm", "--out", "x"], ["--format lora"]),
         (["export", "a.safetensors", "OTHER", "--format", "ia3", "--out", "x"], ["does not fit"]),
         (["export", "rounded.safetensors", "MODEL", "--format", "ia3", "--out", "x"], ["no form as an adapter"]),
         (["export", "a.safetensors", "MODEL", "--format", "ia3", "--out", "full"], ["not empty", "--force"]),

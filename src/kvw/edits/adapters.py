@@ -18,6 +18,7 @@ from kvw.claim import new_directory
 from kvw.edits.edit import Edit, EditMetadata
 from kvw.edits.gates import GateEdit
 from kvw.edits.low_rank import LowRankEdit
+from kvw.edits.served_adapters import Engine, served
 from kvw.edits.weight_edit import WeightEdit
 from kvw.errors import UserError
 from kvw.files import write_bytes
@@ -78,6 +79,7 @@ def export_lora(
     *,
     base_model_name: str = "",
     weights: Weights = ValueMatrix.read,
+    engine: Engine | None = None,
     force: bool = False,
 ) -> None:
     """Write an edit as a LoRA, W' = W + B A: the form of edits by directions as an adapter.
@@ -96,6 +98,7 @@ def export_lora(
         directory: Folder to write.
         base_model_name: What the adapter says it is for; the edit's own base model if empty.
         weights: Gives the original weight of a value matrix, in any floating dtype.
+        engine: Which engine is to serve it, see :func:`kvw.edits.served_adapters.served`; None for PEFT.
         force: Replace what the folder holds.
 
     Raises:
@@ -105,19 +108,26 @@ def export_lora(
     if not isinstance(edit, GateEdit | LowRankEdit):
         raise _no_adapter(edit)
     matrices = _modules(edit, model)
-    tensors, ranks = {}, {}
+    factors = {}
     for key, matrix in matrices.items():
-        picked = lora_factors(edit, key, knowledge_vectors(matrix, weights(matrix)))
-        if len(picked[0]):
-            ranks[matrix.name] = len(picked[0])
-            tensors[f"{PREFIX}{matrix.name}{LORA_A}"], tensors[f"{PREFIX}{matrix.name}{LORA_B}"] = picked
-    matrices = {key: matrix for key, matrix in matrices.items() if matrix.name in ranks}
+        a, b = lora_factors(edit, key, knowledge_vectors(matrix, weights(matrix)))
+        if len(a):
+            factors[matrix.name] = (a, b)
+    matrices = {key: matrix for key, matrix in matrices.items() if matrix.name in factors}
     if not matrices:
         raise UserError("The edit scales nothing, and a LoRA cannot be empty.", do="use --format ia3")
+    target: str | list[str]
+    if engine:
+        largest, factors = served(factors)
+        # Engines go by the names of the tensors, and of this entry know only a list of last names.
+        ranks, target = {}, sorted({name.rpartition(".")[2] for name in factors})
+    else:
+        ranks, target = {name: len(a) for name, (a, _) in factors.items()}, _pattern(matrices)
+        largest = max(ranks.values())
     configuration = _peft().LoraConfig(
-        target_modules=_pattern(matrices),
-        r=max(ranks.values()),
-        lora_alpha=max(ranks.values()),
+        target_modules=target,
+        r=largest,
+        lora_alpha=largest,
         rank_pattern=ranks,
         alpha_pattern=ranks,  # equal to the ranks: PEFT multiplies B A by alpha / rank
         lora_dropout=0.0,
@@ -125,7 +135,19 @@ def export_lora(
         base_model_name_or_path=base_model_name or _base_name(edit),
         inference_mode=True,
     )
+    tensors = {
+        f"{PREFIX}{name}{half}": tensor
+        for name, pair in factors.items()
+        for half, tensor in zip((LORA_A, LORA_B), pair, strict=True)
+    }
     _write(Path(directory), configuration, tensors, edit.metadata, force)
+
+
+def lora_rank(edit: GateEdit | LowRankEdit, key: MatrixKey) -> int:
+    """The rank that a value matrix of an edit takes in a LoRA."""
+    if isinstance(edit, LowRankEdit):
+        return edit.directions[key].rank
+    return int((edit.log_gates[key] != 0).sum())
 
 
 def lora_factors(edit: GateEdit | LowRankEdit, key: MatrixKey, vectors: Tensor) -> tuple[Tensor, Tensor]:

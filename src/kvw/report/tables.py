@@ -238,6 +238,10 @@ def print_edit(summary: EditSummary) -> None:
         "weights": metadata.model_fingerprint[:12] or "unknown",
         "versions": ", ".join(f"{name} {number}" for name, number in metadata.versions.items()),
     }
+    if summary.rank is not None:
+        rows["rank"] = f"{summary.rank:,} at most in one value matrix (of the edit as a LoRA)"
+    if summary.bytes is not None:
+        rows["size"] = f"{summary.bytes:,} bytes"
     if not metadata.parents:
         rows["forget"] = _examples(metadata.forget_count, metadata.forget_digest)
         rows["retain"] = _examples(metadata.retain_count, metadata.retain_digest)

@@ -11,6 +11,9 @@ from transformers import PreTrainedModel
 
 from kvw.edits import adapter_import, adapters
 from kvw.edits.edit import Edit, EditMetadata, load_edit
+from kvw.edits.gates import GateEdit
+from kvw.edits.low_rank import LowRankEdit
+from kvw.edits.served_adapters import Engine
 from kvw.edits.summary import LayerSummary
 from kvw.measuring.fingerprint import weights_digest
 from kvw.models.loading import Checkpoint, skeleton
@@ -29,11 +32,23 @@ class EditSummary(Strict):
     kind: str
     metadata: EditMetadata
     layers: list[LayerSummary]
+    rank: int | None = None
+    """The most directions in one value matrix, or of gates the most scaled vectors: the rank as a LoRA. None for kinds
+    that have no such form."""
+    bytes: int | None = None
+    """Size of its file; None if it was not read from one."""
 
 
-def summarise(edit: Edit) -> EditSummary:
-    """Kind, origin, and how much is weakened in each layer."""
-    return EditSummary(kind=edit.kind, metadata=edit.metadata, layers=edit.describe())
+def summarise(edit: Edit, file: Path | None = None) -> EditSummary:
+    """Kind, origin, size, and how much is weakened in each layer."""
+    ranks = [adapters.lora_rank(edit, key) for key in edit.widths] if isinstance(edit, GateEdit | LowRankEdit) else []
+    return EditSummary(
+        kind=edit.kind,
+        metadata=edit.metadata,
+        layers=edit.describe(),
+        rank=max(ranks, default=None),
+        bytes=None if file is None else file.stat().st_size,
+    )
 
 
 def derive(change: Callable[..., Edit], files: Sequence[Path], out: Path, *, force: bool = False) -> Edit:
@@ -61,10 +76,11 @@ def export(
     out: Path,
     reporter: Reporter,
     *,
+    engine: Engine | None = None,
     other_weights: bool = False,
     force: bool = False,
 ) -> None:
-    """Write an edit as a PEFT adapter, without loading the model.
+    """Write an edit as a PEFT adapter, without loading the model; for an engine that serves adapters if one is named.
 
     Raises:
         UserError: See :func:`kvw.edits.export_ia3` and :func:`kvw.edits.export_lora`.
@@ -76,7 +92,7 @@ def export(
         return
     check_weights(edit, weights_digest(checkpoint.folder), reporter, other_weights=other_weights)
     weights = _stored_weights(model, checkpoint.folder)
-    adapters.export_lora(edit, model, out, base_model_name=checkpoint.name, weights=weights, force=force)
+    adapters.export_lora(edit, model, out, base_model_name=checkpoint.name, weights=weights, engine=engine, force=force)
 
 
 def import_adapter(directory: Path, checkpoint: Checkpoint, out: Path, *, force: bool = False) -> Edit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,11 @@ from cyclopts import Parameter
 from kvw.cli.edit.options import EditFile
 from kvw.cli.options import Force, ModelOrGguf, OtherWeights, check_output, find_model, is_gguf, quiet_libraries
 from kvw.errors import UserError
+
+COMMANDS = {
+    "vllm": "vllm serve {model} --enable-lora --max-lora-rank {rank} --lora-modules forget={out}",
+    "sglang": "python -m sglang.launch_server --model-path {model} --enable-lora --lora-paths forget={out}",
+}
 
 
 def export(
@@ -25,13 +31,23 @@ def export(
         ),
     ],
     out: Annotated[Path, Parameter(help="Adapter folder to write; of gguf-lora the file.")],
+    engine: Annotated[
+        Literal["vllm", "sglang"] | None,
+        Parameter(
+            name="--for",
+            help="Write a lora as this engine loads it: one rank for all matrices, out of those it has room for, and "
+            "bfloat16.",
+        ),
+    ] = None,
     other_weights: OtherWeights = False,
     force: Force = False,
 ) -> None:
-    """Write an edit as an adapter for the original model, for PEFT or for llama.cpp."""
+    """Write an edit as an adapter for the original model, for PEFT, an engine that serves adapters, or llama.cpp."""
     from kvw.runs.first_checks import check_edit_files
 
     check_edit_files([edit])
+    if engine and format != "lora":
+        raise UserError(f"--for {engine} is for adapters of --format lora.", found=f"--format {format}")
     if format == "gguf-lora":
         _export_for_gguf(edit, model, out, other_weights=other_weights, force=force)
         return
@@ -42,8 +58,14 @@ def export(
     from kvw.console import ConsoleReporter
     from kvw.runs.edits import export as run
 
-    run(edit, checkpoint, format, out, ConsoleReporter(), other_weights=other_weights, force=force)
-    print(f"The adapter is in {out}. Use it with: peft.PeftModel.from_pretrained(model, {str(out)!r})")
+    run(edit, checkpoint, format, out, ConsoleReporter(), engine=engine, other_weights=other_weights, force=force)
+    if engine is None:
+        print(f"The adapter is in {out}. Use it with: peft.PeftModel.from_pretrained(model, {str(out)!r})")
+        return
+    rank = json.loads((out / "adapter_config.json").read_bytes())["r"]
+    print(f"The adapter is in {out}: rank {rank}. Use it with:")
+    served = checkpoint.name if checkpoint.revision else checkpoint.folder
+    print(f"  {COMMANDS[engine].format(model=served, out=out, rank=rank)}")
 
 
 def _export_for_gguf(edit: Path, model: str, out: Path, *, other_weights: bool, force: bool) -> None:

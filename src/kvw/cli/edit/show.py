@@ -16,5 +16,5 @@ def show(edit: EditFile, *, json: Json = False) -> None:
     from kvw.report.tables import print_edit
     from kvw.runs.edits import summarise
 
-    summary = summarise(load_edit(edit))
+    summary = summarise(load_edit(edit), edit)
     print_result(summary, print_edit, json=json)
