@@ -26,7 +26,7 @@ from kvw.evaluation.metrics import exact_match
 from kvw.measuring.engine import measure
 from kvw.methods.kvw.weaken import one_shot
 from kvw.methods.steering.diagnosis import Diagnosis, diagnose
-from kvw.methods.steering.direction import pairs_of
+from kvw.methods.steering.direction import pairs_of, refusal_pairs
 from kvw.methods.steering.gate_plot import plot_gates
 from kvw.methods.steering.method import steering
 from kvw.methods.steering.settings import SteeringSettings
@@ -202,7 +202,10 @@ def main() -> None:
         bench = Bench()
         validation, test = halves(examples, arguments.examples)
         settings = SteeringSettings(layers=tuple(arguments.layers), strength=1.0)
-        known = {"refusals": None, "strangers": pairs_of(examples["forget"], strangers, bench.processor)}
+        known = {
+            "refusals": refusal_pairs(examples["forget"], bench.processor),
+            "strangers": pairs_of(examples["forget"], strangers, bench.processor),
+        }
         sources = {name: known[name] for name in arguments.pairs}
         edits = {
             f"{name}, ratio {ratio:g}": steering(

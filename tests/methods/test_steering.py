@@ -23,6 +23,7 @@ from kvw.methods.steering.diagnosis import Diagnosis, diagnose
 from kvw.methods.steering.direction import ContrastPairs, find_directions, pairs_of, read_pairs, refusal_pairs
 from kvw.methods.steering.gate_plot import plot_gates
 from kvw.methods.steering.method import steering
+from kvw.methods.steering.neutral import SHAPES, neutral_pairs
 from kvw.methods.steering.null_space import null_space, solve_filter
 from kvw.methods.steering.perturbation import PixelRange, perturbed, to_8_bits
 from kvw.methods.steering.settings import SteeringSettings
@@ -145,7 +146,8 @@ def test_pairs_can_be_made_from_the_forget_set(llava, llava_processor):
     assert [item.example for item in pairs.erasure] == [item.example for item in drawn]
     assert {item.example.answer for item in pairs.erasure} <= set(REFUSALS)
     found = find_directions(llava, llava_processor, pairs, [1, 2], SteeringSettings())
-    edit = steering(llava, forget, examples(6, 1), SteeringSettings(layers=(1, 2), seed=3), processor=llava_processor)
+    settings = SteeringSettings(layers=(1, 2), seed=3, pairs="forget")
+    edit = steering(llava, forget, examples(6, 1), settings, processor=llava_processor)
     for layer in (1, 2):
         torch.testing.assert_close(edit.steers[layer].direction, found[layer].float())
 
@@ -156,7 +158,53 @@ def test_a_refusal_that_does_not_fit_is_a_user_error(llava, llava_processor, mon
     monkeypatch.setattr(llava.config.text_config, "max_position_embeddings", longest)
     prepare(forget, llava_processor, llava.config)
     with pytest.raises(kvw.UserError, match="the prompt with its answer is longer than the model's context"):
-        steering(llava, forget, examples(6, 1), processor=llava_processor)
+        steering(llava, forget, examples(6, 1), {"pairs": "forget"}, processor=llava_processor)
+
+
+def test_the_neutral_pairs_are_the_default_and_hold_nothing_of_the_forget_set(llava, llava_processor):
+    retain, settings = examples(6, 1), SteeringSettings(layers=(2, 3))
+    neutral = pairs_of(*neutral_pairs(llava.config), llava_processor)
+    expected = find_directions(llava, llava_processor, neutral, [2, 3], settings)
+    for seed in (0, 7):
+        edit = steering(llava, examples(4, seed), retain, settings, processor=llava_processor)
+        for layer in (2, 3):
+            torch.testing.assert_close(edit.steers[layer].direction, expected[layer].float())
+
+
+def test_the_preset_has_the_numbers_of_each_family_and_leaves_what_is_given():
+    llava_, qwen = (SteeringSettings(preset="paper").for_model(name) for name in ("llava", "qwen2_5_vl"))
+    assert (llava_.ratio, llava_.ridge, llava_.strength) == (0.3, 0.1, 0.25)
+    assert (qwen.ratio, qwen.ridge, qwen.strength) == (0.4, 1.0, 0.27)
+    for one in (llava_, qwen):
+        assert (one.epsilon, one.step, one.steps, one.parity) == (16 / 255, 2 / 255, 10, True)
+    assert SteeringSettings(preset="paper", ratio=0.5).for_model("qwen2_5_vl").ratio == 0.5
+    plain = SteeringSettings()
+    assert plain.for_model("anything") is plain
+    with pytest.raises(kvw.UserError, match="two families only"):
+        SteeringSettings(preset="paper").for_model("idefics3")
+
+
+def test_the_preset_perturbs_pictures_and_reads_pairs_without_any_as_they_are(llava, llava_processor):
+    seen = []
+
+    def watched(model, processor, item, settings, seed):
+        seen.append((item.image_count, settings.epsilon, settings.steps))
+        return perturbed(model, processor, item, replace(settings, steps=1), seed=seed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kvw.methods.steering.direction.perturbed", watched)
+        settings = SteeringSettings(preset="paper", layers=(1, 2))
+        edit = steering(llava, examples(4, 0), examples(9, 1), settings, processor=llava_processor)
+    assert seen == [(1, 16 / 255, 10)] * (2 * len(SHAPES))
+    assert edit.metadata.settings["ridge"] == 0.1
+    assert edit.metadata.settings["parity"] is True
+
+
+def test_the_seed_acts_where_something_is_drawn():
+    idle = get_method("steering").idle
+    base = {"pairs": "neutral", "epsilon": 0.1}
+    assert idle(base) == {"seed"}
+    assert idle({**base, "pairs": "forget"}) == idle({**base, "random_start": True}) == set()
 
 
 def test_pairs_come_from_files_too(llava_processor, tmp_path):
@@ -194,7 +242,9 @@ def test_parity_reads_directions_from_block_outputs(llava, llava_processor):
         {"ridge": 100.0},
         {"layers": (1, 2)},
         {"skipped": (2,)},
-        {"seed": 5},
+        {"seed": 5, "pairs": "forget"},
+        {"pairs": "forget"},
+        {"preset": "paper", "steps": 1},
         {"epsilon": 0.1, "steps": 2},
         {"parity": True},
     ],
@@ -205,7 +255,7 @@ def test_every_setting_changes_the_edit(llava, llava_processor, values):
             llava, examples(4, 0), examples(60, 1), SteeringSettings(**settings), processor=llava_processor
         ).tensors()
 
-    default, changed = made(), made(**values)
+    default, changed = made(**({"pairs": "forget"} if "seed" in values else {})), made(**values)
     assert default.keys() != changed.keys() or any(not torch.equal(default[name], changed[name]) for name in default)
 
 
@@ -299,7 +349,7 @@ def test_bad_input_is_refused(llava, llava_processor):
     with pytest.raises(kvw.UserError, match="more examples on the erasure side"):
         pairs_of(examples(3, 2), [], llava_processor)
     with pytest.raises(kvw.UserError, match="more examples on the recall side"):
-        steering(llava, forget[:1], retain, processor=llava_processor)
+        steering(llava, forget[:1], retain, {"pairs": "forget"}, processor=llava_processor)
     same = prepare(forget, llava_processor)
     with pytest.raises(kvw.UserError, match="do not differ in layer 1"):
         steering(llava, forget, retain, processor=llava_processor, pairs=ContrastPairs(same, same))

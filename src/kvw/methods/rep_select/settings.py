@@ -36,6 +36,6 @@ class RepSelectSettings(Settings):
     of: Of = "forget"
     components: Count = 512
     floor: ShareBelowOne = 0.01
-    size: Positive = 0.02
+    size: Positive = 0.005
     rate: Positive | None = None
     batch_size: Count = 4

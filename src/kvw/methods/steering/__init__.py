@@ -23,10 +23,13 @@ class Steering(Method[SteeringSettings]):
     settings = SteeringSettings
     acts_by = "hooks"
     dose = ("strength",)
+    firmness = "excerpts of the paper and the authors' code"
 
     def idle(self, recorded: Mapping[str, Any]) -> set[str]:
         """The ratio where the energy decides, and what moves pixels if none is moved."""
         without = {"ratio"} if recorded.get("energy") is not None else set()
+        drawn = recorded.get("pairs") == "forget" or bool(recorded.get("random_start") and recorded.get("epsilon"))
+        without |= set() if drawn else {"seed"}
         return without | ({"step", "steps", "random_start", "target"} if recorded.get("epsilon") == 0 else set())
 
     def value_matrices(self, model: PreTrainedModel, settings: SteeringSettings) -> list[ValueMatrix]:
@@ -36,10 +39,13 @@ class Steering(Method[SteeringSettings]):
         return in_layers(find_value_matrices(model), settings.layers)
 
     def check(self, loaded: LoadedModel, forget: Sequence[Example], settings: SteeringSettings) -> None:
-        """See :func:`kvw.methods.gradient.refusals.check_refusals`."""
+        """Whether there is a preset for the family; and of ``pairs=forget`` see
+        :func:`kvw.methods.gradient.refusals.check_refusals`."""
         from kvw.methods.gradient.refusals import REFUSALS, check_refusals
 
-        check_refusals(forget, loaded.processor, REFUSALS, loaded.model.config)
+        settings.for_model(loaded.model.config.model_type)
+        if settings.pairs == "forget":
+            check_refusals(forget, loaded.processor, REFUSALS, loaded.model.config)
 
     def make(
         self,

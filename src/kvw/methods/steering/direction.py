@@ -125,8 +125,12 @@ def _recall_readings(
     if settings.epsilon == 0:
         return readings(pairs.recall, processor, answers=pairs.answers)
     recall = []
+    shown = any(item.image_count for item in pairs.recall)
     for place, item in enumerate(pairs.recall):
         (reading,) = readings([item], processor, answers=pairs.answers)
+        if shown and not item.image_count:
+            recall.append(Reading((place,), reading.inputs, reading.chosen))
+            continue
         pixels = perturbed(model, processor, item, settings, seed=f"{settings.seed} {place}")
         recall.append(Reading((place,), {**reading.inputs, "pixel_values": pixels}, reading.chosen))
     return recall

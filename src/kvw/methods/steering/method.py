@@ -16,8 +16,9 @@ from kvw.edits.steering import Steer, SteeringEdit
 from kvw.errors import UserError
 from kvw.measuring.given import Given, examples_given
 from kvw.methods.steering import METHOD
-from kvw.methods.steering.direction import ContrastPairs, find_directions, refusal_pairs
+from kvw.methods.steering.direction import ContrastPairs, find_directions, pairs_of, refusal_pairs
 from kvw.methods.steering.gate import GateReport, auc, held_out_gates
+from kvw.methods.steering.neutral import neutral_pairs
 from kvw.methods.steering.null_space import check_null_space, null_space, solve_filter
 from kvw.methods.steering.settings import SteeringSettings
 from kvw.methods.steering.states import read_states, readings
@@ -39,8 +40,9 @@ def steering(
 ) -> SteeringEdit:
     """Find where to move hidden states, and a linear gate that decides by the prompt how far.
 
-    The model stays as it was. Of forget and retain examples only questions and images are looked at, unless there are
-    no pairs. For each layer the states of all examples at their last prompt token are kept in memory, in float32.
+    The model stays as it was. Of forget and retain examples only questions and images are looked at, unless the pairs
+    are made from the forget set. For each layer the states of all examples at their last prompt token are kept in
+    memory, in float32.
 
     Source: MLLMEraser, Ding et al., arXiv 2510.04217, as its authors run it; differences are listed in
     docs/methods/steering.md.
@@ -52,7 +54,7 @@ def steering(
         retain: The same of what must stay; never empty. Do not score the result on them.
         settings: See :class:`~kvw.methods.steering.settings.SteeringSettings`; or some of them by name.
         processor: The model's processor or tokenizer; not needed beside :func:`kvw.batches`.
-        pairs: What the direction is made from; None for the forget set's answers against refusals.
+        pairs: What the direction is made from; None for what the setting ``pairs`` says.
         on_layer: Gets what was found for each layer.
         on_warning: Gets told of gates that can hardly tell the two sets apart. By default a :class:`UserWarning` says
             it.
@@ -62,10 +64,12 @@ def steering(
         UserError: A setting, an example or the model is not usable, recall and erasure do not differ, or the retain set
             leaves no null space.
     """
-    settings = METHOD.settings_from(settings)
+    settings = METHOD.settings_from(settings).for_model(model.config.model_type)
     loaded, (forgotten, kept) = examples_given(model, {"forget": forget, "retain": retain}, processor)
     check_not_empty(forgotten, kept)
     layers = settings.chosen_layers(len(decoder_layers(model)))
+    if pairs is None and settings.pairs == "neutral":
+        pairs = pairs_of(*neutral_pairs(model.config), loaded.processor)
     pairs = pairs or refusal_pairs(forgotten, loaded.processor, settings.seed, model.config)
     directions = find_directions(model, loaded.processor, pairs, layers, settings, progress=progress)
     first, second = (

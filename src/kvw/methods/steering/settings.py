@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 from kvw.errors import UserError
 from kvw.settings import Count, Finite, NotNegative, Settings, Share, ShareAboveZero
@@ -11,6 +11,15 @@ from kvw.settings import Count, Finite, NotNegative, Settings, Share, ShareAbove
 AUTHORS_SKIPPED = 17
 AUTHORS_DEPTH = 32
 Where = Literal["prompt", "last"]
+Source = Literal["neutral", "forget"]
+PRESETS: dict[str, dict[str, float]] = {
+    "llava": {"ratio": 0.3, "ridge": 0.1, "strength": 0.25},
+    "qwen2_5_vl": {"ratio": 0.4, "ridge": 1.0, "strength": 0.27},
+}
+"""What the authors' code has for each of its families, by model type. Their strengths differ by type of task (0.25,
+0.35 and 0.25; 0.30, 0.26 and 0.27); here the middle one of three serves all."""
+PAPER: dict[str, Any] = {"epsilon": 16 / 255, "steps": 10, "parity": True}
+"""What it has for both."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +39,21 @@ class SteeringSettings(Settings):
             the retain set's energy.
         ridge: The regularisation gamma of the closed form, in units of squared states: 0.1 (LLaVA) and 1.0 (Qwen2.5-VL)
             in the paper.
+        pairs: What the direction is made from: ``neutral`` for the pairs that come with kvw, everyday questions that
+            the model answers or is told not to know, with drawn pictures where it takes images; ``forget`` for the
+            forget set's answers against refusals.
+        preset: ``paper`` for the numbers of the authors' code for the model's family (LLaVA, Qwen2.5-VL), its
+            perturbation of pictures, and ``parity``. Settings that are given beside it stay as given.
         where: ``prompt`` shifts all positions of the prompt, ``last`` only its last one.
         decoding: Whether generated positions are shifted, too.
         epsilon: How far pixels of the recall side may be moved, from 0 to 1; 0 leaves the images as they are. 16/255 in
-            the paper, for pairs of questions that the model refuses or answers.
+            the paper, for pairs of questions that the model refuses or answers. Pairs without pictures stay as they
+            are.
         step: Step size of the projected gradient descent, in the unit of epsilon.
         steps: Steps of the projected gradient descent.
         random_start: Whether it starts at a random point within epsilon.
         target: What the perturbed image should make the model say.
-        seed: Draws refusals and random starts.
+        seed: Draws refusals (with ``pairs=forget``) and random starts.
         parity: Do what the authors' code does where it differs: directions are read from block outputs while
             everything else is at block inputs, layer 17 is left out (at the same depth in models of fewer layers), and
             the null space takes exactly ``ratio`` of the width.
@@ -50,6 +65,8 @@ class SteeringSettings(Settings):
     ratio: ShareAboveZero = 0.3
     energy: Share | None = None
     ridge: NotNegative = 0.1
+    pairs: Source = "neutral"
+    preset: Literal["paper"] | None = None
     where: Where = "prompt"
     decoding: bool = False
     epsilon: Share = 0.0
@@ -67,6 +84,28 @@ class SteeringSettings(Settings):
             raise UserError("target must say something.", do="give the beginning of an affirmative answer")
         if self.parity and self.energy is not None:
             raise UserError("The authors choose the null space by ratio.", do="leave out energy, or parity")
+
+    def for_model(self, model_type: str) -> SteeringSettings:
+        """The settings with those of the preset in place of defaults.
+
+        Args:
+            model_type: Of the model's configuration.
+
+        Raises:
+            UserError: The authors have no numbers for this family.
+        """
+        if self.preset is None:
+            return self
+        if model_type not in PRESETS:
+            raise UserError(
+                "The paper has settings for two families only.",
+                found=model_type,
+                do=f"leave out preset, or use one of: {', '.join(PRESETS)}",
+            )
+        defaults = {field.name: field.default for field in fields(self)}
+        wanted: dict[str, Any] = {**PRESETS[model_type], **PAPER}
+        left: dict[str, Any] = {name: value for name, value in wanted.items() if getattr(self, name) == defaults[name]}
+        return replace(self, **left)
 
     def chosen_layers(self, depth: int) -> list[int]:
         """The layers to steer in a decoder of ``depth`` layers, ascending.
