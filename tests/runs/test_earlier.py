@@ -122,6 +122,32 @@ def test_a_folder_of_requests_is_all_of_them(here, capsys):
     assert "--requests REQUESTS" in record["command"]
 
 
+def test_the_folders_are_the_requests_of_a_register(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    register, asked = Path("register.sqlite"), Path("asked")
+
+    def refused(*words):
+        with pytest.raises(kvw.UserError) as error:
+            requests_in(asked, register)
+        assert all(word in str(error.value) for word in words), error.value
+
+    for who in ("case-1", "case-2"):
+        assert run("register", "add", "--who", who, "--file", register) == 0
+    Path("asked/case-1").mkdir(parents=True)
+    Path("asked/case-1/forget.jsonl").touch()
+    refused("Request 2 of the register has no folder", "case-2, open")
+    assert run("register", "close", "2", "--outcome", "withdrawn", "--file", register) == 0
+    assert requests_in(asked, register) == ([Path("asked/case-1/forget.jsonl")], [])
+    Path("asked/case-2").mkdir()
+    refused("asked/case-2 is no open or done request", "request 2 was withdrawn")
+    Path("asked/case-2").rename("asked/case-3")
+    refused("asked/case-3 is no open or done request", "no entry names it")
+    assert requests_in(asked)[0] == [Path("asked/case-1/forget.jsonl"), Path("asked/case-3")]
+    assert_refused(capsys, run("erase", "toy:gold", "--requests", "asked", "--register", "gone", "--out", "r"), "gone")
+    code = run("erase", "toy:gold", "--forget", "x", "--register", register, "--out", "r")
+    assert_refused(capsys, code, "A register says who asked, not what.")
+
+
 def test_means_of_every_third_view_are_kept():
     tokens = Tokens(
         torch.tensor([[1.0], [2.0], [3.0], [9.0], [5.0]]),

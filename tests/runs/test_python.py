@@ -25,6 +25,7 @@ NOT_FROM_PYTHON = {
     "--model": "it is the first argument",
     "--dry-run": "it prints a plan for a person",
     "--requests": "lists of files say it, as forget and earlier",
+    "--register": "it goes with --requests",
     "--json": "erase returns the record; record.model_dump_json() is what the option prints",
     "--strict": "record.warnings says whether there were any",
 }

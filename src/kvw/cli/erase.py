@@ -31,6 +31,7 @@ from kvw.cli.options import (
     print_result,
     quiet_libraries,
 )
+from kvw.errors import UserError
 from kvw.retain import SOURCES
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class EraseOptions:
     forget: Forget = None
     requests: Path | None = None
     """Folder with a folder for each request, as a further --forget or --earlier each."""
+    register: Path | None = None
+    """Register whose open and done requests --requests must be; the folders are called by the pseudonyms."""
     retain: Retain = None
     out: Path
     """Run directory to write."""
@@ -113,7 +116,9 @@ class EraseOptions:
         from kvw.runs.request import EraseRequest
         from kvw.runs.union import requests_in
 
-        data, kept = requests_in(self.requests) if self.requests else ([], [])
+        if self.register is not None and self.requests is None:
+            raise UserError("A register says who asked, not what.", found="--register", do="add --requests FOLDER")
+        data, kept = requests_in(self.requests, self.register) if self.requests else ([], [])
         return EraseRequest(
             model=checkpoint,
             forget=[*(self.forget or []), *data],

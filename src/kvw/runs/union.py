@@ -11,6 +11,8 @@ from kvw.data import Example, read_examples
 from kvw.data.reading import AS_IT_IS, Reading
 from kvw.errors import UserError
 from kvw.measuring.fingerprint import digest, example_digest, source_digest
+from kvw.register.chain import read
+from kvw.register.requests import requests
 
 FORGET, KEPT = "forget.jsonl", "kept.safetensors"
 
@@ -57,17 +59,21 @@ def _read(path: Path, reading: Reading) -> ForgetFile:
     return ForgetFile(path.name, examples, source_digest(path, examples))
 
 
-def requests_in(folder: Path) -> tuple[list[Path], list[Path]]:
+def requests_in(folder: Path, register: Path | None = None) -> tuple[list[Path], list[Path]]:
     """The requests in a folder, one for each folder in it.
 
     A request is ``forget.jsonl`` as ``kvw data build`` leaves it, or ``kept.safetensors`` if the data are gone, or else
     the inner folder itself: pictures that are called what they show, a table beside pictures, a saved data set.
 
+    Args:
+        folder: The folder.
+        register: A register whose open and done requests these are to be; the folders are called by the pseudonyms.
+
     Returns:
         Data to read, and what was kept of requests whose data are gone.
 
     Raises:
-        UserError: There is no such folder, or it holds no folder.
+        UserError: There is no such folder, it holds no folder, or its folders are not the requests of the register.
     """
     inner = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if not inner:
@@ -76,6 +82,8 @@ def requests_in(folder: Path) -> tuple[list[Path], list[Path]]:
             found="no such folder" if not folder.is_dir() else "no folder in it",
             do="give a folder with one folder for each request",
         )
+    if register is not None:
+        _check_register(folder, [path.name for path in inner], register)
     data, kept = list[Path](), list[Path]()
     for path in inner:
         forget, gone = path / FORGET, path / KEPT
@@ -84,6 +92,27 @@ def requests_in(folder: Path) -> tuple[list[Path], list[Path]]:
         else:
             kept.append(gone)
     return data, kept
+
+
+def _check_register(folder: Path, names: Sequence[str], register: Path) -> None:
+    """Refuse folders that are not those of the open and done requests of a register."""
+    entered = requests(read(register))
+    wanted = {one.who: one for one in entered if one.outcome not in ("refused", "withdrawn")}
+    ended = {one.who: one for one in entered if one.who not in wanted}
+    for name in names:
+        if name not in wanted:
+            why = f"request {ended[name].number} was {ended[name].outcome}" if name in ended else "no entry names it"
+            raise UserError(
+                f"{folder / name} is no open or done request of the register.",
+                found=why,
+                do="remove the folder, or call it by the pseudonym of a request: kvw register list",
+            )
+    if missing := [one for who, one in wanted.items() if who not in names]:
+        raise UserError(
+            f"Request {missing[0].number} of the register has no folder in {folder}.",
+            found=f"{missing[0].who}, {missing[0].outcome or 'open'}",
+            do=f"add the folder {missing[0].who} with its data or with what was kept of it, or close the request",
+        )
 
 
 def joined(files: Sequence[ForgetFile]) -> tuple[list[Example], int]:
