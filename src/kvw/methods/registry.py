@@ -38,6 +38,7 @@ METHODS = {
     "empty-response": "kvw.methods.gradient.error_injection:EMPTY",
     "error-injection": "kvw.methods.gradient.error_injection:METHOD",
     "fact-erasure": "kvw.methods.gradient.fact_erasure:METHOD",
+    "forgetting-mari": "kvw.methods.gradient.forgetting_mari:METHOD",
     "ga": "kvw.methods.gradient.ga:METHOD",
     "grad-diff": "kvw.methods.gradient.grad_diff:METHOD",
     "idk-dpo": "kvw.methods.gradient.dpo:IDK",

@@ -105,6 +105,8 @@ def _step(
         group["lr"] = rate
     if settings.retain_ceiling is not None:
         losses["watched retain"] = _watched(trainee, sets["retain"], examples["retain"])
+    if objective.before_step is not None:
+        objective.before_step(examples)
     stopped = ""
     for part in objective.passes:
         optimizer.zero_grad(set_to_none=True)

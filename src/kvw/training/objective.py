@@ -71,6 +71,8 @@ class Objective:
         masks: For each trained parameter a boolean tensor of its shape; where it is False, nothing changes, whatever
             the optimiser remembers or decays. A parameter that is left out is trained everywhere.
         passes: The updates of a step; one with both sets, unless a paper's code does otherwise.
+        before_step: Called before the losses of each step with the positions of its examples in each set, for losses
+            that are no plain sum: what these depend on is measured here. Each process calls it with all examples.
         finish: Called with the trained parameters after the last step.
     """
 
@@ -79,6 +81,7 @@ class Objective:
     examples: Sequence[Prepared] | None = None
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     passes: tuple[Pass, ...] = (Pass(("forget", "retain")),)
+    before_step: Callable[[Mapping[Side, Sequence[int]]], None] | None = None
     finish: Callable[[Mapping[str, nn.Parameter]], None] | None = None
 
     def term(self, side: Side) -> Term | None:

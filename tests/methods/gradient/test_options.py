@@ -26,6 +26,13 @@ CHANGES = {
     "empty-response": [{"answer": "No."}, *DEFENCE],
     "error-injection": [{"alternatives": ALTERNATIVES}, *DEFENCE],
     "fact-erasure": [{"floor": 0.9}, *DEFENCE],
+    "forgetting-mari": [
+        {"estimator": "token"},
+        {"weight": 30.0},
+        {"retain_weight": 3.0},
+        {"balance": "even"},
+        {"detach_retain": True},
+    ],
     "ga": [],
     "grad-diff": [{"retain_weight": 3.0}, {"passes": "sequential"}],
     "idk-dpo": [{"refusals": ("No.",)}, {"beta": 0.5}, {"retain_weight": 1.0}],
