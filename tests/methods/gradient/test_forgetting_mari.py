@@ -30,7 +30,7 @@ def stepped(settings, *, forget=FORGET, batch_size=4):
 
 
 def in_one_graph(settings):
-    """The same from the means of all answers at once."""
+    """The same from the means of all answers at once, with I and L_r."""
     model, processor = fresh(dtype=torch.float64)
     data = {"forget": prepare(FORGET, processor), "retain": prepare(RETAIN, processor)}
     with in_training(model, processor, training(), data) as trainee:
@@ -50,9 +50,10 @@ def in_one_graph(settings):
         shared = marginal_information(
             means["retain"], means["forget"], counts["retain"], counts["forget"], settings.balance
         ).mean()
-        loss = settings.weight * shared + settings.retain_weight * scored["retain"].losses.mean()
+        kept = scored["retain"].losses.mean()
+        loss = settings.weight * shared + settings.retain_weight * kept
         found = torch.autograd.grad(loss, list(trainee.parameters.values()), allow_unused=True)
-        return dict(zip(trainee.parameters, found, strict=True)), float(shared.detach())
+        return dict(zip(trainee.parameters, found, strict=True)), float(shared.detach()), float(kept.detach())
 
 
 def assert_equal(found, expected, tolerance=1e-5):
@@ -65,11 +66,11 @@ def assert_equal(found, expected, tolerance=1e-5):
 @pytest.mark.parametrize("detach", [False, True])
 def test_the_gradient_is_that_of_the_whole_however_the_step_is_cut(estimator, detach):
     settings = ForgettingMariSettings(estimator=estimator, weight=3.0, retain_weight=0.5, detach_retain=detach)
-    expected, shared = in_one_graph(settings)
+    expected, shared, kept = in_one_graph(settings)
     for batch_size in (1, 4):
         found, values = stepped(settings, batch_size=batch_size)
         assert_equal(found, expected)
-        assert values[0] == pytest.approx(3.0 * shared, rel=1e-6)
+        assert values == [pytest.approx(3.0 * shared, rel=1e-6), pytest.approx(0.5 * kept, rel=1e-6)]
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)

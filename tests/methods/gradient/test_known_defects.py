@@ -30,7 +30,8 @@ from kvw.methods.gradient.idk_nll import IdkNllSettings
 from kvw.methods.gradient.manu import ManuSettings
 from kvw.methods.gradient.mmunlearner import MmUnlearnerSettings, mmunlearner
 from kvw.methods.gradient.npo import NpoSettings
-from kvw.methods.gradient.pruning import _measure, neurons
+from kvw.methods.gradient.pruning import _Look, neurons
+from kvw.models.finding import find_value_matrices
 from kvw.training.answers import answers
 from kvw.training.losses import ascent_loss
 from kvw.training.settings import TrainingSettings
@@ -271,12 +272,12 @@ def test_manu_looks_for_modules_that_do_not_exist_and_prunes_nothing():
 def test_manu_the_hooks_of_all_layers_share_a_name_and_stay():
     """Every FFN is measured by itself, and no hook is left to measure the next run."""
     model, processor = fresh()
-    forget, retain = (sets(processor)[side] for side in ("forget", "retain"))
-    matrices = neurons(model, ManuSettings())
-    settings = ManuSettings()
-    moments = _measure(model, processor, forget, matrices, settings, 0, len(forget) + len(retain), None)
-    assert set(moments) == {matrix.name for matrix in matrices}
-    means = [tuple((entry.sums[0] / entry.count)[:8].tolist()) for entry in moments.values()]
+    settings = ManuSettings(formula="pooled")
+    matrices = neurons(model, settings)
+    text = {matrix.name for matrix in find_value_matrices(model)}
+    seen = _Look(model, processor, matrices, settings, None).at(sets(processor)["forget"], text)
+    assert set(seen) == {matrix.name for matrix in matrices}
+    means = [tuple((one.pictured.sums[0] / one.pictured.count)[:8].tolist()) for one in seen.values()]
     # The tower's last layer is behind the features that LLaVA takes, but runs all the same.
     assert len(set(means)) == len(matrices)
     assert not any(module._forward_pre_hooks for module in model.modules())

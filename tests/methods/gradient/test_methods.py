@@ -14,8 +14,8 @@ from kvw.methods.gradient.npo import NpoSettings
 from kvw.training.settings import TrainingSettings
 
 OTHER_ANSWERS = {"idk-nll", "empty-response", "error-injection"}
-ABOUT_THE_ANSWERS = sorted(set(TRAINED) - OTHER_ANSWERS - {"rmu", "lens-entropy", "lens-margin"})
-"""Methods whose loss itself is about the forgotten answers; those of others are about states or about other answers."""
+ABOUT_THE_ANSWERS = sorted(set(TRAINED) - OTHER_ANSWERS - {"rmu", "lens-entropy", "lens-margin", "forgetting-mari"})
+"""Methods whose loss itself is about the forgotten answers; those of others are about states, means or other answers."""
 LAYERS = {"rmu": (0, 1)} | dict.fromkeys(
     ("empty-response", "error-injection", "fact-erasure", "lens-entropy", "lens-margin"), (1,)
 )
@@ -73,7 +73,7 @@ def test_a_negated_task_vector_makes_the_forgotten_answers_less_probable():
 
 
 def test_the_names_are_lower_case_and_settings_have_defaults():
-    assert len(GRADIENT) == 18
+    assert len(GRADIENT) == 20
     assert all(name == name.lower() for name in GRADIENT)
     assert all(method.own() for method in GRADIENT.values())
     assert [name for name, method in GRADIENT.items() if not method.trains] == ["manu"]

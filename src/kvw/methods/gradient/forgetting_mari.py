@@ -114,10 +114,12 @@ class Marginal:
             tokens = sum(len(self._set(side)[index].answer_ids) for index in examples[side])
             # The loop divides by all answer tokens of the step; each place has a mean over its own.
             self._slopes[side] = slope * (tokens / counts[side])[:, None]
-            self._rest[side] = float(found - (slope * means[side]).sum())
+            # The value of I counts once, on the side of the forget set.
+            whole = float(found.detach()) if side == "forget" else 0.0
+            self._rest[side] = whole - float((slope * means[side].detach()).sum())
 
     def loss(self, side: Side, scored: Answers) -> Tensor:
-        """The sum over some answer tokens of one set whose mean over the step is I."""
+        """The sum over some answer tokens of one set whose mean over the step is I, or 0 for the retain set."""
         probabilities = scored.logits.softmax(-1)  # (tokens, vocabulary)
         slopes, places = self._slopes[side], self._places(scored)
         inside = places < len(slopes)
