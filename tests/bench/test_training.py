@@ -212,6 +212,7 @@ lora = { rank = 4 }
 [[method]]
 name = "manu"
 parts = [["language"]]
+formula = "pooled"
 share = 0.9
 """
 

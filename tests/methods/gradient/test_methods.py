@@ -15,7 +15,7 @@ from kvw.training.settings import TrainingSettings
 
 OTHER_ANSWERS = {"idk-nll", "empty-response", "error-injection"}
 ABOUT_THE_ANSWERS = sorted(set(TRAINED) - OTHER_ANSWERS - {"rmu", "lens-entropy", "lens-margin", "forgetting-mari"})
-"""Methods whose loss itself is about the forgotten answers; those of others are about states, means or other answers."""
+"""Methods whose loss itself is about the forgotten answers; others are about states, means or other answers."""
 LAYERS = {"rmu": (0, 1)} | dict.fromkeys(
     ("empty-response", "error-injection", "fact-erasure", "lens-entropy", "lens-margin"), (1,)
 )
