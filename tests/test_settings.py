@@ -64,4 +64,4 @@ def test_what_its_type_allows_is_taken():
         {"rate": None, "weight": 0, "left": 0.999},
         {"bound": 7, "way": "down"},
     ):
-        Own(**values)
+        assert values.items() <= vars(Own(**values)).items()

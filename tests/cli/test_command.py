@@ -12,7 +12,7 @@ from kvw.cli.command import spelled
 from kvw.cli.erase import EraseOptions
 from kvw.cli.options import DataOptions, LoadOptions, MethodOptions
 
-HERE = Path("/home/anna/secret")
+HERE = Path("/elsewhere/anna/secret")
 GROUPS = {"options": MethodOptions, "load": LoadOptions, "read": DataOptions}
 GIVEN = {
     "forget": [HERE / "a.jsonl", HERE / "b.jsonl"],

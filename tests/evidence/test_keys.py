@@ -8,6 +8,7 @@ from tests.evidence.running import write_keys, write_pair
 pytest.importorskip("securesystemslib")
 pytest.importorskip("cryptography")
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -51,7 +52,10 @@ def test_openssl_reads_the_signature(pair, tmp_path):
     key = serialization.load_pem_public_key((tmp_path / "key.pub").read_bytes())
     payload = b"what is said"
     signed = private.sign(PAYLOAD_TYPE, payload)
-    key.verify(signed.signature, b"DSSEv1 %d %b %d %b" % (28, PAYLOAD_TYPE.encode(), len(payload), payload))
+    message = b"DSSEv1 %d %b %d %b" % (28, PAYLOAD_TYPE.encode(), len(payload), payload)
+    assert key.verify(signed.signature, message) is None  # it raises where the signature is not of this message
+    with pytest.raises(InvalidSignature):
+        key.verify(signed.signature, message + b"!")
 
 
 @pytest.mark.parametrize(

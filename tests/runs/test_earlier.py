@@ -15,6 +15,7 @@ from tests.program import assert_refused, run
 
 import kvw
 from kvw.data import Example
+from kvw.errors import UserError
 from kvw.measuring.moments import Tokens
 from kvw.methods.earlier import Earlier, condensed
 from kvw.methods.registry import get_method
@@ -139,6 +140,7 @@ def test_the_folders_are_the_requests_of_a_register(tmp_path, monkeypatch, capsy
     assert run("register", "close", "2", "--outcome", "withdrawn", "--file", register) == 0
     assert requests_in(asked, register) == ([Path("asked/case-1/forget.jsonl")], [])
     Path("asked/case-2").mkdir()
+    Path("asked/case-2/Ada.png").touch()
     refused("asked/case-2 is no open or done request", "request 2 was withdrawn")
     Path("asked/case-2").rename("asked/case-3")
     refused("asked/case-3 is no open or done request", "no entry names it")
@@ -146,6 +148,20 @@ def test_the_folders_are_the_requests_of_a_register(tmp_path, monkeypatch, capsy
     assert_refused(capsys, run("erase", "toy:gold", "--requests", "asked", "--register", "gone", "--out", "r"), "gone")
     code = run("erase", "toy:gold", "--forget", "x", "--register", register, "--out", "r")
     assert_refused(capsys, code, "A register says who asked, not what.")
+
+
+def test_a_folder_of_something_else_holds_no_requests(tmp_path):
+    inner = tmp_path / "weights"
+    (inner / "shards").mkdir(parents=True)
+    (inner / "model.safetensors").touch()
+    with pytest.raises(UserError, match=r"weights is no request, as every folder in .* must be") as refused:
+        requests_in(tmp_path)
+    assert "no forget.jsonl" in refused.value.found
+    assert "put forget.jsonl into it" in refused.value.do
+    for name in ("Ada Vance.JPG", "metadata.csv", "state.json"):
+        (inner / name).touch()
+        assert requests_in(tmp_path) == ([inner], [])
+        (inner / name).unlink()
 
 
 def test_means_of_every_third_view_are_kept():
@@ -209,7 +225,7 @@ def test_who_asked_is_encrypted_with_the_rest(kept, tmp_path):
 
 REFUSED = [
     ("--set mu=30 --earlier gone.safetensors", ["There is no file gone.safetensors", "kvw data keep"]),
-    ("--set mu=30 --earlier three.jsonl", ["three.jsonl is not a safetensors file"]),
+    ("--set mu=30 --earlier three.jsonl", ["three.jsonl is not a safetensors file", "an intact copy"]),
     ("--method kvw --earlier one.safetensors", ["Method kvw needs the data of earlier requests"]),
     ("--set mu=30 --earlier one.safetensors --earlier one.safetensors", ["is given twice"]),
     ("--set schedule=sequential --set mu=30 --earlier one.safetensors", ["measured on the original model"]),

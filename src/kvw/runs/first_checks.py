@@ -19,6 +19,7 @@ KEPT_FORMAT = "kvw request"
 """The same of a request that is kept."""
 EDIT_FORMAT = "kvw edit"
 """What the header of an edit file has an entry of; in files of earlier versions the format begins like that."""
+WHOLE = "check that it is the right file; if it is, give an intact copy of it or make it again"
 
 
 def is_file(path: Path) -> bool:
@@ -179,11 +180,13 @@ def file_metadata(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if length > path.stat().st_size - 8:
-                raise UserError(f"{path} is not a safetensors file.", found="it ends before its header does")
+                found = "it ends before its header does"
+                raise UserError(f"{path} is not a safetensors file.", found=found, do=WHOLE)
             header = json.loads(file.read(length))
     except OSError as error:
         raise UserError(f"{path} cannot be read.", found=str(error), do="check the file") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not a safetensors file.", found="its header is not JSON") from error
+        found = "its header is not JSON"
+        raise UserError(f"{path} is not a safetensors file.", found=found, do=WHOLE) from error
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
     return metadata if isinstance(metadata, dict) else {}

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from kvw.data import Example, read_examples
+from kvw.data.folders import METADATA
+from kvw.data.pictures import SUFFIXES
 from kvw.data.reading import AS_IT_IS, Reading
 from kvw.errors import UserError
 from kvw.measuring.fingerprint import digest, example_digest, source_digest
@@ -15,6 +17,8 @@ from kvw.register.chain import read
 from kvw.register.requests import requests
 
 FORGET, KEPT = "forget.jsonl", "kept.safetensors"
+READ = (*METADATA, "state.json", "dataset_dict.json", *SUFFIXES)
+"""How the names of files end that make a folder one of data: a table beside pictures, a saved data set, pictures."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ def requests_in(folder: Path, register: Path | None = None) -> tuple[list[Path],
         Data to read, and what was kept of requests whose data are gone.
 
     Raises:
-        UserError: There is no such folder, it holds no folder, or its folders are not the requests of the register.
+        UserError: There is no such folder, it holds no folder, one in it is no request, or its folders are not the
+            requests of the register.
     """
     inner = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if not inner:
@@ -87,10 +92,18 @@ def requests_in(folder: Path, register: Path | None = None) -> tuple[list[Path],
     data, kept = list[Path](), list[Path]()
     for path in inner:
         forget, gone = path / FORGET, path / KEPT
-        if forget.is_file() or not gone.is_file():
-            data.append(forget if forget.is_file() else path)
-        else:
+        if forget.is_file():
+            data.append(forget)
+        elif gone.is_file():
             kept.append(gone)
+        elif any(file.name.lower().endswith(READ) for file in path.iterdir()):
+            data.append(path)
+        else:
+            raise UserError(
+                f"{path} is no request, as every folder in {folder} must be.",
+                found=f"no {FORGET}, no {KEPT}, no pictures and no data set",
+                do=f"put {FORGET} into it, or what else it asks to be forgotten; or give another folder",
+            )
     return data, kept
 
 
