@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import torch
-from tests.conftest import built
+from tests.fixtures import built
 from tests.tiny_models import noise_png
 
 from kvw.data import Example, prepare

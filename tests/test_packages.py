@@ -25,6 +25,9 @@ def package(file: Path) -> str:
     return first if below else PUBLIC if first in ("__init__.py", "__main__.py") else SMALL
 
 
+PLACE = re.compile(r"kvw(\.\w+)+(:\w+)?")
+
+
 @cache
 def target(name: str) -> Path | None:
     """The file of a module, or of the module that a name is of; None if it is not of kvw."""
@@ -44,8 +47,8 @@ def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.Constant) and re.fullmatch(r"kvw(\.\w+)+(:\w+)?", str(node.value)):
-            yield node.lineno, str(node.value).partition(":")[0]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and PLACE.fullmatch(node.value):
+            yield node.lineno, node.value.partition(":")[0]
 
 
 @cache

@@ -13,7 +13,7 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.conftest import built
+from tests.fixtures import built
 from tests.program import LIGHT, assert_refused, run
 
 import kvw

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from tests import text_models, tiny_models
-from tests.conftest import built
+from tests.fixtures import built
 from tests.program import assert_refused, run
 from tests.real_processors import PROCESSORS
 

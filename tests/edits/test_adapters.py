@@ -12,7 +12,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tests.batches import logits, text_batch, weights
-from tests.conftest import built
 from tests.edits.test_low_rank import low_rank_edit
 from tests.families import (
     NOT_ALONE,
@@ -23,6 +22,7 @@ from tests.families import (
     build_family,
     family_batch,
 )
+from tests.fixtures import built
 
 import kvw
 from kvw.edits import EditMetadata, GateEdit, RoundedGateEdit, export_ia3, export_lora, import_adapter, invert

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from tests.conftest import built
+from tests.fixtures import built
 
 from kvw.data import prepare
 from kvw.evaluation.language import PROMPTS, broken_share, everyday_examples, is_broken, listen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.batches import text_batch
-from tests.conftest import built
+from tests.fixtures import built
 from tests.measuring.test_labelled import EXAMPLES, assert_same_tokens
 
 import kvw

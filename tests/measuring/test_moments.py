@@ -7,8 +7,8 @@ import copy
 import pytest
 import torch
 from tests.batches import joined, padded, text_batch
-from tests.conftest import built
 from tests.families import build_family, family_batch
+from tests.fixtures import built
 from tests.reference import coefficients
 from tests.tiny_models import noise_png
 

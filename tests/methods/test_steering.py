@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.batches import logits, text_batch
-from tests.conftest import built
+from tests.fixtures import built
 from tests.tiny_models import noise_png
 
 import kvw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,17 @@ from kvw.proving.requests import HALVES, PLAN, RETAINED, UNUSED, Request, make_r
 from kvw.runs.request import EraseRequest, read_data
 
 KNOWN = facts()[::2]
-REQUESTS = {half: make_requests(KNOWN, half) for half in HALVES}
-EVERY = [request for requests in REQUESTS.values() for request in requests]
+
+
+@cache
+def made():
+    """The requests of each half; made when a test asks for them, and once."""
+    return {half: make_requests(KNOWN, half) for half in HALVES}
+
+
+def every():
+    """Those of both halves."""
+    return [request for requests in made().values() for request in requests]
 
 
 def subjects(request, split):
@@ -25,15 +35,15 @@ def subjects(request, split):
 
 
 def test_there_are_requests_of_all_sizes_in_both_halves():
-    assert len(EVERY) >= 24
-    for requests in REQUESTS.values():
+    assert len(every()) >= 24
+    for requests in made().values():
         assert Counter(len(request.subjects) for request in requests) == PLAN
         assert [request.number for request in requests] == list(range(len(requests)))
         assert {len(request.subjects) for request in requests[:3]} == {1, 3, 10}
 
 
 def test_no_subject_is_forgotten_twice():
-    forgotten = [subject for request in EVERY for subject in subjects(request, "forget")]
+    forgotten = [subject for request in every() for subject in subjects(request, "forget")]
     assert len(forgotten) == len(set(forgotten)) == sum(size * count for size, count in PLAN.items()) * 2
 
 
@@ -41,7 +51,7 @@ def test_requests_of_several_subjects_are_of_one_kind_and_of_many():
     for size in (3, 10):
         kinds = [
             {fact.domain.name for fact in KNOWN if fact.subject in request.subjects}
-            for request in EVERY
+            for request in every()
             if len(request.subjects) == size
         ]
         assert min(map(len, kinds)) <= 3
@@ -49,7 +59,7 @@ def test_requests_of_several_subjects_are_of_one_kind_and_of_many():
 
 
 def test_the_sets_of_a_request_are_about_different_subjects():
-    for request in EVERY:
+    for request in every():
         sets = [subjects(request, split) for split in ("forget", "retain", "unused", "floor")]
         assert sum(map(len, sets)) == len(set().union(*sets))
         assert subjects(request, "held_out") == subjects(request, "forget")
@@ -57,7 +67,7 @@ def test_the_sets_of_a_request_are_about_different_subjects():
 
 
 def test_what_stays_names_nothing_that_goes():
-    for request in EVERY:
+    for request in every():
         forget = [(example.subject, example.metadata["fact"]) for example in request.splits["forget"]]
         for example in (*request.splits["retain"], *request.splits["unused"]):
             for name in {name for pair in forget for name in pair}:
@@ -65,7 +75,7 @@ def test_what_stays_names_nothing_that_goes():
 
 
 def test_all_that_is_known_of_a_subject_is_forgotten_in_every_way():
-    for request in EVERY:
+    for request in every():
         known = [fact for fact in KNOWN if fact.subject in request.subjects]
         assert len(request.splits["forget"]) == 4 * len(known)
         assert len(request.splits["held_out"]) == 2 * len(known)
@@ -77,7 +87,7 @@ def test_all_that_is_known_of_a_subject_is_forgotten_in_every_way():
 
 
 def test_unused_subjects_are_of_the_same_kinds_and_of_others():
-    for request in EVERY:
+    for request in every():
         kinds = {example.metadata["domain"] for example in request.splits["forget"]}
         unused = {example.metadata["domain"] for example in request.splits["unused"]}
         assert unused & kinds
@@ -85,11 +95,11 @@ def test_unused_subjects_are_of_the_same_kinds_and_of_others():
 
 
 def test_equal_facts_give_equal_requests():
-    assert make_requests(list(KNOWN), "choosing") == REQUESTS["choosing"]
+    assert make_requests(list(KNOWN), "choosing") == made()["choosing"]
 
 
 def test_the_files_are_those_of_a_user(tmp_path):
-    request = next(one for one in EVERY if len(one.subjects) == 3)
+    request = next(one for one in every() if len(one.subjects) == 3)
     files = request.write(tmp_path / "request")
     assert {split: len(read_examples(file)) for split, file in files.items()} == {
         split: len(examples) for split, examples in request.splits.items()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from tests import tiny_models
-from tests.conftest import built
 from tests.families import build_family
+from tests.fixtures import built
 
 from kvw.data import Example, answer_batch, prepare
 from kvw.evaluation.probability import score_batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.conftest import built
+from tests.fixtures import built
 
 from kvw.serving.answer_text import AnswerText
 

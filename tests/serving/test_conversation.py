@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from tests import tiny_models
-from tests.conftest import built
+from tests.fixtures import built
 from tests.text_models import build as build_text
 
 from kvw.data import Example, TextProcessor, prepare

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import built
+from tests.fixtures import built
 from tests.tiny_models import noise_png
 from transformers import AutoModelForImageTextToText
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor

@@ -6,8 +6,8 @@ import copy
 
 import pytest
 import torch
-from tests.conftest import built
 from tests.families import build_family
+from tests.fixtures import built
 from tests.gradient import changed, fresh, weights_of
 
 from kvw.errors import UserError

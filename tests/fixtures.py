@@ -1,0 +1,101 @@
+"""Fixtures that need models: a plugin of the processes that run tests, as the one that hands them out needs none."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import gc
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests import short_language, tiny_models  # noqa: F401
+from tests.families import BROKEN, broken_upstream
+from transformers import PreTrainedModel
+
+from kvw.toy.world import World, write_world
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests of families that are broken in the installed transformers."""
+    reasons = {family: why for family in BROKEN if (why := broken_upstream(family))}
+    for item in items:
+        values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        for family in reasons.keys() & {value for value in values if isinstance(value, str)}:
+            item.add_marker(pytest.mark.skip(reason=reasons[family]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    # Tiny matrices: more threads only wait for each other, all the more with several test processes.
+    torch.set_num_threads(1)
+    # What the libraries are made of lives to the end; no collection need go through it again.
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _torch_logs_as_others_do() -> None:
+    # pytest puts its handlers into every logger that does not propagate, six times for each test. torch has sixty.
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger) and logger.name.partition(".")[0] == "torch":
+            logger.propagate = True
+
+
+@functools.cache
+def built(family: str) -> tuple[PreTrainedModel, Any]:
+    """The tiny model and processor of a family, built once; copy the model before changing it."""
+    return tiny_models.build(family)
+
+
+@pytest.fixture(params=sorted(tiny_models.FAMILIES), scope="session")
+def family(request: pytest.FixtureRequest) -> str:
+    """Every family in turn."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def model(family: str) -> PreTrainedModel:
+    """A tiny model of the family in float32, free to be changed."""
+    return copy.deepcopy(built(family)[0]).eval()
+
+
+@pytest.fixture(scope="session")
+def processor(family: str) -> Any:
+    """The family's processor; tests leave it as it was."""
+    return built(family)[1]
+
+
+@pytest.fixture
+def llava() -> PreTrainedModel:
+    """A tiny LLaVA in float32, free to be changed."""
+    return copy.deepcopy(built("llava")[0]).eval()
+
+
+@pytest.fixture(scope="session")
+def llava_processor() -> Any:
+    """The processor of the tiny LLaVA."""
+    return built("llava")[1]
+
+
+@pytest.fixture
+def qwen2_vl() -> PreTrainedModel:
+    """A tiny Qwen2-VL in float32, free to be changed."""
+    return copy.deepcopy(built("qwen2_vl")[0]).eval()
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the toy world's pictures and questions; read only."""
+    folder = tmp_path_factory.mktemp("world")
+    write_world(World(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The tiny models as checkpoint folders; read only."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {name: tiny_models.save(name, root / name) for name in tiny_models.FAMILIES}
