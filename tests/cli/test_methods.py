@@ -228,9 +228,15 @@ def test_every_setting_is_listed_and_can_be_written_as_it_is_listed(method, caps
     assert run("methods", method, "--json") == 0
     listed = {row["name"]: row["default"] for row in json.loads(capsys.readouterr().out)}
     assert get_method(method).read(listed) == get_method(method).read({})
-    assert all(setting.text for setting in settings_of(method))
+    assert all(setting.text and not setting.text.startswith("See ") for setting in settings_of(method))
     assert run("methods", method) == 0
     assert all(name in capsys.readouterr().out for name in list(listed)[:1])
+
+
+def test_what_a_method_says_of_a_setting_is_told_and_not_what_its_kind_says():
+    texts = {setting.name: setting.text for setting in settings_of("lens-margin")}
+    assert texts["retain_weight"].startswith("Weight of the divergence from the model before")
+    assert texts["rephrased"].startswith("Also train on every forget question")
 
 
 def test_methods_are_listed(capsys):

@@ -64,7 +64,7 @@ def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 def _settings(kind: type[Any], above: str) -> list[Setting]:
     hints = get_type_hints(kind)
-    described = [part for base in kind.__mro__ for part in parse(base.__doc__ or "").params]
+    described = [part for base in reversed(kind.__mro__) for part in parse(base.__doc__ or "").params]
     texts = {part.arg_name: _plain(part.description or "") for part in described}
     listed = []
     for field in fields(kind):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvw.errors import UserError
@@ -95,7 +95,7 @@ def _preferring(trainee: Trainee, preferred: Sequence[Prepared], beta: float, re
 
 
 class Dpo(GradientMethod):
-    """Takes wrong answers from whoever has them for the forget questions."""
+    """Learns from the wrong answers of a benchmark."""
 
     def check(self, loaded: LoadedModel, forget: Sequence[Example], settings: TrainedSettings) -> None:
         """A forget file has no answers to prefer.
@@ -107,13 +107,6 @@ class Dpo(GradientMethod):
             "dpo prefers another answer to each forget answer, and a forget file has none.",
             do="use --method idk-dpo, which prefers refusals, or kvw bench run with a benchmark that has wrong answers",
         )
-
-    def preferring(self, settings: TrainedSettings, answers: Sequence[str]) -> TrainedSettings:
-        """See :class:`~kvw.methods.trained.Trained`."""
-        own: DpoSettings = settings.method_settings
-        if own.alternatives:
-            return settings
-        return replace(settings, method_settings=replace(own, alternatives=tuple(answers)))
 
 
 METHOD = Dpo("dpo", DpoSettings, dpo)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvw.errors import UserError
@@ -94,7 +94,7 @@ def _of_others(answers: Sequence[str]) -> list[str]:
 
 
 class ErrorInjection(GradientMethod):
-    """Takes wrong answers from whoever has them for the forget questions."""
+    """Looks for wrong answers before anything is trained."""
 
     def check(self, loaded: LoadedModel, forget: Sequence[Example], settings: TrainedSettings) -> None:
         """Look for wrong answers before anything is trained.
@@ -105,13 +105,6 @@ class ErrorInjection(GradientMethod):
         super().check(loaded, forget, settings)
         if not settings.method_settings.alternatives:
             _of_others([example.answer for example in forget])
-
-    def preferring(self, settings: TrainedSettings, answers: Sequence[str]) -> TrainedSettings:
-        """See :class:`~kvw.methods.trained.Trained`."""
-        own: ErrorInjectionSettings = settings.method_settings
-        if own.alternatives:
-            return settings
-        return replace(settings, method_settings=replace(own, alternatives=tuple(answers)))
 
 
 METHOD = ErrorInjection("error-injection", ErrorInjectionSettings, error_injection, trained_layer)

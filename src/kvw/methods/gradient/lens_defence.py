@@ -45,8 +45,9 @@ class LensEntropySettings(DefenceSettings):
     """Maximum entropy: every layer's guess at a forget answer becomes as even as it can.
 
     Args:
-        defended: See :class:`LensMarginSettings`.
-        retain_weight: See :class:`LensMarginSettings`.
+        defended: How many of the last distributions are defended; None for 10 where there are 32 layers, and the same
+            share elsewhere.
+        retain_weight: Weight of the divergence from the model before, on the retain set.
     """
 
     defended: Count | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,6 +151,13 @@ class GradientMethod(Trained[TrainedSettings]):
             state=state if self.trains else None,
             progress=progress,
         )
+
+    def preferring(self, settings: TrainedSettings, answers: Sequence[str]) -> TrainedSettings:
+        """The answers become the method's setting ``alternatives``, if it has one and none are given."""
+        own = settings.method_settings
+        if getattr(own, "alternatives", True):
+            return settings
+        return replace(settings, method_settings=replace(own, alternatives=tuple(answers)))
 
     def announce(self, loaded: LoadedModel, forget: Sequence[Prepared], settings: TrainedSettings) -> list[str]:
         """How many steps, and how large the edit is."""
