@@ -49,6 +49,11 @@ def built(family: str) -> tuple[PreTrainedModel, Any]:
     return tiny_models.build(family)
 
 
+TWO = ("llava", "qwen2_vl")
+"""Families for tests of what follows from coefficients or batches, overriding ``family``. That these are right in every
+family is for ``tests/models/test_family_parity.py`` and ``tests/data/test_real_processors.py``."""
+
+
 @pytest.fixture(params=sorted(tiny_models.FAMILIES), scope="session")
 def family(request: pytest.FixtureRequest) -> str:
     """Every family in turn."""
@@ -94,8 +99,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class Saved(dict[str, Path]):
+    """Checkpoint folders by family, each written when it is first asked for."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self.root = root
+
+    def __missing__(self, family: str) -> Path:
+        self[family] = tiny_models.save(family, self.root / family)
+        return self[family]
+
+
 @pytest.fixture(scope="session")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     """The tiny models as checkpoint folders; read only."""
-    root = tmp_path_factory.mktemp("checkpoints")
-    return {name: tiny_models.save(name, root / name) for name in tiny_models.FAMILIES}
+    return Saved(tmp_path_factory.mktemp("checkpoints"))

@@ -73,7 +73,10 @@ def test_every_public_name_exists():
         kvw.nonsense  # noqa: B018
 
 
-@pytest.mark.parametrize("family", ["llava", "qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize(
+    "family",
+    ["llava", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("qwen2_vl", "qwen2_5_vl"))],
+)
 def test_erase_leaves_a_model_an_edit_and_the_numbers(people, saved, family, capsys):
     assert erase(saved, "--gamma", 2, "--eval", "again=retain.jsonl", family=family) == 0
     assert "before" in capsys.readouterr().out
@@ -134,8 +137,11 @@ def test_answers_of_the_model_as_it_is_are_kept_for_the_next_run(people, saved, 
     assert (people / "third/samples.jsonl").read_text() == (people / "second/samples.jsonl").read_text()
 
 
-def test_of_several_processes_the_first_works_on_edit_files(people, saved, monkeypatch):
+def test_text_only_examples_work_and_of_several_processes_the_first_works_on_edit_files(people, saved, monkeypatch):
+    rows = [{"question": f"Where does {name} live?", "answer": "Paris"} for name in "abc"]
+    (people / "forget.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert erase(saved, "--no-model") == 0
+    assert not (people / "run" / "model").exists()
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank, written in (("1", False), ("0", True)):
         monkeypatch.setenv("RANK", rank)
@@ -290,13 +296,6 @@ def test_a_dry_run_counts_every_series_of_edits(people, saved, capsys, monkeypat
     assert found[1] / found[0] == pytest.approx((1 + 24) / (1 + 12), rel=1e-3)
     # 4 forget questions are asked 40 times in each of two series; 4 forget and 7 retain questions judge.
     assert (found[2] - found[1]) / found[1] == pytest.approx(2 * 40 * 4 / ((1 + 24) * (4 + 7)), rel=1e-3)
-
-
-def test_text_only_examples_work(people, saved):
-    rows = [{"question": f"Where does {name} live?", "answer": "Paris"} for name in "abc"]
-    (people / "forget.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert erase(saved, "--no-model") == 0
-    assert not (people / "run" / "model").exists()
 
 
 def test_the_ablation_needs_no_retain_set(people, saved):

@@ -19,6 +19,7 @@ GIVEN = {
     "retain": HERE / "r.jsonl",
     "out": HERE / "run",
     "earlier": [HERE / "kept.safetensors"],
+    "earlier_key": HERE / "earlier.pem",
     "requests": HERE / "requests",
     "keep": 0.5,
     "neighbours": HERE / "names.txt",

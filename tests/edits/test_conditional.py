@@ -10,6 +10,7 @@ from tests.batches import logits, weights
 from tests.edit_files import write
 from tests.edits.test_steering import ROWS, answers, prompts, steering_edit
 from tests.families import build_family, family_batch
+from tests.fixtures import TWO
 
 import kvw
 from kvw.edits import Condition, ConditionalGateEdit, EditMetadata, GateEdit, attach_where, export_ia3
@@ -17,6 +18,11 @@ from kvw.edits.weight_edit import weight_edit
 from kvw.models.finding import find_value_matrices
 from kvw.models.forward_names import cache_name
 from kvw.models.layer_inputs import decoder_layers, on_input
+
+
+@pytest.fixture(params=TWO, scope="session")
+def family(request):
+    return request.param
 
 
 def gate_edit(model, first=1):

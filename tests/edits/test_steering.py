@@ -10,6 +10,7 @@ import torch
 from tests.batches import logits, padded, text_batch, weights
 from tests.edit_files import write
 from tests.families import build_family
+from tests.fixtures import TWO
 from torch import nn
 
 import kvw
@@ -26,6 +27,11 @@ from kvw.training.answers import answers as training_answers
 
 ROWS = ((11, 23, 45, 31, 52, 17, 29, 38, 44), (33, 21, 47, 15, 26, 58), (19, 28, 37, 46, 55, 12, 24, 36))
 PADDING = 3
+
+
+@pytest.fixture(params=TWO, scope="session")
+def family(request):
+    return request.param
 
 
 def steering_edit(model, layers=(1, 2, 3), strength=0.05, **options):

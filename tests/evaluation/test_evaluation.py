@@ -3,6 +3,7 @@ from statistics import fmean
 
 import pytest
 from tests import tiny_models
+from tests.fixtures import TWO
 
 from kvw.data import Example, prepare
 from kvw.errors import UserError
@@ -24,6 +25,11 @@ RETAIN = [
 ]
 DAMAGED = Example("Who is this?", "Nobody", (A, B[: len(B) // 2]), "forget:4")
 SCORES = ("exact", "substring", "rouge_l_f", "rouge_l_recall", "probability")
+
+
+@pytest.fixture(params=TWO, scope="session")
+def family(request):
+    return request.param
 
 
 def test_a_mixed_list_gives_what_its_examples_give_one_by_one(model, processor):

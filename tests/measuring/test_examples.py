@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from tests.fixtures import TWO
 
 from kvw.cache import cache_directory
 from kvw.data import Example, answer_batch, prepare
@@ -18,6 +19,11 @@ from kvw.measuring.statistics import Statistics, differing_parts
 from kvw.models.finding import find_value_matrices
 
 FINGERPRINT = {"model": "a", "data": "b"}
+
+
+@pytest.fixture(params=TWO, scope="session")
+def family(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")

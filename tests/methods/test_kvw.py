@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from tests.batches import joined, logits, padded, text_batch, weights
+from tests.fixtures import TWO
 
 import kvw
 from kvw.edits import RoundedGateEdit
@@ -20,6 +21,11 @@ from kvw.models.value_matrix import MatrixKey
 
 FORGET = [text_batch(1, 9 + index % 4, 3, seed=index) for index in range(5)]
 RETAIN = [text_batch(2, 12, 4, seed=100 + index) for index in range(3)]
+
+
+@pytest.fixture(params=TWO, scope="session")
+def family(request):
+    return request.param
 
 
 def gates(model, **settings):
@@ -120,7 +126,7 @@ def test_scaling_up_projection_rows_equals_scaling_value_columns(model):
 
 
 def test_a_gate_below_bfloat16_resolution_weakens_by_the_exact_amount(llava):
-    """gamma A = 0.001 for 300 steps: exp(-0.3), where rounding at every step would do nothing at all."""
+    """gamma A = 0.0015 for 100 steps: exp(-0.15), where rounding at every step would do nothing at all."""
     llava.to(torch.bfloat16)
     before = weights(llava)
     accessors: dict[MatrixKey, torch.Tensor] = {}
@@ -130,8 +136,8 @@ def test_a_gate_below_bfloat16_resolution_weakens_by_the_exact_amount(llava):
 
     kvw.weaken(llava, FORGET[:1], RETAIN, kvw.KvwSettings(seed=None, gamma=1.0, layers=(1, 1)), on_step=watch)
     vector = int(accessors[MatrixKey(1)].argmax())
-    gamma = 0.001 / float(accessors[MatrixKey(1)][vector])
-    repeated = FORGET[:1] * 300
+    gamma = 0.0015 / float(accessors[MatrixKey(1)][vector])
+    repeated = FORGET[:1] * 100
 
     parity = copy.deepcopy(llava)
     kvw.weaken(parity, repeated, RETAIN, kvw.KvwSettings(seed=None, gamma=gamma, layers=(1, 1), parity=True)).fold(
@@ -140,7 +146,7 @@ def test_a_gate_below_bfloat16_resolution_weakens_by_the_exact_amount(llava):
     assert torch.equal(weights(parity)[MatrixKey(1)], before[MatrixKey(1)])
 
     kvw.weaken(llava, repeated, RETAIN, kvw.KvwSettings(seed=None, gamma=gamma, layers=(1, 1))).fold(llava)
-    exact = (before[MatrixKey(1)].double()[:, vector] * math.exp(-0.3)).to(torch.bfloat16)
+    exact = (before[MatrixKey(1)].double()[:, vector] * math.exp(-0.15)).to(torch.bfloat16)
     torch.testing.assert_close(weights(llava)[MatrixKey(1)][:, vector], exact, rtol=2**-8, atol=0)
     assert not torch.equal(exact, before[MatrixKey(1)][:, vector])
 
