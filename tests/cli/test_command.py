@@ -21,6 +21,7 @@ GIVEN = {
     "earlier": [HERE / "kept.safetensors"],
     "earlier_key": HERE / "earlier.pem",
     "requests": HERE / "requests",
+    "register": HERE / "register.sqlite",
     "keep": 0.5,
     "neighbours": HERE / "names.txt",
     "retain_sources": "everyday",
