@@ -106,6 +106,8 @@ class MethodOptions:
     """Off (ablation): make the edit without the retain set."""
     min_tokens: int | None = None
     """Do not change experts of a mixture that saw fewer answer tokens than this."""
+    instead: Literal["nothing", "refusal"] | None = None
+    """What the model is to say in place of what it forgets: a refusal, rather than somebody else's name."""
     parity: Annotated[bool | None, Parameter(negative="")] = None
     """Reproduce the in-place low-precision rounding of the paper authors' code."""
 

@@ -24,6 +24,9 @@ REMOVED = -10_000.0
 """The log-gate of a direction that is taken out: finite, so that files and arithmetic stay plain, and so low that the
 gate is 0 at every strength above 0.002. It stays a log-gate, so T(0) = I holds here too."""
 
+BIORTHOGONAL = 0.05
+"""How far V^T U may be from I for rounding; solves in float32 are good to 0.001."""
+
 
 def removed_below(log_gates: Tensor, smallest: float) -> Tensor:
     """Gates below ``smallest`` become 0: what is left of a strong direction could still be read and scaled up."""
@@ -77,6 +80,14 @@ class Directions:
     def changes(self, strength: float = 1.0) -> Tensor:
         """g - 1 = exp(strength log g) - 1, without cancellation for gates near 1: (rank,), float32."""
         return torch.expm1(strength * self.log_gates)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether V^T U is not I: then the edit writes what it has not read, and its powers form no group."""
+        if not self.rank:
+            return False
+        gaps = self.filters.T @ self.patterns - torch.eye(self.rank, device=self.patterns.device)
+        return bool(gaps.abs().max() > BIORTHOGONAL)
 
     def acts(self, strength: float = 1.0) -> bool:
         """Whether any direction is changed."""
@@ -175,6 +186,11 @@ class LowRankEdit(WeightEdit):
             UserError: A negative power of a direction that was taken out altogether; it cannot be brought back.
         """
         power = self.strength * strength
+        if power < 0 and any(value.replaces for value in self.directions.values()):
+            raise UserError(
+                "This edit puts something in the place of what it takes out, and no power of it undoes that.",
+                do="keep the original model",
+            )
         lost = {key: int((value.changes(self.strength) == -1).sum()) for key, value in self.directions.items()}
         if power < 0 and any(lost.values()):
             first = next(key for key, count in lost.items() if count)

@@ -29,6 +29,7 @@ class Subspace(Method[SubspaceSettings]):
     stronger = "a larger --strength, --set mu=2, or more --layers"
     stage = "measuring and solving"
     takes_earlier = True
+    options = ("instead",)
 
     def scaling(self, settings: SubspaceSettings) -> Scaling | None:
         """Hard gates take directions out altogether, and do not say which of them is stronger."""

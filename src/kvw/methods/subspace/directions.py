@@ -14,6 +14,7 @@ from kvw.measuring.retain_rows import RetainRows
 from kvw.methods.bounds import DistortionBounds
 from kvw.methods.subspace import bounds, gates
 from kvw.methods.subspace.cross_validation import cross_validated
+from kvw.methods.subspace.instead import first_token_mean, replacing
 from kvw.methods.subspace.labels import EveryThirdView, Labels
 from kvw.methods.subspace.null import LeftOut, least_threshold, null_eigenvalues, threshold
 from kvw.methods.subspace.settings import SubspaceSettings
@@ -42,7 +43,11 @@ class Measurements:
 
 
 def find_directions(
-    measured: Measurements, settings: SubspaceSettings, forget: Labels, retain: Labels
+    measured: Measurements,
+    settings: SubspaceSettings,
+    forget: Labels,
+    retain: Labels,
+    instead: Tensor | None = None,
 ) -> tuple[Directions, DistortionBounds]:
     """Solve for the directions with much more forget than retain energy, and decide how much to weaken each.
 
@@ -51,6 +56,7 @@ def find_directions(
         settings: See :class:`~kvw.methods.subspace.settings.SubspaceSettings`.
         forget: Labels of the forget set.
         retain: Labels of the retain set.
+        instead: r, whose output takes the place of what is taken out: (width,); None for nothing.
 
     Raises:
         UserError: The retain moment is singular, or cross-validation lacks what it needs.
@@ -87,6 +93,8 @@ def find_directions(
     # modes come with the largest lambda first
     strongest = (log_gates < 0).nonzero()[:, 0][: settings.rank]
     chosen, log_gates = modes.chosen(strongest), log_gates[strongest]
+    if instead is not None:
+        chosen = replacing(chosen, first_token_mean(columns, fitted), instead)
     entry = _bounds_of(
         measured,
         retain_metric,

@@ -48,6 +48,7 @@ def subspace_edit(
         forget_batches,
         retain_batches,
         settings,
+        processor=loaded.processor,
         forget_labels=forget_labels,
         retain_labels=retain_labels,
         known=known,

@@ -153,6 +153,7 @@ def _check(settings: SubspaceSettings) -> None:
         "retain_rows": settings.retain_rows is not None,
         "shrinkage": settings.folds > 1,
         "held_out_ratio": settings.held_out_ratio > 0,
+        "instead": settings.instead != "nothing",
     }
     if found := [name for name, given in wanting.items() if given]:
         raise UserError(

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from kvw.edits.low_rank import Directions, LowRankEdit
@@ -25,6 +26,7 @@ from kvw.methods.bounds import DistortionBounds
 from kvw.methods.earlier import Earlier
 from kvw.methods.subspace import METHOD
 from kvw.methods.subspace.earlier import joined_by, with_earlier
+from kvw.methods.subspace.instead import refused_coefficients
 from kvw.methods.subspace.labels import EverySoManyth, Labels, labels_of
 from kvw.methods.subspace.paths import chosen_path, layers_that_fit
 from kvw.methods.subspace.settings import SubspaceSettings
@@ -49,6 +51,7 @@ def subspace(
     retain_labels: Labels | None = None,
     known: Mapping[MatrixKey, Moment] | None = None,
     earlier: Sequence[Earlier] = (),
+    instead: Mapping[MatrixKey, Tensor] | None = None,
     on_matrix: Callable[[DistortionBounds], None] | None = None,
     on_warning: Callable[[str], None] = warn,
     progress: Progress | None = None,
@@ -74,6 +77,8 @@ def subspace(
         known: Second moments of further retain examples, in the weights of ``retain``, which may then be empty. Only on
             the path of the whole model.
         earlier: Earlier requests to be forgotten with this one, whose data are gone. Only on the joint schedule.
+        instead: With ``instead="refusal"`` what :func:`~kvw.methods.subspace.instead.refused_coefficients` measured;
+            None to measure it, which takes the processor.
         on_matrix: Gets what was found for each value matrix.
         on_warning: Gets told if another path is taken than would have been best, and if forget and retain set can
             hardly be told apart. By default a :class:`UserWarning` says it.
@@ -94,7 +99,11 @@ def subspace(
     matrices = matrices_in(model, settings)
     data = _Data(model, forget, retain, forget_labels, retain_labels, known or {}, progress)
     check_earlier(earlier, matrices, settings)
-    solution = Solution(settings, all_labels, retain_labels, on_matrix)
+    if settings.instead == "refusal" and instead is None:
+        if processor is None:
+            raise UserError("A refusal is measured on questions of kvw's own.", do="give the model's processor")
+        instead = refused_coefficients(model, processor, matrices)
+    solution = Solution(settings, all_labels, retain_labels, on_matrix, instead)
     for group, measured in _everything(data, matrices, solution.directions, settings, on_warning):
         solution.solve(group, joined_by(measured, forget_labels, earlier))
     return solution.edit(matrices, on_warning)

@@ -13,6 +13,7 @@ from kvw.settings import Count, Finite, NotNegative, Positive, Settings, ShareAb
 Gate = Literal["exponential", "wiener", "thresholded wiener", "hard"]
 Schedule = Literal["joint", "sequential"]
 Path = Literal["whole model", "layer by layer"]
+Instead = Literal["nothing", "refusal"]
 Shrinkage = float | Literal["cross-validated"]
 
 READ: dict[Gate, tuple[str, ...]] = {
@@ -45,6 +46,8 @@ class SubspaceSettings(Settings):
         held_out_ratio: Above 0, held-out views of the forget set and held-out retain examples decide, too. A direction
             in which their energies have a smaller ratio than this is not weakened: it may hold single photos and not
             the fact. 1.5 is a fair value where nothing must be lost. Needs three views of a fact.
+        instead: What takes the place of what is taken out where an answer begins: ``nothing``, or a ``refusal``, as the
+            model writes it where it is told not to know.
         rank: Most directions of each value matrix; the strongest are kept.
         strength: t in T(t), multiplies all log-gates.
         schedule: ``joint`` measures everything on the original model; ``sequential`` measures the forget set of each
@@ -76,6 +79,7 @@ class SubspaceSettings(Settings):
     quantile: ShareAboveZero = 0.9
     smallest_gate: ShareBelowOne = 0.02
     held_out_ratio: NotNegative = 0.0
+    instead: Instead = "nothing"
     rank: Count = 64
     strength: Positive = 1.0
     schedule: Schedule = "joint"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from kvw.edits.edit import EditMetadata
 from kvw.edits.low_rank import Directions, LowRankEdit
@@ -35,6 +36,7 @@ class Solution:
         settings: Settings of the method.
         forget_labels, retain_labels: As of :func:`subspace`.
         on_matrix: Gets what was found for each value matrix, in the first process.
+        instead: Coefficients whose output takes the place of what is taken out; a value matrix without any loses it.
 
     Attributes:
         directions: Directions of every value matrix that was solved.
@@ -46,7 +48,9 @@ class Solution:
         forget_labels: Labels = UNLABELLED,
         retain_labels: Labels = UNLABELLED,
         on_matrix: Callable[[DistortionBounds], None] | None = None,
+        instead: Mapping[MatrixKey, Tensor] | None = None,
     ) -> None:
+        self._instead = instead or {}
         self._settings, self._forget_labels, self._retain_labels = settings, forget_labels, retain_labels
         self._on_matrix = on_matrix
         self._left_alone: list[str] = []
@@ -60,7 +64,8 @@ class Solution:
             seen = measured(matrix)
             if seen is None:
                 return None
-            found, entry = find_directions(seen, self._settings, self._forget_labels, self._retain_labels)
+            instead = self._instead.get(matrix.key)
+            found, entry = find_directions(seen, self._settings, self._forget_labels, self._retain_labels, instead)
             return found.to(torch.device("cpu")), entry
 
         for matrix, found in sorted(scattered(group, one), key=lambda entry: entry[0].key.order):
