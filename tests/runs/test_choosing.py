@@ -174,10 +174,12 @@ def test_questions_are_counted_once_and_own_words_beside_them():
         return reporter.warnings[0]
 
     assert told(1, 1, 2).startswith(
-        "2 of 6 forget questions are still answered (teacher-forced; 5 before), 2 of 3 in the model's own words: more"
+        "2 of 6 forget questions are still answered (teacher-forced; 5 before), in other words 2 of 3: more"
     )
-    assert told(0, 0, 1).startswith("0 of 6 forget questions are still answered (teacher-forced; 5 before), 1 of 3 in")
-    assert "own words" not in told(1, 0, 0)
+    assert told(0, 0, 1).startswith(
+        "No forget question is answered as it was asked (teacher-forced; 5 before), but in other words 1 of 3 is: more"
+    )
+    assert "other words" not in told(1, 0, 0)
 
 
 @pytest.mark.parametrize(("says_it", "searches"), [(0, 0), (1, 1), (2, 2), (9, ROUNDS)])

@@ -23,7 +23,7 @@ LARGEST_PERPLEXITY = 1.02
 LOST, BROKEN = r"retain set is lost", r"perplexity of ordinary sentences went|are empty or end in a loop"
 DAMAGE, COST = r"loses what must stay", r"Others pay"
 ANNOUNCED = {
-    "forget": re.compile(r"answered almost as before|still answered"),
+    "forget": re.compile(r"answered almost as before|still answered|but in other words"),
     "retain": re.compile(f"{LOST}|{DAMAGE}|{COST}"),
     "unused": re.compile(f"{LOST}|{BROKEN}|{DAMAGE}|{COST}"),
     "plain text": re.compile(f"{BROKEN}|{DAMAGE}"),

@@ -210,18 +210,25 @@ def _tell(search: Search, chosen: Candidate, keep: float, reporter: Reporter) ->
         )
     before = Candidate(None, None, None, search.original)
     if chosen.answered():
-        asked = sum(len(search.original[name].answered) for name in AS_ASKED if name in search.original)
-        own = chosen.answered([OWN_WORDS])
-        words = f", {own} of {len(search.original[OWN_WORDS].answered)} in the model's own words" if own else ""
-        reporter.warn(
-            f"{chosen.answered(AS_ASKED)} of {asked} forget questions are still answered (teacher-forced; "
-            f"{before.answered(AS_ASKED)} before){words}{_more(chosen)}"
-        )
+        reporter.warn(f"{_still_answered(search, chosen, before)}{_more(chosen)}")
     elif not search.forgets(chosen):
         reporter.warn(
             f"No forget question is answered, but {chosen.left() / before.left():.0%} of the probability of the "
             f"answers is left{_more(chosen)}"
         )
+
+
+def _still_answered(search: Search, chosen: Candidate, before: Candidate) -> str:
+    """How many forget questions are still answered: as they were asked, and in other words."""
+    asked = sum(len(search.original[name].answered) for name in AS_ASKED if name in search.original)
+    forced = f"(teacher-forced; {before.answered(AS_ASKED)} before)"
+    still, own = chosen.answered(AS_ASKED), chosen.answered([OWN_WORDS])
+    if not own:
+        return f"{still} of {asked} forget questions are still answered {forced}"
+    words = f"in other words {own} of {len(search.original[OWN_WORDS].answered)}"
+    if not still:
+        return f"No forget question is answered as it was asked {forced}, but {words} {'is' if own == 1 else 'are'}"
+    return f"{still} of {asked} forget questions are still answered {forced}, {words}"
 
 
 def _more(chosen: Candidate) -> str:
