@@ -28,6 +28,8 @@ def test_a_method_has_the_name_of_its_entry_and_says_what_it_is(name):
     method = get_method(name)
     assert method.name == name
     assert len(method.summary) > 20
+    assert method.summary.endswith(".")  # a whole sentence
+    assert "\n" not in method.summary
     assert method.accepts(method.read({}))
     assert set(method.dose) <= {field for kind in method.setting_classes for field in kind.__dataclass_fields__}
 

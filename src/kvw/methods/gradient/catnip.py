@@ -84,4 +84,10 @@ def catnip(trainee: Trainee, settings: CatnipSettings) -> Objective:
     )
 
 
-METHOD = GradientMethod("catnip", CatnipSettings, catnip)
+class Catnip(GradientMethod):
+    """States how firmly it is known."""
+
+    firmness = "the abstract and reviews of the paper; its equation was not read"
+
+
+METHOD = Catnip("catnip", CatnipSettings, catnip)

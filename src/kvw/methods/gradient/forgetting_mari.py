@@ -183,4 +183,10 @@ def forgetting_mari(trainee: Trainee, settings: ForgettingMariSettings) -> Objec
     return Objective(forget=Term(forget), retain=Term(retain), before_step=marginal.measure)
 
 
-METHOD = GradientMethod("forgetting-mari", ForgettingMariSettings, forgetting_mari)
+class ForgettingMari(GradientMethod):
+    """States how firmly it is known."""
+
+    firmness = "the abstract, and the code of its parent method for classifiers"
+
+
+METHOD = ForgettingMari("forgetting-mari", ForgettingMariSettings, forgetting_mari)

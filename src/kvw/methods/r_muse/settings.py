@@ -10,8 +10,7 @@ from kvw.settings import Count, Finite, NotNegative, Settings, Share, ShareAbove
 
 @dataclass(frozen=True)
 class RMuseSettings(Settings):
-    """R-MUSE: states are turned out of a forget subspace while an answer is written, unless they lie in what the
-    retain set spans.
+    """R-MUSE: states are turned out of a forget subspace as an answer is written, unless the retain set spans them.
 
     Args:
         layers: First and last decoder layer whose input is turned, 0-based, both included; None for 1 to L - 1 of L
