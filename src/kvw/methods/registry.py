@@ -41,6 +41,7 @@ METHODS = {
     "forgetting-mari": "kvw.methods.gradient.forgetting_mari:METHOD",
     "ga": "kvw.methods.gradient.ga:METHOD",
     "grad-diff": "kvw.methods.gradient.grad_diff:METHOD",
+    "iau": "kvw.methods.gradient.iau:METHOD",
     "idk-dpo": "kvw.methods.gradient.dpo:IDK",
     "idk-nll": "kvw.methods.gradient.idk_nll:METHOD",
     "kl": "kvw.methods.gradient.kl:METHOD",

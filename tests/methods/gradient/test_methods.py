@@ -73,10 +73,10 @@ def test_a_negated_task_vector_makes_the_forgotten_answers_less_probable():
 
 
 def test_the_names_are_lower_case_and_settings_have_defaults():
-    assert len(GRADIENT) == 20
+    assert len(GRADIENT) == 21
     assert all(name == name.lower() for name in GRADIENT)
     assert all(method.own() for method in GRADIENT.values())
-    assert [name for name, method in GRADIENT.items() if not method.trains] == ["manu"]
+    assert [name for name, method in GRADIENT.items() if not method.trains] == ["iau", "manu"]
 
 
 @pytest.mark.parametrize(("wrong", "right"), [("NPO", "npo"), ("grad_dif", "grad-diff"), ("mmunlerner", "mmunlearner")])

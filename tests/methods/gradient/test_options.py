@@ -35,6 +35,7 @@ CHANGES = {
     ],
     "ga": [],
     "grad-diff": [{"retain_weight": 3.0}, {"passes": "sequential"}],
+    "iau": [{"rate": 1e-2}, {"retain_weight": 0.0}, {"optimiser": "adam"}, {"steps": 2}],
     "idk-dpo": [{"refusals": ("No.",)}, {"beta": 0.5}, {"retain_weight": 1.0}],
     "idk-nll": [{"refusals": ("No.",)}, {"retain_weight": 3.0}],
     "kl": [{"kl_weight": 30.0}, {"kl_weight": 0.0}, {"retain_weight": 1.0}],
@@ -64,15 +65,16 @@ OTHERS = {
     "simnpo": {"beta": 0.1},
 }
 """Settings without which a tiny model shows nothing."""
-WITHOUT_EFFECT = {("manu", "batch_size")}
+WITHOUT_EFFECT = {("manu", "batch_size"), ("iau", "batch_size")}
 """Tested elsewhere to change nothing."""
 
 
 def run(method, settings):
-    if method != "manu":
+    if GRADIENT[method].trains:
         return weights_of(forget_by(method, settings)[0])
     model, processor = fresh()
-    unlearn(model, processor, FORGET, RETAIN, method, settings or ManuSettings(share=0.1))
+    settings = settings or GRADIENT[method].own(**OTHERS.get(method, {}))
+    unlearn(model, processor, FORGET, RETAIN, method, settings)
     return weights_of(model)
 
 
