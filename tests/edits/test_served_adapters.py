@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.batches import logits, text_batch
-from tests.conftest import built
 from tests.edits.test_low_rank import low_rank_edit
+from tests.fixtures import built
 
 import kvw
 from kvw.edits import GateEdit, export_lora
