@@ -106,6 +106,9 @@ CASES = {
         "edit": "serve toy:vanilla --edit x=gone.safetensors",
         "name": "serve toy:vanilla --edit none=edit.safetensors",
         "default": "serve toy:vanilla --edit x=edit.safetensors --default y",
+        "keys": "serve toy:vanilla --edit x=edit.safetensors --keys gone.json",
+        "no keys": "serve toy:vanilla --edit x=edit.safetensors --keys good.jsonl",
+        "log": "serve toy:vanilla --edit x=edit.safetensors --audit-log gone/log",
     },
     "verify": {
         "evidence": "verify gone.json --model toy:vanilla",
@@ -137,6 +140,12 @@ CASES = {
         "retired": "register retire 00000000 --file gone.sqlite",
         "export": "register export --out x.txt --file gone.sqlite",
         "verify": "register verify --file gone.sqlite",
+    },
+    "keys": {
+        "file": "keys ls gone.json",
+        "no keys": "keys ls good.jsonl",
+        "nothing": "keys add new.json anna",
+        "nobody": "keys remove gone.json anna",
     },
     "demo": {"out": "demo --out full"},
     "data": {

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -21,6 +22,7 @@ from kvw.models.finding import find_value_matrices
 from kvw.models.loading import Checkpoint, load_model, load_processor
 from kvw.serving.app import build_app
 from kvw.serving.engine import Engine
+from kvw.serving.keys import Keys
 from kvw.serving.limits import DEFAULTS, Limits
 from kvw.serving.listening import address, listen
 from kvw.serving.listening import server as http_server
@@ -106,13 +108,22 @@ class Running:
 
 
 @contextmanager
-def running(toy: Toy, *, longest_answer: int = 400, limits: Limits = DEFAULTS, **options: Any) -> Iterator[Running]:
+def running(
+    toy: Toy,
+    *,
+    longest_answer: int = 400,
+    limits: Limits = DEFAULTS,
+    keys: Path | None = None,
+    audit: Path | None = None,
+    **options: Any,
+) -> Iterator[Running]:
     """A server in another thread; ``options`` are those of :class:`Names`."""
     model = load_model(TOY, "cpu")
     engine = Engine(model, toy.processor, toy.edits, longest_answer=longest_answer, longest_prompt=limits.prompt_tokens)
     names = Names("toy:vanilla", list(toy.edits), **options)
     with listen("127.0.0.1", 0) as listening:
-        server = http_server(build_app(engine, names, limits))
+        known = None if keys is None else Keys(keys)
+        server = http_server(build_app(engine, names, limits, known, audit))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         url = address(listening)
         thread.start()

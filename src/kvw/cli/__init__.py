@@ -23,6 +23,7 @@ from kvw.cli.erase import erase
 from kvw.cli.evaluate import evaluate
 from kvw.cli.evidence import evidence
 from kvw.cli.inspect import inspect
+from kvw.cli.keys import keys
 from kvw.cli.launch import only_the_first_speaks, run_by_the_first, shared_by_all, speaks_for_all
 from kvw.cli.measure import measure
 from kvw.cli.methods import methods
@@ -53,6 +54,7 @@ app.command(edit)
 app.command(bench)
 app.command(evidence)
 app.command(register)
+app.command(keys)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

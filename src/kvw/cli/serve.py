@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -16,6 +17,7 @@ from kvw.cli.options import (
     parse_named_files,
     quiet_libraries,
 )
+from kvw.serving.checks import check_audit_log, check_keys
 from kvw.serving.limits import DEFAULTS, MIB, Limits
 from kvw.serving.names import Names, check_something_served
 
@@ -45,6 +47,26 @@ class LimitOptions:
         return Limits(self.max_body * MIB, self.max_images, self.max_prompt_tokens, self.timeout)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class AccessOptions:
+    """Who may ask, and what is kept of it."""
+
+    keys: Path | None = None
+    """File of keys (kvw keys add): each opens the edits that it names. Read again when it changes."""
+    audit_log: Path | None = None
+    """Append a line of JSON for each request to this file: who and how much, not what."""
+
+    def check(self, names: Names) -> None:
+        """Refuse keys that open what is not served, and a log that cannot be written.
+
+        Raises:
+            UserError: It is so.
+        """
+        check_keys(self.keys, names)
+        check_audit_log(self.audit_log)
+
+
 Default = Annotated[
     str | None,
     Parameter(
@@ -52,7 +74,7 @@ Default = Annotated[
         "edit; if there are several, nothing; if there is none, 'none'."
     ),
 ]
-LIMIT_DEFAULTS, LOAD_DEFAULTS = LimitOptions(), LoadOptions()
+LIMIT_DEFAULTS, LOAD_DEFAULTS, ACCESS_DEFAULTS = LimitOptions(), LoadOptions(), AccessOptions()
 
 
 def serve(
@@ -73,6 +95,7 @@ def serve(
         "127.0.0.1"
     ),
     port: Annotated[int, Parameter(help="Port to listen at; 0 takes a free one.")] = 8000,
+    access: AccessOptions = ACCESS_DEFAULTS,
     limit: LimitOptions = LIMIT_DEFAULTS,
     other_weights: OtherWeights = False,
     value_matrices: ValueMatrices = "",
@@ -94,6 +117,7 @@ def serve(
 
     check_longest_answer(limit.max_new_tokens)
     check_edit_files(files.values())
+    access.check(names)
     quiet_libraries()
 
     from kvw.console import ConsoleReporter
@@ -110,6 +134,8 @@ def serve(
         other_weights=other_weights,
         longest_answer=limit.max_new_tokens,
         limits=limits,
+        keys=access.keys,
+        audit=access.audit_log,
         device=load.device,
         quantise=load.quantise,
     )

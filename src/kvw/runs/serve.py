@@ -37,6 +37,8 @@ def serve(
     other_weights: bool = False,
     longest_answer: int = 1024,
     limits: Limits = DEFAULTS,
+    keys: Path | None = None,
+    audit: Path | None = None,
     device: str | None = None,
     quantise: Quantise | None = None,
 ) -> None:
@@ -53,6 +55,8 @@ def serve(
         other_weights: Whether edits may have been made on other weights.
         longest_answer: The largest number of new tokens of an answer.
         limits: How much a request may ask for otherwise.
+        keys: File of the clients' keys, read again whenever it changes; None if nobody is asked who they are.
+        audit: Log with a line for each request and no contents, appended to; None for none.
         device, quantise: See :func:`kvw.models.loading.load_model`.
 
     Raises:
@@ -63,9 +67,11 @@ def serve(
     for package in PACKAGES:
         optional(package, use="Serving needs", extra="serve")
     from kvw.serving.app import build_app
+    from kvw.serving.keys import Keys
     from kvw.serving.listening import address, listen, reachable_from_outside, run
 
     check_longest_answer(longest_answer)
+    known = None if keys is None else Keys(keys)
     with listen(host, port) as listening:
         engine = load_engine(
             checkpoint,
@@ -77,10 +83,10 @@ def serve(
             device=device,
             quantise=quantise,
         )
-        _tell(names, reachable_from_outside(listening), reporter)
+        _tell(names, reachable_from_outside(listening), reporter, keys=keys is not None)
         announce(address(listening))
         try:
-            run(build_app(engine, names, limits), listening)
+            run(build_app(engine, names, limits, known, audit), listening)
         finally:
             engine.close()
 
@@ -125,10 +131,12 @@ def _check_edit(name: str, edit: Edit, loaded: Loaded, reporter: Reporter, *, ot
     edit.attach(loaded.model).detach()
 
 
-def _tell(names: Names, outside: bool, reporter: Reporter) -> None:
+def _tell(names: Names, outside: bool, reporter: Reporter, *, keys: bool) -> None:
     own = f"'{names.base}' stands for " + (f"'{names.default_name}'" if names.default_name else "none of them")
     reporter.note(f"Models: {', '.join(names.listed)}; {own}.")
-    if names.allow_plain:
+    if names.allow_plain and not keys:
         reporter.warn("Every client can ask the model without an edit: --allow-plain.")
-    if outside:
+    if outside and not keys:
         reporter.warn("Other machines may reach this server, and it asks nobody who they are.")
+    if outside and keys:
+        reporter.warn("Other machines may reach this server, and keys travel there unencrypted: put TLS before it.")

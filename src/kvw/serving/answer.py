@@ -92,6 +92,12 @@ class Answer:
         """How the answer ended, after its last piece."""
         return self._result()
 
+    @property
+    def ended(self) -> Ending | None:
+        """How the answer ended; None if it has not, or failed."""
+        future = self._future
+        return None if not future.done() or future.cancelled() or future.exception() else future.result()
+
     def give_up(self) -> None:
         """Say that nobody waits any more: work that has not begun never will, and generation ends at the next token."""
         self._given_up.set()

@@ -8,13 +8,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -22,9 +23,11 @@ from kvw.serving.answer import Answer
 from kvw.serving.chat_request import ChatRequest, read_request
 from kvw.serving.conversation import Conversation, conversation
 from kvw.serving.engine import Decoding, Engine
+from kvw.serving.keys import Key, Keys, allowed
+from kvw.serving.ledger import ENTRY, Kept, Ledger
 from kvw.serving.limits import DEFAULTS, Limits
 from kvw.serving.names import HEADER, Names, written
-from kvw.serving.reception import Reception, body, gone
+from kvw.serving.reception import Reception, body, gone, take_rest
 from kvw.serving.refusals import Refusal, shortened
 from kvw.serving.replies import chunks, completion, failure_event, model_entry, model_list
 
@@ -37,15 +40,20 @@ Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 
-def build_app(engine: Engine, names: Names, limits: Limits = DEFAULTS) -> Starlette:
+def build_app(
+    engine: Engine, names: Names, limits: Limits = DEFAULTS, keys: Keys | None = None, audit: Path | None = None
+) -> Starlette:
     """The application that answers OpenAI's protocol.
 
     Args:
         engine: Answers; closed when the application ends.
         names: What clients may ask for.
         limits: How much they may ask for.
+        keys: Who may ask for which of it; None if nobody is asked who they are.
+        audit: Where a line is written for each request; None for nowhere.
     """
-    served = _Served(engine, names, limits)
+    ledger = Ledger(audit)
+    served = _Served(engine, names, limits, keys, ledger)
     reception = Middleware(Reception, seconds=limits.seconds)
     app = Starlette(
         routes=[
@@ -53,7 +61,9 @@ def build_app(engine: Engine, names: Names, limits: Limits = DEFAULTS) -> Starle
             Route("/v1/models/{name:path}", served.model),
             Route("/v1/chat/completions", served.chat, methods=["POST"], middleware=[reception]),
             Route("/health", served.health),
+            Route("/metrics", served.metrics),
         ],
+        middleware=[Middleware(Kept, ledger=ledger)],
         exception_handlers={
             Refusal: _refused,
             HTTPException: _no_such_route,
@@ -67,8 +77,10 @@ def build_app(engine: Engine, names: Names, limits: Limits = DEFAULTS) -> Starle
 
 
 class _Served:
-    def __init__(self, engine: Engine, names: Names, limits: Limits) -> None:
+    def __init__(self, engine: Engine, names: Names, limits: Limits, keys: Keys | None, ledger: Ledger) -> None:
         self._engine = engine
+        self._keys = keys
+        self._ledger = ledger
         self._names = names
         self._limits = limits
         self._started = int(time.time())
@@ -83,18 +95,47 @@ class _Served:
     async def health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
+    async def metrics(self, request: Request) -> Response:
+        key = self._owner(request)
+        if key is not None and not key.metrics:
+            raise Refusal(403, "This key is not for the numbers of the server.", code="metrics_not_allowed")
+        return PlainTextResponse(self._ledger.metrics(), media_type="text/plain; version=0.0.4")
+
     async def models(self, request: Request) -> Response:
-        return JSONResponse(model_list(self._names.listed, self._started))
+        key = self._owner(request)
+        listed = self._names.listed if key is None else [*([self._names.base] if key.models else []), *key.models]
+        return JSONResponse(model_list(listed, self._started))
 
     async def model(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        self._names.chosen(name)
+        name, key = request.path_params["name"], self._owner(request)
+        self._chosen(key, name, [])
         return JSONResponse(model_entry(name, self._started))
 
+    def _owner(self, request: Request) -> Key | None:
+        """The key of a request, where there are keys."""
+        if self._keys is None:
+            return None
+        key = self._keys.owner(request.headers.getlist("authorization"))
+        if ENTRY in request.scope:
+            request.scope[ENTRY].key = key.name
+        return key
+
+    def _chosen(self, key: Key | None, model: str, headers: list[str]) -> tuple[str, ...]:
+        """The edits that a request gets, if its key is for them."""
+        if key is None or len(headers) > 1:  # which is refused
+            return self._names.chosen(model, headers)
+        return self._names.chosen(allowed(key, model, headers, self._names.base))
+
     async def chat(self, request: Request) -> Response:
-        asked, chosen, said = await self._read(request)
+        try:
+            key = self._owner(request)
+        except Refusal:
+            await take_rest(request.receive)
+            raise
+        asked, chosen, said = await self._read(request, key)
         answer = self._engine.ask(chosen, said, _decoding(asked))
-        model = written(chosen)
+        model, entry = written(chosen), request.scope[ENTRY]
+        entry.edits, entry.stream, entry.answer = model, asked.stream, answer
         headers = {HEADER: model}
         try:
             if not asked.stream:
@@ -111,7 +152,7 @@ class _Served:
         events = chunks(model, answer, include_usage=asked.stream_options.include_usage)
         return _Stream(answer, events, headers=headers)
 
-    async def _read(self, request: Request) -> tuple[ChatRequest, tuple[str, ...], Conversation]:
+    async def _read(self, request: Request, key: Key | None) -> tuple[ChatRequest, tuple[str, ...], Conversation]:
         """What is asked for, looked at in a thread of its own: the event loop has others to serve meanwhile."""
         content = await body(request, self._limits.body)
         headers = request.headers.getlist(HEADER)
@@ -119,7 +160,7 @@ class _Served:
         def read() -> tuple[ChatRequest, tuple[str, ...], Conversation]:
             asked = read_request(content)
             content.clear()  # several photographs; what is asked has its own copy
-            return asked, self._names.chosen(asked.model, headers), conversation(asked.messages, self._limits.images)
+            return asked, self._chosen(key, asked.model, headers), conversation(asked.messages, self._limits.images)
 
         return await _unless_gone(request, asyncio.get_running_loop().run_in_executor(self._reader, read))
 
@@ -169,7 +210,7 @@ def _decoding(asked: ChatRequest) -> Decoding:
 
 async def _refused(request: Request, error: Exception) -> Response:
     refusal = error if isinstance(error, Refusal) else Refusal(500, FAILURE)
-    headers = {"Retry-After": "1"} if refusal.status == 503 else None
+    headers = {503: {"Retry-After": "1"}, 401: {"WWW-Authenticate": "Bearer"}}.get(refusal.status)
     return JSONResponse(refusal.body(), refusal.status, headers)
 
 

@@ -37,7 +37,7 @@ class Reception:
             Refusal: There is no room, or the time was over before the answer began.
         """
         if self._free == 0:
-            await _listen(receive)
+            await take_rest(receive)
             raise Refusal(503, "The server has as many requests as it can hold; try again later.", code="overloaded")
         begun = streaming = False
 
@@ -74,7 +74,7 @@ async def body(request: Request, most: int) -> bytearray:
     """
     too_large = Refusal(413, f"The request is larger than {_size(most)}.", code="request_too_large")
     if int(request.headers.get("content-length", 0)) > most:  # the server has checked that it is a number
-        await _listen(request.receive)
+        await take_rest(request.receive)
         raise too_large
     content, more = bytearray(), True
     try:
@@ -90,7 +90,7 @@ async def body(request: Request, most: int) -> bytearray:
         raise Refusal(408, what, code="timeout") from error
     if len(content) > most:
         if more:
-            await _listen(request.receive)
+            await take_rest(request.receive)
         raise too_large
     return content
 
@@ -101,7 +101,7 @@ async def gone(request: Request) -> None:
         pass
 
 
-async def _listen(receive: Receive) -> None:
+async def take_rest(receive: Receive) -> None:
     """Take what is left of a body, for a while, and keep nothing of it."""
     with suppress(TimeoutError):
         async with asyncio.timeout(SECONDS_TO_LISTEN):
