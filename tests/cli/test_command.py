@@ -32,6 +32,7 @@ GIVEN = {
     "strength": 0.25,
     "method": f"{HERE / 'mine.py'}:METHOD",
     "set_": ["mu=3", "gate=wiener"],
+    "instead": "refusal",
     "layers": "1:2",
     "gamma": 0.1,
     "update_every": 2,
@@ -81,6 +82,7 @@ def test_every_option_is_spelled_and_no_place_is():
         ("--method", "mine.py:METHOD"),
         ("--neighbours", "NEIGHBOURS"),
         ("--set", "mu=3"),
+        ("--instead", "refusal"),
         ("--keep", "0.5"),
     ]:
         assert pair in pairs

@@ -152,5 +152,5 @@ def test_a_run_from_the_command_line_changes_one_value_matrix(saved, tmp_path, m
     assert "1 directions in 1 layers" in " ".join(capsys.readouterr().out.split())
     edit = kvw.load_edit("run/edit.safetensors")
     assert edit.metadata.settings["layer"] == 2
-    with pytest.raises(kvw.UserError, match="nothing can bring them back"):
+    with pytest.raises(kvw.UserError, match="no power of it undoes that"):
         kvw.edits.invert(edit)
