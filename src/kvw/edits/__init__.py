@@ -3,6 +3,7 @@
 from kvw.edits.adapter_import import import_adapter
 from kvw.edits.adapters import export_ia3, export_lora
 from kvw.edits.algebra import compose, invert, mix, scale
+from kvw.edits.anchored import anchor
 from kvw.edits.calibration import Calibration, calibrate
 from kvw.edits.conditional import Condition, ConditionalGateEdit, attach_where
 from kvw.edits.difference import EditDifference, diff
@@ -32,6 +33,7 @@ __all__ = [
     "Steer",
     "SteeringEdit",
     "WeightsEdit",
+    "anchor",
     "attach_where",
     "calibrate",
     "compose",
