@@ -28,7 +28,7 @@ def anchor(edit: Edit, retaining: Edit, model: PreTrainedModel, times: float = T
     Source: SMFA (arXiv 2511.20196), as far as summaries of the paper say; that rho is taken weight by weight is ours.
 
     Args:
-        edit: What unlearning has trained, for instance towards refusals (``idk-nll``).
+        edit: What unlearning has trained, for instance towards refusals.
         retaining: What training on the retain set made of the same model.
         model: That model, with the weights that both were trained from; it stays as it is.
         times: k, at least 0; the larger, the fewer entries are taken back.
@@ -43,7 +43,7 @@ def anchor(edit: Edit, retaining: Edit, model: PreTrainedModel, times: float = T
         raise UserError(
             "Only edits of weights can be anchored.",
             found=f"{edit.kind} and {retaining.kind}",
-            do="give two edits of methods that train: kvw erase --method idk-nll, for instance",
+            do="give two edits of methods that train; kvw edit show says what an edit is",
         )
     check_same_origin([edit, retaining])
     for one in (edit, retaining):
