@@ -22,6 +22,7 @@ from kvw.cli.env import env
 from kvw.cli.erase import erase
 from kvw.cli.evaluate import evaluate
 from kvw.cli.evidence import evidence
+from kvw.cli.exit_codes import ExitCode
 from kvw.cli.inspect import inspect
 from kvw.cli.keys import keys
 from kvw.cli.launch import only_the_first_speaks, run_by_the_first, shared_by_all, speaks_for_all
@@ -32,11 +33,6 @@ from kvw.cli.report import report
 from kvw.cli.serve import serve
 from kvw.cli.verify import verify
 from kvw.errors import Damaging, LostProcess, UserError
-
-USER_ERROR = 2
-LOST_PROCESS = 3
-DAMAGING = 5
-INTERRUPTED = 130
 
 app = App(
     name="kvw",
@@ -58,13 +54,7 @@ app.command(keys)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program and exit.
-
-    0 well, 1 a fault of kvw (with a traceback), 2 the user must fix something, 3 another process is gone, 4 well but
-    with a warning (under ``--strict``, see :func:`kvw.cli.options.end_strictly`), 5 nothing was written because no edit
-    keeps what must stay, 6 evidence does not hold (:mod:`kvw.cli.verify`), 7 well but an audit brings
-    back more than was allowed (``--fail-above``), 130 interrupted.
-    """
+    """Run the program and exit with one of :class:`kvw.cli.exit_codes.ExitCode`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character is no reason to stop
@@ -74,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             app(arguments, exit_on_error=False)
     except CycloptsError as error:
         speaks_for_all(error)  # cyclopts has printed what is wrong
-        sys.exit(USER_ERROR)
+        sys.exit(ExitCode.USER_ERROR)
     except UserError as error:
         if speaks_for_all(error):
             messages.print("[red]error[/red]", end=" ")
@@ -83,10 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as error:
         if speaks_for_all(error):
             messages.print("interrupted; no output was written; the same command goes on from what was kept")
-        sys.exit(INTERRUPTED)
+        sys.exit(ExitCode.INTERRUPTED)
 
 
-def _code(error: UserError) -> int:
+def _code(error: UserError) -> ExitCode:
     if isinstance(error, LostProcess):
-        return LOST_PROCESS
-    return DAMAGING if isinstance(error, Damaging) else USER_ERROR
+        return ExitCode.LOST_PROCESS
+    return ExitCode.DAMAGING if isinstance(error, Damaging) else ExitCode.USER_ERROR

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from kvw.cli.exit_codes import ExitCode
 from kvw.cli.options import (
     DATA_DEFAULTS,
     LOAD_DEFAULTS,
@@ -34,9 +35,6 @@ from kvw.errors import UserError
 if TYPE_CHECKING:
     from kvw.models.checkpoint import Checkpoint
     from kvw.runs.audit.request import AuditRequest
-
-CAME_BACK = 7
-"""Exit code of ``--fail-above``."""
 
 
 @Parameter(name="*")
@@ -163,4 +161,4 @@ def audit(model: Model | None = None, *, asked: AuditOptions) -> None:
     record = run(request, ConsoleReporter(), sets)
     print_result(record, print_audit, asked.out, json=asked.json)
     if asked.fail_above is not None and any(line.verdict == "comes back" for line in record.lines):
-        sys.exit(CAME_BACK)
+        sys.exit(ExitCode.CAME_BACK)

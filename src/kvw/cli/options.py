@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from kvw.cli.exit_codes import ExitCode
 from kvw.cli.launch import launched_rank
 from kvw.errors import UserError
 from kvw.methods.registry import DEFAULT
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from kvw.data.reading import Reading
     from kvw.models.checkpoint import Checkpoint
 
-WARNED = 4
-"""Exit code of ``--strict``."""
 SHARED = ("strength", "layers", "schedule", "min_tokens")
 """Options that are short for the setting of that name of any method. The others are for the methods that state them:
 settings of these names mean something else in others."""
@@ -359,7 +358,7 @@ def quiet_libraries() -> None:
 def end_strictly(strict: bool, warnings: Sequence[str]) -> None:
     """Exit with code 4 if the user wants that of warnings and there are any; to be called when all is written."""
     if strict and warnings:
-        sys.exit(WARNED)
+        sys.exit(ExitCode.WARNED)
 
 
 def print_json(text: str) -> None:

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from kvw.cli.exit_codes import ExitCode
 from kvw.cli.options import DATA_DEFAULTS, DataOptions, Json, print_result, quiet_libraries
 from kvw.errors import UserError
 
 if TYPE_CHECKING:
     from kvw.models.checkpoint import Checkpoint
-
-NOT_VERIFIED = 6
-"""Exit code if something does not hold, or no signature was checked."""
 
 
 def verify(
@@ -67,7 +65,7 @@ def verify(
     verification = look(request, ConsoleReporter())
     print_result(verification, print_verification, json=json)
     if not verification.holds:
-        sys.exit(NOT_VERIFIED)
+        sys.exit(ExitCode.NOT_VERIFIED)
 
 
 def _checkpoint(model: str) -> Checkpoint | None:

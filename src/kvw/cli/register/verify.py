@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from kvw.cli.exit_codes import ExitCode
 from kvw.cli.register.options import DEFAULT, File
-from kvw.cli.verify import NOT_VERIFIED
 
 
 def verify(
@@ -31,7 +31,7 @@ def verify(
     for said in wrong:
         print(f"fails: {said}")
     if wrong:
-        sys.exit(NOT_VERIFIED)
+        sys.exit(ExitCode.NOT_VERIFIED)
     print(f"All {len(entries)} entries are as they were written; head {entries[-1].head if entries else 'none'}")
     print(
         f"The register has grown from {head}."

@@ -1,0 +1,68 @@
+"""The exit codes of the program and the table of them in the documentation."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from tests.program import run
+
+import kvw
+from kvw.cli import main
+from kvw.cli.exit_codes import ExitCode
+from kvw.errors import Damaging, LostProcess, UserError
+
+ROOT = Path(__file__).parents[2]
+CLI = Path(kvw.__file__).parent / "cli"
+
+
+def test_the_table_has_every_code_and_no_other():
+    table = (ROOT / "docs/warnings.md").read_text().partition("\n\n`kvw serve`")[0]
+    codes = re.findall(r"^\| (\d+) \|", table, re.MULTILINE)
+    assert codes == [str(int(code)) for code in ExitCode]
+
+
+def test_the_program_ends_with_these_codes_only():
+    calls = [
+        (file.name, call.args[0])
+        for file in CLI.rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text()))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in ("sys.exit", "exit", "quit", "os._exit")
+    ]
+    assert len(calls) >= 6
+    said = {ast.unparse(code) for _, code in calls}
+    assert said <= {"_code(error)", *(f"ExitCode.{code.name}" for code in ExitCode)}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UserError("x"), ExitCode.USER_ERROR),
+        (LostProcess("x"), ExitCode.LOST_PROCESS),
+        (Damaging("x"), ExitCode.DAMAGING),
+        (KeyboardInterrupt(), ExitCode.INTERRUPTED),
+    ],
+)
+def test_errors_end_with_their_code(monkeypatch, error, code):
+    def fail():
+        raise error
+
+    monkeypatch.setattr("kvw.cache.clear", fail)
+    assert run("cache", "clear") == code
+
+
+def test_what_went_well_and_what_is_no_command(capsys):
+    assert run("methods") == ExitCode.DONE
+    assert run("methods", "--no-such-option") == ExitCode.USER_ERROR
+    capsys.readouterr()
+
+
+def test_a_fault_of_kvw_keeps_its_traceback(monkeypatch):
+    def fail():
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("kvw.cache.clear", fail)
+    with pytest.raises(ZeroDivisionError):  # which Python turns into exit code 1
+        main(["cache", "clear"])
