@@ -11,6 +11,7 @@ import torch
 
 import kvw
 from kvw.cli import main
+from kvw.data import Example
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.errors import Damaging
 from kvw.models.loading import Checkpoint
@@ -21,11 +22,12 @@ from kvw.proving.verdict import ANNOUNCED
 from kvw.runs import choosing
 from kvw.runs.choosing import ROUNDS, paths_of
 from kvw.runs.choosing import _asked_freely as asked_freely
-from kvw.runs.choosing import _chosen_first as chosen_first
 from kvw.runs.choosing import _more as more
 from kvw.runs.choosing import _refuse as refuse
+from kvw.runs.choosing import _share_known as share_known
 from kvw.runs.choosing import _tell as tell
 from kvw.runs.erase import erase
+from kvw.runs.knowing import chosen_first
 from kvw.runs.request import EraseRequest, read_data
 from kvw.selection.scoring import Score, Share
 from kvw.selection.search import Candidate
@@ -156,6 +158,13 @@ def test_it_is_said_why_an_edit_is_no_stronger():
     assert "let kvw choose it with --strength auto" in more(Candidate(None, None))
 
 
+def test_a_page_is_known_although_one_of_its_tokens_is_not_the_first_choice():
+    score = Score((False, False, True), (0.9, 0.4, 0.1), (1.0,) * 3, (400, 400, 1))
+    pages = [Example("It was", " spring.", plain=True)] * 2
+    assert chosen_first(score, [*pages, Example("When?", "Spring")]) == [True, False, True]
+    assert chosen_first(score, [Example("When?", "Spring")] * 3) == [False, False, True]
+
+
 def test_questions_are_counted_once_and_own_words_beside_them():
     def scores(*answered: int) -> dict[str, Score]:
         names = (FORGET, HELD_OUT_FORGET, OWN_WORDS)
@@ -165,7 +174,8 @@ def test_questions_are_counted_once_and_own_words_beside_them():
         }
 
     search = SimpleNamespace(original=scores(3, 2, 3), forgets=lambda one: False)
-    assert chosen_first(search.original) == 5 / 6
+    judged = {FORGET: [Example("Who?", "Ann")] * 3, HELD_OUT_FORGET: [Example("Who?", "Bo")] * 3}
+    assert share_known(search.original, SimpleNamespace(judged=judged)) == 5 / 6
     path = SimpleNamespace(doses=(1.0, 2.0))
 
     def told(*answered: int) -> str:

@@ -97,7 +97,7 @@ def check_known(
     from kvw.evaluation.evaluation import evaluate
     from kvw.evaluation.loaded import Loaded
     from kvw.evaluation.probability import token_scores
-    from kvw.runs.knowing import known
+    from kvw.runs.knowing import chosen_first, known
     from kvw.selection.scoring import Score
 
     with reporter.stage("loading the model"):
@@ -112,5 +112,5 @@ def check_known(
             loaded.model, loaded.processor, {"forget": asked}, max_new_tokens=LONGEST_ANSWER, progress=progress
         )
         scores = token_scores(loaded.model, loaded.processor, prepared)
-    chosen = Score.of(scores, telling_tokens(prepared, loaded.processor)).answered
+    chosen = chosen_first(Score.of(scores, telling_tokens(prepared, loaded.processor)), asked)
     return known(answers, sum(chosen) / len(chosen))

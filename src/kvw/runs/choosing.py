@@ -15,7 +15,7 @@ from kvw.evaluation.records import Evaluation
 from kvw.percent import percent
 from kvw.progress import Progress, Reporter
 from kvw.records.run import CandidatePart, JudgedPart, KeptPart, SelectionPart
-from kvw.runs.knowing import tell_unknown
+from kvw.runs.knowing import chosen_first, tell_unknown
 from kvw.runs.material import Material
 from kvw.runs.own_words import OwnWords, replies_to_forget, said_by, scorer_for
 from kvw.runs.request import EraseRequest
@@ -98,7 +98,7 @@ def choose(
     replies = {one.identifier: one.prediction for one in before.records if one.split == "forget" and one.error is None}
     own = said_by(loaded, material, replies)
     search = Search(scorer_for(loaded, material, own, progress), material.must_stay, request.keep)
-    tell_unknown(before, reporter, _chosen_first(search.original))
+    tell_unknown(before, reporter, _share_known(search.original, material))
     if not material.must_stay:
         reporter.warn(
             "There is nothing to judge the edit by: how much is lost is unknown. Give --retain a file of examples."
@@ -145,10 +145,10 @@ def _asked_freely(
     return search, chosen
 
 
-def _chosen_first(scores: Mapping[str, Score]) -> float:
+def _share_known(scores: Mapping[str, Score], material: Material) -> float:
     """Share of the forget answers that are the model's first choice, in the words of the reference."""
-    answered = [one for name in AS_ASKED if name in scores for one in scores[name].answered]
-    return sum(answered) / len(answered)
+    known = [one for name in AS_ASKED if name in scores for one in chosen_first(scores[name], material.judged[name])]
+    return sum(known) / len(known)
 
 
 def _described(chosen: Candidate, request: EraseRequest) -> Edit:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from kvw.data.example import Example
 from kvw.evaluation.records import Evaluation, Record, Summary
 from kvw.progress import Reporter
 from kvw.retain.said import Said
 from kvw.runs.findings import NOTHING_TO_DO, Finding, quoted, tell
+
+if TYPE_CHECKING:
+    from kvw.selection.scoring import Score
 
 KNOWN = 0.5
 """Share of the forget answers. A model that gives fewer does not know the forget set well enough to be seen
@@ -22,6 +27,20 @@ SHOWN = 3
 """Replies that are shown as examples."""
 CHOSEN = "a lower --keep, and --neighbours or --retain with others like those to be forgotten"
 """What makes a chosen edit stronger."""
+
+
+def chosen_first(score: Score, examples: Sequence[Example]) -> list[bool]:
+    """Which answers are the model's first choice, teacher-forced.
+
+    A part of a document has hundreds of tokens, and one of them is soon another. So of these it is enough that the
+    tokens have a probability of a half.
+
+    Args:
+        score: The model's own, without an edit.
+        examples: The questions, in its order.
+    """
+    pairs = zip(examples, score.answered, score.probabilities, strict=True)
+    return [probability >= KNOWN if example.plain else answered for example, answered, probability in pairs]
 
 
 def given_share(evaluation: Evaluation, split: str) -> float | None:
