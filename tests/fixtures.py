@@ -67,9 +67,9 @@ def model(family: str) -> PreTrainedModel:
     return copy.deepcopy(built(family)[0]).eval()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def processor(family: str) -> Any:
-    """The family's processor; tests leave it as it was."""
+    """The family's processor; tests leave it as it was. Asked for in every test: a test may name its own ``family``."""
     return built(family)[1]
 
 
