@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import gc
 import logging
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import torch
 from tests import short_language, tiny_models  # noqa: F401
 from tests.families import BROKEN, broken_upstream
+from tests.tiny_models import built
 from transformers import PreTrainedModel
 
 from kvw.toy.world import World, write_world
@@ -41,12 +41,6 @@ def _torch_logs_as_others_do() -> None:
     for logger in logging.root.manager.loggerDict.values():
         if isinstance(logger, logging.Logger) and logger.name.partition(".")[0] == "torch":
             logger.propagate = True
-
-
-@functools.cache
-def built(family: str) -> tuple[PreTrainedModel, Any]:
-    """The tiny model and processor of a family, built once; copy the model before changing it."""
-    return tiny_models.build(family)
 
 
 TWO = ("llava", "qwen2_vl")

@@ -11,6 +11,8 @@ To add a family: write a function that returns (model, processor) and put it int
 
 from __future__ import annotations
 
+import copy
+import functools
 import io
 import random
 from collections.abc import Callable
@@ -101,6 +103,13 @@ QWEN_TEMPLATE = (
 
 def build(family: str) -> tuple[Any, Any]:
     """A fresh model (float32, evaluation mode, same weights at every call) and processor of one family."""
+    model, processor = built(family)
+    return copy.deepcopy(model), copy.deepcopy(processor)
+
+
+@functools.cache
+def built(family: str) -> tuple[Any, Any]:
+    """The model and processor of one family, built once; copy what is to be changed."""
     return FAMILIES[family]()
 
 

@@ -217,8 +217,9 @@ def test_from_the_data_to_the_table(toy: Path, tmp_path: Path, capsys: pytest.Ca
     assert (other["made_by"], other["budget"], other["gold"]) == ("an edit that was given", 10, None)
 
 
-def test_mistakes_are_one_message(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ("bench", "unlok", "toy:vanilla", "--source", toy / "copy", "--images", toy / "images", "--out", tmp_path)
+def test_mistakes_are_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, images = copies.unlok(tmp_path / "copy"), copies.unlok_images(tmp_path / "images")
+    command = ("bench", "unlok", "toy:vanilla", "--source", source, "--images", images, "--out", tmp_path / "out")
     assert_refused(capsys, run(*command, "--facts", "77"), "no fact", "77")
     assert_refused(capsys, run(*command, "--budget", 9), "--budget is at least 10")
     assert_refused(capsys, run(*command, "--relearn-epochs", 0), "--relearn-epochs is at least 1")

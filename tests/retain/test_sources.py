@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from kvw.data import Example
@@ -18,6 +20,17 @@ FACTS = [
     Question(f"Where is {name}?", (), f"facts:{number}", {"source": "facts", "subject": name})
     for number, name in enumerate(["Chile", "Peru", "Greater Peru", "Lima", "Cuba"], start=1)
 ]
+
+
+@cache
+def drawn():
+    """The pictures, which are the same at every call, drawn once for all tests."""
+    return picture_questions()
+
+
+@pytest.fixture(autouse=True)
+def _drawn_once(monkeypatch):
+    monkeypatch.setattr(sources, "picture_questions", drawn)
 
 
 class Calls(list):
@@ -58,7 +71,7 @@ def test_all_sources_in_their_order_with_what_is_left_out_counted(asked):
     assert (len(found["everyday"].examples), found["everyday"].left_out) == (len(everyday_questions()) - 1, 1)
     assert "everyday:1" not in {one.identifier for one in found["everyday"].examples}
     assert (len(found["text"].examples), found["text"].left_out) == (len(plain_texts()), 0)
-    assert (len(found["pictures"].examples), found["pictures"].left_out) == (len(picture_questions()), 0)
+    assert (len(found["pictures"].examples), found["pictures"].left_out) == (len(drawn()), 0)
     assert [one.question for one in found["neighbours"].examples] == [
         "What is the capital of Chile?",
         "What is the capital of Bolivia?",
@@ -72,7 +85,7 @@ def test_forget_questions_that_show_a_picture_are_asked_about_the_drawn_ones(ask
     settings = {"sources": ["picture-neighbours"], "takes_images": True}
     (found,) = sources.gather(None, forget, **settings)
     assert {one.question for one in found.everything} == {"Who is this?"}
-    assert {one.images[0] for one in found.everything} == {one.images[0] for one in picture_questions()}
+    assert {one.images[0] for one in found.everything} == {one.images[0] for one in drawn()}
     assert len(found.everything) == len({one.subject for one in found.everything}) == 26
     assert asked.lengths == {"picture-neighbours": sources.SHORT_ANSWER}
     assert sources.gather(None, forget, **settings | {"takes_images": False}) == []
@@ -159,7 +172,7 @@ def test_a_neighbour_may_share_a_name_with_the_subject_and_others_may_not(asked)
 def test_progress_goes_on_from_source_to_source(asked):
     told = []
     gathered(progress=lambda *numbers: told.append(numbers))
-    totals = [len(everyday_questions()), len(picture_questions()), len(FACTS), 2]
+    totals = [len(everyday_questions()), len(drawn()), len(FACTS), 2]
     assert told == [(sum(totals[: place + 1]), sum(totals)) for place in range(4)]
 
 

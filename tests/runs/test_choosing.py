@@ -59,7 +59,9 @@ def files(world, tmp_path_factory):
 
 
 @pytest.fixture
-def request_for(files, tmp_path):
+def request_for(tmp_path):
+    """Requests as they are asked; their data are not there."""
+
     def made(**more):
         given = {
             "out": tmp_path / "run",
@@ -68,9 +70,16 @@ def request_for(files, tmp_path):
             "save_model": False,
             "device": "cpu",
         }
-        return EraseRequest(Checkpoint(checkpoint("vanilla"), "toy:vanilla"), **{**files, **given, **more})
+        given |= {name: tmp_path / f"{name}.jsonl" for name in ("forget", "retain")}
+        return EraseRequest(Checkpoint(checkpoint("vanilla"), "toy:vanilla"), **{**given, **more})
 
     return made
+
+
+@pytest.fixture
+def run_of(request_for, files):
+    """Requests with data, to be run."""
+    return lambda **more: request_for(**{**files, **more})
 
 
 def kept(candidate):
@@ -78,8 +87,8 @@ def kept(candidate):
 
 
 @pytest.mark.thorough
-def test_the_edit_that_is_written_is_the_chosen_one_and_keeps_what_it_must(request_for, tmp_path):
-    record = erase(request_for())
+def test_the_edit_that_is_written_is_the_chosen_one_and_keeps_what_it_must(run_of, tmp_path):
+    record = erase(run_of())
     selection = record.selection
     assert (selection.unit, selection.keep) == ("directions", 0.98)
     assert kept(selection.chosen) >= 0.98
@@ -97,16 +106,16 @@ def test_the_edit_that_is_written_is_the_chosen_one_and_keeps_what_it_must(reque
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["kvw", "leace"])
-def test_every_scalable_method_is_brought_within_what_must_stay(request_for, method):
-    record = erase(request_for(method=method))
+def test_every_scalable_method_is_brought_within_what_must_stay(run_of, method):
+    record = erase(run_of(method=method))
     assert record.selection.unit == {"kvw": "strength", "leace": "share"}[method]
     assert kept(record.selection.chosen) >= 0.98
 
 
 @pytest.mark.thorough
-def test_a_wreck_is_not_written(request_for, tmp_path, files, capsys):
+def test_a_wreck_is_not_written(run_of, tmp_path, files, capsys):
     with pytest.raises(Damaging, match="loses what must stay, so nothing was written") as caught:
-        erase(request_for(settings=WRECK))
+        erase(run_of(settings=WRECK))
     assert "--write-damaged" in caught.value.do
     assert not (tmp_path / "run").exists()
     arguments = ["erase", "toy:vanilla", "--out", str(tmp_path / "run"), "--no-model", "--max-new-tokens", "4"]
@@ -120,34 +129,34 @@ def test_a_wreck_is_not_written(request_for, tmp_path, files, capsys):
 
 
 @pytest.mark.thorough
-def test_a_wreck_is_written_if_asked_for_and_says_so(request_for, tmp_path):
-    record = erase(request_for(settings=WRECK, write_damaged=True))
+def test_a_wreck_is_written_if_asked_for_and_says_so(run_of, tmp_path):
+    record = erase(run_of(settings=WRECK, write_damaged=True))
     assert any("It is written because you asked for it" in warning for warning in record.warnings)
     assert kept(record.selection.chosen) < 0.9
     assert (tmp_path / "run" / "edit.safetensors").is_file()
 
 
 @pytest.mark.thorough
-def test_the_settings_of_a_wreck_can_be_scaled_down(request_for):
-    record = erase(request_for(settings=WRECK, choose=True))
+def test_the_settings_of_a_wreck_can_be_scaled_down(run_of):
+    record = erase(run_of(settings=WRECK, choose=True))
     assert record.selection.unit == "share"
     assert 0 < record.selection.chosen.dose < 1
     assert kept(record.selection.chosen) >= 0.98
 
 
 @pytest.mark.slow
-def test_a_smaller_share_to_keep_forgets_more(request_for):
+def test_a_smaller_share_to_keep_forgets_more(run_of):
     def left(keep):
-        chosen = erase(request_for(keep=keep, force=True)).selection.chosen
+        chosen = erase(run_of(keep=keep, force=True)).selection.chosen
         return chosen.splits["forget"].probability
 
     assert left(0.7) < left(0.98)
 
 
 @pytest.mark.thorough
-def test_a_model_that_writes_no_english_needs_a_retain_set(request_for):
+def test_a_model_that_writes_no_english_needs_a_retain_set(run_of):
     with pytest.raises(kvw.UserError, match="Nothing says what must stay"):
-        erase(request_for(retain=None))
+        erase(run_of(retain=None))
 
 
 def test_it_is_said_why_an_edit_is_no_stronger():
@@ -288,15 +297,17 @@ def test_settings_that_fix_the_strength_switch_the_choice_off(request_for):
 
 
 @pytest.mark.thorough
-def test_neighbours_that_cannot_be_asked_about_are_told(request_for, tmp_path):
+def test_neighbours_that_cannot_be_asked_about_are_told(run_of, tmp_path):
     (tmp_path / "names.txt").write_text("Ann Lee\n")
-    record = erase(request_for(neighbours=tmp_path / "names.txt"))
+    record = erase(run_of(neighbours=tmp_path / "names.txt"))
     assert any("No question could be asked about the neighbours" in warning for warning in record.warnings)
 
 
-def test_a_neighbour_who_is_to_be_forgotten_is_refused(request_for, files, tmp_path):
-    subject = json.loads(files["forget"].read_text().splitlines()[0])["subject"]
-    (tmp_path / "names.txt").write_text(f"Ann Lee\n{subject.upper()}\n")
+def test_a_neighbour_who_is_to_be_forgotten_is_refused(request_for, tmp_path):
+    for name, subject in (("forget", "Ada Vance"), ("retain", "Bo Lind")):
+        row = {"question": f"Where does {subject} live?", "answer": "In Rome", "subject": subject}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "names.txt").write_text("Ann Lee\nADA VANCE\n")
     with pytest.raises(kvw.UserError, match="A neighbour is among those to be forgotten"):
         read_data(request_for(neighbours=tmp_path / "names.txt"))
 
