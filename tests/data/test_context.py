@@ -160,7 +160,13 @@ def test_new_tokens_beyond_the_context_are_refused_and_not_an_error_of_torch(tmp
 
 
 @pytest.mark.parametrize(
-    ("method", "more"), [("steering", ()), ("steering", ("--dry-run",)), ("idk-nll", ()), ("idk-dpo", ())]
+    ("method", "more"),
+    [
+        ("steering", ("--set", "pairs=forget")),
+        ("steering", ("--set", "pairs=forget", "--dry-run")),
+        ("idk-nll", ()),
+        ("idk-dpo", ()),
+    ],
 )
 def test_a_refusal_that_does_not_fit_is_told_before_any_pass(method, more, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
