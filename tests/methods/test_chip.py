@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
 from tests.batches import logits, text_batch
+from tests.conftest import built
 from tests.families import build_family
 from tests.methods.test_steering import examples
 from torch.testing import assert_close
@@ -19,6 +21,8 @@ from kvw.methods.chip.method import directions, driven, mean_outputs, position_w
 from kvw.methods.chip.settings import ChipSettings
 from kvw.models.ffn_linears import ffn_linears
 from kvw.progress import unheard
+
+pytestmark = pytest.mark.thorough
 
 
 def drawn(rows, columns, seed):
@@ -73,11 +77,11 @@ def test_directions_span_what_sets_groups_apart_from_siblings():
         directions(siblings, [0] * 8, siblings, 1.0)
 
 
-@pytest.mark.parametrize("family", ["llava", "gpt2"])
-def test_the_chosen_outputs_lose_the_directions_and_nothing_else_changes(family):
-    model = copy.deepcopy(build_family(family))
+@pytest.mark.parametrize("name", ["llava", "gpt2"])
+def test_the_chosen_outputs_lose_the_directions_and_nothing_else_changes(name):
+    model = copy.deepcopy(build_family(name))
     one = ffn_linears(model, (1, 1))[0]
-    width = one.module.nx if family == "gpt2" else one.module.in_features
+    width = one.module.nx if name == "gpt2" else one.module.in_features
     given = drawn(5, width, 3).float()
     bias = one.module(torch.zeros(1, width)).detach()
     before = (one.module(given) - bias).detach()
@@ -122,8 +126,14 @@ def test_a_run_changes_the_last_ffns_and_leaves_the_model(llava, llava_processor
     [{"layers": (1, 2)}, {"share": 0.5}, {"energy": 0.05}, {"image_weight": 0.9}, {"by": "subject"}],
     ids=lambda other: next(iter(other)),
 )
-def test_every_setting_changes_the_edit(llava, llava_processor, other):
-    assert unlearned(llava, llava_processor, **other).digest() != unlearned(llava, llava_processor).digest()
+def test_every_setting_changes_the_edit(other):
+    assert digest(**other) != digest()
+
+
+@functools.cache
+def digest(**settings):
+    model, processor = built("llava")
+    return unlearned(copy.deepcopy(model), processor, **settings).digest()
 
 
 def test_the_layers_are_as_many_as_the_authors():

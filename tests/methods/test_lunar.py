@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 
 import pytest
 import torch
 from tests.batches import weights
+from tests.conftest import built
 from tests.methods.subspace.data import HIDDEN, WIDTH, layer
 from tests.methods.test_steering import examples
 from tests.program import run
@@ -21,6 +24,8 @@ from kvw.methods.steering.neutral import ERASURE, QUESTIONS, RECALL, SHAPES, neu
 from kvw.methods.subspace.examples import labelled
 from kvw.methods.subspace.shrinkage import shrink
 from kvw.methods.subspace.solver import metric, solve
+
+pytestmark = pytest.mark.thorough
 
 
 def solved(data, mu, shrinkage=0.1):
@@ -87,8 +92,9 @@ def made(model, processor, **settings):
     return loaded, forget, lunar(loaded, forget, retain, LunarSettings(**settings)).edit
 
 
-@pytest.mark.parametrize("family", ["llava", "qwen2_vl"], scope="session")
-def test_forget_prompts_are_moved_towards_refused_ones_and_nothing_else_is_changed(model, processor):
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl"])
+def test_forget_prompts_are_moved_towards_refused_ones_and_nothing_else_is_changed(name):
+    model, processor = copy.deepcopy(built(name)[0]), built(name)[1]
     before = weights(model)
     loaded, forget, edit = made(model, processor, mu=1e6, shrinkage=0.5)
     assert all(torch.equal(weights(model)[key], value) for key, value in before.items())
@@ -120,8 +126,13 @@ def test_a_share_of_it_moves_a_share_of_the_way(llava, llava_processor):
     [{"layer": 1}, {"distance": 1.0}, {"mu": 0.01}, {"shrinkage": 0.9}, {"positions": "answer"}],
     ids=lambda other: next(iter(other)),
 )
-def test_every_setting_changes_the_edit(llava, llava_processor, other):
-    assert made(llava, llava_processor, **other)[2].digest() != made(llava, llava_processor)[2].digest()
+def test_every_setting_changes_the_edit(other):
+    assert digest(**other) != digest()
+
+
+@functools.cache
+def digest(**settings):
+    return made(*built("llava"), **settings)[2].digest()
 
 
 def test_the_neutral_pairs_ask_the_same_on_both_sides(llava, llava_processor):
@@ -140,7 +151,6 @@ def test_the_neutral_pairs_ask_the_same_on_both_sides(llava, llava_processor):
     assert len({example.images for example in recall}) == len(SHAPES) + 1
 
 
-@pytest.mark.thorough
 def test_a_run_from_the_command_line_changes_one_value_matrix(saved, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(("forget", "retain")):

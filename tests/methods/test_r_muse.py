@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import replace
 
 import pytest
 import torch
 from tests.batches import logits, text_batch
+from tests.conftest import built
 from tests.methods.test_steering import examples
 from tests.program import run
 
@@ -18,6 +20,8 @@ from kvw.methods.r_muse.method import States, fit_layer, forget_subspace, means,
 from kvw.methods.r_muse.settings import RMuseSettings
 from kvw.methods.steering.null_space import null_space, principal_space
 from kvw.methods.steering.states import read_states, read_tokens, readings, spread
+
+pytestmark = pytest.mark.thorough
 
 HIDDEN = 20
 
@@ -122,9 +126,13 @@ def test_the_measured_threshold_spares_held_out_retain_states():
     ],
     ids=lambda other: next(iter(other)),
 )
-def test_every_setting_changes_the_edit(llava, llava_processor, other):
-    base = made(llava, llava_processor, RMuseSettings()).edit
-    assert made(llava, llava_processor, RMuseSettings(**other)).edit.digest() != base.digest()
+def test_every_setting_changes_the_edit(other):
+    assert digest(**other) != digest()
+
+
+@functools.cache
+def digest(**settings):
+    return made(*built("llava"), RMuseSettings(**settings)).edit.digest()
 
 
 def test_the_model_stays_as_it_was_and_is_another_with_the_edit(llava, llava_processor):
@@ -147,7 +155,6 @@ def test_gates_that_tell_nothing_apart_are_told(llava, llava_processor):
         r_muse(loaded, forget, [], RMuseSettings())
 
 
-@pytest.mark.thorough
 def test_a_run_from_the_command_line_leaves_an_edit_that_is_attached(saved, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(("forget", "retain")):

@@ -22,6 +22,8 @@ from kvw.methods.subspace.solver import metric, solve
 from kvw.methods.subspace.vectors import view_means
 from kvw.models.finding import find_value_matrices
 
+pytestmark = pytest.mark.thorough
+
 OFFSETS = [0, 1, 2, 0, 1, 2]
 REFUSED = torch.randn(WIDTH, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 
@@ -94,7 +96,6 @@ def test_what_a_refusal_needs_is_said(llava):
         kvw.SubspaceFitter(llava, {"instead": "refusal"})
 
 
-@pytest.mark.thorough
 def test_the_option_is_one_of_the_command_line(saved, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(("forget", "retain")):
