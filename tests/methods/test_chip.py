@@ -8,8 +8,8 @@ import functools
 import pytest
 import torch
 from tests.batches import logits, text_batch
-from tests.conftest import built
 from tests.families import build_family
+from tests.fixtures import built
 from tests.methods.test_steering import examples
 from torch.testing import assert_close
 

@@ -9,7 +9,7 @@ import json
 import pytest
 import torch
 from tests.batches import weights
-from tests.conftest import built
+from tests.fixtures import built
 from tests.methods.subspace.data import HIDDEN, WIDTH, layer
 from tests.methods.test_steering import examples
 from tests.program import run

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tests.batches import logits, text_batch
-from tests.conftest import built
+from tests.fixtures import built
 from tests.methods.test_steering import examples
 from tests.program import run
 
