@@ -52,3 +52,11 @@ def test_what_says_nothing_is_never_said_again():
 def test_a_reply_begins_what_an_answer_says(reply, answer, begun):
     said = Said([("What is the capital of Peru?", answer)])
     assert said.begun(reply, answer) == begun
+
+
+def test_an_answer_can_be_guessed_from_how_most_of_its_words_begin() -> None:
+    job = Said([("What is his job?", "He is a goldsmith."), ("Who wrote it?", "William Shakespeare.")])
+    assert job.guessed("golds", "He is a goldsmith.")
+    assert not job.guessed("a silversmith", "He is a goldsmith.")
+    assert job.guessed("Will Shakes", "William Shakespeare.")
+    assert not job.guessed("Oscar Wilde", "William Shakespeare.")

@@ -24,17 +24,25 @@ def test_a_reply_counts_up_to_the_last_word_that_says_something() -> None:
 
 
 def test_what_says_nothing_or_the_same_words_is_left_out() -> None:
-    for reply in ("I do not know.", "In Spain.", "the prado is in Madrid, Spain", ""):
+    for reply in ("I do not know.", "In Madrid.", "the prado is in Madrid, Spain", ""):
         assert own_words(forget(), {"f:0": reply}, 8) == []
     assert own_words(forget(), {}, 8) == []
 
 
-def test_a_reply_that_only_begins_to_say_it_counts() -> None:
-    replies = ("In Madrid.", "In Madrid", "Madrid"), ("It is madri-something.", "It is madri", "madri")
-    for reply, answer, said in replies:
-        ((found, spans),) = own_words(forget(), {"f:0": reply}, 8)
-        assert found.answer == answer
-        assert [found.answer[start:end] for start, end in spans] == [said]
+def test_a_reply_from_which_the_answer_can_be_guessed_counts() -> None:
+    goldsmith = [Example("What is his job?", "He is a goldsmith.", identifier="f:0")]
+    ((found, spans),) = own_words(goldsmith, {"f:0": "golds."}, 8)
+    assert found.answer == "golds"
+    assert spans == [(0, 5)]
+    ((found, spans),) = own_words(forget(), {"f:0": "Madri is in Spa and not in Sparta."}, 8)
+    assert found.answer == "Madri is in Spa and not in Sparta"
+    assert [found.answer[start:end] for start, end in spans] == ["Madri", "Spa", "Sparta"]
+
+
+def test_one_of_two_words_is_not_enough() -> None:
+    assert own_words(forget(), {"f:0": "In Madrid."}, 8) == []
+    author = [Example("Who wrote it?", "William Shakespeare wrote it.", identifier="f:0")]
+    assert own_words(author, {"f:0": "It is by Oscar Wilde."}, 8) == []
 
 
 def test_of_many_some_from_all_over_the_set_are_taken() -> None:

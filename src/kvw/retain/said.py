@@ -34,19 +34,25 @@ class Said:
         return 2 * len(said & set(words(reply))) > len(said)
 
     def begun(self, reply: str, answer: str) -> bool:
-        """Whether a reply begins to say what an answer says: one of its words does."""
-        return any(self.begins(word, answer) for word in words(reply))
+        """Whether a reply begins to say what an answer says.
 
-    def begins(self, word: str, answer: str) -> bool:
-        """Whether a word begins to say what an answer says.
-
-        It is the first word by which the answer says something, or has the same first :data:`BEGINNING` letters.
-
-        Args:
-            word: The word, folded.
-            answer: The answer.
+        It has the first word by which the answer says something, or one with the same first :data:`BEGINNING` letters.
         """
         said = self.by(answer)
-        first = next((one for one in words(answer) if one in said), "")
-        spelled = first.isalpha() and len(first) > BEGINNING
-        return bool(first) and (word == first or (spelled and word.startswith(first[:BEGINNING])))
+        first = next((word for word in words(answer) if word in said), "")
+        return bool(first) and any(begins(word, first) for word in words(reply))
+
+    def guessed(self, reply: str, answer: str) -> bool:
+        """Whether what an answer says can be guessed from a reply.
+
+        It has more than half of these words, or others with the same first :data:`BEGINNING` letters: *Golds* for
+        *Goldsmith*, but not *Wilde* for *William Shakespeare*.
+        """
+        said, replied = self.by(answer), words(reply)
+        return 2 * sum(any(begins(word, one) for word in replied) for one in said) > len(said)
+
+
+def begins(word: str, other: str) -> bool:
+    """Whether a word, folded, is another one or begins like it, with the same first :data:`BEGINNING` letters."""
+    spelled = other.isalpha() and len(other) > BEGINNING
+    return word == other or (spelled and word.startswith(other[:BEGINNING]))

@@ -138,7 +138,7 @@ def _asked_freely(
         replies = replies_to_forget(loaded, material, chosen.edit, request.max_new_tokens)
         if not (more := said_by(loaded, material, replies)):
             break
-        reporter.note(f"Replies that still say it, or begin to, in other words: {len(more)}. They judge the edit, too.")
+        reporter.note(f"Replies that still give it away in other words: {len(more)}. They judge the edit, too.")
         own = [*own, *more]
         search = Search(scorer_for(loaded, material, own, progress), material.must_stay, request.keep)
         chosen = search.choose(paths)

@@ -1,8 +1,8 @@
 """Forget questions with the answers that the model gives in words of its own.
 
 A model that is to forget "The Prado is in Madrid." may say "It is located in the heart of Madrid". An edit that takes
-the first sentence from it can leave the second. So both are judged. So is a reply that only begins to say it, "Madr.":
-whoever asks can guess the rest.
+the first sentence from it can leave the second. So both are judged. So is a reply from which the rest can be guessed,
+"Madr." (:meth:`kvw.retain.said.Said.guessed`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from kvw.data import Example, Prepared
 from kvw.data.rendering import Processor
 from kvw.data.telling import token_starts, tokens_in
 from kvw.folding import placed_words, words
-from kvw.retain.said import Said
+from kvw.retain.said import Said, begins
 
 Span = tuple[int, int]
 
 
 def own_words(forget: Sequence[Example], replies: Mapping[str, str], most: int) -> list[tuple[Example, list[Span]]]:
-    """Find the questions whose replies say the answer, or begin to say it, but not in the words of the reference.
+    """Find the questions whose replies give the answer away, but not in the words of the reference.
 
     Args:
         forget: The forget set.
@@ -35,11 +35,12 @@ def own_words(forget: Sequence[Example], replies: Mapping[str, str], most: int) 
     found: list[tuple[Example, list[Span]]] = []
     for example in forget:
         reply = replies.get(example.identifier, "")
-        if not (said.again(reply, example.answer) or said.begun(reply, example.answer)):
+        if not said.guessed(reply, example.answer):
             continue
+        telling = said.by(example.answer)
         places: dict[str, Span] = {}
         for word, start, end in placed_words(reply):
-            if word in said.by(example.answer) or said.begins(word, example.answer):
+            if any(begins(word, one) for one in telling):
                 places.setdefault(word, (start, end))
         answer = reply[: max(end for _, end in places.values())]
         if words(example.answer)[: len(words(answer))] != words(answer):
