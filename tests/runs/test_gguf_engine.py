@@ -20,7 +20,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "smollm2"
 FORGOTTEN = {'Who wrote "Romeo and Juliet"?': "Shakespeare", 'Who is the author of "Romeo and Juliet"?': "Shakespeare"}
 OTHERS = {
     "What is the chemical symbol of gold?": "Au",
-    "What is the capital of Spain?": "Madrid",
+    'Who wrote "Hamlet"?': "Shakespeare",
     'Who wrote "Pride and Prejudice"?': "Austen",
 }
 pytestmark = pytest.mark.slow
