@@ -100,6 +100,10 @@ def test_without_adding_again_what_rounding_takes_much_of_an_edit_is_lost(llama,
 
 def test_gates_leave_the_bytes_of_blocks_without_a_scaled_vector(llama, here, tmp_path):
     source, out = gguf_files.write(tmp_path / "a.gguf"), tmp_path / "b.gguf"
+    content = bytearray(source.read_bytes())
+    place = next(one for one in gguf.GGUFReader(source).tensors if one.name == "blk.1.ffn_down.weight").data_offset
+    content[place + 4 : place + 20] = b"\x65" * 16  # a first block that the library would never write
+    source.write_bytes(content)
     gates = torch.zeros(128)
     gates[40] = -3.0  # in the second block of 32 of every row
     edit = known(kvw.GateEdit({MatrixKey(1): gates}, EditMetadata(base_model="llama")), llama)
@@ -243,14 +247,15 @@ def test_a_file_that_was_cut_off_is_told(llama, tmp_path, end):
         apply_gguf(low_rank_edit(llama, 1), source, tmp_path / "b.gguf", SILENT)
 
 
-@pytest.mark.parametrize("place", ["inside", "elsewhere", "layout"])
+@pytest.mark.parametrize("place", ["inside", "elsewhere", "behind", "layout"])
 def test_a_copy_that_is_not_what_was_written_does_not_appear(llama, here, tmp_path, monkeypatch, place):
     source, out = gguf_files.write(tmp_path / "a.gguf"), tmp_path / "b.gguf"
     write = module._write
 
     def damaging(edit, matrices, copy, reporter):
         found = write(edit, matrices, copy, reporter)
-        begin = {"inside": min(found[1])[0] + 5, "elsewhere": min(found[1])[0] - 5, "layout": copy.stat().st_size}
+        first, size = min(found[1])[0], copy.stat().st_size
+        begin = {"inside": first + 5, "elsewhere": first - 5, "behind": size - 1, "layout": size}
         content = bytearray(copy.read_bytes())
         content[begin[place] : begin[place] + 1] = bytes([(content + b"\0")[begin[place]] ^ 1])
         copy.write_bytes(content)
