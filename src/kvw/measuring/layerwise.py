@@ -234,23 +234,20 @@ class WaitingSet:
             rest += sum(tensor.nbytes for tensor in tensors)
         return states, rest
 
-    def moments(
-        self, matrices: Sequence[ValueMatrix], dtype: torch.dtype = torch.float32
-    ) -> tuple[dict[MatrixKey, Moment], dict[MatrixKey, Tokens]]:
+    def moments(self, matrices: Sequence[ValueMatrix]) -> tuple[dict[MatrixKey, Moment], dict[MatrixKey, Tokens]]:
         """Take second moments in one layer, and coefficients of some examples, while all batches pass it.
 
         Args:
             matrices: The value matrices of one layer, at or behind :attr:`position`.
-            dtype: Dtype of the sums.
 
         Returns:
-            Moments and kept tokens, for every value matrix that saw any.
+            Moments, with sums in float32, and kept tokens, for every value matrix that saw any.
 
         Raises:
             UserError: See :func:`~kvw.measuring.moment_passes.measure_moments`.
         """
         folds = 1 + max(self._examples.folds) if self._examples.folds else 1
-        recorder = MomentRecorder(matrices, folds, dtype, stops=self._is_last(matrices))
+        recorder = MomentRecorder(matrices, folds, torch.float32, stops=self._is_last(matrices))
         self._pass(matrices, recorder, onwards=True)
         refuse_missed(matrices, recorder.moments)
         tokens = recorder.joined()

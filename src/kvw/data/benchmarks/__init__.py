@@ -7,19 +7,3 @@ from kvw.data.benchmarks.folds import only, two_folds
 from kvw.data.benchmarks.items import Account, BenchmarkData, Item, Task, Unusable
 from kvw.data.benchmarks.prompts import Prompt
 from kvw.data.benchmarks.protocol import ZERO_SHOT, Protocol, examples
-
-__all__ = [
-    "ZERO_SHOT",
-    "Account",
-    "Benchmark",
-    "BenchmarkData",
-    "Item",
-    "Prompt",
-    "Protocol",
-    "Request",
-    "Task",
-    "Unusable",
-    "examples",
-    "only",
-    "two_folds",
-]

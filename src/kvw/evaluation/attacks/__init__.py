@@ -7,19 +7,3 @@ from kvw.evaluation.attacks.relearning import relearned, relearning_settings, sp
 from kvw.evaluation.attacks.rounding import rounded
 from kvw.evaluation.attacks.sampling import drawn_answers
 from kvw.training.keeping import PutOn, folded, trained_weights, weights_kept
-
-__all__ = [
-    "PutOn",
-    "attacked",
-    "drawn_answers",
-    "folded",
-    "lens_ranks",
-    "quantise_weight",
-    "quantised",
-    "relearned",
-    "relearning_settings",
-    "rounded",
-    "split_by_subject",
-    "trained_weights",
-    "weights_kept",
-]
