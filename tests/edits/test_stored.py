@@ -35,12 +35,11 @@ def gate_edit():
 
 
 def low_rank_edit():
+    patterns = {layer: numbers(WIDTH, RANK, seed=layer) for layer in range(1, 4)}
     return kvw.LowRankEdit(
         {
-            MatrixKey(layer, attention=layer == 2): Directions(
-                numbers(WIDTH, RANK, seed=layer), numbers(WIDTH, RANK, seed=layer + 9), -numbers(RANK).abs()
-            )
-            for layer in range(1, 4)
+            MatrixKey(layer, attention=layer == 2): Directions(value, torch.linalg.pinv(value).T, -numbers(RANK).abs())
+            for layer, value in patterns.items()
         }
     )
 

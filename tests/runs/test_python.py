@@ -44,6 +44,7 @@ SAME_REQUEST = {
     "--write-damaged": (["--write-damaged"], {"write_damaged": True}),
     "--strength": (["--strength", "0.5"], {"strength": 0.5}),
     "--method": (["--method", "leace"], {"method": "leace"}),
+    "--instead": (["--instead", "refusal"], {"settings": {"instead": "refusal"}}),
     "--set": (["--set", "rank=8", "--set", "sources.answer=1"], {"settings": {"rank": 8, "sources": {"answer": 1}}}),
     "--layers": (["--layers", "1:3"], {"settings": {"layers": (1, 3)}}),
     "--schedule": (["--schedule", "sequential"], {"settings": {"schedule": "sequential"}}),
