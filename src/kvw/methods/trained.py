@@ -67,8 +67,11 @@ class Trained(Method[Settings]):
         with weights_kept(loaded.model):
             result = self.train(loaded, forget, retain, settings, progress=progress)
             weights = {name: value.detach().to("cpu", copy=True) for name, value in result.weights.items()}
-        stopped = (f"Training was stopped early: {result.stopped}.",) if result.stopped else ()
-        return Unlearned(WeightsEdit(weights, metadata=EditMetadata(method=self.name)), warnings=stopped)
+        warnings = [f"Training was stopped early: {result.stopped}."] if result.stopped else []
+        if result.kept_zeros:
+            zeros = f"The model is pruned: {result.kept_zeros:,} weights that are zero were kept zero"
+            warnings.append(f"{zeros} (setting keep_zeros).")
+        return Unlearned(WeightsEdit(weights, metadata=EditMetadata(method=self.name)), warnings=tuple(warnings))
 
     def edit_bytes(self, model: PreTrainedModel, settings: Settings) -> int:
         """The bytes that the model takes: all of it may be trained."""

@@ -23,6 +23,7 @@ from kvw.training.answers import answers
 from kvw.training.objective import Objective, Sets, Side, Term
 from kvw.training.plan import Plan
 from kvw.training.settings import TrainingSettings, learning_rate
+from kvw.training.sparsity import importance_of, redistributed
 from kvw.training.state import Progressed, StepRecord, load_state, save_state
 from kvw.training.trainee import Trainee
 
@@ -117,7 +118,7 @@ def _step(
         if stopped:
             break
         masks = objective.masks if part.masked else {}
-        norms.append(_update(trainee.parameters, optimizer, settings.clip, masks))
+        norms.append(update(trainee, optimizer, settings.clip, masks))
     return StepRecord(step, examples["forget"], examples["retain"], losses, tuple(norms), rate), stopped
 
 
@@ -156,17 +157,31 @@ def add_gradients(trainee: Trainee, term: Term, prepared: Sequence[Prepared], in
     return float(_summed(total, trainee)) / units
 
 
-def _update(
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    clip: float | None,
-    masks: Mapping[str, Tensor],
+def update(
+    trainee: Trainee, optimizer: torch.optim.Optimizer, clip: float | None = None, masks: Mapping[str, Tensor] = {}
 ) -> float:
-    """One optimiser update; returns the norm of the gradient before clipping."""
+    """One optimiser update, with the gradients that are there.
+
+    Args:
+        trainee: The model.
+        optimizer: Over its parameters.
+        clip: Highest norm of the gradient; None does not clip.
+        masks: See :class:`~kvw.training.objective.Objective`.
+
+    Returns:
+        The norm of the gradient before clipping.
+
+    Raises:
+        UserError: The gradient is not finite.
+    """
+    parameters, settings = trainee.parameters, trainee.settings
+    survivors = {name: alive for name, alive in trainee.survivors.items() if name in parameters}
     if PartialState().num_processes > 1:
         for parameter in parameters.values():
             mine = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = reduce(mine, reduction="sum")
+    if settings.redistribution == "off":
+        masks = _both(masks, survivors)
     for name, mask in masks.items():
         gradient = parameters[name].grad
         if gradient is not None:
@@ -177,12 +192,28 @@ def _update(
             "The gradient is not finite.", found=str(norm), do="lower the learning rate, or load in float32"
         )
     # Gradients of zero do not hold weights still: the optimiser decays weights and remembers earlier gradients.
-    before = {name: parameters[name].detach().clone() for name in masks}
+    before = {name: parameters[name].detach().clone() for name in {*masks, *survivors}}
     optimizer.step()
     with torch.no_grad():
+        if settings.redistribution != "off":
+            for name, alive in survivors.items():
+                _redistribute(parameters[name], before[name], alive, settings)
         for name, mask in masks.items():
             parameters[name].copy_(torch.where(mask, parameters[name], before[name]))
     return norm
+
+
+def _redistribute(parameter: nn.Parameter, before: Tensor, alive: Tensor, settings: TrainingSettings) -> None:
+    """Keep the zeros of a matrix that an optimiser has moved; the steps stay those of one that moved them, too."""
+    gradient = torch.zeros_like(before) if parameter.grad is None else parameter.grad
+    weights = importance_of(before, gradient, settings.importance)
+    rows = len(before) if settings.redistribution == "row" else 1
+    parameter.copy_(before + redistributed(parameter - before, alive, weights, rows, settings.largest_step))
+
+
+def _both(masks: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Masks that hold what either holds."""
+    return {**masks, **{name: mask & masks[name] if name in masks else mask for name, mask in others.items()}}
 
 
 def _plan(objective: Objective, sets: Sets, settings: TrainingSettings) -> Plan:

@@ -37,6 +37,7 @@ class Result:
         adapter_config: peft's configuration of them; None without LoRA.
         history: One record per optimiser step, with the examples in it.
         stopped: Which stop rule ended training early; empty if none did.
+        kept_zeros: How many zeros of a pruned model stayed zero. An adapter would fill them, so there is none then.
     """
 
     method: str
@@ -46,6 +47,7 @@ class Result:
     adapter_config: Any = None
     history: tuple[StepRecord, ...] = ()
     stopped: str = ""
+    kept_zeros: int = 0
 
     def save(self, folder: Path | str, *, force: bool = False) -> None:
         """Write a folder: an adapter that peft and other programs load, or the changed weights; and a record.

@@ -56,7 +56,9 @@ def run(
         progressed = train(trainee, objective, sets, about=about, state=state, progress=progress)
         changed = set(trainee.parameters)
         if trainee.adapter is not None:
-            adapter, config = trainee.adapter.tensors(), trainee.adapter.config
+            if not trainee.survivors:  # an adapter alone would fill the zeros again
+                adapter, config = trainee.adapter.tensors(), trainee.adapter.config
             changed = {f"{parameter.partition('.lora_')[0]}.weight" for parameter in changed}
     weights = {parameter: value.detach() for parameter, value in model.named_parameters() if parameter in changed}
-    return Result(name, record, weights, adapter, config, tuple(progressed.history), progressed.stopped)
+    zeros = sum(int((~alive).sum()) for alive in trainee.survivors.values())
+    return Result(name, record, weights, adapter, config, tuple(progressed.history), progressed.stopped, zeros)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from kvw.errors import UserError
-from kvw.settings import Count, NotNegative, Positive, Settings, Share, ShareBelowOne
+from kvw.settings import AtLeastOne, Count, NotNegative, Positive, Settings, Share, ShareBelowOne
 
 Part = Literal["language", "vision", "projector"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -56,6 +56,12 @@ class TrainingSettings(Settings):
         retain_ceiling: Stop before a step whose retain examples have a mean negative log-likelihood per answer token
             of this or more; costs a forward over them at every step.
         forget_floor: Stop before a step whose forget loss, in the method's own terms, is this or less.
+        keep_zeros: Whether zeros of a pruned model stay zero (SAU, rebuilt from its abstract): ``on``, ``off``, or
+            ``auto``: those of matrices in which a tenth are zero or more. Under LoRA they are put back at the merge.
+        redistribution: Who gets what the kept zeros would have moved in a step: the other weights of the same ``row``,
+            those of the ``tensor``, or nobody (``off``).
+        importance: What shares follow: the ``gradient``'s size, its square (``fisher``), or a weight's ``magnitude``.
+        largest_step: How many times further a weight may move by what it is given.
     """
 
     learning_rate: Positive = 1e-5
@@ -74,6 +80,10 @@ class TrainingSettings(Settings):
     save_every: Count = 100
     retain_ceiling: float | None = None
     forget_floor: float | None = None
+    keep_zeros: Literal["auto", "on", "off"] = "auto"
+    redistribution: Literal["row", "tensor", "off"] = "row"
+    importance: Literal["gradient", "fisher", "magnitude"] = "gradient"
+    largest_step: AtLeastOne = 10.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.parts, (list, tuple)) or not self.parts:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from kvw.training.answers import answers
 from kvw.training.objective import Rows, Sets
 from kvw.training.parts import trained_names
 from kvw.training.settings import LoraSettings, TrainingSettings
+from kvw.training.sparsity import surviving
 
 
 class Reference:
@@ -57,6 +58,8 @@ class Trainee:
         parameters: What is trained, by name.
         adapter: The adapters, under LoRA.
         other: A model to take as the reference instead of the model before training.
+        survivors: Where pruned matrices are not zero whose zeros are kept, by the names of the model without adapters:
+            see :func:`kvw.training.sparsity.surviving`.
     """
 
     model: PreTrainedModel
@@ -67,6 +70,7 @@ class Trainee:
     parameters: dict[str, nn.Parameter]
     adapter: Adapter | None = None
     other: PreTrainedModel | None = None
+    survivors: Mapping[str, Tensor] = field(default_factory=dict)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bfloat16 for matrix products, if the settings say so."""
@@ -154,12 +158,18 @@ def in_training(
         stack.enter_context(restored(model))
         if settings.lora is not None:
             targets = linear_names(model, settings.parts, layers)
+            weights = {f"{name}.weight": getattr(model.get_submodule(name), "weight", None) for name in targets}
+            survivors = surviving(model, weights, settings)
+            stack.enter_context(_zeros_again(model, survivors))
             adapter = stack.enter_context(_adapted(model, targets, settings.lora, settings.seed))
             parameters = adapter.parameters
         else:
             parameters = _in_full(model, settings, layers)
+            survivors = surviving(model, parameters, settings)
             stack.enter_context(_in_float32(parameters, settings))
-        trainee = Trainee(model, processor, settings, sets["forget"], sets["retain"], parameters, adapter, other)
+        trainee = Trainee(
+            model, processor, settings, sets["forget"], sets["retain"], parameters, adapter, other, survivors
+        )
         model.requires_grad_(False)
         for parameter in trainee.parameters.values():
             parameter.requires_grad_(True)
@@ -181,6 +191,15 @@ def restored(model: PreTrainedModel) -> Iterator[None]:
             parameter.requires_grad_(flag)
         for module, flag in training:
             module.training = flag
+
+
+@contextmanager
+def _zeros_again(model: PreTrainedModel, survivors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Put the zeros of pruned matrices back after adapters were merged into them."""
+    yield
+    with torch.no_grad():
+        for name, alive in survivors.items():
+            model.get_parameter(name).mul_(alive)
 
 
 @contextmanager

@@ -77,7 +77,7 @@ class Iau(GradientMethod):
         """
         import torch
 
-        from kvw.training.loop import add_gradients
+        from kvw.training.loop import add_gradients, update
         from kvw.training.losses import ascent_loss, descent
         from kvw.training.objective import Term
         from kvw.training.result import Result
@@ -100,12 +100,13 @@ class Iau(GradientMethod):
                 for side, term in terms.items():
                     if term.weight:
                         add_gradients(trainee, term, sets[side], range(len(sets[side])))
-                optimiser.step()
+                update(trainee, optimiser)
                 if progress:
                     progress(done + 1, own.steps)
             names = set(trainee.parameters)
+        zeros = sum(int((~alive).sum()) for alive in trainee.survivors.values())
         weights = {name: value.detach() for name, value in model.named_parameters() if name in names}
-        return Result(self.name, {"method": asdict(own)}, weights)
+        return Result(self.name, {"method": asdict(own)}, weights, kept_zeros=zeros)
 
 
 METHOD = Iau()
