@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from kvw.models.finding import find_value_matrices
     from kvw.models.loading import find_checkpoint, load_model, load_processor
     from kvw.processes import together
-    from kvw.runs.python import apply, erase
+    from kvw.runs.python import EraseOptions, apply, erase
 
 _NAMES = {
     "kvw.data": "Example read_examples",
@@ -70,13 +70,14 @@ _NAMES = {
     "kvw.models.finding": "find_value_matrices",
     "kvw.models.loading": "find_checkpoint load_model load_processor",
     "kvw.processes": "together",
-    "kvw.runs.python": "apply erase",
+    "kvw.runs.python": "EraseOptions apply erase",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
     "Edit",
     "EditMetadata",
+    "EraseOptions",
     "Example",
     "GateEdit",
     "KvwSettings",

@@ -122,7 +122,7 @@ def test_help_does_not_load_torch(arguments):
         ("scaled-inverse", (), ("is the inverse of one, or made of one",)),
         ("alice", ("--default", "carol"), ("The default 'carol' cannot be served", "alice")),
         ("alice", ("--default", "none"), ("The default 'none' cannot be served", "add --allow-plain")),
-        ("alice", ("--max-new-tokens", "0"), ("at least one token",)),
+        ("alice", ("--max-new-tokens", "0"), ("--max-new-tokens 0", "give 1 or more")),
         ("alice", ("--edit", "alice=b"), ("two edits named 'alice'",)),
         ("alice", ("--edit", "bob"), ("--edit needs a name and a file", "NAME=FILE")),
         ("alice", ("--edit", "none=b"), ("cannot be the name of an edit",)),

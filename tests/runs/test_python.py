@@ -118,7 +118,8 @@ def test_every_option_has_a_keyword_or_a_reason():
     assert options_of_the_command() - known <= set(opposite.values())
     assert known <= options_of_the_command()
     given = {name for _, keywords in SAME_REQUEST.values() for name in keywords}
-    keywords = set(inspect.signature(kvw.erase).parameters) - {"model", "reporter"}
+    named = {name for name, one in inspect.signature(kvw.erase).parameters.items() if one.kind is one.KEYWORD_ONLY}
+    keywords = (named | set(kvw.EraseOptions.__annotations__)) - {"reporter"}
     assert keywords == given  # so a keyword that no option has would be noticed too
 
 
@@ -177,6 +178,11 @@ def test_mistakes_end_in_a_plain_message(saved, tmp_path, more, words):
     with pytest.raises(kvw.UserError, match=words):
         kvw.erase(**given)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_keyword_that_does_not_exist_is_refused(saved, tmp_path):
+    with pytest.raises(TypeError, match=r"erase\(\) got an unexpected keyword argument 'retian'"):
+        kvw.erase(saved["llava"], forget="forget.jsonl", out=tmp_path / "run", retian="retain.jsonl")
 
 
 def test_models_are_found_by_folder_and_name(saved):

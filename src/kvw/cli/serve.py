@@ -27,7 +27,7 @@ from kvw.serving.names import Names, check_something_served
 class LimitOptions:
     """How much a client may ask for."""
 
-    max_new_tokens: int = 1024
+    max_new_tokens: int = DEFAULTS.answer_tokens
     """Longest answer in tokens that a client may ask for."""
     max_prompt_tokens: int | None = None
     """Longest prompt in tokens. Default: what the model reads."""
@@ -39,12 +39,12 @@ class LimitOptions:
     """Seconds from the beginning of a request to the end of its answer."""
 
     def limits(self) -> Limits:
-        """The same as the server takes them, without the longest answer.
+        """The same as the server takes them.
 
         Raises:
             UserError: One of them allows nothing.
         """
-        return Limits(self.max_body * MIB, self.max_images, self.max_prompt_tokens, self.timeout)
+        return Limits(self.max_body * MIB, self.max_images, self.max_prompt_tokens, self.timeout, self.max_new_tokens)
 
 
 @Parameter(name="*")
@@ -113,9 +113,8 @@ def serve(
     checkpoint = find_model(model, value_matrices, load.template_option)
     names = Names(checkpoint.name, list(files), default, allow_plain)
 
-    from kvw.runs.first_checks import check_edit_files, check_longest_answer
+    from kvw.runs.first_checks import check_edit_files
 
-    check_longest_answer(limit.max_new_tokens)
     check_edit_files(files.values())
     access.check(names)
     quiet_libraries()
@@ -132,7 +131,6 @@ def serve(
         host=host,
         port=port,
         other_weights=other_weights,
-        longest_answer=limit.max_new_tokens,
         limits=limits,
         keys=access.keys,
         audit=access.audit_log,

@@ -84,13 +84,8 @@ def export_lora(
 ) -> None:
     """Write an edit as a LoRA, W' = W + B A: the form of edits by directions as an adapter.
 
-    Of gates, row k of A picks the k-th scaled coefficient j, and column k of B is (g_j - 1) v_j. So the rank is the
-    number of scaled vectors, often half of the width or more, and the file holds rank x (width + hidden) float32
-    numbers for each matrix, all of which are in memory at once: several GB for gates of a model of 7 B parameters. IA3
-    says the same in width numbers.
-
-    Of directions, A = V^T and B = W U (g - 1): the rank is the number of directions, and merging is folding. At most
-    62 MB in 16 bits for rank 64 in every FFN of LLaVA-1.5-7B, 95 MB with attention; the file is in float32, twice that.
+    The file and the memory take rank x (width + hidden) float32 numbers for each matrix. The rank of directions is
+    their number; the rank of gates is the number of scaled vectors, several GB for a model of 7 B parameters.
 
     Args:
         edit: Gates or directions.
@@ -98,32 +93,28 @@ def export_lora(
         directory: Folder to write.
         base_model_name: What the adapter says it is for; the edit's own base model if empty.
         weights: Gives the original weight of a value matrix, in any floating dtype.
-        engine: Which engine is to serve it, see :func:`kvw.edits.served_adapters.served`; None for PEFT.
+        engine: Which engine is to serve it, see :mod:`kvw.edits.served_adapters`; None for PEFT.
         force: Replace what the folder holds.
 
     Raises:
-        UserError: The edit is for another model or kind, scales nothing, or needs weights that are quantised; the
-            folder holds something, or PEFT is not installed.
+        UserError: As of :func:`export_ia3`; or the edit scales nothing, or needs weights that are quantised.
     """
     if not isinstance(edit, GateEdit | LowRankEdit):
         raise _no_adapter(edit)
-    matrices = _modules(edit, model)
-    factors = {}
-    for key, matrix in matrices.items():
-        a, b = lora_factors(edit, key, knowledge_vectors(matrix, weights(matrix)))
-        if len(a):
-            factors[matrix.name] = (a, b)
-    matrices = {key: matrix for key, matrix in matrices.items() if matrix.name in factors}
+    matrices, factors = {}, {}
+    for key, matrix in _modules(edit, model).items():
+        pair = lora_factors(edit, key, knowledge_vectors(matrix, weights(matrix)))
+        if len(pair[0]):
+            matrices[key], factors[matrix.name] = matrix, pair
     if not matrices:
         raise UserError("The edit scales nothing, and a LoRA cannot be empty.", do="use --format ia3")
-    target: str | list[str]
+    target: str | list[str] = _pattern(matrices)
+    ranks = {name: len(a) for name, (a, _) in factors.items()}
+    largest = max(ranks.values())
     if engine:
         largest, factors = served(factors)
         # Engines go by the names of the tensors, and of this entry know only a list of last names.
         ranks, target = {}, sorted({name.rpartition(".")[2] for name in factors})
-    else:
-        ranks, target = {name: len(a) for name, (a, _) in factors.items()}, _pattern(matrices)
-        largest = max(ranks.values())
     configuration = _peft().LoraConfig(
         target_modules=target,
         r=largest,
@@ -151,7 +142,11 @@ def lora_rank(edit: GateEdit | LowRankEdit, key: MatrixKey) -> int:
 
 
 def lora_factors(edit: GateEdit | LowRankEdit, key: MatrixKey, vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """A (rank, width) and B (hidden, rank), float32, for a value matrix with knowledge vectors (hidden, width)."""
+    """A (rank, width) and B (hidden, rank), float32, for a value matrix with knowledge vectors v: (hidden, width).
+
+    Of gates, row k of A picks the k-th scaled coefficient j, and column k of B is (g_j - 1) v_j. Of directions, A is
+    V^T and B is W U (g - 1).
+    """
     if isinstance(edit, LowRankEdit):
         directions = edit.directions[key]
         # In float32 and in this order, as in folding, so that the merged LoRA has the same bits.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from kvw.data.reading import Reading
 from kvw.edits.edit import Edit, load_edit
@@ -27,63 +27,29 @@ if TYPE_CHECKING:
     import torch
 
 Place = str | Path
-NOTHING: Mapping[str, Any] = {}
 
 
-def erase(
-    model: Checkpoint | Place,
-    *,
-    forget: Place | Sequence[Place],
-    out: Place,
-    retain: Place | None = None,
-    earlier: Sequence[Place] = (),
-    earlier_key: Place | None = None,
-    keep: float = KEEP,
-    neighbours: Place | None = None,
-    strength: float | Literal["auto"] | None = None,
-    method: str = DEFAULT,
-    settings: Any = None,
-    retain_sources: Iterable[str] = SOURCES,
-    write_damaged: bool = False,
-    eval: Mapping[str, Place] = NOTHING,
-    eval_limit: int = 200,
-    max_new_tokens: int = 50,
-    save_model: bool = True,
-    show_examples: bool = False,
-    sign_key: Place | None = None,
-    columns: Mapping[str, str] = NOTHING,
-    answers: Literal["last", "all"] = "last",
-    value_matrices: str = "",
-    template_options: Mapping[str, Any] | None = None,
-    device: torch.device | str | None = None,
-    quantise: Quantise | None = None,
-    force: bool = False,
-    reporter: Reporter = WARNING,
-) -> RunRecord:
-    """Do what ``kvw erase`` does: weaken, choose the strength, score before and after, and write the run.
+class EraseOptions(TypedDict, total=False):
+    """Keywords of :func:`erase` that may be left out: one for every option of ``kvw erase``.
 
-    Args:
-        model: A folder, a hub id (``owner/name`` or ``owner/name@revision``), or a name such as ``smollm2:135m``.
-        forget: A data file or image folder of what is to be forgotten, or several whose union it is.
-        out: The folder to write. It gets ``report.html``, ``edit.safetensors``, ``run.json``, ``samples.jsonl``,
-            ``evidence.json`` and ``model/`` when all is complete, or does not appear.
+    Attributes:
         retain: A data file of what must stay, or for some methods a statistics file; None leaves it to the sources.
         earlier: Files of ``kvw data keep``: earlier requests whose data are gone, to be forgotten with this one.
         earlier_key: File with the key of those of them that are encrypted.
-        keep: The share of what must stay, above 0 and at most 1, that the edit has to leave.
+        keep: The share of what must stay, above 0 and at most 1, that the edit has to leave; 0.98 by default.
         neighbours: A file of names like those to be forgotten, one a line; None lets the model name them.
         strength: Fixes the strength by hand, 1 being the edit as found. ``auto`` and None choose it within ``keep``;
             with None only if the settings do not fix it.
-        method: Its name, or the place of its object as ``path/to/file.py:METHOD``.
+        method: Its name, or the place of its object as ``path/to/file.py:METHOD``; ``subspace`` by default.
         settings: Some of the method's settings by name, as ``{"layers": "1:25", "rank": 8}``, or an object of its class
             of settings.
         retain_sources: What must stay beside ``retain``: any of ``everyday``, ``pictures``, ``facts``, ``text`` and
-            ``neighbours``.
+            ``neighbours``; all by default.
         write_damaged: Write an edit that loses what must stay, with a warning.
         eval: Further data files to score before and after, by name.
-        eval_limit: Score at most this many examples of each file; 0 for all.
-        max_new_tokens: The longest answer, in tokens.
-        save_model: Write ``model/``, too.
+        eval_limit: Score at most this many examples of each file; 0 for all. 200 by default.
+        max_new_tokens: The longest answer, in tokens; 50 by default.
+        save_model: Write ``model/``, too, as is done by default.
         show_examples: Show questions, answers and photos in ``report.html``.
         sign_key: PEM file of an Ed25519 private key, to sign ``evidence.json`` with.
         columns: What the data files call a column, by the name under which it is read, as ``{"question": "q"}``.
@@ -93,7 +59,50 @@ def erase(
         device: Where the model runs; None for the accelerator if there is one, ``auto`` for all there are.
         quantise: ``8bit`` or ``4bit``: quantise the model while it is loaded. Written models keep full precision.
         force: Replace what ``out`` holds, if kvw wrote it.
+    """
+
+    retain: Place | None
+    earlier: Sequence[Place]
+    earlier_key: Place | None
+    keep: float
+    neighbours: Place | None
+    strength: float | Literal["auto"] | None
+    method: str
+    settings: Any
+    retain_sources: Iterable[str]
+    write_damaged: bool
+    eval: Mapping[str, Place]
+    eval_limit: int
+    max_new_tokens: int
+    save_model: bool
+    show_examples: bool
+    sign_key: Place | None
+    columns: Mapping[str, str]
+    answers: Literal["last", "all"]
+    value_matrices: str
+    template_options: Mapping[str, Any] | None
+    device: torch.device | str | None
+    quantise: Quantise | None
+    force: bool
+
+
+def erase(
+    model: Checkpoint | Place,
+    *,
+    forget: Place | Sequence[Place],
+    out: Place,
+    reporter: Reporter = WARNING,
+    **options: Unpack[EraseOptions],
+) -> RunRecord:
+    """Do what ``kvw erase`` does: weaken, choose the strength, score before and after, and write the run.
+
+    Args:
+        model: A folder, a hub id (``owner/name`` or ``owner/name@revision``), or a name such as ``smollm2:135m``.
+        forget: A data file or image folder of what is to be forgotten, or several whose union it is.
+        out: The folder to write. It gets ``report.html``, ``edit.safetensors``, ``run.json``, ``samples.jsonl``,
+            ``evidence.json`` and ``model/`` when all is complete, or does not appear.
         reporter: Told of stages, notes and warnings. By default a warning is a :class:`UserWarning`.
+        **options: See :class:`kvw.EraseOptions`.
 
     Returns:
         The record of the run, as in ``run.json``: scores before and after by split, costs, warnings.
@@ -101,36 +110,9 @@ def erase(
     Raises:
         UserError: Something must be fixed first; nothing was written at ``out``.
         Damaging: No edit keeps what must stay; nothing was written.
+        TypeError: There is no such keyword.
     """
-    given, values = _with_strength(settings, strength)
-    if sign_key is not None:
-        private_key(Path(sign_key))
-    request = EraseRequest(
-        model=_described(checkpoint_of(model), value_matrices, template_options),
-        forget=[Path(one) for one in ([forget] if isinstance(forget, (str, Path)) else forget)],
-        retain=None if retain is None else Path(retain),
-        earlier=tuple(map(Path, earlier)),
-        earlier_key=None if earlier_key is None else Path(earlier_key),
-        out=Path(out),
-        method=method,
-        settings=values,
-        keep=keep,
-        choose=choice(get_method(method), strength, given),
-        sources=tuple(retain_sources),
-        neighbours=None if neighbours is None else Path(neighbours),
-        write_damaged=write_damaged,
-        splits={name: Path(path) for name, path in eval.items()},
-        evaluate_at_most=eval_limit,
-        max_new_tokens=max_new_tokens,
-        save_model=save_model,
-        show_examples=show_examples,
-        sign_key=None if sign_key is None else Path(sign_key),
-        reading=Reading(dict(columns), answers),
-        force=force,
-        device=device,
-        quantise=quantise,
-    )
-    return erasing.erase(request, reporter)
+    return erasing.erase(_request(model, forget, out, options), reporter)
 
 
 def apply(
@@ -181,6 +163,49 @@ def apply(
         keep=[] if file is None else [file],
         listen=check,
     )
+
+
+def _request(
+    model: Checkpoint | Place, forget: Place | Sequence[Place], out: Place, options: EraseOptions
+) -> EraseRequest:
+    """The request as a run reads it, for what was left out the defaults of ``kvw erase``."""
+    for name in options:
+        if name not in EraseOptions.__annotations__:
+            raise TypeError(f"erase() got an unexpected keyword argument '{name}'")
+    method, strength = options.get("method", DEFAULT), options.get("strength")
+    given, settings = _with_strength(options.get("settings"), strength)
+    sign_key = _path(options.get("sign_key"))
+    if sign_key is not None:
+        private_key(sign_key)
+    return EraseRequest(
+        model=_described(checkpoint_of(model), options.get("value_matrices", ""), options.get("template_options")),
+        forget=[Path(one) for one in ([forget] if isinstance(forget, (str, Path)) else forget)],
+        retain=_path(options.get("retain")),
+        earlier=tuple(map(Path, options.get("earlier", ()))),
+        earlier_key=_path(options.get("earlier_key")),
+        out=Path(out),
+        method=method,
+        settings=settings,
+        keep=options.get("keep", KEEP),
+        choose=choice(get_method(method), strength, given),
+        sources=tuple(options.get("retain_sources", SOURCES)),
+        neighbours=_path(options.get("neighbours")),
+        write_damaged=options.get("write_damaged", False),
+        splits={name: Path(path) for name, path in options.get("eval", {}).items()},
+        evaluate_at_most=options.get("eval_limit", 200),
+        max_new_tokens=options.get("max_new_tokens", 50),
+        save_model=options.get("save_model", True),
+        show_examples=options.get("show_examples", False),
+        sign_key=sign_key,
+        reading=Reading(dict(options.get("columns", {})), options.get("answers", "last")),
+        force=options.get("force", False),
+        device=options.get("device"),
+        quantise=options.get("quantise"),
+    )
+
+
+def _path(place: Place | None) -> Path | None:
+    return None if place is None else Path(place)
 
 
 def _with_strength(settings: Any, strength: float | str | None) -> tuple[list[str], Any]:

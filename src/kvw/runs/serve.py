@@ -14,7 +14,6 @@ from kvw.models.quantised import Quantise
 from kvw.optional import optional
 from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
-from kvw.runs.first_checks import check_longest_answer
 from kvw.runs.weights import check_weights
 from kvw.serving.limits import DEFAULTS, Limits
 from kvw.serving.names import Names
@@ -35,7 +34,6 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     other_weights: bool = False,
-    longest_answer: int = 1024,
     limits: Limits = DEFAULTS,
     keys: Path | None = None,
     audit: Path | None = None,
@@ -53,15 +51,14 @@ def serve(
         host: The name or address to listen at.
         port: 0 for any free one.
         other_weights: Whether edits may have been made on other weights.
-        longest_answer: The largest number of new tokens of an answer.
-        limits: How much a request may ask for otherwise.
-        keys: File of the clients' keys, read again whenever it changes; None if nobody is asked who they are.
-        audit: Log with a line for each request and no contents, appended to; None for none.
+        limits: How much a request may ask for.
+        keys, audit: File of the clients' keys, and log to append to; see :mod:`kvw.serving.keys` and
+            :mod:`kvw.serving.audit`.
         device, quantise: See :func:`kvw.models.loading.load_model`.
 
     Raises:
-        UserError: A package is missing, an edit or the model cannot be used, an edit is for another model, the longest
-            answer has no token, or the port is in use.
+        UserError: A package is missing, an edit or the model cannot be used, an edit is for another model, or the port
+            is in use.
         KeyboardInterrupt: Ctrl-C.
     """
     for package in PACKAGES:
@@ -70,15 +67,13 @@ def serve(
     from kvw.serving.keys import Keys
     from kvw.serving.listening import address, listen, reachable_from_outside, run
 
-    check_longest_answer(longest_answer)
     known = None if keys is None else Keys(keys)
     with listen(host, port) as listening:
         engine = load_engine(
             checkpoint,
             edits,
             reporter,
-            longest_answer=longest_answer,
-            longest_prompt=limits.prompt_tokens,
+            limits,
             other_weights=other_weights,
             device=device,
             quantise=quantise,
@@ -95,9 +90,8 @@ def load_engine(
     checkpoint: Checkpoint,
     edits: Mapping[str, Path],
     reporter: Reporter,
+    limits: Limits = DEFAULTS,
     *,
-    longest_answer: int,
-    longest_prompt: int | None = None,
     other_weights: bool = False,
     device: str | None = None,
     quantise: Quantise | None = None,
@@ -116,7 +110,11 @@ def load_engine(
     for name, edit in loaded_edits.items():
         _check_edit(name, edit, loaded, reporter, other_weights=other_weights)
     return Engine(
-        loaded.model, loaded.processor, loaded_edits, longest_answer=longest_answer, longest_prompt=longest_prompt
+        loaded.model,
+        loaded.processor,
+        loaded_edits,
+        longest_answer=limits.answer_tokens,
+        longest_prompt=limits.prompt_tokens,
     )
 
 

@@ -19,6 +19,7 @@ class Limits:
         prompt_tokens: Tokens of a prompt; None for what the model reads, and where it does not say that,
             :data:`PROMPT_TOKENS`.
         seconds: From the beginning of a request to the end of its answer.
+        answer_tokens: New tokens of an answer.
 
     Raises:
         UserError: One of them allows nothing.
@@ -28,6 +29,7 @@ class Limits:
     images: int = 8
     prompt_tokens: int | None = None
     seconds: float = 600.0
+    answer_tokens: int = 1024
 
     def __post_init__(self) -> None:
         for option, value, least in (
@@ -35,9 +37,14 @@ class Limits:
             ("--max-images", self.images, 0),
             ("--max-prompt-tokens", self.prompt_tokens, 1),
             ("--timeout", self.seconds, 1),
+            ("--max-new-tokens", self.answer_tokens, 1),
         ):
             if value is not None and not value >= least:
-                raise UserError("With this limit no request could be answered.", found=f"{option} {value}")
+                raise UserError(
+                    "With this limit no request could be answered.",
+                    found=f"{option} {value}",
+                    do=f"give {least} or more, or leave the option out",
+                )
 
 
 DEFAULTS = Limits()

@@ -40,9 +40,8 @@ def steering(
 ) -> SteeringEdit:
     """Find where to move hidden states, and a linear gate that decides by the prompt how far.
 
-    The model stays as it was. Of forget and retain examples only questions and images are looked at, unless the pairs
-    are made from the forget set. For each layer the states of all examples at their last prompt token are kept in
-    memory, in float32.
+    The model stays as it was. Of the examples only questions and images are looked at, unless the pairs are made from
+    the forget set. The states of all examples at their last prompt token are kept in memory, in float32.
 
     Source: MLLMEraser, Ding et al., arXiv 2510.04217, as its authors run it; differences are listed in
     docs/methods/steering.md.
@@ -56,8 +55,7 @@ def steering(
         processor: The model's processor or tokenizer; not needed beside :func:`kvw.batches`.
         pairs: What the direction is made from; None for what the setting ``pairs`` says.
         on_layer: Gets what was found for each layer.
-        on_warning: Gets told of gates that can hardly tell the two sets apart. By default a :class:`UserWarning` says
-            it.
+        on_warning: Gets told of gates that can hardly tell the sets apart. By default a :class:`UserWarning` says it.
         progress: Called with batches done in the current pass and their total.
 
     Raises:

@@ -82,14 +82,7 @@ def find_directions(
         ratios = bounds.held_out_eigenvalues(
             modes.filters, checked.values.to(modes.filters), _retain_energies(modes, left_out, null_tokens)
         )
-    gating = None
-    if settings.held_out_ratio > 0:  # an expert may have seen no fact three times: nothing is known to be safe there
-        gating = torch.zeros_like(modes.eigenvalues) if ratios is None else ratios
-    # lambda on the vectors that the directions were fitted to is too large; held-out views say what is real.
-    decisive = modes.eigenvalues if gating is None else torch.minimum(modes.eigenvalues, gating)
-    log_gates = gates.log_gates(decisive, settings, tau).masked_fill(0.5 * decisive.log() <= tau, 0)
-    if gating is not None:
-        log_gates = log_gates.masked_fill(gating < settings.held_out_ratio, 0)
+    log_gates = _log_gates(modes, ratios, settings, tau)
     # modes come with the largest lambda first
     strongest = (log_gates < 0).nonzero()[:, 0][: settings.rank]
     chosen, log_gates = modes.chosen(strongest), log_gates[strongest]
@@ -177,6 +170,18 @@ def _retain_energies(modes: Modes, left_out: LeftOut | None, null: Tokens | None
     energies = left_out.projected(projections).square()
     weights = null.weights.to(energies)
     return (weights @ energies) / weights.sum()
+
+
+def _log_gates(modes: Modes, ratios: Tensor | None, settings: SubspaceSettings, tau: float) -> Tensor:
+    """How much each mode is to be weakened: (modes,), 0 where it is not."""
+    if settings.held_out_ratio == 0:
+        return gates.log_gates(modes.eigenvalues, settings, tau).masked_fill(0.5 * modes.eigenvalues.log() <= tau, 0)
+    # An expert may have seen no fact three times: nothing is known to be safe there.
+    gating = torch.zeros_like(modes.eigenvalues) if ratios is None else ratios
+    # lambda on the vectors that the directions were fitted to is too large; held-out views say what is real.
+    decisive = torch.minimum(modes.eigenvalues, gating)
+    weak = (0.5 * decisive.log() <= tau) | (gating < settings.held_out_ratio)
+    return gates.log_gates(decisive, settings, tau).masked_fill(weak, 0)
 
 
 def _bounds_of(

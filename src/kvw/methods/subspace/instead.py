@@ -43,11 +43,15 @@ def refused_coefficients(
         (width,), float64, on the CPU, for every value matrix that saw such a question.
 
     Raises:
-        UserError: Several processes work together, or a question cannot be rendered.
+        UserError: There is no processor, several processes work together, or a question cannot be rendered.
     """
+    if processor is None:
+        raise UserError("A refusal is measured on questions of kvw's own.", do="give the model's processor")
     if current().size > 1:
         raise UserError(
-            "A refusal in place of an answer is measured in one process.", found=f"{current().size} processes"
+            "A refusal in place of an answer is measured in one process.",
+            found=f"{current().size} processes",
+            do="run it without torchrun, or leave instead=refusal out",
         )
     _, refused = neutral_pairs(model.config)
     asked = [replace(one, answer=REFUSALS[place % len(REFUSALS)]) for place, one in enumerate(refused)]

@@ -58,30 +58,25 @@ def subspace(
 ) -> LowRankEdit:
     """Find the directions that carry the forget set and not the retain set, and how much to weaken each.
 
-    The model stays as it was. Nothing depends on how examples are split into batches, or on padding.
-
-    Several processes (:func:`kvw.processes.together`) share measuring and solving among them, and all get the edit of
-    one process up to rounding: see :func:`~kvw.measuring.moment_passes.measure_moments`.
+    The model stays as it was. Nothing depends on how examples are split into batches, or on padding. Several processes
+    (:func:`kvw.processes.together`) share the work, and all get the edit of one process up to rounding.
 
     Args:
         model: A loaded model of a known family.
-        forget: Examples, or batches, see :data:`kvw.measuring.given.Given`. Batches must be iterable again if there are
-            several passes over the whole model. Examples and :func:`kvw.batches` run once what several questions about
-            one image share.
+        forget: Examples, or batches, which must be iterable again if there are several passes over the whole model.
         retain: The same of the retain set. Ask it in the form in which the forget set is asked.
         settings: See :class:`~kvw.methods.subspace.settings.SubspaceSettings`; or some of them by name.
         processor: The model's processor or tokenizer, for examples.
-        forget_labels: Facts and subjects of the forget examples, in the order in which they run. With facts, what all
-            views of one share is weakened. None: as examples and :func:`kvw.batches` name their subjects.
-        retain_labels: The same of the retain examples. With subjects, all of them count the same.
-        known: Second moments of further retain examples, in the weights of ``retain``, which may then be empty. Only on
-            the path of the whole model.
+        forget_labels: Facts and subjects of the forget examples, in the order in which they run; None: as examples and
+            :func:`kvw.batches` name their subjects.
+        retain_labels: The same of the retain examples.
+        known: Second moments of further retain examples, in the weights of ``retain``, which may then be empty; on the
+            path of the whole model.
         earlier: Earlier requests to be forgotten with this one, whose data are gone. Only on the joint schedule.
-        instead: With ``instead="refusal"`` what :func:`~kvw.methods.subspace.instead.refused_coefficients` measured;
-            None to measure it, which takes the processor.
+        instead: What :func:`~kvw.methods.subspace.instead.refused_coefficients` measured; None to measure it.
         on_matrix: Gets what was found for each value matrix.
-        on_warning: Gets told if another path is taken than would have been best, and if forget and retain set can
-            hardly be told apart. By default a :class:`UserWarning` says it.
+        on_warning: Gets told of a slower path, and of sets that can hardly be told apart. By default a
+            :class:`UserWarning` says it.
         progress: Called with batches done in the current pass and their total (0 if unknown).
 
     Returns:
@@ -100,8 +95,6 @@ def subspace(
     data = _Data(model, forget, retain, forget_labels, retain_labels, known or {}, progress)
     check_earlier(earlier, matrices, settings)
     if settings.instead == "refusal" and instead is None:
-        if processor is None:
-            raise UserError("A refusal is measured on questions of kvw's own.", do="give the model's processor")
         instead = refused_coefficients(model, processor, matrices)
     solution = Solution(settings, all_labels, retain_labels, on_matrix, instead)
     for group, measured in _everything(data, matrices, solution.directions, settings, on_warning):
