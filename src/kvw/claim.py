@@ -25,7 +25,7 @@ from kvw.files import (
     take_lock,
     umask,
 )
-from kvw.mark import write_mark
+from kvw.mark import asked_for, write_mark
 from kvw.output import busy, check_output_directory
 
 LOCK = "lock"
@@ -128,7 +128,7 @@ class Claim:
         Raises:
             UserError: Somebody else has put something there in the meantime.
         """
-        write_mark(self.folder, kind, public=public)
+        write_mark(self.folder, kind, public=public, request=asked_for(self.path))
         self.folder.chmod(0o777 & ~umask() if public else PRIVATE_FOLDER)
         sync_directory(self.folder)
         self._complete = True

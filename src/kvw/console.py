@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,8 +20,25 @@ from rich.progress import (
 )
 
 from kvw.progress import Progress as ProgressFunction
+from kvw.progress import Reporter
 
 SECONDS_BETWEEN_LINES = 15.0
+_log: ContextVar[Reporter | None] = ContextVar("log", default=None)
+
+
+@contextmanager
+def logging_to(reporter: Reporter) -> Iterator[None]:
+    """Let commands in the block tell another reporter what they would show on the console."""
+    token = _log.set(reporter)
+    try:
+        yield
+    finally:
+        _log.reset(token)
+
+
+def console_reporter() -> Reporter:
+    """What a command tells of its work to."""
+    return _log.get() or ConsoleReporter()
 
 
 class ConsoleReporter:

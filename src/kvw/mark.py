@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +14,47 @@ from kvw.files import write_text
 
 MARK = ".kvw"
 FORMAT = "kvw output 1"
+_asked: ContextVar[tuple[Path, Mapping[str, str]] | None] = ContextVar("asked", default=None)
 
 
-def write_mark(folder: Path, kind: str, *, public: bool = False) -> None:
+@contextmanager
+def asked(path: Path, request: Mapping[str, str]) -> Iterator[None]:
+    """Let the folder that the block puts at ``path`` carry what was asked; both appear in one step.
+
+    Args:
+        path: The folder.
+        request: Digests by name.
+    """
+    token = _asked.set((path.resolve(), request))
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def asked_for(path: Path) -> Mapping[str, str] | None:
+    """What :func:`asked` said of a folder; None if it is another, or nobody said anything."""
+    said = _asked.get()
+    return said[1] if said is not None and said[0] == path.resolve() else None
+
+
+def marked_request(folder: Path) -> dict[str, str] | None:
+    """What was asked when a complete folder was made, see :func:`asked`; None if it does not say."""
+    found = (_read(folder) or {}).get("request")
+    return found if isinstance(found, dict) else None
+
+
+def write_mark(folder: Path, kind: str, *, public: bool = False, request: Mapping[str, str] | None = None) -> None:
     """Mark a complete folder: what it is, the version of kvw, and the names of the files that it holds now.
 
     Args:
         folder: The folder.
         kind: ``run``, ``model``, ...
         public: Whether others may read the mark.
+        request: Digests of what was asked, by name; None if nobody will want to know.
     """
-    _write(folder, {"kind": kind, "files": _files(folder)}, public=public)
+    more = {} if request is None else {"request": dict(request)}
+    _write(folder, {"kind": kind, "files": _files(folder), **more}, public=public)
 
 
 def mark_growing(folder: Path, kind: str) -> None:
@@ -34,7 +67,7 @@ def mark_also(folder: Path, name: str) -> None:
     mark = _read(folder)
     if mark is None or not isinstance(mark.get("files"), list) or name in mark["files"]:
         return
-    content = {"kind": mark.get("kind"), "files": sorted([*mark["files"], name])}
+    content = {**mark, "files": sorted([*mark["files"], name])}
     _write(folder, content, public=bool((folder / MARK).stat().st_mode & 0o004))
 
 

@@ -43,6 +43,12 @@ CASES = {
         "key": "erase toy:vanilla --forget good.jsonl --retain other.jsonl --out new --sign-key good.jsonl",
         "dry run": "erase toy:vanilla --dry-run --forget gone.jsonl --retain other.jsonl --out new",
     },
+    "run": {
+        "file": "run gone.toml",
+        "no TOML": "run good.jsonl",
+        "no command": "run bad.toml",
+        "no model": "run request.toml",
+    },
     "methods": {"name": "methods subspaec"},
     "measure": {
         "model": "measure ./nowhere --data good.jsonl --out new.safetensors",
@@ -222,6 +228,7 @@ def folder(tmp_path_factory):
         "bad.jsonl": row + "\n{",
         "bad.toml": "titel = 'x'",
         "recipe.toml": RECIPE,
+        "request.toml": "command = 'erase'\nmodel = './nowhere'\nforget = ['good.jsonl']\nout = 'new'",
     }.items():
         (here / name).write_text(text + "\n")
     (here / "good.gguf").write_bytes(b"GGUF")

@@ -33,7 +33,7 @@ def test_the_program_ends_with_these_codes_only():
     ]
     assert len(calls) >= 6
     said = {ast.unparse(code) for _, code in calls}
-    assert said <= {"_code(error)", *(f"ExitCode.{code.name}" for code in ExitCode)}
+    assert said <= {"code_of(error)", "error.code", *(f"ExitCode.{code.name}" for code in ExitCode)}
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from kvw.cli.env import env
 from kvw.cli.erase import erase
 from kvw.cli.evaluate import evaluate
 from kvw.cli.evidence import evidence
-from kvw.cli.exit_codes import ExitCode
+from kvw.cli.exit_codes import ExitCode, code_of
 from kvw.cli.inspect import inspect
 from kvw.cli.keys import keys
 from kvw.cli.launch import only_the_first_speaks, run_by_the_first, shared_by_all, speaks_for_all
@@ -30,9 +30,10 @@ from kvw.cli.measure import measure
 from kvw.cli.methods import methods
 from kvw.cli.register import register
 from kvw.cli.report import report
+from kvw.cli.run import run
 from kvw.cli.serve import serve
 from kvw.cli.verify import verify
-from kvw.errors import Damaging, LostProcess, UserError
+from kvw.errors import UserError
 
 app = App(
     name="kvw",
@@ -43,6 +44,7 @@ app = App(
 )
 for verb in (erase, methods, measure, apply, evaluate, audit, report, chat, serve, verify, demo, env):
     app.command(shared_by_all(verb) if verb in (erase, measure, evaluate) else run_by_the_first(verb))
+app.command(run)  # the command that it runs is shared, or run by the first
 app.command(data)
 app.command(cache)
 app.command(inspect)
@@ -69,14 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if speaks_for_all(error):
             messages.print("[red]error[/red]", end=" ")
             messages.print(str(error), markup=False, soft_wrap=True)
-        sys.exit(_code(error))
+        sys.exit(code_of(error))
     except KeyboardInterrupt as error:
         if speaks_for_all(error):
             messages.print("interrupted; no output was written; the same command goes on from what was kept")
         sys.exit(ExitCode.INTERRUPTED)
-
-
-def _code(error: UserError) -> ExitCode:
-    if isinstance(error, LostProcess):
-        return ExitCode.LOST_PROCESS
-    return ExitCode.DAMAGING if isinstance(error, Damaging) else ExitCode.USER_ERROR

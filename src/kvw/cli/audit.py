@@ -150,15 +150,15 @@ def audit(model: Model | None = None, *, asked: AuditOptions) -> None:
     sets = read_audit_data(request)  # before torch is imported
     quiet_libraries()
 
-    from kvw.console import ConsoleReporter
+    from kvw.console import console_reporter
     from kvw.report.audit_tables import print_audit, print_audit_plan
     from kvw.runs.audit.plan import dry_run
     from kvw.runs.audit.run import audit as run
 
     if asked.dry_run:
-        print_result(dry_run(request, ConsoleReporter(), sets), print_audit_plan, json=asked.json)
+        print_result(dry_run(request, console_reporter(), sets), print_audit_plan, json=asked.json)
         return
-    record = run(request, ConsoleReporter(), sets)
+    record = run(request, console_reporter(), sets)
     print_result(record, print_audit, asked.out, json=asked.json)
     if asked.fail_above is not None and any(line.verdict == "comes back" for line in record.lines):
         sys.exit(ExitCode.CAME_BACK)

@@ -161,16 +161,16 @@ def erase(model: Model, *, asked: EraseOptions) -> None:
     data = read_data(request)
     quiet_libraries()
 
-    from kvw.console import ConsoleReporter
+    from kvw.console import console_reporter
     from kvw.report.tables import print_plan, print_record
     from kvw.runs.erase import erase as run
     from kvw.runs.plan import dry_run
 
     if asked.dry_run:
-        plan = dry_run(request, ConsoleReporter(), data)
+        plan = dry_run(request, console_reporter(), data)
         print_result(plan, print_plan, json=asked.json)
         end_strictly(asked.strict, plan.warnings)
     else:
-        record = run(request, ConsoleReporter(), data)
+        record = run(request, console_reporter(), data)
         print_result(record, print_record, asked.out, json=asked.json)
         end_strictly(asked.strict, record.warnings)

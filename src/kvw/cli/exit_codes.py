@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from kvw.errors import Damaging, LostProcess, UserError
+
 
 class ExitCode(IntEnum):
     """Exit codes of ``kvw``."""
@@ -25,3 +27,10 @@ class ExitCode(IntEnum):
     """Done, but an audit brings back more than was allowed (``--fail-above``)."""
     INTERRUPTED = 130
     """Ctrl-C, or told to end."""
+
+
+def code_of(error: UserError) -> ExitCode:
+    """The exit code of a mistake."""
+    if isinstance(error, LostProcess):
+        return ExitCode.LOST_PROCESS
+    return ExitCode.DAMAGING if isinstance(error, Damaging) else ExitCode.USER_ERROR
