@@ -42,6 +42,7 @@ METHODS = {
     "ga": "kvw.methods.gradient.ga:METHOD",
     "grad-diff": "kvw.methods.gradient.grad_diff:METHOD",
     "iau": "kvw.methods.gradient.iau:METHOD",
+    "icu": "kvw.methods.gradient.icu:METHOD",
     "idk-dpo": "kvw.methods.gradient.dpo:IDK",
     "idk-nll": "kvw.methods.gradient.idk_nll:METHOD",
     "kl": "kvw.methods.gradient.kl:METHOD",

@@ -73,11 +73,16 @@ def train(
     if state is not None and state.is_file():
         progressed = load_state(state, trainee.parameters, optimizer, identity)
     for step in range(len(progressed.history), plan.steps):
+        if objective.active is not None and step and step % plan.steps_per_epoch == 0 and not progressed.stopped:
+            progressed.active = list(objective.active(step // plan.steps_per_epoch))
+            if not progressed.active:
+                progressed.stopped = f"step {step}: the model no longer says any of the forget answers"
         if progressed.stopped:
             break
+        examples = _examples(objective, plan, step, progressed.active)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed * SEEDS_APART + step)
-            record, progressed.stopped = _step(trainee, objective, sets, plan, optimizer, step)
+            record, progressed.stopped = _step(trainee, objective, sets, examples, optimizer, step, plan.steps)
         if not progressed.stopped:
             progressed.history.append(record)
         done = step + 1 == plan.steps or bool(progressed.stopped)
@@ -93,15 +98,35 @@ def train(
     return progressed
 
 
+def _examples(objective: Objective, plan: Plan, step: int, active: Sequence[int] | None) -> dict[Side, tuple[int, ...]]:
+    """The positions of a step's examples in each set; none in either if all its forget examples are left out."""
+    chosen: dict[Side, tuple[int, ...]] = {side: plan.examples(step, side) for side in plan.counts}
+    if active is not None:
+        trained = set(active)
+        chosen["forget"] = tuple(index for index in chosen["forget"] if index in trained)
+        if not chosen["forget"]:
+            return dict.fromkeys(chosen, ())
+    if objective.pairs:
+        chosen["retain"] = tuple(objective.pairs[index] for index in chosen["forget"])
+    return chosen
+
+
 def _step(
-    trainee: Trainee, objective: Objective, sets: Sets, plan: Plan, optimizer: torch.optim.Optimizer, step: int
+    trainee: Trainee,
+    objective: Objective,
+    sets: Sets,
+    examples: Mapping[Side, tuple[int, ...]],
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    steps: int,
 ) -> tuple[StepRecord, str]:
     """One optimiser step; returns its record and, if it was not finished, which rule stopped it."""
     settings = trainee.settings
-    examples: dict[Side, tuple[int, ...]] = {side: plan.examples(step, side) for side in sets}
     losses: dict[str, float] = {}
     norms: list[float] = []
-    rate = learning_rate(settings, step, plan.steps)
+    rate = learning_rate(settings, step, steps)
+    if not any(examples.values()):
+        return StepRecord(step, (), (), losses, (), rate), ""
     for group in optimizer.param_groups:
         group["lr"] = rate
     if settings.retain_ceiling is not None:

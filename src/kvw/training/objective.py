@@ -73,6 +73,10 @@ class Objective:
         passes: The updates of a step; one with both sets, unless a paper's code does otherwise.
         before_step: Called before the losses of each step with the positions of its examples in each set, for losses
             that are no plain sum: what these depend on is measured here. Each process calls it with all examples.
+        pairs: For each forget example the position of the retain example that is run with it, in place of the retain
+            set's own order; empty for that order.
+        active: Called before each epoch but the first, with its number (0-based): gives the positions of the forget
+            examples that are trained in it. None trains them all. Each process calls it, and it must answer them alike.
         finish: Called with the trained parameters after the last step.
     """
 
@@ -82,6 +86,8 @@ class Objective:
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     passes: tuple[Pass, ...] = (Pass(("forget", "retain")),)
     before_step: Callable[[Mapping[Side, Sequence[int]]], None] | None = None
+    pairs: Sequence[int] = ()
+    active: Callable[[int], Sequence[int]] | None = None
     finish: Callable[[Mapping[str, nn.Parameter]], None] | None = None
 
     def term(self, side: Side) -> Term | None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from kvw.errors import UserError
 from kvw.files import new_file
 
-FORMAT = "kvw training 2"
+FORMAT = "kvw training 3"
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,12 @@ class Progressed:
     Args:
         history: One record per step that was made.
         stopped: Why it stopped early; empty if it did not.
+        active: Positions of the forget examples that this epoch trains; None for all.
     """
 
     history: list[StepRecord] = field(default_factory=list)
     stopped: str = ""
+    active: list[int] | None = None
 
 
 def save_state(
@@ -78,6 +80,7 @@ def save_state(
         "identity": json.dumps(identity),
         "history": json.dumps([asdict(record) for record in progressed.history]),
         "stopped": progressed.stopped,
+        "active": json.dumps(progressed.active),
     }
     write_tensors(path, tensors, header | {"sha256": state_digest(tensors, header)})
 
@@ -138,7 +141,8 @@ def load_state(
             _fill(stored, parameters, optimizer)
     except SafetensorError as error:
         raise UserError(f"{path} is not a saved training.", found=str(error), do="remove it to start anew") from error
-    return Progressed([_record(entry) for entry in json.loads(header["history"])], header["stopped"])
+    history = [_record(entry) for entry in json.loads(header["history"])]
+    return Progressed(history, header["stopped"], json.loads(header["active"]))
 
 
 def _same(path: Path, saved: Mapping[str, str], identity: Mapping[str, str]) -> None:

@@ -36,6 +36,15 @@ CHANGES = {
     "ga": [],
     "grad-diff": [{"retain_weight": 3.0}, {"passes": "sequential"}],
     "iau": [{"rate": 1e-2}, {"retain_weight": 0.0}, {"optimiser": "adam"}, {"steps": 2}],
+    "icu": [
+        {"unlearn_weight": 3.0},
+        {"learn_weight": 3.0},
+        {"kl_weight": 30.0},
+        {"neighbours": "embedding"},
+        {"similarity_floor": 1.0},
+        {"bleu_floor": 1.0, "check_every": 2},
+        {"memorised_floor": 1.0, "extraction_floor": 1.0},
+    ],
     "idk-dpo": [{"refusals": ("No.",)}, {"beta": 0.5}, {"retain_weight": 1.0}],
     "idk-nll": [{"refusals": ("No.",)}, {"retain_weight": 3.0}],
     "kl": [{"kl_weight": 30.0}, {"kl_weight": 0.0}, {"retain_weight": 1.0}],
@@ -60,6 +69,7 @@ CHANGES = {
 OTHERS = {
     "dpo": {"alternatives": ALTERNATIVES},
     "fact-erasure": {"floor": 1e-30},
+    "icu": {"similarity_floor": 0, "bleu_floor": 0, "memorised_floor": 0, "extraction_floor": 0},
     "lens-margin": {"margin": 0.5},
     "manu": {"share": 0.1},
     "simnpo": {"beta": 0.1},
@@ -67,11 +77,13 @@ OTHERS = {
 """Settings without which a tiny model shows nothing."""
 WITHOUT_EFFECT = {("manu", "batch_size"), ("iau", "batch_size")}
 """Tested elsewhere to change nothing."""
+EPOCHS = {"icu": 3}
+"""Of methods that look at the model between them."""
 
 
 def run(method, settings):
     if GRADIENT[method].trains:
-        return weights_of(forget_by(method, settings)[0])
+        return weights_of(forget_by(method, settings, epochs=EPOCHS.get(method, 1))[0])
     model, processor = fresh()
     settings = settings or GRADIENT[method].own(**OTHERS.get(method, {}))
     unlearn(model, processor, FORGET, RETAIN, method, settings)

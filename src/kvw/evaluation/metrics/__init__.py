@@ -12,7 +12,7 @@ from kvw.evaluation.metrics.choice import (
     likelihood_outcome,
     parse_letter,
 )
-from kvw.evaluation.metrics.extraction import extraction_strength
+from kvw.evaluation.metrics.extraction import extraction_strength, memorisation_accuracy
 from kvw.evaluation.metrics.forget_quality import ForgetQuality, clear_forget_quality, forget_quality, jensen_shannon
 from kvw.evaluation.metrics.intervals import (
     Interval,

@@ -32,3 +32,20 @@ def extraction_strength(is_argmax: Sequence[bool]) -> float:
         raise UserError("Extraction strength needs an answer of at least one token.", found="no tokens")
     first_wrong_from_the_end = next((place for place, hit in enumerate(reversed(is_argmax)) if not hit), len(is_argmax))
     return first_wrong_from_the_end / len(is_argmax)
+
+
+def memorisation_accuracy(is_argmax: Sequence[bool]) -> float:
+    """Memorisation accuracy (Tirumala et al., 2022): the share of an answer's tokens that are the most probable one.
+
+    Args:
+        is_argmax: For each answer token whether it is the most probable one after the true tokens before it.
+
+    Returns:
+        0 to 1.
+
+    Raises:
+        UserError: The answer has no tokens.
+    """
+    if not len(is_argmax):
+        raise UserError("Memorisation accuracy needs an answer of at least one token.", found="no tokens")
+    return sum(is_argmax) / len(is_argmax)
