@@ -1,12 +1,13 @@
-"""``kvw evidence sign``."""
+"""``kvw evidence``: what a run leaves for others to verify."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
+from kvw.cli.launch import run_by_the_first
 from kvw.errors import UserError
 
 
@@ -28,3 +29,7 @@ def sign(
     signed = sign_run(run, signer).signed
     if signed is not None:
         print(f"{run / 'evidence.json'} is signed with key {signed.key[:16]}.")
+
+
+evidence = App(name="evidence", help="Sign the evidence of a run. kvw verify checks it.")
+evidence.command(run_by_the_first(sign))

@@ -1,12 +1,13 @@
-"""``kvw inspect activations``."""
+"""``kvw inspect``: where a model keeps its knowledge vectors, and where they are active."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
+from kvw.cli.launch import run_by_the_first
 from kvw.cli.options import (
     DATA_DEFAULTS,
     Data,
@@ -16,8 +17,21 @@ from kvw.cli.options import (
     ValueMatrices,
     find_model,
     print_json,
+    print_result,
     quiet_libraries,
 )
+
+
+def structure(model: Model, *, value_matrices: ValueMatrices = "", json: Json = False) -> None:
+    """Print where a model keeps its knowledge vectors; reads the configuration only, no weights."""
+    checkpoint = find_model(model, value_matrices, weights=False)
+    quiet_libraries()
+
+    from kvw.report.tables import print_structure
+    from kvw.runs.inspect import inspect as run
+
+    layout = run(checkpoint)
+    print_result(layout, print_structure, json=json)
 
 
 def activations(
@@ -56,3 +70,8 @@ def activations(
     record = run(checkpoint, data, ConsoleReporter(), retain=retain, examples=examples, device=device, reading=reading)
     write_text(out, activations_page(record))
     print_json(record.model_dump_json(indent=2)) if json else print(out)
+
+
+inspect = App(name="inspect", help="Print where a model keeps its knowledge vectors.")
+inspect.default(run_by_the_first(structure))
+inspect.command(run_by_the_first(activations))
