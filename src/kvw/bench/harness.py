@@ -11,8 +11,8 @@ import sys
 from typing import Any
 
 from kvw.edits import load_edit
-from kvw.errors import UserError
 from kvw.evaluation.loaded import Loaded
+from kvw.exit_codes import program
 from kvw.models.checkpoint import find_checkpoint
 from kvw.optional import optional
 from kvw.progress import SILENT
@@ -64,15 +64,11 @@ def _module(name: str) -> Any:
     return optional(name, use="Their evaluation harness needs", extra="harness")
 
 
-def main() -> int:
-    """The harness's command line; returns the exit code."""
-    try:
-        register()
-        _module("lm_eval.__main__").cli_evaluate()
-    except UserError as error:
-        print(f"error {error}", file=sys.stderr)
-        return 2
-    return 0
+@program
+def main() -> None:
+    """The harness's command line."""
+    register()
+    _module("lm_eval.__main__").cli_evaluate()
 
 
 if __name__ == "__main__":

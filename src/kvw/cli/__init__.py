@@ -22,7 +22,6 @@ from kvw.cli.env import env
 from kvw.cli.erase import erase
 from kvw.cli.evaluate import evaluate
 from kvw.cli.evidence import evidence
-from kvw.cli.exit_codes import ExitCode, code_of
 from kvw.cli.inspect import inspect
 from kvw.cli.keys import keys
 from kvw.cli.launch import only_the_first_speaks, run_by_the_first, shared_by_all, speaks_for_all
@@ -34,6 +33,7 @@ from kvw.cli.run import run
 from kvw.cli.serve import serve
 from kvw.cli.verify import verify
 from kvw.errors import UserError
+from kvw.exit_codes import ExitCode, code_of
 
 app = App(
     name="kvw",
@@ -56,7 +56,7 @@ app.command(keys)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program and exit with one of :class:`kvw.cli.exit_codes.ExitCode`."""
+    """Run the program and exit with one of :class:`kvw.exit_codes.ExitCode`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character is no reason to stop

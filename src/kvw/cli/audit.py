@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.exit_codes import ExitCode
 from kvw.cli.options import (
     DATA_DEFAULTS,
     LOAD_DEFAULTS,
@@ -31,6 +30,7 @@ from kvw.cli.options import (
     refuse_beside_endpoint,
 )
 from kvw.errors import UserError
+from kvw.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from kvw.models.checkpoint import Checkpoint

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from kvw.cli.exit_codes import ExitCode
 from kvw.cli.launch import launched_rank
 from kvw.errors import UserError
+from kvw.exit_codes import ExitCode
 from kvw.methods.registry import DEFAULT
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from kvw.cli.exit_codes import ExitCode
 from kvw.cli.launch import run_by_the_first
 from kvw.cli.options import Json, find_model, print_json
 from kvw.errors import UserError
+from kvw.exit_codes import ExitCode
 
 File = Annotated[Path, Parameter(help="The register, an SQLite file.")]
 Number = Annotated[int, Parameter(help="Of the request.")]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import CycloptsError, Parameter
 
-from kvw.cli.exit_codes import ExitCode, code_of
 from kvw.cli.launch import speaks_for_all
 from kvw.cli.options import print_json
 from kvw.cli.request_file import RequestFile, given_options, read_request_file, refused
 from kvw.console import ConsoleReporter, logging_to
 from kvw.errors import UserError
+from kvw.exit_codes import ExitCode, code_of
 from kvw.log_lines import JsonLines, Level, OnlyFrom
 
 if TYPE_CHECKING:

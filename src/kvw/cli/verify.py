@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.exit_codes import ExitCode
 from kvw.cli.options import DATA_DEFAULTS, DataOptions, Json, print_result, quiet_libraries
 from kvw.errors import UserError
+from kvw.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from kvw.models.checkpoint import Checkpoint

@@ -11,6 +11,7 @@ from typing import Any
 
 from kvw.console import ConsoleReporter
 from kvw.errors import UserError
+from kvw.exit_codes import program
 from kvw.models.checkpoint import find_checkpoint
 from kvw.proving.parts import PARTS, WORLD
 from kvw.proving.requests import HALVES, Request
@@ -18,29 +19,24 @@ from kvw.proving.run import ProvingGround
 from kvw.proving.table import markdown, read_records
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+@program
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
     given = _parser().parse_args(arguments)
-    try:
-        if given.command == "table":
-            print(markdown(read_records(given.out, given.half)), end="")
-            return 0
-        part, reporter = PARTS[given.part], ConsoleReporter()
-        checkpoint = find_checkpoint(given.model or part.model)
-        requests = _chosen(part.requests(given.half, checkpoint, reporter), given.only)
-        if given.command == "requests":
-            for request in requests:
-                request.write(given.out / request.half / request.name)
-            print(f"{len(requests)} requests are in {given.out / given.half}")
-        else:
-            # Of another model than the part's own there is none.
-            gold = find_checkpoint(part.gold[given.half]) if part.gold and not given.model else None
-            records = ProvingGround(checkpoint, given.out, given.options, reporter, gold).run(requests)
-            print(markdown(records), end="")
-    except UserError as error:
-        print(f"error {error}", file=sys.stderr)
-        return 2
-    return 0
+    if given.command == "table":
+        print(markdown(read_records(given.out, given.half)), end="")
+        return
+    part, reporter = PARTS[given.part], ConsoleReporter()
+    checkpoint = find_checkpoint(given.model or part.model)
+    requests = _chosen(part.requests(given.half, checkpoint, reporter), given.only)
+    if given.command == "requests":
+        for request in requests:
+            request.write(given.out / request.half / request.name)
+        print(f"{len(requests)} requests are in {given.out / given.half}")
+        return
+    # Of another model than the part's own there is none.
+    gold = find_checkpoint(part.gold[given.half]) if part.gold and not given.model else None
+    print(markdown(ProvingGround(checkpoint, given.out, given.options, reporter, gold).run(requests)), end="")
 
 
 def _chosen(requests: Sequence[Request], numbers: Sequence[int] | None) -> list[Request]:

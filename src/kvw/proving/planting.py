@@ -16,8 +16,8 @@ from kvw import smollm2
 from kvw.console import ConsoleReporter
 from kvw.data import Example
 from kvw.data.rendering import Processor
-from kvw.errors import UserError
 from kvw.evaluation.loaded import Loaded
+from kvw.exit_codes import program
 from kvw.made import COMMAND, PEOPLE, PHOTOS
 from kvw.models.checkpoint import find_checkpoint
 from kvw.progress import SILENT, Reporter
@@ -91,25 +91,21 @@ def knowledge(names: Sequence[str], reporter: Reporter = SILENT) -> str:
     return "\n".join(rows) + "\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+@program
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(prog=COMMAND, description="Make the models of the planted people.")
     parser.add_argument("names", nargs="*", choices=[*MAKINGS, []], metavar="MODEL", help=", ".join(MAKINGS))
     parser.add_argument("--train", action="store_true", help="train them here; the shipped adapters are not used")
     parser.add_argument("--check", action="store_true", help="show what each of them knows")
     given, reporter = parser.parse_args(arguments), ConsoleReporter()
     names = given.names or list(MAKINGS)
-    try:
-        for name in names:
-            print(f"{name} is in {MAKINGS[name].make(name, reporter, train=given.train)}")
-        if given.check:
-            for before, part in (([smollm2.NAME], PEOPLE), ([], PHOTOS)):
-                if chosen := [name for name in part if name in names]:
-                    print(knowledge([*before, *chosen], reporter), end="")
-    except UserError as error:
-        print(f"error {error}", file=sys.stderr)
-        return 2
-    return 0
+    for name in names:
+        print(f"{name} is in {MAKINGS[name].make(name, reporter, train=given.train)}")
+    if given.check:
+        for before, part in (([smollm2.NAME], PEOPLE), ([], PHOTOS)):
+            if chosen := [name for name in part if name in names]:
+                print(knowledge([*before, *chosen], reporter), end="")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from kvw.data import read_examples
 from kvw.data.batches import IGNORED
 from kvw.errors import UserError
 from kvw.evaluation.evaluation import evaluate
+from kvw.exit_codes import program
 from kvw.toy.batches import Batches, Recipe, train_in_place
 from kvw.toy.model import build_model, build_processor
 from kvw.toy.tower import train_tower
@@ -122,8 +123,9 @@ def make_checkpoint(world: World, out: Path, *, without_forget: bool, recipe: Re
     return record
 
 
-def main() -> int:
-    """The command line; returns the exit code."""
+@program
+def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description="Train the toy model from scratch.")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint; must not exist")
     parser.add_argument("--people", type=int, default=World.people)
@@ -134,14 +136,9 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="the weights' last digits depend on it")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    try:
-        world = World(people=arguments.people, forget=arguments.forget, seed=arguments.seed)
-        recipe = Recipe(steps=arguments.steps)
-        make_checkpoint(world, arguments.out, without_forget=arguments.without_forget, recipe=recipe)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    world = World(people=arguments.people, forget=arguments.forget, seed=arguments.seed)
+    recipe = Recipe(steps=arguments.steps)
+    make_checkpoint(world, arguments.out, without_forget=arguments.without_forget, recipe=recipe)
 
 
 if __name__ == "__main__":

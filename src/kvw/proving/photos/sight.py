@@ -22,6 +22,7 @@ from torch.nn.functional import mse_loss
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from kvw import smollm2
+from kvw.exit_codes import program
 from kvw.proving.photos.llava import build_model, build_processor
 from kvw.toy.batches import Recipe, learning_rate, make_optimizer
 from kvw.toy.benchmark.tower import Pictures, make_strangers
@@ -147,6 +148,7 @@ class WordBook:
         return torch.stack([self.word(word) for word in said * (len(LOOKS) // len(said))])
 
 
+@program
 def main(arguments: Sequence[str]) -> None:
     """Make the file that ships: weights of tower and projector in bfloat16."""
     text = smollm2.checkpoint()
@@ -173,4 +175,4 @@ def load_sight(model: LlavaForConditionalGeneration, file: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -6,12 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from kvw.errors import UserError
+from kvw.exit_codes import program
 from kvw.toy.benchmark.train import BenchmarkRecipe, make_models
 
 
-def main() -> int:
-    """Train what is missing; returns the exit code."""
+@program
+def main() -> None:
+    """Train what is missing."""
     parser = argparse.ArgumentParser(
         prog="python -m kvw.toy.benchmark", description="Train the vanilla and the gold models of the toy benchmark."
     )
@@ -19,12 +20,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="worlds of people")
     parser.add_argument("--workers", type=int, default=2, help="models trained at a time")
     arguments = parser.parse_args()
-    try:
-        make_models(arguments.out, arguments.seeds, BenchmarkRecipe(), workers=arguments.workers)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    make_models(arguments.out, arguments.seeds, BenchmarkRecipe(), workers=arguments.workers)
 
 
 if __name__ == "__main__":

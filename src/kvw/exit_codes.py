@@ -1,10 +1,16 @@
-"""How the program ends, as scripts see it; docs/warnings.md has the same table."""
+"""How programs end, as scripts see it; docs/warnings.md has the same table."""
 
 from __future__ import annotations
 
+import functools
+import sys
+from collections.abc import Callable
 from enum import IntEnum
+from typing import ParamSpec
 
 from kvw.errors import Damaging, LostProcess, UserError
+
+Given = ParamSpec("Given")
 
 
 class ExitCode(IntEnum):
@@ -30,7 +36,25 @@ class ExitCode(IntEnum):
 
 
 def code_of(error: UserError) -> ExitCode:
-    """The exit code of a mistake."""
+    """The code of a program that ends with an error."""
     if isinstance(error, LostProcess):
         return ExitCode.LOST_PROCESS
     return ExitCode.DAMAGING if isinstance(error, Damaging) else ExitCode.USER_ERROR
+
+
+def program(main: Callable[Given, None]) -> Callable[Given, ExitCode]:
+    """What ``python -m`` runs: it ends with a code, and after a mistake or Ctrl-C with a message on stderr."""
+
+    @functools.wraps(main)
+    def run(*arguments: Given.args, **keywords: Given.kwargs) -> ExitCode:
+        try:
+            main(*arguments, **keywords)
+        except UserError as error:
+            print(f"error {error}", file=sys.stderr)
+            return code_of(error)
+        except KeyboardInterrupt:
+            print("interrupted; give the same command again to go on", file=sys.stderr)
+            return ExitCode.INTERRUPTED
+        return ExitCode.DONE
+
+    return run

@@ -11,11 +11,11 @@ from tests.program import run
 
 import kvw
 from kvw.cli import main
-from kvw.cli.exit_codes import ExitCode
 from kvw.errors import Damaging, LostProcess, UserError
+from kvw.exit_codes import ExitCode, program
 
-ROOT = Path(__file__).parents[2]
-CLI = Path(kvw.__file__).parent / "cli"
+ROOT = Path(__file__).parents[1]
+SOURCE = Path(kvw.__file__).parent
 
 
 def test_the_table_has_every_code_and_no_other():
@@ -27,7 +27,7 @@ def test_the_table_has_every_code_and_no_other():
 def test_the_program_ends_with_these_codes_only():
     calls = [
         (file.name, call.args[0])
-        for file in CLI.rglob("*.py")
+        for file in (SOURCE / "cli").rglob("*.py")
         for call in ast.walk(ast.parse(file.read_text()))
         if isinstance(call, ast.Call) and ast.unparse(call.func) in ("sys.exit", "exit", "quit", "os._exit")
     ]
@@ -66,3 +66,34 @@ def test_a_fault_of_kvw_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr("kvw.cache.clear", fail)
     with pytest.raises(ZeroDivisionError):  # which Python turns into exit code 1
         main(["cache", "clear"])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (None, ExitCode.DONE, ""),
+        (UserError("It is wrong.", do="put it right"), ExitCode.USER_ERROR, "error It is wrong.\ndo: put it right\n"),
+        (Damaging("It loses all."), ExitCode.DAMAGING, "error It loses all.\n"),
+        (KeyboardInterrupt(), ExitCode.INTERRUPTED, "interrupted; give the same command again to go on\n"),
+    ],
+    ids=str,
+)
+def test_a_program_ends_with_the_same_codes_and_one_message(capsys, error, code, words):
+    @program
+    def main():
+        if error is not None:
+            raise error
+
+    assert main() == code
+    assert capsys.readouterr() == ("", words)
+
+
+def test_whatever_python_m_runs_is_such_a_program():
+    ways_in = (file for file in SOURCE.rglob("*.py") if 'if __name__ == "__main__":' in file.read_text())
+    files = [file for file in ways_in if file.parent != SOURCE or file.name != "__main__.py"]  # that is kvw itself
+    assert len(files) >= 8
+    for file in files:
+        body = ast.parse(file.read_text()).body
+        assert "sys.exit(main(" in ast.unparse(body[-1]), file
+        mains = [one for one in body if isinstance(one, ast.FunctionDef) and one.name == "main"]
+        assert [ast.unparse(one) for one in mains[0].decorator_list] == ["program"], file
