@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvw.errors import UserError
-from kvw.training.settings import LoraSettings, TrainingSettings, learning_rate
+from kvw.training.settings import YOUNGER, LoraSettings, TrainingSettings, identified, learning_rate
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,10 @@ def test_adapters_that_make_no_sense_are_refused(changes):
 def test_the_learning_rate_rises_and_falls(schedule, expected):
     settings = TrainingSettings(learning_rate=1.0, schedule=schedule, warm_up=1 / 3)
     assert [learning_rate(settings, step, 6) for step in range(6)] == pytest.approx(expected)
+
+
+def test_younger_settings_are_part_of_a_digest_only_where_they_do_something():
+    plain = identified(TrainingSettings())
+    assert not set(YOUNGER) & set(plain)
+    assert plain["learning_rate"] == 1e-5
+    assert identified(TrainingSettings(keep_zeros="off")) == {**plain, "keep_zeros": "off"}

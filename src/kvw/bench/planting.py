@@ -19,6 +19,7 @@ from kvw.models.loading import Checkpoint
 from kvw.runs.costs import Stopwatch
 from kvw.training.planting import finetune, gold
 from kvw.training.result import save_model
+from kvw.training.settings import identified
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class _Planting:
         forgotten = [items for name, items in data.training.items() if name.startswith("forget")]
         self.forgotten = _examples([item for items in forgotten for item in items])
         self.fingerprint = weights_digest(base.folder)
-        identity = digest(self.fingerprint, asdict(self.training), list(map(example_digest, self.examples)))
+        identity = digest(self.fingerprint, identified(self.training), list(map(example_digest, self.examples)))
         self.folder = folder / f"{label}-{identity[:12]}"
 
     def made(self, watch: Stopwatch) -> Planted:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ from kvw.proving.requests import HALVES, Half, Part
 from kvw.training.adapters import merge_adapter
 from kvw.training.planting import finetune, gold
 from kvw.training.result import ADAPTER, RECORD
-from kvw.training.settings import TrainingSettings
+from kvw.training.settings import TrainingSettings, identified
 
 MADE_OF = "planted.json"
 """In the folder of a model: SHA-256 of the adapter that is in its weights."""
@@ -92,7 +92,7 @@ class Making:
 
     def identity(self, name: str) -> str:
         """Digest of all that an adapter depends on."""
-        return digest(self.base(), asdict(self.recipe), examples_digest(self.lessons(self.without(name))))
+        return digest(self.base(), identified(self.recipe), examples_digest(self.lessons(self.without(name))))
 
     def _train(self, name: str, identity: str, place: Path, reporter: Reporter) -> None:
         """Train one model and leave its adapter, in bfloat16."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from kvw.progress import Progress
 from kvw.training.answers import answers
 from kvw.training.objective import Objective, Sets, Side, Term
 from kvw.training.plan import Plan
-from kvw.training.settings import TrainingSettings, learning_rate
+from kvw.training.settings import TrainingSettings, identified, learning_rate
 from kvw.training.sparsity import importance_of, redistributed
 from kvw.training.state import Progressed, StepRecord, load_state, save_state
 from kvw.training.trainee import Trainee
@@ -287,7 +286,7 @@ def _summed(value: Tensor, trainee: Trainee) -> Tensor:
 
 def _identity(trainee: Trainee, sets: Sets, about: Mapping[str, object]) -> dict[str, str]:
     """What the result depends on, part by part."""
-    settings = {name: value for name, value in asdict(trainee.settings).items() if name != "save_every"}
+    settings = {name: value for name, value in identified(trainee.settings).items() if name != "save_every"}
     return {
         **{name: digest(json.loads(json.dumps(value, default=str))) for name, value in about.items()},
         "training settings": digest(settings),

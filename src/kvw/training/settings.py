@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 from kvw.errors import UserError
 from kvw.settings import AtLeastOne, Count, NotNegative, Positive, Settings, Share, ShareBelowOne
@@ -91,6 +91,20 @@ class TrainingSettings(Settings):
         super().__post_init__()
         if len(set(self.parts)) != len(self.parts):
             raise UserError("parts must name each part to train once.", found=repr(self.parts))
+
+
+YOUNGER = ("keep_zeros", "redistribution", "importance", "largest_step")
+"""Settings that came after trainings whose digest is kept somewhere."""
+
+
+def identified(settings: TrainingSettings) -> dict[str, Any]:
+    """The settings for a digest, by name; younger ones are left out at their defaults, as if they were not there."""
+    defaults = TrainingSettings()
+    return {
+        name: value
+        for name, value in asdict(settings).items()
+        if name not in YOUNGER or value != getattr(defaults, name)
+    }
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
