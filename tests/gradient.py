@@ -14,6 +14,7 @@ from kvw.methods.gradient import unlearn
 from kvw.methods.gradient.dpo import DpoSettings
 from kvw.methods.gradient.fact_erasure import FactErasureSettings
 from kvw.methods.gradient.icu import IcuSettings
+from kvw.methods.gradient.kuda import KudaSettings
 from kvw.methods.gradient.lens_defence import LensMarginSettings
 from kvw.methods.gradient.method import GradientMethod
 from kvw.methods.gradient.simnpo import SimNpoSettings
@@ -45,6 +46,8 @@ DEFAULTS: dict[str, Any] = {
     "fact-erasure": FactErasureSettings(floor=1e-30),
     # It says none of the answers, so that after an epoch nothing would be left to train.
     "icu": IcuSettings(similarity_floor=0, bleu_floor=0, memorised_floor=0, extraction_floor=0),
+    # Which layers tracing finds in a random model says nothing.
+    "kuda": KudaSettings(layers=(1, 2)),
     # Nor does a layer of it have an answer among its likeliest tokens.
     "lens-margin": LensMarginSettings(margin=0.5),
     # The tiny models find every answer so improbable that at 2.5 nothing is left to forget.

@@ -46,6 +46,7 @@ METHODS = {
     "idk-dpo": "kvw.methods.gradient.dpo:IDK",
     "idk-nll": "kvw.methods.gradient.idk_nll:METHOD",
     "kl": "kvw.methods.gradient.kl:METHOD",
+    "kuda": "kvw.methods.gradient.kuda:METHOD",
     "lens-entropy": "kvw.methods.gradient.lens_defence:ENTROPY",
     "lens-margin": "kvw.methods.gradient.lens_defence:METHOD",
     "manu": "kvw.methods.gradient.manu:METHOD",

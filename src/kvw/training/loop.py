@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -142,7 +142,7 @@ def _step(
         if stopped:
             break
         masks = objective.masks if part.masked else {}
-        norms.append(update(trainee, optimizer, settings.clip, masks))
+        norms.append(update(trainee, optimizer, settings.clip, masks, objective.steps))
     return StepRecord(step, examples["forget"], examples["retain"], losses, tuple(norms), rate), stopped
 
 
@@ -182,7 +182,11 @@ def add_gradients(trainee: Trainee, term: Term, prepared: Sequence[Prepared], in
 
 
 def update(
-    trainee: Trainee, optimizer: torch.optim.Optimizer, clip: float | None = None, masks: Mapping[str, Tensor] = {}
+    trainee: Trainee,
+    optimizer: torch.optim.Optimizer,
+    clip: float | None = None,
+    masks: Mapping[str, Tensor] = {},
+    steps: Mapping[str, Callable[[Tensor], Tensor]] = {},
 ) -> float:
     """One optimiser update, with the gradients that are there.
 
@@ -191,6 +195,7 @@ def update(
         optimizer: Over its parameters.
         clip: Highest norm of the gradient; None does not clip.
         masks: See :class:`~kvw.training.objective.Objective`.
+        steps: The same.
 
     Returns:
         The norm of the gradient before clipping.
@@ -216,9 +221,11 @@ def update(
             "The gradient is not finite.", found=str(norm), do="lower the learning rate, or load in float32"
         )
     # Gradients of zero do not hold weights still: the optimiser decays weights and remembers earlier gradients.
-    before = {name: parameters[name].detach().clone() for name in {*masks, *survivors}}
+    before = {name: parameters[name].detach().clone() for name in {*masks, *steps, *survivors}}
     optimizer.step()
     with torch.no_grad():
+        for name, instead in steps.items():
+            parameters[name].copy_(before[name] + instead(parameters[name] - before[name]))
         if settings.redistribution != "off":
             for name, alive in survivors.items():
                 _redistribute(parameters[name], before[name], alive, settings)

@@ -70,6 +70,8 @@ class Objective:
         examples: Stand in for the forget set (refusals in place of its answers).
         masks: For each trained parameter a boolean tensor of its shape; where it is False, nothing changes, whatever
             the optimiser remembers or decays. A parameter that is left out is trained everywhere.
+        steps: What becomes of the steps of some trained parameters, whatever the optimiser remembers or decays: each
+            maps what a parameter is moved by to what it is moved by instead, both of its shape.
         passes: The updates of a step; one with both sets, unless a paper's code does otherwise.
         before_step: Called before the losses of each step with the positions of its examples in each set, for losses
             that are no plain sum: what these depend on is measured here. Each process calls it with all examples.
@@ -84,6 +86,7 @@ class Objective:
     retain: Term | None
     examples: Sequence[Prepared] | None = None
     masks: Mapping[str, Tensor] = field(default_factory=dict)
+    steps: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     passes: tuple[Pass, ...] = (Pass(("forget", "retain")),)
     before_step: Callable[[Mapping[Side, Sequence[int]]], None] | None = None
     pairs: Sequence[int] = ()

@@ -19,7 +19,7 @@ from kvw.measuring.engine import evaluating
 from kvw.training.adapters import Adapter, linear_names
 from kvw.training.answers import answers
 from kvw.training.objective import Rows, Sets
-from kvw.training.parts import trained_names
+from kvw.training.parts import trained_names, within
 from kvw.training.settings import LoraSettings, TrainingSettings
 from kvw.training.sparsity import surviving
 
@@ -71,6 +71,11 @@ class Trainee:
     adapter: Adapter | None = None
     other: PreTrainedModel | None = None
     survivors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def only(self, modules: Sequence[str]) -> None:
+        """Train nothing but what is in these modules, by dotted name without adapters; before the first step."""
+        for name in [name for name in self.parameters if not within(name, modules)]:
+            self.parameters.pop(name).requires_grad_(False)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bfloat16 for matrix products, if the settings say so."""

@@ -85,6 +85,7 @@ def test_an_analogue_may_be_the_nearest_answer():
     assert alike_answers(model, prepared["retain"][2:], prepared["retain"]) == [2, 3]
 
 
+@pytest.mark.thorough
 def test_a_killed_run_goes_on_with_the_examples_of_its_epoch(monkeypatch, tmp_path):
     def run(kill):
         said(monkeypatch, [0])

@@ -14,9 +14,11 @@ from kvw.methods.gradient.npo import NpoSettings
 from kvw.training.settings import TrainingSettings
 
 OTHER_ANSWERS = {"idk-nll", "empty-response", "error-injection"}
-ABOUT_THE_ANSWERS = sorted(set(TRAINED) - OTHER_ANSWERS - {"rmu", "lens-entropy", "lens-margin", "forgetting-mari"})
+ABOUT_THE_ANSWERS = sorted(
+    set(TRAINED) - OTHER_ANSWERS - {"kuda", "rmu", "lens-entropy", "lens-margin", "forgetting-mari"}
+)
 """Methods whose loss itself is about the forgotten answers; others are about states, means or other answers."""
-LAYERS = {"rmu": (0, 1)} | dict.fromkeys(
+LAYERS = {"kuda": (1, 2), "rmu": (0, 1)} | dict.fromkeys(
     ("empty-response", "error-injection", "fact-erasure", "lens-entropy", "lens-margin"), (1,)
 )
 """Of methods that do not train all four layers."""
@@ -27,6 +29,8 @@ def declared(model, method, lora):
     names = [name for name, _ in model.named_parameters()]
     layers = LAYERS.get(method, (0, 1, 2, 3))
     found = {name for name in names if any(f"language_model.layers.{layer}." in name for layer in layers)}
+    if method == "kuda":
+        found = {name for name in found if ".mlp." in name}
     if lora is not None:
         return {name for name in found if name.endswith("proj.weight")}
     if method in LAYERS:
@@ -36,7 +40,7 @@ def declared(model, method, lora):
 
 @pytest.mark.parametrize(
     ("method", "lora"),
-    [(method, None) for method in TRAINED] + [(method, LORA) for method in ("kl", "mmunlearner", "rmu")],
+    [(method, None) for method in TRAINED] + [(method, LORA) for method in ("kl", "kuda", "mmunlearner", "rmu")],
 )
 def test_after_one_step_exactly_the_declared_parameters_have_changed(method, lora):
     before = weights_of(fresh()[0])
@@ -73,7 +77,7 @@ def test_a_negated_task_vector_makes_the_forgotten_answers_less_probable():
 
 
 def test_the_names_are_lower_case_and_settings_have_defaults():
-    assert len(GRADIENT) == 22
+    assert len(GRADIENT) == 23
     assert all(name == name.lower() for name in GRADIENT)
     assert all(method.own() for method in GRADIENT.values())
     assert [name for name, method in GRADIENT.items() if not method.trains] == ["iau", "manu"]
@@ -110,7 +114,7 @@ def test_what_makes_no_sense_is_refused_before_anything_runs():
 @pytest.mark.parametrize("name", sorted(GRADIENT))
 def test_numbers_that_make_no_sense_are_refused(name):
     kind = GRADIENT[name].own
-    for field, value in {"beta": 0, "strength": -1, "scale": 0, "coefficient": 0, "threshold": 0}.items():
+    for field, value in {"beta": 0, "strength": -1, "scale": 0, "coefficient": 0, "threshold": -1}.items():
         if field in kind.__dataclass_fields__:
             with pytest.raises(UserError, match=field):
                 kind(**{field: value})

@@ -87,6 +87,10 @@ class GradientMethod(Trained[TrainedSettings]):
         refusals = getattr(settings.method_settings, "refusals", ())
         check_refusals(forget, loaded.processor, refusals, loaded.model.config)
 
+    def building(self, model: PreTrainedModel, own: Any) -> Callable[[Trainee], Objective]:
+        """What makes the objective of a model in training; called while the model is still without adapters."""
+        return lambda trainee: self.build(trainee, own)
+
     def run(
         self,
         model: PreTrainedModel,
@@ -118,7 +122,7 @@ class GradientMethod(Trained[TrainedSettings]):
             processor,
             sets,
             self.name,
-            lambda trainee: self.build(trainee, own),
+            self.building(model, own),
             training,
             settings=asdict(own),
             layers=self.layers(model, own) if self.layers is not None else None,
@@ -203,11 +207,12 @@ class GradientMethod(Trained[TrainedSettings]):
                 self.run(loaded.model, loaded.processor, sets, own)
             return
         layers = self.layers(loaded.model, own) if self.layers is not None else None
+        making = self.building(loaded.model, own)
         with ExitStack() as entered:
             entered.enter_context(stage("references and masks"))
 
             def build(trainee: Trainee) -> Objective:
-                objective = self.build(trainee, own)
+                objective = making(trainee)
                 entered.close()
                 entered.enter_context(stage(self.stage))
                 return objective
