@@ -164,6 +164,7 @@ CASES = {
         "build in a language": "data build good.jsonl --language xx --out new",
         "keep": "data keep gone.jsonl --model toy:vanilla --out new.safetensors",
         "keep with no key": "data keep good.jsonl --model toy:vanilla --out new.safetensors --key gone",
+        "keep with no edit": "data keep good.jsonl --model toy:vanilla --out new.safetensors --edit gone",
         "keep nameless": "data keep good.jsonl --model toy:vanilla --out new.safetensors",
     },
     "edit": {

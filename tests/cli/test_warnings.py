@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 
 import pytest
 from PIL import Image
 from tests.program import run
 
+from kvw.cli.options import quiet_libraries
 from kvw.records.run import Change, LanguagePart
 
 DAMAGE = "The perplexity of ordinary sentences went from 29.0 to 2.16e+04."
@@ -146,3 +148,12 @@ def test_a_good_edit_is_not_flagged_and_a_wreck_is(world, tmp_path, capsys):
     assert code == 4
     assert any("The retain set is lost, too" in damage for damage in record["language"]["damage"])
     assert set(record["language"]["damage"]) <= set(record["warnings"])
+
+
+def test_what_libraries_tell_their_own_developers_is_not_shown():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quiet_libraries()
+        for module in ("transformers.modeling_utils", "peft.peft_model", "kvw.files"):
+            warnings.warn_explicit(f"{module} is old", FutureWarning, "x.py", 1, module=module)
+    assert [str(one.message) for one in caught] == ["kvw.files is old"]

@@ -302,3 +302,40 @@ def test_directions_over_several_processes_are_refused(llava, monkeypatch):
     monkeypatch.setattr("kvw.edits.low_rank.sharded_weight", lambda module: module.weight)
     with pytest.raises(kvw.UserError, match="in several processes"):
         low_rank_edit(llava).attach(llava)
+
+
+def test_composed_edits_do_what_folding_them_one_after_the_other_does(llava):
+    first, second = low_rank_edit(llava, layers=(1, 2), rank=2).scaled(0.5), low_rank_edit(llava, layers=(2, 3))
+    both = kvw.compose(first, second)
+    with both.attach(llava):
+        attached = logits(llava, BATCH)
+    expected = copy.deepcopy(llava)
+    first.fold(expected)
+    second.fold(expected)
+    torch.testing.assert_close(attached, logits(expected, BATCH), rtol=1e-4, atol=1e-4)
+    other = kvw.compose(second, first)
+    with other.attach(llava):
+        assert not torch.allclose(logits(llava, BATCH), attached, atol=1e-3)
+    shared = next(key for key in first.directions if key in second.directions)
+    wanted = operator(first.directions[shared], 0.5) @ operator(second.directions[shared])
+    torch.testing.assert_close(operator(both.directions[shared]), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_taken_out_stays_out_of_a_composed_edit(llava):
+    width = find_value_matrices(llava)[0].width
+    gone, weakened = random_directions(width, 1, 0), random_directions(width, 2, 1)
+    gone = Directions(gone.patterns, gone.filters, torch.full((1,), REMOVED))
+    both = LowRankEdit.joined(
+        [LowRankEdit({MatrixKey(0): gone}), LowRankEdit({MatrixKey(0): weakened})], EditMetadata()
+    )
+    # Whatever the second edit does to coefficients, the first one's filter finds nothing in what is left.
+    left = gone.filters.double().T @ operator(both.directions[MatrixKey(0)])
+    assert left.abs().max() <= 1e-5 * gone.filters.abs().max()
+
+
+def test_a_composed_edit_has_no_inverse_and_an_inverse_is_not_composed(llava):
+    edit = low_rank_edit(llava)
+    with pytest.raises(kvw.UserError, match="composed of several, and no power of it undoes that"):
+        kvw.invert(kvw.compose(edit, edit))
+    with pytest.raises(kvw.UserError, match="An inverse of directions cannot be composed"):
+        kvw.compose(edit, kvw.invert(edit))

@@ -12,8 +12,12 @@ import torch
 import kvw
 from kvw.cli import main
 from kvw.data import Example
+from kvw.edits.edit import EditMetadata
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.errors import Damaging
+from kvw.measuring.fingerprint import examples_digest
+from kvw.measuring.salt import salted
+from kvw.models.finding import find_value_matrices
 from kvw.models.loading import Checkpoint
 from kvw.models.value_matrix import MatrixKey
 from kvw.percent import percent
@@ -26,6 +30,7 @@ from kvw.runs.choosing import _more as more
 from kvw.runs.choosing import _refuse as refuse
 from kvw.runs.choosing import _share_known as share_known
 from kvw.runs.choosing import _tell as tell
+from kvw.runs.earlier import keep
 from kvw.runs.erase import erase
 from kvw.runs.knowing import chosen_first
 from kvw.runs.request import EraseRequest, read_data
@@ -322,3 +327,48 @@ def test_requests_that_contradict_themselves_are_refused(request_for, tmp_path):
 def test_less_is_asked_of_an_edit_made_by_hand(request_for):
     by_hand = request_for(settings=kvw.SubspaceSettings(strength=0.5))
     assert (request_for().floor, by_hand.floor, replace(by_hand, keep=0.5).floor) == (0.98, 0.9, 0.5)
+
+
+@pytest.mark.thorough
+def test_the_strength_is_chosen_with_the_edits_of_earlier_requests_in_force(run_of, files, tmp_path):
+    (tmp_path / "images").symlink_to(files["forget"].parent / "images")
+    one, two, kept_of_one = (tmp_path / name for name in ("one.jsonl", "two.jsonl", "kept.safetensors"))
+    by_subject: dict[str, list[str]] = {}
+    for line in files["forget"].read_text().splitlines():
+        by_subject.setdefault(json.loads(line)["subject"], []).append(line)
+    for path, lines in zip((one, two), by_subject.values(), strict=True):
+        path.write_text("\n".join(lines) + "\n")
+    model, first = Checkpoint(checkpoint("vanilla"), "toy:vanilla"), tmp_path / "first.safetensors"
+    size = (find_value_matrices(kvw.load_model(model))[1].width, 2)
+    parts = {MatrixKey(1): Directions(torch.eye(*size), torch.eye(*size), torch.tensor([-0.1, -0.2]))}
+    data = EditMetadata(method="subspace", forget_digest=salted(examples_digest(kvw.read_examples(one))))
+    LowRankEdit(parts, 1.0, data).save(first)
+    with pytest.raises(kvw.UserError, match="was not made to forget these data"):
+        keep(model, [two], kept_of_one, SILENT, edit=first)
+    keep(model, [one], kept_of_one, SILENT, edit=first)
+    one.unlink()
+    record = erase(run_of(forget=two, earlier=[kept_of_one], sources=()))
+    both = kvw.load_edit(tmp_path / "run" / "edit.safetensors")
+    assert isinstance(both, LowRankEdit)
+    assert torch.equal(both.directions[MatrixKey(1)].patterns[:, :2], torch.eye(*size))
+    assert sum(value.rank for value in both.directions.values()) == record.selection.chosen.dose + 2
+    assert both.metadata.parents[0] == data
+    assert both.metadata.forget_digest == both.metadata.parents[1].forget_digest != data.forget_digest
+    assert record.selection.earlier == 1
+    told = "The edit of an earlier request is in force. Its questions are gone and were not asked"
+    assert told in record.selection.sentence
+    assert told in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("left", "told"), [(0.97, "the edits of earlier requests alone leave 97.0% of all held out"), (0.99, "")]
+)
+def test_it_is_said_that_earlier_requests_have_used_up_what_may_be_lost(request_for, left, told):
+    def judged(edit):
+        return Candidate(edit, None, kept={ALL_HELD_OUT: Share(left, 0.0)})
+
+    weakest = Candidate(None, 1.0, kept={ALL_HELD_OUT: Share(0.95, 0.0)})
+    search = SimpleNamespace(candidates=[weakest], judge=judged)
+    with pytest.raises(Damaging, match="No edit of this method keeps 98%") as refused:
+        refuse(search, None, request_for(), SILENT, LowRankEdit({}))
+    assert refused.value.found.endswith(told or "even the weakest leaves 95.0% of all held out")

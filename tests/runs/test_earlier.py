@@ -15,16 +15,20 @@ from tests.program import assert_refused, run
 
 import kvw
 from kvw.data import Example
+from kvw.edits.edit import EditMetadata
+from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.errors import UserError
 from kvw.measuring.moments import Tokens
-from kvw.methods.earlier import Earlier, condensed
+from kvw.methods.earlier import Earlier, condensed, in_force
 from kvw.methods.registry import get_method
 from kvw.methods.subspace.labels import labels_of
+from kvw.models.checkpoint import Checkpoint
 from kvw.models.value_matrix import MatrixKey
 from kvw.progress import unheard
 from kvw.retain.sources import Source
 from kvw.runs.earlier import NOBODY, who_asked
 from kvw.runs.material import _without
+from kvw.runs.request import EraseRequest, read_data
 from kvw.runs.union import requests_in
 
 PEOPLE = ("Ada Vance", "Bo Lind", "Cy Marsh", "Di Okoro")
@@ -216,11 +220,58 @@ def test_who_asked_is_encrypted_with_the_rest(kept, tmp_path):
     sealed, found = tmp_path / "sealed.safetensors", Earlier.load(kept)
     found.save(sealed, bytes(32))
     assert json.dumps(found.subjects).encode() not in sealed.read_bytes()
-    assert who_asked([sealed], key) == who_asked([kept])
+    assert who_asked([sealed], key).digests == who_asked([kept]).digests
     assert Earlier.load(sealed, bytes(32)).facts == found.facts
     for wrong in (None, bytes(range(32))):
         with pytest.raises(kvw.UserError, match=r"sealed.safetensors"):
             Earlier.load(sealed, wrong)
+
+
+def directions(strength, *parents):
+    value = Directions(torch.eye(3, 1), torch.eye(3, 1), torch.tensor([-strength]))
+    named = EditMetadata(forget_digest=str(strength))
+    parts = (*parents, named) if parents else ()
+    return LowRankEdit({MatrixKey(0): value}, 1.0, named.model_copy(update={"parents": parts}))
+
+
+def test_the_edit_of_a_request_is_kept_with_it(kept, tmp_path):
+    assert who_asked([kept]).without_edit == (kept,)
+    edit = directions(0.5)
+    replace(Earlier.load(kept), edit=edit).save(kept)
+    assert who_asked([kept]).without_edit == ()
+    found = Earlier.load(kept)
+    assert (found.edit.digest(), found.edit.metadata) == (edit.digest(), edit.metadata)
+    assert {*found.tokens} == {MatrixKey(0)}
+    content = kept.read_bytes().replace(b"0.5", b"0.6")
+    kept.write_bytes(content)
+    with pytest.raises(kvw.UserError, match="no whole file of a kept request"):
+        Earlier.load(kept)
+
+
+def test_an_edit_that_was_made_with_an_earlier_one_in_force_holds_it(kept):
+    def all_of(*edits):
+        found = in_force([replace(Earlier.load(kept), edit=edit) for edit in edits])
+        return found and (sorted(round(float(gate), 3) for gate in found.directions[MatrixKey(0)].log_gates))
+
+    first, other = directions(0.5), directions(0.25)
+    second = directions(1.0, first.metadata)
+    third = directions(2.0, second.metadata)
+    assert all_of(None) is None
+    assert all_of(first, None, first) == [-0.5]
+    assert all_of(first, second) == all_of(second, first) == [-1.0]
+    assert all_of(first, third, second) == [-2.0]
+    assert all_of(first, other, second) == [-1.0, -0.25]
+
+
+def test_a_strength_is_not_chosen_without_the_edits_of_earlier_requests(kept, tmp_path):
+    write(tmp_path / "asked.jsonl", rows(PEOPLE[:1], WAYS))
+    asked = EraseRequest(Checkpoint(tmp_path, "m"), tmp_path / "asked.jsonl", None, tmp_path / "o", earlier=[kept])
+    with pytest.raises(kvw.UserError, match="an earlier request whose edit was not kept") as refused:
+        read_data(asked)
+    assert "kvw data keep --edit" in refused.value.do
+    assert read_data(replace(asked, choose=False)).sizes == {"forget": 5}
+    replace(Earlier.load(kept), edit=directions(0.5)).save(kept)
+    assert read_data(asked).sizes == {"forget": 5}
 
 
 REFUSED = [

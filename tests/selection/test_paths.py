@@ -118,3 +118,24 @@ def test_after_thinning_gates_that_are_rounded_still_say_which_is_stronger() -> 
     thin = DirectionsPath(low_rank([-6.0, -5.0, -4.0]), smallest_gate=0.02).needed(3, lambda edit: False, tries=20)
     assert thin.doses == (1.0, 2.0, 3.0)
     assert thin.edit(1).directions[MatrixKey(0)].log_gates.tolist() == [REMOVED]
+
+
+def test_an_edit_that_is_in_force_is_in_every_edit_of_a_path() -> None:
+    found, base = low_rank([-3.0, -0.5], [-2.0, 0.0]), low_rank([-1.0])
+    directions = DirectionsPath(found, 0.0, base=base)
+    asked: list[int] = []
+
+    def enough(edit: Edit) -> bool:
+        assert isinstance(edit, LowRankEdit)
+        asked.append(edit.directions[MatrixKey(0)].rank)
+        return edit.directions[MatrixKey(0)].rank > 1
+
+    thin = directions.needed(3.0, enough, 10)
+    for path, dose, ranks in ((directions, 1.0, (2, 0)), (thin, 1.0, (2, 0)), (SharePath(found, base), 0.5, (3, 2))):
+        edit = path.edit(dose)
+        assert isinstance(edit, LowRankEdit)
+        own = edit.directions[MatrixKey(0)]
+        assert (own.rank, edit.widths.keys() >= {MatrixKey(1)}) == (ranks[0], bool(ranks[1]))
+        assert torch.equal(own.patterns[:, :1], base.directions[MatrixKey(0)].patterns)
+        assert own.log_gates[0] == -1.0
+    assert min(asked) >= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -353,6 +354,8 @@ def quiet_libraries() -> None:
     # torchao, which transformers imports where it is installed, makes torch advise its developers.
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # peft asks transformers for what is going to be called otherwise.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
 
 
 def end_strictly(strict: bool, warnings: Sequence[str]) -> None:

@@ -19,7 +19,8 @@ def compose(*edits: Edit) -> Edit:
     """One edit that does what several do together, the first one first.
 
     For gates W diag(g_1) diag(g_2) ... = W diag(g_1 g_2 ...): log-gates add up, in float64 and rounded once. Gates
-    commute, so their order changes nothing, not even the last bit; the edits of other kinds act in the given order.
+    commute, so their order changes nothing, not even the last bit; the edits of other kinds act in the given order. For
+    directions W T_1 T_2 ...: what folding them into the weights in this order gives.
 
     Composing differs from folding the edits one after the other in one rounding for each edit but the first.
 

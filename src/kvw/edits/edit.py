@@ -67,6 +67,15 @@ class EditMetadata(Strict):
         """Whether an inverse is among what the edit was made of."""
         return self.method == "invert" or any(parent.undoes for parent in self.parents)
 
+    @property
+    def joins(self) -> bool:
+        """Whether several edits are in it."""
+        return len(self.parents) > 1 or any(parent.joins for parent in self.parents)
+
+    def holds(self, other: EditMetadata) -> bool:
+        """Whether the edit was made of another one, directly or not."""
+        return any(parent == other or parent.holds(other) for parent in self.parents)
+
 
 def signed(strength: float, metadata: EditMetadata) -> EditMetadata:
     """The metadata of an edit of this strength: marked as one that amplifies if it is negative."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -179,6 +179,25 @@ class LowRankEdit(WeightEdit):
         """Whether it is an inverse."""
         return self.strength < 0
 
+    @classmethod
+    def joined(cls, edits: Sequence[LowRankEdit], metadata: EditMetadata) -> LowRankEdit:
+        """T_1 T_2 ... as one edit: what folding them one after the other does. Their order matters.
+
+        Raises:
+            UserError: One of them is an inverse.
+        """
+        directions: dict[MatrixKey, Directions] = {}
+        for edit in edits:
+            if edit.undoes:
+                raise UserError(
+                    "An inverse of directions cannot be composed with other edits.", do="apply them one after the other"
+                )
+            for key, value in edit.directions.items():
+                gates = (edit.strength * value.log_gates).clamp(min=REMOVED)
+                own = Directions(value.patterns, value.filters, gates)
+                directions[key] = _product(directions[key], own) if key in directions else own
+        return cls(directions, 1.0, metadata)
+
     def scaled(self, strength: float, metadata: EditMetadata | None = None) -> LowRankEdit:
         """T to the power ``strength``: of this edit's strength, so that ``scaled(a).scaled(b)`` is ``scaled(a * b)``.
 
@@ -186,6 +205,11 @@ class LowRankEdit(WeightEdit):
             UserError: A negative power of a direction that was taken out altogether; it cannot be brought back.
         """
         power = self.strength * strength
+        if power < 0 and self.metadata.joins:
+            raise UserError(
+                "This edit was composed of several, and no power of it undoes that.",
+                do="undo the edits that it was made of, the last one first",
+            )
         if power < 0 and any(value.replaces for value in self.directions.values()):
             raise UserError(
                 "This edit puts something in the place of what it takes out, and no power of it undoes that.",
@@ -255,6 +279,18 @@ class LowRankEdit(WeightEdit):
         values.finish()
         check_sign(strength, metadata)
         return cls(directions, strength, metadata)
+
+
+def _product(first: Directions, second: Directions) -> Directions:
+    """T_1 T_2 = I + U_1 (g_1 - 1) V_1^T + (T_1 U_2) (g_2 - 1) V_2^T, in float64 and rounded once."""
+    patterns, filters = first.patterns.double(), first.filters.double()
+    after = second.patterns.double()
+    after = after + patterns @ (first.changes().double()[:, None] * (filters.T @ after))
+    return Directions(
+        torch.cat([first.patterns, after.float()], dim=1),
+        torch.cat([first.filters, second.filters], dim=1),
+        torch.cat([first.log_gates, second.log_gates]),
+    )
 
 
 class _Project:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from kvw.edits.algebra import derived_metadata
+from kvw.edits.edit import read_metadata
+from kvw.edits.low_rank import LowRankEdit
 from kvw.errors import UserError
 from kvw.files import write_bytes
 from kvw.measuring.fingerprint import digest, subject_digest
@@ -28,6 +31,8 @@ FORMAT = "kvw request 1"
 VIEWS = 3
 """Rows that are kept of a fact: the third one stands for its views that check the directions."""
 FIELDS = ("coefficients", "rows", "offsets", "weights")
+EDIT = "edit"
+"""In front of the names of the edit's tensors, and the entry with its metadata."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Earlier:
         subjects: Digest of the subject of each row, see :func:`kvw.measuring.fingerprint.subject_digest`.
         salt: Goes into these digests.
         fingerprint: What the coefficients depend on.
+        edit: The edit by which the request was forgotten; None if it was not kept.
     """
 
     tokens: Mapping[MatrixKey, Tokens]
@@ -48,6 +54,7 @@ class Earlier:
     subjects: tuple[str, ...]
     salt: str
     fingerprint: Mapping[str, str]
+    edit: LowRankEdit | None = None
 
     @classmethod
     def of(
@@ -96,11 +103,12 @@ class Earlier:
         write_bytes(path, content if key is None else seal(content, FORMAT, key))
 
     def _tensors(self) -> dict[str, Tensor]:
+        edit = self.edit.tensors() if self.edit else {}
         return {
             f"{key}.{field}": getattr(value, field).contiguous()
             for key, value in self.tokens.items()
             for field in FIELDS
-        }
+        } | {f"{EDIT}.{name}": value.contiguous() for name, value in edit.items()}
 
     def _metadata(self) -> dict[str, str]:
         stated = {
@@ -110,6 +118,8 @@ class Earlier:
             "salt": self.salt,
             "fingerprint": json.dumps(dict(self.fingerprint), sort_keys=True),
         }
+        if self.edit is not None:
+            stated[EDIT] = self.edit.metadata.model_dump_json()
         content = hashlib.sha256(safetensors.torch.save(self._tensors())).hexdigest()
         return {**stated, "sha256": digest(stated, content)}
 
@@ -127,6 +137,7 @@ class Earlier:
         try:
             content = opened(path.read_bytes(), key, path)
             stated, tensors = metadata_in(content), safetensors.torch.load(content)
+            of_edit = {name: tensors.pop(name) for name in [*tensors] if name.startswith(f"{EDIT}.")}
             keys = dict.fromkeys(MatrixKey.parse(name.rpartition(".")[0]) for name in tensors)
             found = cls(
                 {key: Tokens(*(tensors[f"{key}.{field}"] for field in FIELDS)) for key in keys},
@@ -134,6 +145,7 @@ class Earlier:
                 tuple(json.loads(stated["subjects"])),
                 stated["salt"],
                 json.loads(stated["fingerprint"]),
+                _edit_of(of_edit, stated.get(EDIT)),
             )
             if found._metadata() != stated:
                 raise ValueError("another SHA-256")
@@ -144,6 +156,32 @@ class Earlier:
                 do="give what kvw data keep has written, or an intact copy of it",
             ) from error
         return found
+
+
+def _edit_of(tensors: Mapping[str, Tensor], metadata: str | None) -> LowRankEdit | None:
+    if metadata is None:
+        return None
+    named = {name.removeprefix(f"{EDIT}."): value for name, value in tensors.items()}
+    return LowRankEdit.from_tensors(named, read_metadata(metadata))
+
+
+def in_force(requests: Sequence[Earlier]) -> LowRankEdit | None:
+    """One edit that does what the edits of earlier requests do.
+
+    An edit that was made with an earlier one in force holds it already, so that one does not act twice.
+
+    Args:
+        requests: Earlier requests.
+
+    Returns:
+        The edit; None if no request has one.
+    """
+    edits = [one.edit for one in requests if one.edit is not None]
+    last = [one for one in edits if not any(other.metadata.holds(one.metadata) for other in edits)]
+    last = [one for place, one in enumerate(last) if all(one.digest() != other.digest() for other in last[:place])]
+    if len(last) < 2:
+        return last[0] if last else None
+    return LowRankEdit.joined(last, derived_metadata("compose", [one.metadata for one in last]))
 
 
 def condensed(tokens: Tokens, views: Tensor) -> Tokens:

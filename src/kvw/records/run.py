@@ -230,6 +230,8 @@ class SelectionPart(Strict):
     """What candidates differ in: directions, strength or share; empty if the settings fixed it by hand."""
     sources: list[SourcePart]
     original: dict[str, JudgedPart]
+    earlier: int = 0
+    """Earlier requests whose edits are in force in each of them; their questions are gone and were not asked."""
     candidates: list[CandidatePart]
     """Edits in the order in which they were tried."""
 
@@ -250,7 +252,18 @@ class SelectionPart(Strict):
         place = f", {chosen.where}" if chosen.where else ""
         how = by_hand or f"The strength was chosen to keep {percent(self.keep)} ({self.unit}: {chosen.dose:.4g}{place})"
         answered = f"Of {of} forget questions {before} were answered before and {after} are now, held-out phrasings"
-        return f"{how}; the edit keeps {kept}. {answered} and the model's own words among them (all teacher-forced)."
+        told = f"{how}; the edit keeps {kept}. {answered} and the model's own words among them (all teacher-forced)."
+        return f"{told} {self.of_earlier}".strip()
+
+    @property
+    def of_earlier(self) -> str:
+        """What is known of earlier requests; empty if there are none."""
+        if not self.earlier:
+            return ""
+        one = self.earlier == 1
+        edits = "edit of an earlier request is" if one else f"edits of {self.earlier} earlier requests are"
+        told = "Its questions are" if one else "Their questions are"
+        return f"The {edits} in force. {told} gone and were not asked; what must stay was, with everything in force."
 
 
 class RunRecord(Strict):

@@ -31,6 +31,8 @@ def print_selection(console: Console, selection: SelectionPart) -> None:
         "rest: how much is left of that probability, or of the perplexity. A dash: not asked, because it was decided "
         "without."
     )
+    if selection.of_earlier:
+        console.print(selection.of_earlier)
 
 
 def _table(selection: SelectionPart, *, every_source: bool) -> Table:

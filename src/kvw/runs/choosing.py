@@ -62,14 +62,14 @@ def parts_tried(request: EraseRequest, layers: Sequence[int]) -> list[tuple[int,
     return [*([(layers[0], layers[len(layers) // 2 - 1])] if deep else []), None]
 
 
-def paths_of(request: EraseRequest, found: Edit) -> list[Path]:
-    """The edits that a method's result offers."""
+def paths_of(request: EraseRequest, found: Edit, base: Edit | None = None) -> list[Path]:
+    """The edits that a method's result offers, each with those of earlier requests (``base``) in force."""
     kind = request.made_by.scaling(request.settings)
     if kind == "directions" and isinstance(found, LowRankEdit):
         layers = sorted({key.layer for key in found.directions})
         smallest = request.made_by.smallest_gate(request.settings)
-        return [DirectionsPath(found, smallest, part) for part in parts_tried(request, layers)]
-    return [SharePath(found) if kind in ("directions", "share") else StrengthPath(found)]
+        return [DirectionsPath(found, smallest, part, base) for part in parts_tried(request, layers)]
+    return [SharePath(found, base) if kind in ("directions", "share") else StrengthPath(found)]
 
 
 def choose(
@@ -80,6 +80,7 @@ def choose(
     before: Evaluation,
     reporter: Reporter,
     progress: Progress,
+    base: LowRankEdit | None = None,
 ) -> Choice:
     """Take the edit of the right strength, or judge the one that was made by hand.
 
@@ -91,6 +92,7 @@ def choose(
         before: The original model's own answers: whether it knows what it is to forget is said here.
         reporter: Told what is left, and of damage.
         progress: Called after every edit that was scored.
+        base: The edit of earlier requests, in force under every edit that is tried. Their questions are not asked.
 
     Raises:
         Damaging: Not even the weakest edit keeps what must stay, or the one made by hand does not.
@@ -103,18 +105,20 @@ def choose(
         reporter.warn(
             "There is nothing to judge the edit by: how much is lost is unknown. Give --retain a file of examples."
         )
-        return Choice(found, None)
-    paths = paths_of(request, found) if request.chooses else []
+        whole = found if base is None else _on(base, type(found).joined([base, found], found.metadata))
+        return Choice(whole, None)
+    paths = paths_of(request, found, base) if request.chooses else []
     chosen = search.choose(paths) if paths else search.judge(found)
     if paths:
         search, chosen = _asked_freely(search, chosen, paths, request, loaded, material, own, reporter, progress)
     if chosen is None and request.write_damaged:
         chosen = search.weakest(paths[-1])
-    _refuse(search, chosen, request, reporter)
+    _refuse(search, chosen, request, reporter, base)
     assert chosen is not None
-    selection = _part(search, chosen, material, request.keep, paths[0].unit if paths else "")
+    earlier = 0 if base is None else len(request.earlier)
+    selection = _part(search, chosen, material, request.keep, paths[0].unit if paths else "", earlier)
     _tell(search, chosen, request.floor, reporter)
-    return Choice(_described(chosen, request), selection)
+    return Choice(_described(chosen, request, base), selection)
 
 
 def _asked_freely(
@@ -151,8 +155,8 @@ def _share_known(scores: Mapping[str, Score], material: Material) -> float:
     return sum(known) / len(known)
 
 
-def _described(chosen: Candidate, request: EraseRequest) -> Edit:
-    """The edit with its dose in the metadata, and the settings that were asked for, not those of the solve."""
+def _described(chosen: Candidate, request: EraseRequest, base: Edit | None) -> Edit:
+    """The edit with its dose, its parts, and the settings that were asked for, not those of the solve."""
     edit = chosen.edit
     assert edit is not None
     if chosen.path is not None:
@@ -160,10 +164,19 @@ def _described(chosen: Candidate, request: EraseRequest) -> Edit:
         altered = {name: value for name, value in asked.items() if value != solved[name]}
         settings = {**edit.metadata.settings, **altered, "chosen": {chosen.path.unit: chosen.dose}}
         edit.metadata = edit.metadata.model_copy(update={"settings": settings})
+    return edit if base is None else _on(base, edit)
+
+
+def _on(base: Edit, edit: Edit) -> Edit:
+    """The edit with what it was made of in its metadata."""
+    parts = base.metadata.parents if base.metadata.method == "compose" else (base.metadata,)
+    edit.metadata = edit.metadata.model_copy(update={"parents": (*parts, edit.metadata)})
     return edit
 
 
-def _refuse(search: Search, chosen: Candidate | None, request: EraseRequest, reporter: Reporter) -> None:
+def _refuse(
+    search: Search, chosen: Candidate | None, request: EraseRequest, reporter: Reporter, base: Edit | None = None
+) -> None:
     """Stop at an edit that loses what must stay, unless the user wants it written.
 
     Raises:
@@ -172,9 +185,11 @@ def _refuse(search: Search, chosen: Candidate | None, request: EraseRequest, rep
     floor = request.floor
     if chosen is None:
         lost = _lost(search.candidates[-1], floor)
+        spent = _lost(search.judge(base), floor) if base is not None else ""
+        alone = f"; the edits of earlier requests alone leave {spent}" if spent else ""
         raise Damaging(
             f"No edit of this method keeps {percent(request.keep)} of what must stay, so nothing was written.",
-            found=f"even the weakest leaves {lost}",
+            found=f"even the weakest leaves {lost}{alone}",
             do="name others like those to be forgotten with --neighbours or --retain, try another method, or lower "
             "--keep",
         )
@@ -243,10 +258,11 @@ def _more(chosen: Candidate) -> str:
     )
 
 
-def _part(search: Search, chosen: Candidate, material: Material, keep: float, unit: str) -> SelectionPart:
+def _part(search: Search, chosen: Candidate, material: Material, keep: float, unit: str, earlier: int) -> SelectionPart:
     return SelectionPart(
         keep=keep,
         unit=unit,
+        earlier=earlier,
         sources=material.sources,
         original=_judged(search.original),
         candidates=[

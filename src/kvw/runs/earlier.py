@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvw.data import Example
 from kvw.data.reading import AS_IT_IS, Reading
 from kvw.errors import UserError
-from kvw.measuring.fingerprint import subject_digest
+from kvw.measuring.fingerprint import examples_digest, subject_digest
+from kvw.measuring.salt import salted
 from kvw.methods.registry import DEFAULT, get_method
 from kvw.runs.first_checks import file_metadata, is_file
 from kvw.runs.union import joined, read_forget_files
 from kvw.sealed import is_sealed, metadata_in, opened, read_key
 
 if TYPE_CHECKING:
+    from kvw.edits.low_rank import LowRankEdit
     from kvw.evaluation.loaded import Loaded
     from kvw.methods.earlier import Earlier
     from kvw.models.checkpoint import Checkpoint
@@ -50,6 +52,7 @@ def keep(
     out: Path,
     reporter: Reporter,
     *,
+    edit: Path | None = None,
     key: Path | None = None,
     reading: Reading = AS_IT_IS,
     device: str | None = None,
@@ -62,27 +65,69 @@ def keep(
         files: Files of the forget set.
         out: The file to write.
         reporter: Told of stages.
+        edit: The edit by which a run has forgotten them, so that later requests can be judged with it in force.
         key: A file with the key that encrypts what is kept, see :func:`kvw.sealed.read_key`; None: it is not.
         reading: What the columns are called, and which answers of conversations count.
         device: Where the model runs; None for the accelerator if there is one.
         quantise: Quantise it while it is loaded.
 
     Raises:
-        UserError: A file, the key or the model cannot be used, the examples name no subjects, or ``out`` cannot be
-            written.
+        UserError: A file, the edit, the key or the model cannot be used, the examples name no subjects, or ``out``
+            cannot be written.
     """
     forget, secret = read_named(files, reading), key_in(key)
+    made = edit_of(edit) if edit else None
     from kvw.evaluation.loaded import Loaded
     from kvw.selection.held_out import split_forget
 
     with reporter.stage("loading the model"):
         loaded = Loaded.load(checkpoint, device, quantise=quantise)
-    solved, _ = split_forget(loaded.in_windows(forget))  # as much as a run solves with: the rest judges its edit
+    forget = loaded.in_windows(forget)
+    if made is not None:
+        _check_made(made, loaded, forget, str(edit))
+    solved, _ = split_forget(forget)  # as much as a run solves with: the rest judges its edit
     with reporter.stage("measuring") as progress:
         kept = get_method(DEFAULT).keep(loaded, solved, progress)
     loaded.check_source()
+    kept = replace(kept, edit=made)
     kept.save(out, secret)
     return Kept(len(set(kept.subjects)), len(set(kept.facts)), out.stat().st_size)
+
+
+def edit_of(path: Path) -> LowRankEdit:
+    """The edit of a request that is to be kept.
+
+    Raises:
+        UserError: It is no edit that can be in force beside those of later requests.
+    """
+    from kvw.edits.edit import load_edit
+    from kvw.edits.low_rank import LowRankEdit
+
+    made = load_edit(path)
+    if not isinstance(made, LowRankEdit) or made.undoes:
+        raise UserError(
+            "Only an edit of directions can be in force beside later requests.",
+            found=f"{path}, kind '{made.kind}'",
+            do=f"give the edit.safetensors of kvw erase with method {DEFAULT}, or leave --edit out",
+        )
+    return made
+
+
+def _check_made(made: LowRankEdit, loaded: Loaded, forget: Sequence[Example], name: str) -> None:
+    """Refuse an edit of another model, or that was not made to forget these examples."""
+    made.check_model(loaded.model)
+    if made.metadata.model_fingerprint not in ("", loaded.fingerprint):
+        raise UserError(
+            f"The edit {name} was made on other weights.",
+            found=f"made on {made.metadata.model_fingerprint[:12]}, the model has {loaded.fingerprint[:12]}",
+            do="give the original model of its run",
+        )
+    if made.metadata.forget_digest != salted(examples_digest(forget)):
+        raise UserError(
+            f"The edit {name} was not made to forget these data, or on another machine.",
+            found=f"{len(forget)} examples here, {made.metadata.forget_count} in the edit",
+            do="give all forget files of its run, and run this where the run was: only there its digest can be checked",
+        )
 
 
 def key_in(path: Path | None) -> bytes | None:
@@ -116,9 +161,11 @@ class WhoAsked:
 
     Args:
         digests: Salt and digests of subjects of each request.
+        without_edit: The files that do not hold the edit of their request.
     """
 
     digests: tuple[tuple[str, frozenset[str]], ...] = ()
+    without_edit: tuple[Path, ...] = ()
 
     def __contains__(self, subject: str | None) -> bool:
         """Whether a subject, as examples compare it, is one of them."""
@@ -140,6 +187,7 @@ def who_asked(paths: Sequence[Path], key: Path | None = None) -> WhoAsked:
             there is a key.
     """
     found, secret, sealed = [], key_in(key), False
+    without_edit: list[Path] = []
     for path in paths:
         if not is_file(path):
             raise UserError(
@@ -157,9 +205,11 @@ def who_asked(paths: Sequence[Path], key: Path | None = None) -> WhoAsked:
                 found=f"format {metadata.get('format')!r}",
                 do="give what kvw data keep has written",
             ) from error
+        if "edit" not in metadata:
+            without_edit.append(path)
     if secret is not None and not sealed:
         raise UserError("No earlier request is encrypted.", found=f"--earlier-key {key}", do="leave --earlier-key out")
-    return WhoAsked(tuple(found))
+    return WhoAsked(tuple(found), tuple(without_edit))
 
 
 def load_earlier(paths: Sequence[Path], loaded: Loaded, key: Path | None = None) -> tuple[Earlier, ...]:

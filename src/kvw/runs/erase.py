@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from kvw.claim import Claim
 from kvw.data import Prepared, check_images
@@ -28,6 +27,7 @@ from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.salt import salted
 from kvw.measuring.sources import Positions
 from kvw.measuring.statistics import Statistics, differing_parts
+from kvw.methods.earlier import Earlier, in_force
 from kvw.methods.method import Unlearned
 from kvw.models.companions import left_aside
 from kvw.models.finding import find_value_matrices
@@ -77,7 +77,7 @@ class Job:
     """What the edit, the samples and the record take on the disk at most."""
     signer: PrivateKey | None
     """Signs the evidence; None leaves it unsigned."""
-    earlier: tuple[Any, ...] = ()
+    earlier: tuple[Earlier, ...] = ()
     """What was kept of earlier requests, for methods that take it."""
 
 
@@ -123,7 +123,8 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
     refuse_no_edit(unlearned, request)
     _say_origin(unlearned.edit, job)
     with watch.stage(choosing_stage(request)) as progress:
-        choice = choose(request, job.loaded, material, unlearned.edit, before, reporter, progress)
+        base = in_force(job.earlier) if request.chooses else None
+        choice = choose(request, job.loaded, material, unlearned.edit, before, reporter, progress, base)
     edit = choice.edit
     if job.loaded.quantised or request.made_by.acts_by == "hooks":
         edit.attach(job.loaded.model)
@@ -301,7 +302,8 @@ def find_edit(job: Job, retain: Measured | None, progress: Progress) -> Unlearne
     """Run the method; the model is left as it was."""
     request, data = job.request, job.data
     kept = retain.statistics if retain else data.retain
-    forget = ForgetSet(data.forget, job.earlier) if job.earlier else data.forget
+    # With a chosen strength the edits of earlier requests are in force, and the solve is of this one alone.
+    forget = ForgetSet(data.forget, job.earlier) if job.earlier and not request.chooses else data.forget
     unlearned = unlearn(request.made_by, job.loaded, forget, kept, request.settings, progress)
     unlearned.edit.metadata = unlearned.edit.metadata.model_copy(update={"retain_count": len(data.retain)})
     return unlearned

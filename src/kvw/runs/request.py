@@ -101,7 +101,12 @@ class EraseRequest:
                 found="--strength auto",
                 do="leave it out, or take other settings",
             )
-        self._check_earlier()
+        if self.earlier and not self.made_by.takes_earlier:
+            raise UserError(
+                f"Method {self.method} needs the data of earlier requests.",
+                found="--earlier",
+                do="give the files of all requests with --forget, or leave --method out",
+            )
         if self.neighbours is not None and "neighbours" not in self.sources:
             raise UserError(
                 "The file of neighbours would not be read.",
@@ -120,21 +125,6 @@ class EraseRequest:
         if self.evaluate_at_most < 0:
             found = str(self.evaluate_at_most)
             raise UserError("--eval-limit cannot be negative.", found=found, do="0 scores all examples")
-
-    def _check_earlier(self) -> None:
-        if self.earlier and not self.made_by.takes_earlier:
-            raise UserError(
-                f"Method {self.method} needs the data of earlier requests.",
-                found="--earlier",
-                do="give the files of all requests with --forget, or leave --method out",
-            )
-        if self.earlier and self.chooses:
-            raise UserError(
-                "The strength cannot be chosen beside earlier requests: their questions are gone, and nobody can ask "
-                "whether they are forgotten.",
-                found="--earlier",
-                do="fix the strength by settings of the method, such as --set mu=0.5 or --set gate=hard",
-            )
 
     @property
     def made_by(self) -> Method[Any]:
@@ -263,6 +253,7 @@ def read_data(request: EraseRequest) -> DataSets:
     pictures = _pictures(example for file in forget_files for example in file.examples)
     sources = {"--forget": sorted(file.source for file in forget_files)}
     earlier = who_asked(request.earlier, request.earlier_key)
+    _check_in_force(request, earlier)
     if request.earlier:
         sources["--earlier"] = sorted(map(source_digest, request.earlier))
     path = Path(request.retain) if request.retain is not None else None
@@ -316,6 +307,17 @@ def in_windows(data: DataSets, loaded: Loaded, request: EraseRequest, reporter: 
             tell_windows(name, data.counts[name], found, reporter)
     scored = {name: _drawn(loaded.in_windows(read), request.evaluate_at_most) for name, read in data.scored.items()}
     return replace(data, forget=forget, retain=retain, scored=scored)
+
+
+def _check_in_force(request: EraseRequest, earlier: WhoAsked) -> None:
+    if request.chooses and earlier.without_edit:
+        raise UserError(
+            "The strength cannot be chosen beside an earlier request whose edit was not kept: its questions are gone, "
+            "and nobody can ask whether they are forgotten.",
+            found=str(earlier.without_edit[0]),
+            do="keep it again with kvw data keep --edit, if there are data; or fix the strength by settings of the "
+            "method, such as --set mu=0.5 or --set gate=hard",
+        )
 
 
 def _neighbours(path: Path, forget: Sequence[Example]) -> list[str]:

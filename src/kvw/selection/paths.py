@@ -26,15 +26,20 @@ class Path(ABC):
         doses: Ascending.
         unit: What the dose is, for tables.
         where: In which part of the model, for tables; empty for all that was solved.
+        base: An edit that is in force under each of them; None for none.
     """
 
     unit: str
     doses: tuple[float, ...]
     where: str = ""
+    base: Edit | None = None
 
     @abstractmethod
     def edit(self, dose: float) -> Edit:
         """The edit of one dose."""
+
+    def _on_base(self, edit: Edit) -> Edit:
+        return edit if self.base is None else type(edit).joined([self.base, edit], edit.metadata)
 
 
 class DirectionsPath(Path):
@@ -44,16 +49,23 @@ class DirectionsPath(Path):
         found: All directions that were found, with log-gates that order them.
         smallest_gate: Gates below it become 0.
         layers: Only of these layers, first and last, both included; None for all.
+        base: See :class:`Path`.
     """
 
     unit = "directions"
 
-    def __init__(self, found: LowRankEdit, smallest_gate: float, layers: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        found: LowRankEdit,
+        smallest_gate: float,
+        layers: tuple[int, int] | None = None,
+        base: Edit | None = None,
+    ) -> None:
         if layers is not None:
             self.where = f"layers {layers[0]}:{layers[1]}"
             inside = {key: value for key, value in found.directions.items() if layers[0] <= key.layer <= layers[1]}
             found = LowRankEdit(inside, found.strength, found.metadata)
-        self._found, self._smallest = found, smallest_gate
+        self._found, self._smallest, self.base = found, smallest_gate, base
         gates = [value.log_gates for value in found.directions.values()]
         self._sorted = torch.cat(gates).sort().values if gates else torch.empty(0)
         count = int((self._sorted < 0).sum())
@@ -64,9 +76,9 @@ class DirectionsPath(Path):
         ends = torch.searchsorted(self._sorted, self._sorted[[int(dose) - 1 for dose in doses]], right=True)
         self.doses = tuple(dict.fromkeys([*map(float, ends.tolist()), float(count)])) if count else ()
 
-    def edit(self, dose: float) -> LowRankEdit:
+    def edit(self, dose: float) -> Edit:
         """The edit of the ``dose`` strongest directions; of equally strong ones all."""
-        return self._of(self._directions(dose))
+        return self._on_base(self._of(self._directions(dose)))
 
     def needed(self, dose: float, enough: Callable[[Edit], bool], tries: int) -> DirectionsPath:
         """A path of those among the ``dose`` strongest directions without which they are not enough.
@@ -77,8 +89,8 @@ class DirectionsPath(Path):
             tries: How often to ask at most.
         """
         all_of_them = self._directions(dose)
-        kept = thinned(all_of_them, lambda some: enough(self._of(some)), tries)
-        path = DirectionsPath(self._of(kept, rounded=False), self._smallest)
+        kept = thinned(all_of_them, lambda some: enough(self._on_base(self._of(some))), tries)
+        path = DirectionsPath(self._of(kept, rounded=False), self._smallest, base=self.base)
         path.where = self.where
         if len(kept) < len(all_of_them):
             path.where = ", ".join(filter(None, (self.where, f"needed of {len(all_of_them)}")))
@@ -127,9 +139,9 @@ class SharePath(Path):
     unit = "share"
     doses = SHARES
 
-    def __init__(self, found: Edit) -> None:
-        self._found = found
+    def __init__(self, found: Edit, base: Edit | None = None) -> None:
+        self._found, self.base = found, base
 
     def edit(self, dose: float) -> Edit:
         """The mixture with ``dose`` of the edited weights."""
-        return self._found.mixed(dose, self._found.metadata)
+        return self._on_base(self._found.mixed(dose, self._found.metadata))

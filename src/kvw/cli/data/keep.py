@@ -24,6 +24,13 @@ def keep(
     *,
     model: Annotated[str, Parameter(help="The original model, which the request was for.")],
     out: Annotated[Path, Parameter(help="File to write (.safetensors).")],
+    edit: Annotated[
+        Path | None,
+        Parameter(
+            help="The edit.safetensors of the run that has forgotten it. It is kept, too, and is in force when a later "
+            "run chooses its strength."
+        ),
+    ] = None,
     key: Annotated[
         Path | None, Parameter(help="File with 32 bytes in Base64, by which what is kept is encrypted.")
     ] = None,
@@ -38,13 +45,14 @@ def keep(
     """
     from kvw.runs.earlier import keep as run
     from kvw.runs.earlier import key_in, read_named
-    from kvw.runs.first_checks import check_kept_output
+    from kvw.runs.first_checks import check_edit_files, check_kept_output
 
     checkpoint = find_model(model, template_options=load.template_option)
-    check_kept_output(out, files, force=force)
+    check_kept_output(out, [*files, *([edit] if edit else [])], force=force)
     reading = read.reading()
     read_named(files, reading)
     key_in(key)
+    check_edit_files([edit] if edit else [])
     quiet_libraries()
 
     from kvw.console import ConsoleReporter
@@ -54,6 +62,7 @@ def keep(
         files,
         out,
         ConsoleReporter(),
+        edit=edit,
         key=key,
         reading=reading,
         device=load.device,
@@ -65,4 +74,5 @@ def keep(
     print(
         "Once a run has forgotten them, the data can be deleted. "
         f"Later: kvw erase {model} --forget FILE --earlier {out}{opening} --out DIR"
+        + ("" if edit else " --set mu=0.5 (the edit is not kept, so a later run cannot choose its strength)")
     )
