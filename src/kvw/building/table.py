@@ -10,6 +10,7 @@ from typing import Any
 from kvw.data.columns import IMAGE_COLUMNS, named
 from kvw.data.folders import EXTENSIONS, NUMBER, READERS
 from kvw.data.pictures import SUFFIXES
+from kvw.data.tables import Row
 from kvw.errors import UserError
 from kvw.folding import collapsed
 from kvw.printable import shortened
@@ -42,11 +43,8 @@ def read_table(path: Path, name_column: str = "name") -> list[Subject]:
     Raises:
         UserError: The table cannot be read, a row has no name or no fact, or two rows have one name.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None or not path.is_file():
-        raise UserError("There is no such table.", found=str(path), do=f"give a file: {', '.join(EXTENSIONS)}")
     subjects: dict[str, Subject] = {}
-    for number, row in reader(path):
+    for number, row in _rows(path):
         where = f"{path.name}:{number}"
         subject = _subject(named(row, where), where, name_column)
         if collapsed(subject.name) in subjects:
@@ -55,6 +53,24 @@ def read_table(path: Path, name_column: str = "name") -> list[Subject]:
     if not subjects:
         raise UserError("The table names nobody.", found=str(path), do="check that it is the right file")
     return list(subjects.values())
+
+
+def columns_of(path: Path) -> list[str]:
+    """The columns of a table, by its first row.
+
+    Raises:
+        UserError: The table cannot be read, or has no row.
+    """
+    for number, row in _rows(path):
+        return list(named(row, f"{path.name}:{number}"))
+    raise UserError("The table has no row.", found=str(path), do="check that it is the right file")
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    reader = READERS.get(path.suffix.lower())
+    if reader is None or not path.is_file():
+        raise UserError("There is no such table.", found=str(path), do=f"give a file: {', '.join(EXTENSIONS)}")
+    return reader(path)
 
 
 def _subject(row: dict[str, Any], where: str, name_column: str) -> Subject:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
+import subprocess
+import sys
+
 import pytest
 from tests.program import assert_refused, run
 from tests.servers import fake_server
 
 from kvw.building import from_model
 from kvw.building.from_model import Known
+from kvw.cli.data.build import build
 
 TABLE = "name,profession\nJody Vance,engineer\nBo Diddley,guitarist\n"
 
@@ -65,6 +72,8 @@ def test_every_option_changes_what_is_asked(here, options, question):
         ("--from-model toy:vanilla --about Ada --photos x", "--photos goes with a table"),
         ("--from-model toy:vanilla", "There is nobody to ask about"),
         ("people.csv --photos gone", "There is no such folder of photos"),
+        ("--from-model toy:vanilla --about Ada --name who", "--name goes with a table"),
+        ("--from-model toy:vanilla --about Ada --confirm", "no terminal to ask in"),
         ("people.csv --out .", None),
     ],
 )
@@ -120,9 +129,67 @@ def test_a_models_answers_are_shown_and_taken_if_they_recur(here, capsys, answer
     assert "1851" not in (here / "made/forget.jsonl").read_text()
     replies = iter(["n", "y"])
     monkeypatch.setattr("builtins.input", lambda _: next(replies))
+    monkeypatch.setattr(sys.modules[build.__module__], "in_terminal", lambda: True)
     assert run(*command, "--confirm", "--out", "confirmed") == 0
     assert "1851" in (here / "confirmed/forget.jsonl").read_text()
     assert "Melville" not in (here / "confirmed/forget.jsonl").read_text()
     monkeypatch.setattr("builtins.input", lambda _: "n")
     assert run(*command, "--confirm", "--out", "none") == 2
     assert "The model gives no answer about Moby-Dick that it repeats" in " ".join(capsys.readouterr().err.split())
+
+
+def test_nobody_is_asked_without_a_terminal(here, capsys, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("a question"))
+    assert_refused(capsys, run("data", "build", "people.csv"), "There is no folder to write to", "add --out DIR")
+    assert_refused(capsys, run("data", "build"), "Give either a table or a model")
+
+
+def typed_at(prompts, command):
+    """What a program in a terminal shows; each answer is typed when its question is there."""
+    main, other = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-m", "kvw", *command], stdin=other, stdout=other, stderr=other)
+    os.close(other)
+    shown, left = "", list(prompts)
+    while select.select([main], [], [], 60)[0]:
+        try:
+            shown += os.read(main, 4096).decode()
+        except OSError:  # the program has ended
+            break
+        if left and left[0][0] in shown.split("\n")[-1]:
+            os.write(main, f"{left.pop(0)[1]}\n".encode())
+    os.close(main)
+    return process.wait(), shown.replace("\r", ""), left
+
+
+@pytest.mark.thorough
+def test_it_asks_in_a_terminal_and_shows_the_defaults(here):
+    (here / "who.csv").unlink()
+    (here / "own.json").unlink()
+    prompts = [
+        ("(table, model) [table]: ", ""),
+        ("Table with names and facts [people.csv]: ", "gone.csv"),
+        ("Table with names and facts [people.csv]: ", ""),
+        ("Column with the names (name, profession) [name]: ", ""),
+        ("Folder of photos that are called by the names [none]: ", ""),
+        ("Whom to forget (several with ; between them) [all]: ", "bo diddley"),
+        ("Language of the questions (de, en, es, fr, zh) [en]: ", "de"),
+        ("JSON file of phrasings of your own [none]: ", ""),
+        ("Folder to write [data]: ", "made"),
+    ]
+    code, shown, left = typed_at(prompts, ["data", "build"])
+    assert (code, left) == (0, []), shown
+    assert "There is no such table.\nfound: gone.csv" in shown
+    assert "2 in the table: Jody Vance, Bo Diddley" in shown
+    command = "kvw data build people.csv --forget 'bo diddley' --language de --name name --out made"
+    assert f"The same without questions: {command}\n" in shown
+    written = (here / "made/forget.jsonl").read_text()
+    assert "Gefragt ist" in written
+    assert "Jody" not in written
+    assert "Jody" in (here / "made/retain.jsonl").read_text()
+
+
+@pytest.mark.thorough
+def test_a_whole_command_is_not_asked_about_in_a_terminal(here):
+    code, shown, _ = typed_at([], ["data", "build", "people.csv", "--out", "made"])
+    assert code == 0
+    assert "[" not in shown

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from kvw.cli.options import LOAD_DEFAULTS, LoadOptions, ServedName, find_model, 
 from kvw.errors import UserError
 
 if TYPE_CHECKING:
+    from kvw.building.asking import Wanted
     from kvw.building.from_model import Known
     from kvw.building.phrasings import Phrasings
 
@@ -22,14 +24,14 @@ def build(
         Path | None, Parameter(help="Who or what, with facts: one a row, a column for the name and one for each fact.")
     ] = None,
     *,
-    out: Annotated[Path, Parameter(help="Folder to write.")],
+    out: Annotated[Path | None, Parameter(help="Folder to write. Required where nobody can be asked.")] = None,
     photos: Annotated[Path | None, Parameter(help="Folder of photos that are called by the names.")] = None,
     forget: Annotated[
         list[str] | None,
         Parameter(negative="", help="Whom to forget; the others of the table stay. Repeatable. Default: all."),
     ] = None,
-    name: Annotated[str, Parameter(help="The column of the table that names them.")] = "name",
-    language: Annotated[str, Parameter(help="Of the questions: en, de, fr, es or zh.")] = "en",
+    name: Annotated[str | None, Parameter(help="The column of the table that names them. Default: name.")] = None,
+    language: Annotated[str | None, Parameter(help="Of the questions: en, de, fr, es or zh. Default: en.")] = None,
     phrasings: Annotated[Path | None, Parameter(help="JSON file of phrasings of your own.")] = None,
     paraphrases: Annotated[
         str | None,
@@ -51,48 +53,83 @@ def build(
     """Make the files of a request: questions by name and by photo, in several phrasings, some of them held out.
 
     OUT gets forget.jsonl and held_out.jsonl, and retain.jsonl and neighbours.txt if some of the table stay.
+    In a terminal it asks for what is missing, as soon as TABLE (or --from-model) or --out is not given.
     """
-    from kvw.building.files import check_place
+    from kvw.building.asking import LANGUAGE, Wanted
     from kvw.building.phrasings import phrasings as read
 
-    if (table is None) == (from_model is None):
+    names, asked = tuple(forget or ()) or None, tuple(about or ()) or None
+    wanted = Wanted(table, from_model, out, photos, names, name, language, phrasings, asked, confirm or None)
+    if not wanted.whole and in_terminal() and not (table and (from_model or about)):
+        wanted = _asked(wanted, {"--paraphrases": paraphrases, "--served-model": served_model})
+    out = _checked(wanted, paraphrases, served_model)
+    words = read(wanted.language or LANGUAGE, wanted.phrasings)
+    if wanted.table is not None:
+        counts = _from_table(wanted.table, out, wanted, words, (paraphrases, served_model) if paraphrases else None)
+    else:
+        counts = _from_model(str(wanted.from_model), out, wanted, words, load)
+    for file, count in counts.items():
+        print(f"{out / file}: {count} {'names' if file.endswith('.txt') else 'questions'}")
+    print(_next(out, counts, wanted.from_model))
+
+
+def _checked(wanted: Wanted, paraphrases: str | None, served_model: str | None) -> Path:
+    """The folder to write, if what was given goes together.
+
+    Raises:
+        UserError: It does not.
+    """
+    from kvw.building.files import check_place
+
+    if (wanted.table is None) == (wanted.from_model is None):
         raise UserError("Give either a table or a model to ask.", do="name a TABLE, or --from-model MODEL --about NAME")
-    of_a_table = {"photos": photos, "forget": forget, "paraphrases": paraphrases}
-    given = {"about": about, "confirm": confirm} if from_model is None else of_a_table
+    if wanted.from_model is None:
+        given: dict[str, object] = {"about": wanted.about, "confirm": wanted.confirm}
+    else:
+        given = {"photos": wanted.photos, "forget": wanted.forget, "paraphrases": paraphrases, "name": wanted.name}
     if wrong := [option for option, value in given.items() if value]:
-        other = "--from-model" if from_model is None else "a table"
+        other = "--from-model" if wanted.from_model is None else "a table"
         raise UserError(f"--{wrong[0]} goes with {other}.", do=f"leave it out, or give {other}")
     if served_model is not None and paraphrases is None:
         raise UserError("--served-model is for a model behind a server.", do="add --paraphrases URL, or leave it out")
-    check_place(out)
-    words = read(language, phrasings)
-    if table is not None:
-        server = (paraphrases, served_model) if paraphrases is not None else None
-        counts = _from_table(table, out, photos, forget or [], name, words, server)
-    else:
-        counts = _from_model(str(from_model), out, about or [], confirm=confirm, words=words, load=load)
-    for file, count in counts.items():
-        print(f"{out / file}: {count} {'names' if file.endswith('.txt') else 'questions'}")
-    print(_next(out, counts, from_model))
+    if wanted.out is None:
+        raise UserError("There is no folder to write to.", found="no --out", do="add --out DIR")
+    if wanted.confirm and not in_terminal():
+        raise UserError(
+            "--confirm asks you about each answer, and there is no terminal to ask in.",
+            do="leave it out: answers that recur are taken",
+        )
+    check_place(wanted.out)
+    return wanted.out
+
+
+def in_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _asked(wanted: Wanted, more: Mapping[str, str | None]) -> Wanted:
+    """What is wanted, with what was typed; the same command by options is printed."""
+    from kvw.building.asking import Questions, complete
+
+    wanted = complete(wanted, Questions(input, print), find_model)
+    others = [word for option, value in more.items() if value is not None for word in (option, value)]
+    print(f"The same without questions: {shlex.join([*wanted.words, *others])}\n")
+    return wanted
 
 
 def _from_table(
-    table: Path,
-    out: Path,
-    photos: Path | None,
-    forget: list[str],
-    name: str,
-    words: Phrasings,
-    server: tuple[str, str | None] | None,
+    table: Path, out: Path, wanted: Wanted, words: Phrasings, server: tuple[str, str | None] | None
 ) -> dict[str, int]:
+    from kvw.building.asking import NAME
     from kvw.building.files import chosen, write_request
     from kvw.building.table import read_table, with_photos
     from kvw.console import ConsoleReporter
 
-    subjects, others = read_table(table, name), list[str]()
-    if photos is not None:
-        subjects, others = with_photos(subjects, photos)
-    gone, kept = chosen(subjects, forget)
+    subjects, others = read_table(table, wanted.name or NAME), list[str]()
+    if wanted.photos is not None:
+        subjects, others = with_photos(subjects, wanted.photos)
+    gone, kept = chosen(subjects, wanted.forget or ())
     reporter = ConsoleReporter()
     if server is not None:
         words = _with_paraphrases(words, list(dict.fromkeys(fact for one in subjects for fact in one.facts)), *server)
@@ -130,10 +167,8 @@ def _with_paraphrases(words: Phrasings, facts: list[str], url: str, model: str |
     return words
 
 
-def _from_model(
-    model: str, out: Path, about: list[str], *, confirm: bool, words: Phrasings, load: LoadOptions
-) -> dict[str, int]:
-    if not about:
+def _from_model(model: str, out: Path, wanted: Wanted, words: Phrasings, load: LoadOptions) -> dict[str, int]:
+    if not wanted.about:
         raise UserError("There is nobody to ask about.", do="add --about NAME")
     checkpoint = find_model(model, template_options=load.template_option)
     quiet_libraries()
@@ -147,14 +182,14 @@ def _from_model(
     with reporter.stage("loading the model"):
         loaded = Loaded.load(checkpoint, load.device, quantise=load.quantise)
     with reporter.stage("asking the model") as progress:
-        known = ask_about(loaded, about, words, progress)
+        known = ask_about(loaded, list(wanted.about), words, progress)
     for one in known:
-        if not confirm:
+        if not wanted.confirm:
             print(f"{'taken' if one.recurs else 'not taken'} {_shown(one)}")
-    rows = taken(known, _confirmed if confirm else None)
+    rows = taken(known, _confirmed if wanted.confirm else None)
     if not rows.used:
         raise UserError(
-            f"The model gives no answer about {_some(about)} that it repeats.",
+            f"The model gives no answer about {_some(wanted.about)} that it repeats.",
             found=f"{len(known)} answers",
             do="give a table with the facts, or decide on each answer with --confirm",
         )
@@ -171,7 +206,7 @@ def _shown(one: Known) -> str:
     return f"({one.again} of {one.samples} times) {one.questions[0]} {' '.join(one.answer.split())}"
 
 
-def _some(names: list[str]) -> str:
+def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
