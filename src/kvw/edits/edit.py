@@ -18,6 +18,7 @@ from kvw.edits.stored import content_digest, packed, unpacked, unreadable
 from kvw.edits.summary import LayerSummary
 from kvw.errors import UserError
 from kvw.files import write_bytes
+from kvw.models.layer_inputs import decoder_layers
 from kvw.models.value_matrix import MatrixKey
 from kvw.printable import printable
 from kvw.strict import Strict
@@ -239,6 +240,21 @@ class Edit(ABC):
             f"{self.acts} while the model runs: there are no weights that it could be folded into.",
             do="attach it (edit.attach(model), kvw evaluate --edit, kvw chat --edit), or use another --method",
         )
+
+    def check_layers(self, model: PreTrainedModel, widths: Mapping[int, int]) -> None:
+        """Refuse a model that lacks a layer, or has states of another width; ``widths`` are by 0-based layer.
+
+        Raises:
+            UserError: It is so.
+        """
+        count, hidden = len(decoder_layers(model)), int(model.config.get_text_config().hidden_size)
+        wrong = [
+            f"layer.{number}: {width} in the edit, {hidden if number < count else 'missing'} in the model"
+            for number, width in widths.items()
+            if number >= count or width != hidden
+        ]
+        if wrong:
+            raise self.misfit(model, wrong)
 
     def misfit(self, model: PreTrainedModel, wrong: Sequence[str]) -> UserError:
         """The error for a model that the edit is not for; ``wrong`` lists what differs."""

@@ -131,14 +131,7 @@ class RotationEdit(Edit):
         Raises:
             UserError: It lacks one of the layers, or has another hidden width.
         """
-        count, hidden = len(decoder_layers(model)), int(model.config.get_text_config().hidden_size)
-        wrong = [
-            f"layer.{number}: {len(one.forget)} in the edit, {hidden if number < count else 'missing'} in the model"
-            for number, one in self.rotations.items()
-            if number >= count or len(one.forget) != hidden
-        ]
-        if wrong:
-            raise self.misfit(model, wrong)
+        self.check_layers(model, {number: len(one.forget) for number, one in self.rotations.items()})
 
     def scaled(self, strength: float, metadata: EditMetadata | None = None) -> RotationEdit:
         """The same rotations with the largest angle times ``strength``; 0 leaves the model as it is, bit for bit."""

@@ -111,14 +111,7 @@ class SteeringEdit(Edit):
         Raises:
             UserError: It lacks one of the layers, or has another hidden width.
         """
-        count, hidden = len(decoder_layers(model)), int(model.config.get_text_config().hidden_size)
-        wrong = [
-            f"layer.{number}: {len(steer.filter)} in the edit, {hidden if number < count else 'missing'} in the model"
-            for number, steer in self.steers.items()
-            if number >= count or len(steer.filter) != hidden
-        ]
-        if wrong:
-            raise self.misfit(model, wrong)
+        self.check_layers(model, {number: len(steer.filter) for number, steer in self.steers.items()})
 
     def scaled(self, strength: float, metadata: EditMetadata | None = None) -> SteeringEdit:
         """The same shifts times ``strength``; 0 leaves the model as it is, bit for bit."""
