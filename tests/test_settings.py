@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from kvw.errors import UserError
-from kvw.settings import Count, Finite, NotNegative, Settings, ShareAboveZero, ShareBelowOne
+from kvw.settings import Count, Finite, NotNegative, Settings, ShareAboveZero, ShareBelowOne, check_at_least
 
 
 @dataclass(frozen=True)
@@ -65,3 +65,13 @@ def test_what_its_type_allows_is_taken():
         {"bound": 7, "way": "down"},
     ):
         assert values.items() <= vars(Own(**values)).items()
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_a_number_that_is_too_small_is_refused_with_advice(value):
+    with pytest.raises(UserError) as refused:
+        check_at_least("--steps", value, 1)
+    assert str(refused.value) == f"--steps must be at least 1.\nfound: {value}\ndo: give 1 or more"
+    with pytest.raises(UserError, match="do: 0 asks all"):
+        check_at_least("--at-most", -1, 0, do="0 asks all")
+    check_at_least("--steps", 1, 1)

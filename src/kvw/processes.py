@@ -259,7 +259,11 @@ class Processes:
     def _reaching(self) -> Iterator[None]:
         broken, self._broken = self._broken, True  # whatever interrupts an exchange leaves the others out of step
         if broken:
-            raise LostProcess("The connection to the other processes was lost before.", gone=self._gone())
+            raise LostProcess(
+                "The connection to the other processes was lost before.",
+                gone=self._gone(),
+                do="start the run again; it goes on from what was kept",
+            )
         try:
             yield
         except RuntimeError as error:  # gloo raises nothing more special

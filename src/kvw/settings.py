@@ -58,6 +58,22 @@ class Settings:
             check(name, getattr(self, name), hint)
 
 
+def check_at_least(name: str, value: float, least: float, do: str = "") -> None:
+    """Refuse a number that is too small, or none.
+
+    Args:
+        name: What the user calls it.
+        value: The number.
+        least: The smallest that is allowed.
+        do: Advice; empty for the number to give.
+
+    Raises:
+        UserError: It is too small.
+    """
+    if not value >= least:  # NaN is refused too
+        raise UserError(f"{name} must be at least {least:g}.", found=str(value), do=do or f"give {least:g} or more")
+
+
 def check(name: str, value: Any, hint: Any) -> None:
     """Check a value by its type: ``Annotated`` with :class:`Within`, ``Literal``, ``bool``, a tuple of these, or None.
 
@@ -73,14 +89,18 @@ def check(name: str, value: Any, hint: Any) -> None:
         for part in value:
             check(name, part, options[0])
     elif hint is bool and not isinstance(value, bool):  # a text like "False" would count as true
-        raise UserError(f"{name} must be True or False.", found=repr(value))
+        raise UserError(f"{name} must be True or False.", found=repr(value), do="give one of the two")
     elif get_origin(hint) is Literal and not (isinstance(value, str) and value in options):
-        raise UserError(f"{name} must be one of: {', '.join(options)}.", found=repr(value))
+        raise UserError(f"{name} must be one of: {', '.join(options)}.", found=repr(value), do="give one of them")
     elif get_origin(hint) is Annotated and isinstance(within := options[1], Within):
         kinds = int if options[0] is int else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds) or not within.allows(value):
             number = "whole number" if kinds is int else "number" if str(within) else "finite number"
-            raise UserError(f"{name} must be a {number} {within}".rstrip() + ".", found=repr(value))
+            raise UserError(
+                f"{name} must be a {number} {within}".rstrip() + ".",
+                found=repr(value),
+                do="kvw methods NAME says what each setting does",
+            )
 
 
 @cache

@@ -221,8 +221,8 @@ def test_mistakes_are_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[
     source, images = copies.unlok(tmp_path / "copy"), copies.unlok_images(tmp_path / "images")
     command = ("bench", "unlok", "toy:vanilla", "--source", source, "--images", images, "--out", tmp_path / "out")
     assert_refused(capsys, run(*command, "--facts", "77"), "no fact", "77")
-    assert_refused(capsys, run(*command, "--budget", 9), "--budget is at least 10")
-    assert_refused(capsys, run(*command, "--relearn-epochs", 0), "--relearn-epochs is at least 1")
+    assert_refused(capsys, run(*command, "--budget", 9), "--budget must be at least 10")
+    assert_refused(capsys, run(*command, "--relearn-epochs", 0), "--relearn-epochs must be at least 1")
     assert_refused(capsys, run(*command, "--edit", "e", "--method", "kvw"), "not made")
     assert_refused(capsys, run(*command, "--edit", tmp_path / "e", "--facts", "77"), "no fact", "77")  # it is allowed
     assert_refused(capsys, run(*command[:5], "--images", tmp_path / "no", "--out", tmp_path), "no folder")

@@ -51,7 +51,9 @@ def test_a_page_for_the_toy(files: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert against["examples"][0]["mean"] == alone["examples"][0]["mean"]
     assert against["examples"][0]["weighted"] != alone["examples"][0]["weighted"]
     assert_refused(capsys, run(*command, "--out", files / "a.html"), "exists")
-    assert_refused(capsys, run(*command, "--out", files / "c.html", "--examples", 0), "At least one example", "0")
+    assert_refused(
+        capsys, run(*command, "--out", files / "c.html", "--examples", 0), "--examples must be at least 1", "0"
+    )
 
 
 def test_inspect_shows_the_structure_as_before(capsys: pytest.CaptureFixture[str]) -> None:

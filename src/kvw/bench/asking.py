@@ -60,7 +60,11 @@ def questions(data: BenchmarkData, protocol: Protocol, wanted: EvaluationPart) -
         seen: set[str] = set()
         for item, example in pairs:
             if example.identifier in seen:
-                raise UserError(f"Two items of {place} have the same identifier.", found=example.identifier)
+                raise UserError(
+                    f"Two items of {place} have the same identifier.",
+                    found=example.identifier,
+                    do="give every item an identifier of its own",
+                )
             seen.add(example.identifier)
             asked.append(Question(split, name, task, item, example))
     return asked

@@ -43,7 +43,11 @@ def read_part(path: Path, kind: type[Recipe], examples: str) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path.name}: {place} cannot be used.", found=first["msg"]) from error
+        raise UserError(
+            f"{path.name}: {place} cannot be used.",
+            found=first["msg"],
+            do="correct it; docs/bench.md lists what a recipe holds",
+        ) from error
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -62,7 +66,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise _too_deep(path) from None
     except (OSError, ValueError) as error:  # tomllib's and Unicode's errors, and integers of thousands of digits
-        raise UserError(f"{path} is not a TOML file.", found=str(error)[:200]) from error
+        raise UserError(
+            f"{path} is not a TOML file.", found=str(error)[:200], do="correct the line that is named"
+        ) from error
     level: list[Any] = [values]
     for _ in range(DEEPEST + 1):
         for value in level:

@@ -211,7 +211,9 @@ def _check_benchmark(part: BenchmarkPart, where: str) -> None:
     benchmark = get_benchmark(known(part.name, BENCHMARKS, "benchmark", where))
     if not part.setting or len(set(part.setting)) < len(part.setting):
         raise UserError(
-            f"{where}: benchmark.setting must name each setting once.", found=", ".join(part.setting) or "none"
+            f"{where}: benchmark.setting must name each setting once.",
+            found=", ".join(part.setting) or "none",
+            do="leave repeated and empty ones out",
         )
     for setting in filter(None, part.setting):
         known(setting, dict.fromkeys(benchmark.settings), "setting", benchmark.title)

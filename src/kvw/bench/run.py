@@ -281,7 +281,11 @@ def training_items(data: BenchmarkData, name: str, part: BenchmarkPart) -> list[
     """
     items = [item for item in data.training.get(name, ()) if item.images or part.unlearn_on == "everything"]
     if not items:
-        raise UserError(f"{data.benchmark} gives the methods no {name} examples.", found=", ".join(data.training))
+        raise UserError(
+            f"{data.benchmark} gives the methods no {name} examples.",
+            found=", ".join(data.training),
+            do="choose another setting of the benchmark, or unlearn_on = 'everything'",
+        )
     return items
 
 

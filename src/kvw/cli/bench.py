@@ -15,6 +15,7 @@ from rich.table import Table
 from kvw.cli.launch import run_by_the_first
 from kvw.cli.options import MethodOptions, Model, find_model, quiet_libraries
 from kvw.errors import UserError
+from kvw.settings import check_at_least
 
 Recipe = Annotated[Path, Parameter(help="Recipe (TOML).")]
 Finished = Annotated[Path, Parameter(help="Run directory of kvw bench run; the run must be finished.")]
@@ -298,8 +299,7 @@ def _finished(out: Path, at_most: int) -> list[Path]:
     Raises:
         UserError: The run is not finished, or ``at_most`` is negative.
     """
-    if at_most < 0:
-        raise UserError("--at-most is a number of items.", found=str(at_most), do="0 asks all")
+    check_at_least("--at-most", at_most, 0, do="0 asks all")
 
     from kvw.bench.record import run_folders
     from kvw.bench.results import read_results

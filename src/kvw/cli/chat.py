@@ -10,6 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from kvw.cli.options import LOAD_DEFAULTS, LoadOptions, Model, OtherWeights, ValueMatrices, find_model, quiet_libraries
+from kvw.settings import check_at_least
 
 
 def chat(
@@ -28,9 +29,9 @@ def chat(
     load: LoadOptions = LOAD_DEFAULTS,
 ) -> None:
     """Ask the original and the edited model the same questions. No question depends on another."""
-    from kvw.runs.first_checks import check_edit_files, check_longest_answer, check_pictures
+    from kvw.runs.first_checks import check_edit_files, check_pictures
 
-    check_longest_answer(max_new_tokens)
+    check_at_least("--max-new-tokens", max_new_tokens, 1)
     check_edit_files([edit] if edit else [])
     check_pictures(image or [])
     checkpoint = find_model(model, value_matrices, load.template_option)

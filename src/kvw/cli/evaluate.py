@@ -28,6 +28,7 @@ from kvw.cli.options import (
     refuse_beside_endpoint,
 )
 from kvw.errors import UserError
+from kvw.settings import check_at_least
 
 if TYPE_CHECKING:
     from kvw.data.reading import Reading
@@ -61,10 +62,10 @@ def evaluate(model: Model | None = None, *, asked: EvaluateOptions) -> None:
 
     The model is MODEL, or the one behind --endpoint. An interrupted evaluation goes on where it stopped.
     """
-    from kvw.runs.first_checks import check_edit_files, check_longest_answer, check_samples_output
+    from kvw.runs.first_checks import check_edit_files, check_samples_output
 
     reading = asked.read.reading()
-    check_longest_answer(asked.max_new_tokens)
+    check_at_least("--max-new-tokens", asked.max_new_tokens, 1)
     check_samples_output(asked.samples if launched_rank() is None else None)
     if asked.endpoint is None:
         check_edit_files([asked.edit] if asked.edit else [])

@@ -289,7 +289,11 @@ def parse_template_options(entries: Sequence[str]) -> tuple[tuple[str, Any], ...
                 raise UserError(f"'{text}' is no JSON.", found=entry, do=f"write {name}={meant}") from error
             options[name] = text
         except (ValueError, RecursionError) as error:
-            raise UserError(f"Template option '{name}' has a value that cannot be used.", found=str(error)) from error
+            raise UserError(
+                f"Template option '{name}' has a value that cannot be used.",
+                found=str(error),
+                do=f"write it as JSON, as in {name}=false",
+            ) from error
     return tuple(options.items())
 
 

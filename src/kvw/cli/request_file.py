@@ -97,7 +97,11 @@ def _text(path: Path, name: str, value: Any) -> str:
     if isinstance(value, (int, float)):
         return str(value)
     if not isinstance(value, str):
-        raise UserError(f"{path}: {name} has a value that no option can have.", found=repr(value))
+        raise UserError(
+            f"{path}: {name} has a value that no option can have.",
+            found=repr(value),
+            do="give text, a number, true or false",
+        )
     try:
         return Template(value).substitute(os.environ)
     except KeyError as error:

@@ -71,7 +71,11 @@ def chat_template(processor: Processor) -> str | None:
     if not template:
         return None
     if not isinstance(template, str):
-        raise UserError("The model's chat template is no text.", found=shortened(str(template)))
+        raise UserError(
+            "The model's chat template is no text.",
+            found=shortened(str(template)),
+            do="put a template that is text into the chat_template.jinja of the model",
+        )
     return _dated(template)
 
 
@@ -108,7 +112,11 @@ def _variables(template: str) -> set[str]:
     try:
         return jinja2.meta.find_undeclared_variables(environment.parse(GENERATION.sub("", template))) - GIVEN
     except (jinja2.TemplateError, RecursionError) as error:
-        raise UserError("The model's chat template is not valid.", found=shortened(str(error))) from error
+        raise UserError(
+            "The model's chat template is not valid.",
+            found=shortened(str(error)),
+            do="correct the chat_template.jinja of the model",
+        ) from error
 
 
 def apply_template(

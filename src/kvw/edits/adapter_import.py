@@ -102,9 +102,15 @@ def _read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor], EditMetad
                 raise ValueError(f"{name[:60]} is empty or not finite")
     except (SafetensorError, OSError, ValueError, OverflowError, RuntimeError) as error:
         found = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(f"The adapter {directory} cannot be read.", found=found) from error
+        raise UserError(
+            f"The adapter {directory} cannot be read.", found=found, do="download or write the adapter again"
+        ) from error
     if not isinstance(settings, dict):
-        raise UserError(f"The adapter {directory} cannot be read.", found=f"{CONFIGURATION} is not an object")
+        raise UserError(
+            f"The adapter {directory} cannot be read.",
+            found=f"{CONFIGURATION} is not an object",
+            do="download or write the adapter again",
+        )
     return settings, tensors, metadata
 
 
@@ -176,7 +182,7 @@ def _by_matrix(
         if len(parts) < len(endings):
             raise _unfit(matrix, f"only {', '.join(parts)}", ", ".join(endings))
     if not found:
-        raise UserError("The adapter is empty.")
+        raise UserError("The adapter is empty.", do="give an adapter that changes something")
     return found
 
 

@@ -34,7 +34,9 @@ def compose(*edits: Edit) -> Edit:
         UserError: They do not go together, or their kind cannot be composed.
     """
     if len(edits) < 2:
-        raise UserError("Composing needs at least two edits.", found=str(len(edits)))
+        raise UserError(
+            "Composing needs at least two edits.", found=str(len(edits)), do="name them in the order in which they act"
+        )
     check_same_origin(edits)
     check_same_widths(edits)
     kind = type(edits[0])
@@ -153,4 +155,8 @@ def derived_metadata(method: str, parents: Sequence[EditMetadata], **settings: f
 
 def _check_part(name: str, value: float) -> None:
     if not 0 <= value <= 1:  # NaN is refused too
-        raise UserError(f"{name} must be a number from 0 to 1.", found=str(value))
+        raise UserError(
+            f"{name} must be a number from 0 to 1.",
+            found=str(value),
+            do="give 1 for the edit as it is, and less for a weaker one",
+        )

@@ -38,7 +38,11 @@ def anchor(edit: Edit, retaining: Edit, model: PreTrainedModel, times: float = T
             no sense.
     """
     if not (math.isfinite(times) and times >= 0):
-        raise UserError("times must be a finite number of at least 0.", found=str(times))
+        raise UserError(
+            "times must be a finite number of at least 0.",
+            found=str(times),
+            do="give 5, as in the authors' code, or another number",
+        )
     if not (isinstance(edit, WeightsEdit) and isinstance(retaining, WeightsEdit)):
         raise UserError(
             "Only edits of weights can be anchored.",

@@ -55,7 +55,7 @@ def calibrate(
             strength.
     """
     if not 0 < tolerance <= 1:
-        raise UserError("tolerance must be above 0 and at most 1.", found=str(tolerance))
+        raise UserError("tolerance must be above 0 and at most 1.", found=str(tolerance), do="give 0.01 for instance")
 
     def tried(strength: float) -> Calibration:
         weaker = path(edit, strength)

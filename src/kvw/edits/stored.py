@@ -88,7 +88,11 @@ def unpacked(path: Path) -> Stored:
         _check_digest(path, content, entry)
         tensors = safetensors.torch.load(content)
     except OSError as error:
-        raise UserError(f"{path} could not be read.", found=error.strerror or str(error)) from error
+        raise UserError(
+            f"{path} could not be read.",
+            found=error.strerror or str(error),
+            do="see that the file is there and may be read",
+        ) from error
     except (SafetensorError, ValueError, OverflowError, RuntimeError) as error:
         found = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(f"{path} is not a safetensors file.", found=found, do=AGAIN) from error

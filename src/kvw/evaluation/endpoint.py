@@ -21,6 +21,7 @@ from kvw.evaluation.served_reply import Malformed, choice_of, reply_of
 from kvw.optional import optional
 from kvw.printable import shortened
 from kvw.progress import Progress
+from kvw.settings import check_at_least
 
 if TYPE_CHECKING:
     import openai
@@ -76,8 +77,7 @@ class EndpointModel:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise UserError("This is not the URL of a server.", found=url, do="write it as http://HOST:PORT/v1")
-        if thought_tokens < 0:
-            raise UserError("A model cannot think in less than no tokens.", found=f"thought_tokens = {thought_tokens}")
+        check_at_least("thought_tokens", thought_tokens, 0)
         self.url = url
         self.model = model
         self.thought_tokens, self.temperature = thought_tokens, temperature
@@ -147,8 +147,7 @@ class EndpointModel:
                 found="plain text without a question",
                 do="give questions about it, or load the model itself",
             )
-        if max_new_tokens < 1:
-            raise UserError("An answer needs at least one token.", found=f"max_new_tokens = {max_new_tokens}")
+        check_at_least("max_new_tokens", max_new_tokens, 1)
         self.check()
         rows_of = _rows_of_equal_questions(examples)
         kept = (journal or Journal(None)).kept(ANSWERS, str)

@@ -11,12 +11,12 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from kvw.data import Prepared, prompt_batch, to_model
 from kvw.data.rendering import Processor, Tokenizer
-from kvw.errors import UserError
 from kvw.evaluation.journal import ANSWERS, Journal
 from kvw.evaluation.running import Key, budget_for, content_keys
 from kvw.measuring.engine import evaluating
 from kvw.processes import current
 from kvw.progress import Progress
+from kvw.settings import check_at_least
 
 
 def generate_answers(
@@ -53,8 +53,7 @@ def generate_answers(
         UserError: An image cannot be decoded, memory runs out on a single example, or ``max_new_tokens`` is
             not positive.
     """
-    if max_new_tokens < 1:
-        raise UserError("An answer needs at least one token.", found=f"max_new_tokens = {max_new_tokens}")
+    check_at_least("max_new_tokens", max_new_tokens, 1)
     rows_of = _rows_of_equal_prompts(prepared)
     duplicates = list(rows_of.values())
     # A longer answer is another result, and one journal may hold both.

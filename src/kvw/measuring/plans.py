@@ -66,7 +66,11 @@ class Examples:
         """
         for name, values in (("weights", self.weights), ("folds", self.folds)):
             if values is not None and len(values) < count:
-                raise UserError(f"There are more examples than {name}.", found=f"{len(values)} {name}")
+                raise UserError(
+                    f"There are more examples than {name}.",
+                    found=f"{len(values)} {name}",
+                    do="give one for each example",
+                )
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ def predicting_positions(batch: Mapping[str, Tensor], positions: Positions = "an
         raise UserError(
             "labels and attention_mask must both have the shape (batch, tokens).",
             found=f"labels {tuple(labels.shape)}, attention_mask {tuple(attended.shape)}",
+            do="give both as the processor and the model take them",
         )
     attended = attended.to(labels.device)
     target = attended if positions == "all" else labels != IGNORED

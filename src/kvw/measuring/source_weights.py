@@ -54,6 +54,7 @@ def source_weights(
         raise UserError(
             "The labels do not line up with the tokens.",
             found=f"labels {tuple(answer.shape)}, input_ids {tuple(ids.shape)}",
+            do="give labels of the shape of input_ids",
         )
     if ids is not None and image_ids:
         image = torch.isin(ids.cpu(), torch.tensor(image_ids))

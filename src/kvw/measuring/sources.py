@@ -40,7 +40,11 @@ class Sources(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not sum(self.shares):
-            raise UserError("The shares of the sources must not all be 0.", found=str(asdict(self)))
+            raise UserError(
+                "The shares of the sources must not all be 0.",
+                found=str(asdict(self)),
+                do="give one of them a number above 0",
+            )
 
     @property
     def shares(self) -> tuple[float, ...]:

@@ -134,7 +134,11 @@ def _from_file(path: Path, attribute: str) -> Method[Any]:
 
 
 def _broken(where: str, error: Exception) -> UserError:
-    return UserError(f"The method in {where} cannot be loaded.", found=f"{type(error).__name__}: {error}")
+    return UserError(
+        f"The method in {where} cannot be loaded.",
+        found=f"{type(error).__name__}: {error}",
+        do="correct the file or the package that it comes from",
+    )
 
 
 def _checked(found: Any, where: str, expected: str = "") -> Method[Any]:

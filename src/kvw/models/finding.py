@@ -80,6 +80,7 @@ def find_layers(model: PreTrainedModel) -> str:
         raise UserError(
             f"{type(model).__name__}.{path} is not a list of {expected} decoder layers.",
             found=describe_candidates(model),
+            do="name the value matrices with --value-matrices, as kvw inspect suggests",
         )
     return path
 
@@ -213,7 +214,11 @@ def _submodule(model: PreTrainedModel, path: str) -> nn.Module:
     try:
         return model.get_submodule(path)
     except AttributeError as error:
-        raise UserError(f"{type(model).__name__} has no module '{path}'.", found=describe_candidates(model)) from error
+        raise UserError(
+            f"{type(model).__name__} has no module '{path}'.",
+            found=describe_candidates(model),
+            do="name a module of the model",
+        ) from error
 
 
 class UnknownFamily(UserError):

@@ -64,7 +64,11 @@ def load_config(checkpoint: Checkpoint) -> PretrainedConfig:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, StrictDataclassError) as error:
-        raise UserError(f"The configuration of {checkpoint} could not be read.", found=first_line(error)) from error
+        raise UserError(
+            f"The configuration of {checkpoint} could not be read.",
+            found=first_line(error),
+            do="download or write the model again, or use a version of transformers that knows it",
+        ) from error
     except Exception as error:  # transformers lets through whatever wrong settings lead to
         raise not_usable(checkpoint.folder, error) from error
     check_encoder(checkpoint.folder, config)
@@ -142,7 +146,11 @@ def load_model(
     except UserError:  # no such device
         raise
     except Exception as error:  # transformers lets through whatever damaged files and wrong settings lead to
-        raise UserError(f"The weights of {checkpoint} could not be loaded.", found=first_line(error)) from error
+        raise UserError(
+            f"The weights of {checkpoint} could not be loaded.",
+            found=first_line(error),
+            do="download or write the model again",
+        ) from error
     model: PreTrainedModel = loaded[0]
     Report(missing=tuple(sorted(loaded[1]["missing_keys"]))).refuse_unfit(str(checkpoint))
     check_finite(model)

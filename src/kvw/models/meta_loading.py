@@ -75,7 +75,11 @@ def loading_report(model: PreTrainedModel, checkpoint_folder: Path) -> Report:
     for path in weight_files(checkpoint_folder):
         for name, stored in read_header(path).items():
             if stored.dtype not in str_to_torch_dtype:
-                raise UserError(f"{path.name} holds a tensor of an unknown dtype.", found=f"{name} in {stored.dtype}")
+                raise UserError(
+                    f"{path.name} holds a tensor of an unknown dtype.",
+                    found=f"{name} in {stored.dtype}",
+                    do="write the checkpoint in bfloat16, float16 or float32",
+                )
             tensors[name] = torch.empty(stored.shape, dtype=str_to_torch_dtype[stored.dtype], device="meta")
     with built_from_config(checkpoint_folder), _quiet():
         loaded: Any = type(model).from_pretrained(

@@ -130,7 +130,9 @@ def _named_in_config(folder: Path) -> str | None:
         raise _refused(f"config.json of {folder.name}", f"{NAMED_IN_CONFIG}: {_shown(name)}")
     if not (folder / name).is_file():
         raise UserError(
-            f"{folder.name} lacks weight files.", found=f"no {name}, which {NAMED_IN_CONFIG} in config.json names"
+            f"{folder.name} lacks weight files.",
+            found=f"no {name}, which {NAMED_IN_CONFIG} in config.json names",
+            do="download or write the model again",
         )
     return str(name)
 

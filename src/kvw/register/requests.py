@@ -73,7 +73,11 @@ def request_entry(who: str, received: date, due: date | None = None) -> dict[str
         )
     due = due or month_after(received)
     if due < received:
-        raise UserError("A request cannot be due before it came.", found=f"--due {due}, --received {received}")
+        raise UserError(
+            "A request cannot be due before it came.",
+            found=f"--due {due}, --received {received}",
+            do="give --due a later day",
+        )
     return {"kind": "request", "who": who, "received": str(received), "due": str(due)}
 
 
@@ -235,7 +239,11 @@ def month_after(day: date) -> date:
 def _open(entries: Sequence[Entry], number: int) -> Request:
     request = numbered(requests(entries), number)
     if request.outcome:
-        raise UserError(f"Request {number} is closed.", found=f"{request.outcome} on {request.closed}")
+        raise UserError(
+            f"Request {number} is closed.",
+            found=f"{request.outcome} on {request.closed}",
+            do="enter a new request with: kvw register add",
+        )
     return request
 
 

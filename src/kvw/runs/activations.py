@@ -9,7 +9,6 @@ import torch
 
 from kvw.data import Example, read_examples
 from kvw.data.reading import AS_IT_IS, Reading
-from kvw.errors import UserError
 from kvw.evaluation.loaded import Loaded
 from kvw.measuring.examples import measure_examples
 from kvw.measuring.statistics import Statistics, accessor
@@ -20,6 +19,7 @@ from kvw.progress import Progress, Reporter
 from kvw.records.activations import Activations, LayerRatio, ReadExample
 from kvw.runs.costs import Stopwatch
 from kvw.runs.material import of_all_subjects
+from kvw.settings import check_at_least
 
 
 def activations(
@@ -46,8 +46,7 @@ def activations(
     Raises:
         UserError: The data or the model cannot be used, or ``examples`` is below 1.
     """
-    if examples < 1:
-        raise UserError("At least one example must be looked at.", found=f"--examples {examples}")
+    check_at_least("--examples", examples, 1)
     asked = read_examples(data, reading)
     kept = read_examples(retain, reading) if retain is not None else []
     watch = Stopwatch(reporter)

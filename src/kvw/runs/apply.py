@@ -234,7 +234,9 @@ def _locate(edit: WeightEdit, checkpoint: Checkpoint) -> dict[MatrixKey | str, S
     try:
         return locate(model, edit.parts(model), checkpoint.folder)
     except SafetensorError as error:
-        raise UserError(f"The weights of {checkpoint} could not be read.", found=str(error)) from error
+        raise UserError(
+            f"The weights of {checkpoint} could not be read.", found=str(error), do="download or write the model again"
+        ) from error
 
 
 def _job(

@@ -152,16 +152,6 @@ def check_report_folder(folder: Path) -> None:
         )
 
 
-def check_longest_answer(tokens: int) -> None:
-    """Refuse answers without a token.
-
-    Raises:
-        UserError: ``tokens`` is below 1.
-    """
-    if tokens < 1:
-        raise UserError("An answer needs at least one token.", found=f"--max-new-tokens {tokens}")
-
-
 def check_pictures(paths: Iterable[Path]) -> None:
     """Decode pictures once.
 

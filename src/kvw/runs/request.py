@@ -24,10 +24,11 @@ from kvw.runs.counts import Count, tell_windows
 from kvw.runs.data_checks import data_findings
 from kvw.runs.earlier import NOBODY, WhoAsked, who_asked
 from kvw.runs.findings import Finding
-from kvw.runs.first_checks import STATISTICS_SUFFIX, check_longest_answer, is_file
+from kvw.runs.first_checks import STATISTICS_SUFFIX, is_file
 from kvw.runs.left_out import LeftOut, without_forgotten
 from kvw.runs.overlap import Overlap, overlap
 from kvw.runs.union import ForgetFile, joined, read_forget_files
+from kvw.settings import check_at_least
 
 if TYPE_CHECKING:
     import torch
@@ -113,7 +114,7 @@ class EraseRequest:
                 found=f"sources {', '.join(self.sources) or 'none'}",
                 do="add neighbours to --retain-sources, or leave --neighbours out",
             )
-        check_longest_answer(self.max_new_tokens)
+        check_at_least("--max-new-tokens", self.max_new_tokens, 1)
         if not 0 < self.keep <= 1:  # NaN is refused too
             raise UserError(
                 "--keep must lie above 0 and at most at 1.", found=str(self.keep), do=f"{KEEP} is the default"
@@ -122,9 +123,7 @@ class EraseRequest:
             raise UserError(
                 "There is no such source of retain examples.", found=unknown[0], do=f"use: {', '.join(SOURCES)}"
             )
-        if self.evaluate_at_most < 0:
-            found = str(self.evaluate_at_most)
-            raise UserError("--eval-limit cannot be negative.", found=found, do="0 scores all examples")
+        check_at_least("--eval-limit", self.evaluate_at_most, 0, do="0 scores all examples")
 
     @property
     def made_by(self) -> Method[Any]:

@@ -128,11 +128,17 @@ def _rendered(conversation: Conversation, processor: Processor) -> str:
     for role, text in texts:
         # Templates may shorten what the model itself has said, its thoughts for example.
         if role != "assistant" and text.strip() not in prompt:
-            raise UserError(f"The model's chat template does not show the text of the {role}.", found=text[:100])
+            raise UserError(
+                f"The model's chat template does not show the text of the {role}.",
+                found=text[:100],
+                do="leave this message out, or serve a model whose chat_template.jinja shows it",
+            )
     shown = [prompt.count(token) for token in placeholders_of(processor, IMAGE_PLACEHOLDERS)]
     if shown and images not in shown:
         raise UserError(
-            "The model's chat template does not show every image.", found=f"{images} images, {max(shown)} shown"
+            "The model's chat template does not show every image.",
+            found=f"{images} images, {max(shown)} shown",
+            do="serve a model whose chat_template.jinja shows images",
         )
     return prompt
 

@@ -86,7 +86,11 @@ def add_key(path: Path, name: str, models: Sequence[str], *, metrics: bool = Fal
         )
     for model in models:
         if model != PLAIN and not all(NAME.fullmatch(part) for part in model.split(JOIN)):
-            raise UserError("This cannot be the name of an edit.", found=repr(model))
+            raise UserError(
+                "This cannot be the name of an edit.",
+                found=repr(model),
+                do="give the NAME of kvw serve --edit NAME=FILE, several joined by '+', or 'none'",
+            )
     if not models and not metrics:
         raise UserError("The key would open nothing.", do="name an edit with --model, or give --metrics")
     found = read_keys(path) if path.exists() else KeyFile()
@@ -107,7 +111,11 @@ def remove_key(path: Path, name: str) -> None:
     found = read_keys(path)
     rest = tuple(key for key in found.keys if key.name != name)
     if len(rest) == len(found.keys):
-        raise UserError(f"There is no key '{name}'.", found=", ".join(key.name for key in found.keys) or "none at all")
+        raise UserError(
+            f"There is no key '{name}'.",
+            found=", ".join(key.name for key in found.keys) or "none at all",
+            do="name one of these; kvw keys ls FILE lists them",
+        )
     _write(path, rest)
 
 

@@ -109,12 +109,20 @@ class Adapter:
         """
         if not all(bool(parameter.isfinite().all()) for parameter in self.parameters.values()):
             self.detach()
-            raise UserError("The adapters could not be merged.", found="weights that are not finite")
+            raise UserError(
+                "The adapters could not be merged.",
+                found="weights that are not finite",
+                do="train with a smaller learning_rate, or in float32",
+            )
         try:
             self._wrapper.merge_and_unload(safe_merge=True)
         except ValueError as error:
             self.detach()
-            raise UserError("The adapters could not be merged.", found=str(error)) from error
+            raise UserError(
+                "The adapters could not be merged.",
+                found=str(error),
+                do="train with a smaller learning_rate, or in float32",
+            ) from error
 
     def detach(self) -> None:
         """Take the adapters off without merging; the model is bit for bit what it was."""
@@ -129,7 +137,11 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
     """
     peft = load_peft()
     if not (folder / "adapter_config.json").is_file():
-        raise UserError(f"{folder} is not an adapter folder.", found="no adapter_config.json")
+        raise UserError(
+            f"{folder} is not an adapter folder.",
+            found="no adapter_config.json",
+            do="name the folder that training has written",
+        )
     try:
         with warnings.catch_warnings():
             # Weights that find no place are only a warning to peft.

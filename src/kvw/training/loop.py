@@ -52,8 +52,7 @@ def train(
         objective: What to minimise.
         sets: The forget set and the retain set.
         about: Method and settings, for the saved state.
-        state: Where to save the state. If there is one of the same training, it is gone on with, to the same final
-            weights.
+        state: Where to save the state. One of the same training is gone on with, to the same final weights.
         progress: Called after every step with the steps done and their total.
 
     Raises:
@@ -72,10 +71,8 @@ def train(
     if state is not None and state.is_file():
         progressed = load_state(state, trainee.parameters, optimizer, identity)
     for step in range(len(progressed.history), plan.steps):
-        if objective.active is not None and step and step % plan.steps_per_epoch == 0 and not progressed.stopped:
-            progressed.active = list(objective.active(step // plan.steps_per_epoch))
-            if not progressed.active:
-                progressed.stopped = f"step {step}: the model no longer says any of the forget answers"
+        if step and step % plan.steps_per_epoch == 0:
+            _leave_out(objective, progressed, step, step // plan.steps_per_epoch)
         if progressed.stopped:
             break
         examples = _examples(objective, plan, step, progressed.active)
@@ -95,6 +92,15 @@ def train(
         with torch.no_grad():
             objective.finish(trainee.parameters)
     return progressed
+
+
+def _leave_out(objective: Objective, progressed: Progressed, step: int, epoch: int) -> None:
+    """Before an epoch, ask the objective which forget examples are still trained, and stop if none is."""
+    if objective.active is None or progressed.stopped:
+        return
+    progressed.active = list(objective.active(epoch))
+    if not progressed.active:
+        progressed.stopped = f"step {step}: the model no longer says any of the forget answers"
 
 
 def _examples(objective: Objective, plan: Plan, step: int, active: Sequence[int] | None) -> dict[Side, tuple[int, ...]]:
@@ -260,7 +266,11 @@ def _plan(objective: Objective, sets: Sets, settings: TrainingSettings) -> Plan:
                     do="give examples, or set the weight of its loss to 0",
                 )
     if not any(counts.values()):
-        raise UserError("There is nothing to train on.", found="every loss has the weight 0")
+        raise UserError(
+            "There is nothing to train on.",
+            found="every loss has the weight 0",
+            do="set the weight of one of them above 0",
+        )
     return Plan(counts, settings.batch_size * settings.accumulation, settings.epochs, settings.seed)
 
 

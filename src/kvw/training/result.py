@@ -86,7 +86,9 @@ def apply_result(model: PreTrainedModel, folder: Path | str) -> None:
     try:
         stored = load_file(folder / WEIGHTS)
     except SafetensorError as error:
-        raise UserError(f"{folder / WEIGHTS} cannot be read.", found=str(error)) from error
+        raise UserError(
+            f"{folder / WEIGHTS} cannot be read.", found=str(error), do="make it again: the file is damaged"
+        ) from error
     wrong = [name for name, value in stored.items() if name not in live or live[name].shape != value.shape]
     if wrong:
         raise UserError(

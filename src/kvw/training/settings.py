@@ -87,10 +87,18 @@ class TrainingSettings(Settings):
 
     def __post_init__(self) -> None:
         if not isinstance(self.parts, (list, tuple)) or not self.parts:
-            raise UserError("parts must name each part to train once.", found=repr(self.parts))
+            raise UserError(
+                "parts must name each part to train once.",
+                found=repr(self.parts),
+                do="leave repeated and empty ones out",
+            )
         super().__post_init__()
         if len(set(self.parts)) != len(self.parts):
-            raise UserError("parts must name each part to train once.", found=repr(self.parts))
+            raise UserError(
+                "parts must name each part to train once.",
+                found=repr(self.parts),
+                do="leave repeated and empty ones out",
+            )
 
 
 YOUNGER = ("keep_zeros", "redistribution", "importance", "largest_step")

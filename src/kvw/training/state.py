@@ -132,7 +132,11 @@ def load_state(
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
-                raise UserError(f"{path} is not a saved training.", found=f"format {header.get('format')!r}")
+                raise UserError(
+                    f"{path} is not a saved training.",
+                    found=f"format {header.get('format')!r}",
+                    do="name another place for the state, or remove the file",
+                )
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if header.pop("sha256", "") != state_digest(stored, header):
                 found = "another SHA-256"

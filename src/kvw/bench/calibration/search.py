@@ -36,7 +36,10 @@ class Curve:
         if share not in self.points:
             score = self._measure(share)
             if math.isnan(score):
-                raise UserError(f"What is kept at a share of {share:g} is not a number.")
+                raise UserError(
+                    f"What is kept at a share of {share:g} is not a number.",
+                    do="leave out splits whose scores are empty, or give --at-most more items",
+                )
             self.points[share] = score
         return self.points[share]
 

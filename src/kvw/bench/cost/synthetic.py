@@ -147,7 +147,11 @@ class CharacterTokenizer:
         vocabulary = config.get_text_config().vocab_size
         free = [number for number in range(vocabulary) if number not in special]
         if len(free) <= len(CHARACTERS):
-            raise UserError("The vocabulary is too small for made-up texts.", found=f"{vocabulary} tokens")
+            raise UserError(
+                "The vocabulary is too small for made-up texts.",
+                found=f"{vocabulary} tokens",
+                do="take a model with a larger vocabulary",
+            )
         self.pad_id = free[0]
         self.image_id = int(config.image_token_id)
         self._ids = {**dict(zip(CHARACTERS, free[1:], strict=False)), IMAGE: self.image_id}
@@ -163,7 +167,11 @@ class CharacterTokenizer:
         for place, piece in enumerate(text.split(IMAGE)):
             ids += [self.image_id] if place else []
             if unknown := set(piece) - self._ids.keys():
-                raise UserError("Made-up texts have few characters.", found=repr(min(unknown)))
+                raise UserError(
+                    "Made-up texts have few characters.",
+                    found=repr(min(unknown)),
+                    do="write them with letters, digits and spaces",
+                )
             ids += [self._ids[character] for character in piece]
         return ids
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvw.errors import UserError
 from kvw.methods.registry import DEFAULT, get_method
+from kvw.settings import check_at_least
 
 if TYPE_CHECKING:
     from kvw.models.checkpoint import Checkpoint
@@ -54,6 +54,5 @@ class UnlokRequest:
 
     def __post_init__(self) -> None:
         for option, value, least in (("budget", self.budget, 10), ("relearn-epochs", self.epochs, 1)):
-            if value < least:
-                raise UserError(f"--{option} is at least {least}.", found=str(value))
+            check_at_least(f"--{option}", value, least)
         object.__setattr__(self, "settings", get_method(self.method).settings_from(self.settings))

@@ -109,7 +109,7 @@ def lens_ranks(
     """
     if len(decoder_layers(model)) < fewest_layers(lens):
         there = f"{len(decoder_layers(model))}, {fewest_layers(lens)} needed"
-        raise UserError(f"The decoder has too few layers for lens-{lens}.", found=there)
+        raise UserError(f"The decoder has too few layers for lens-{lens}.", found=there, do="leave this attack out")
     tail = Tail(model, do="leave the attacks lens-hp, lens-pd and lens-pd2 out")
     kept = (journal or Journal(None)).kept(f"lens-{lens}", LensRanks)
     places = {id(item): tuple(own) for item, own in zip(prepared, targets, strict=True)}

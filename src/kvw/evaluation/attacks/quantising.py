@@ -37,7 +37,9 @@ def quantised(model: PreTrainedModel, bits: int, group: int = GROUP) -> Iterator
             :func:`~kvw.training.keeping.weights_kept`.
     """
     if not 2 <= bits <= 8:
-        raise UserError("Weights are quantised to 2 to 8 bits.", found=repr(bits))
+        raise UserError(
+            "Weights are quantised to 2 to 8 bits.", found=repr(bits), do="give bits=4 or bits=8 for instance"
+        )
     shared = [matrix.name for matrix in find_value_matrices(model) if isinstance(matrix, ExpertMatrix)]
     if shared:
         raise UserError(

@@ -58,7 +58,9 @@ def relearned(
     """
     if steps < 0 or not examples:
         raise UserError(
-            "Relearning takes a number of steps and examples.", found=f"{steps} steps, {len(examples)} examples"
+            "Relearning takes a number of steps and examples.",
+            found=f"{steps} steps, {len(examples)} examples",
+            do="give 1 step or more, and at least one example",
         )
     training = replace(training or relearning_settings(model), epochs=1)
     with weights_kept(model):
@@ -95,7 +97,11 @@ def split_by_subject(
     """
     nobody = [example.identifier for example in examples if example.subject is None]
     if nobody:
-        raise UserError("Examples without a subject cannot be divided by subject.", found=", ".join(nobody[:5]))
+        raise UserError(
+            "Examples without a subject cannot be divided by subject.",
+            found=", ".join(nobody[:5]),
+            do="name the 'subject' of each in the data",
+        )
     half_of = {collapsed(one): half for one, half in (halves or {}).items()}
     # Drawn by a spelling, the same whatever the order of the examples.
     spelled = {collapsed(one): one for one in sorted({str(example.subject) for example in examples}, reverse=True)}

@@ -45,5 +45,9 @@ def _round(model: PreTrainedModel, dtype: torch.dtype) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if float(parameter.abs().max()) > largest:
-                raise UserError(f"{name} does not fit into {dtype}.", found=f"{float(parameter.abs().max()):g}")
+                raise UserError(
+                    f"{name} does not fit into {dtype}.",
+                    found=f"{float(parameter.abs().max()):g}",
+                    do="leave this attack out: the model is not made for this type of number",
+                )
             parameter.copy_(parameter.to(dtype))

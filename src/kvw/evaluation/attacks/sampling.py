@@ -9,7 +9,6 @@ from transformers import PreTrainedModel
 
 from kvw.data import Prepared, prompt_batch, to_model
 from kvw.data.rendering import Processor
-from kvw.errors import UserError
 from kvw.evaluation.generation import decoding
 from kvw.evaluation.journal import Journal
 from kvw.evaluation.running import budget_for, content_keys
@@ -17,6 +16,7 @@ from kvw.measuring.batch_sizing import run_batched
 from kvw.measuring.engine import evaluating
 from kvw.measuring.fingerprint import digest
 from kvw.progress import Progress
+from kvw.settings import check_at_least
 
 
 def drawn_answers(
@@ -48,8 +48,7 @@ def drawn_answers(
     Raises:
         UserError: ``count`` is not positive, an image cannot be decoded, or memory runs out on a single answer.
     """
-    if count < 1:
-        raise UserError("At least one answer must be drawn.", found=f"{count}")
+    check_at_least("count", count, 1)
     kept = (journal or Journal(None)).kept("drawn", tuple[str, ...])
     keys = content_keys(prepared, [item.prompt for item in prepared])
     drawn: list[tuple[str, ...]] = []

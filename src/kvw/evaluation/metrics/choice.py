@@ -92,7 +92,7 @@ def closest_option(reply: str, options: Sequence[str]) -> int:
         UserError: There are no options.
     """
     if not options:
-        raise UserError("There are no options to compare the reply with.", found=repr(reply))
+        raise UserError("There are no options to compare the reply with.", found=repr(reply), do="give at least one")
     said = reply.strip()
     likeness = [SequenceMatcher(None, said, option).ratio() for option in options]
     return likeness.index(max(likeness))
@@ -134,7 +134,11 @@ def likeliest(log_probabilities: Mapping[str, float]) -> str | None:
         UserError: There are no options, or one of the values is not a number.
     """
     if not log_probabilities or any(math.isnan(value) for value in log_probabilities.values()):
-        raise UserError("The options cannot be compared.", found=f"log probabilities {dict(log_probabilities)}")
+        raise UserError(
+            "The options cannot be compared.",
+            found=f"log probabilities {dict(log_probabilities)}",
+            do="give a number for each of at least one option",
+        )
     best = max(log_probabilities.values())
     named = [name for name, value in log_probabilities.items() if value == best]
     return named[0] if len(named) == 1 and best > -math.inf else None

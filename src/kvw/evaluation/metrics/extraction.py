@@ -29,7 +29,11 @@ def extraction_strength(is_argmax: Sequence[bool]) -> float:
         UserError: The answer has no tokens.
     """
     if not len(is_argmax):
-        raise UserError("Extraction strength needs an answer of at least one token.", found="no tokens")
+        raise UserError(
+            "Extraction strength needs an answer of at least one token.",
+            found="no tokens",
+            do="leave empty answers out",
+        )
     first_wrong_from_the_end = next((place for place, hit in enumerate(reversed(is_argmax)) if not hit), len(is_argmax))
     return first_wrong_from_the_end / len(is_argmax)
 
@@ -47,5 +51,9 @@ def memorisation_accuracy(is_argmax: Sequence[bool]) -> float:
         UserError: The answer has no tokens.
     """
     if not len(is_argmax):
-        raise UserError("Memorisation accuracy needs an answer of at least one token.", found="no tokens")
+        raise UserError(
+            "Memorisation accuracy needs an answer of at least one token.",
+            found="no tokens",
+            do="leave empty answers out",
+        )
     return sum(is_argmax) / len(is_argmax)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kvw.errors import UserError
 from kvw.evaluation.metrics.checks import check_lengths, numbers
 from kvw.evaluation.metrics.optional import optional
+from kvw.settings import check_at_least
 
 BINS = 20
 """Default bins of :func:`jensen_shannon`: 15 items of each model in a bin on TOFU's sets of 300."""
@@ -82,8 +83,7 @@ def jensen_shannon(first: Sequence[float], second: Sequence[float], bins: int = 
     """
     one = np.asarray(numbers(first, "values of the first sample"))
     other = np.asarray(numbers(second, "values of the second sample"))
-    if bins < 2:
-        raise UserError("A histogram needs at least two bins.", found=f"bins = {bins}")
+    check_at_least("bins", bins, 2)
     pooled = np.sort(np.concatenate([one, other]))
     # Observed values as edges: an interpolated edge would move with the scale, and fail beside an infinite value.
     edges = np.unique(pooled[[len(pooled) * edge // bins for edge in range(1, bins)]])

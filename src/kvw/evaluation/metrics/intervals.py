@@ -100,7 +100,11 @@ def mean_interval(
     """
     array = np.asarray(numbers(values, "values to average"))
     if not np.isfinite(array).all():
-        raise UserError("An interval needs finite values.", found="an infinite value")
+        raise UserError(
+            "An interval needs finite values.",
+            found="an infinite value",
+            do="leave the unit out of which it is the score",
+        )
     if not 0 < confidence < 1 or resamples < 1:
         raise UserError(
             "The settings of the interval make no sense.",

@@ -87,5 +87,7 @@ def membership_auc(members: Sequence[float], others: Sequence[float]) -> float:
 
 def _mean_of_smallest(values: list[float], share: float) -> float:
     if not 0 < share <= 1:
-        raise UserError("The share of tokens lies above 0 and is at most 1.", found=f"share = {share}")
+        raise UserError(
+            "The share of tokens lies above 0 and is at most 1.", found=f"share = {share}", do="give 0.2 for instance"
+        )
     return fmean(sorted(values)[: max(1, int(len(values) * share))])

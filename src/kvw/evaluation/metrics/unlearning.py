@@ -97,7 +97,11 @@ def relative_forgetting(before: float, after: float) -> float | None:
     """
     first, second = numbers([before, after], "scores")
     if min(first, second) < 0:
-        raise UserError("Scores before and after must not be negative.", found=f"{first} and {second}")
+        raise UserError(
+            "Scores before and after must not be negative.",
+            found=f"{first} and {second}",
+            do="give scores of at least 0",
+        )
     return (first - second) / first if first else None
 
 
@@ -112,5 +116,7 @@ def _rouge_pairs(image: Sequence[float], text: Sequence[float]) -> list[tuple[fl
     check_lengths("results with and without images", image, text)
     first, second = numbers(image, "ROUGE values with images"), numbers(text, "ROUGE values without images")
     if min(*first, *second) < 0:
-        raise UserError("ROUGE values must not be negative.", found=f"{min(*first, *second)}")
+        raise UserError(
+            "ROUGE values must not be negative.", found=f"{min(*first, *second)}", do="give values from 0 to 1"
+        )
     return list(zip(first, second, strict=True))

@@ -34,7 +34,11 @@ def harmonic_mean(values: Sequence[float]) -> float:
     """
     floats = numbers(values, "values to average")
     if min(floats) < 0:
-        raise UserError("The harmonic mean needs values that are not negative.", found=f"{min(floats)}")
+        raise UserError(
+            "The harmonic mean needs values that are not negative.",
+            found=f"{min(floats)}",
+            do="give scores of at least 0",
+        )
     # The mean lies between the extremes, but its rounding need not.
     return min(max(statistics.harmonic_mean(floats), min(floats)), max(floats))
 

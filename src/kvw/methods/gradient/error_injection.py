@@ -46,7 +46,11 @@ class EmptyResponseSettings(DefenceSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.answer.strip():
-            raise UserError("answer must hold a word: an empty one cannot be trained.", found=repr(self.answer))
+            raise UserError(
+                "answer must hold a word: an empty one cannot be trained.",
+                found=repr(self.answer),
+                do="give the answer that the model is to say",
+            )
 
 
 def error_injection(trainee: Trainee, settings: ErrorInjectionSettings) -> Objective:

@@ -137,7 +137,9 @@ def _defending(
     distributions = further + (max(1, round(10 / 32 * (there - 1))) if defended is None else defended)
     if distributions > there:
         raise UserError(
-            "The model has too few layers to defend.", found=f"{there} distributions, {distributions} needed"
+            "The model has too few layers to defend.",
+            found=f"{there} distributions, {distributions} needed",
+            do="defend fewer layers (layers), or take --method fact-erasure",
         )
     tail = Tail(trainee.model, do="take --method fact-erasure")
     reference = trainee.reference() if settings.retain_weight else None

@@ -53,7 +53,11 @@ class ManuSettings(Settings):
         super().__post_init__()
         weights = self.chosen_weights
         if len(weights) != 4 or min(weights) < 0 or not any(weights):
-            raise UserError("weights must be four numbers of at least 0, and not all 0.", found=repr(self.weights))
+            raise UserError(
+                "weights must be four numbers of at least 0, and not all 0.",
+                found=repr(self.weights),
+                do="give 1,1,1,1 for instance",
+            )
         if not self.parts:
             raise UserError("parts must name what to prune.", do="use language, vision or both")
         if "projector" in self.parts:

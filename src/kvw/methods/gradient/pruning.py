@@ -97,7 +97,11 @@ def neurons(model: PreTrainedModel, settings: ManuSettings) -> list[ValueMatrix]
     for part in settings.parts:
         here = find_value_matrices(model) if part == "language" else tower_matrices(model)
         if any(matrix.key.expert is not None for matrix in here):
-            raise UserError("MANU prunes dense FFNs only, and this model has experts.", found=type(model).__name__)
+            raise UserError(
+                "MANU prunes dense FFNs only, and this model has experts.",
+                found=type(model).__name__,
+                do="take another --method",
+            )
         last = max(matrix.key.layer for matrix in here)
         kept = last + 1 if settings.chosen_last_layers is None else settings.chosen_last_layers
         matrices += [matrix for matrix in here if matrix.key.layer > last - kept]

@@ -56,7 +56,7 @@ def at_depth(model: PreTrainedModel, layer: int | None) -> int:
     if layer is None:
         return round(7 / 32 * depth)
     if layer >= depth:
-        raise UserError(f"The model has no layer {layer}.", found=f"layers 0 to {depth - 1}")
+        raise UserError(f"The model has no layer {layer}.", found=f"layers 0 to {depth - 1}", do="name one of these")
     return layer
 
 

@@ -125,5 +125,9 @@ class SteeringSettings(Settings):
             skipped.add(AUTHORS_SKIPPED if depth > AUTHORS_SKIPPED else round(AUTHORS_SKIPPED / AUTHORS_DEPTH * depth))
         layers = [layer for layer in range(first, last + 1) if layer not in skipped]
         if not layers:
-            raise UserError("No layer is left to steer.", found=f"{first}:{last} without {sorted(skipped)}")
+            raise UserError(
+                "No layer is left to steer.",
+                found=f"{first}:{last} without {sorted(skipped)}",
+                do="give other layers, or skip fewer",
+            )
         return layers

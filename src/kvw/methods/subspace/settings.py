@@ -144,4 +144,8 @@ class SubspaceSettings(Settings):
         if self.shrinkage != "cross-validated" and not (
             isinstance(self.shrinkage, float | int) and 0 <= self.shrinkage <= 1
         ):
-            raise UserError("shrinkage must lie between 0 and 1, or be 'cross-validated'.", found=str(self.shrinkage))
+            raise UserError(
+                "shrinkage must lie between 0 and 1, or be 'cross-validated'.",
+                found=str(self.shrinkage),
+                do="give 0.1 for instance",
+            )

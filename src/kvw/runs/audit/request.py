@@ -17,9 +17,10 @@ from kvw.models.checkpoint import Checkpoint
 from kvw.runs.audit.attacks import ATTACKS
 from kvw.runs.audit.invented import about_nobody
 from kvw.runs.audit.questions import Questions
-from kvw.runs.first_checks import check_edit_files, check_longest_answer
+from kvw.runs.first_checks import check_edit_files
 from kvw.runs.left_out import without_forgotten
 from kvw.runs.union import joined, read_forget_files
+from kvw.settings import check_at_least
 
 if TYPE_CHECKING:
     import torch
@@ -103,16 +104,15 @@ class AuditRequest:
     reading: Reading = AS_IT_IS
 
     def __post_init__(self) -> None:
-        check_longest_answer(self.max_new_tokens)
-        least = {"samples": 1, "budget": 10, "steps": 1, "at_most": 0}
+        least = {"max_new_tokens": 1, "samples": 1, "budget": 10, "steps": 1, "at_most": 0}
         for name, fewest in least.items():
-            if getattr(self, name) < fewest:
-                option = f"--{name.replace('_', '-')}"
-                raise UserError(f"{option} is at least {fewest}.", found=str(getattr(self, name)))
+            check_at_least(f"--{name.replace('_', '-')}", getattr(self, name), fewest)
         if not 0 <= self.threshold < 1:  # NaN is refused too
             raise UserError("--fail-above lies from 0 to below 1.", found=str(self.threshold), do="0.1 is usual")
         if not 0 < self.learning_rate < 1:
-            raise UserError("--learning-rate lies between 0 and 1.", found=str(self.learning_rate))
+            raise UserError(
+                "--learning-rate lies between 0 and 1.", found=str(self.learning_rate), do="give 1e-5 for instance"
+            )
 
     def inputs(self) -> list[Path]:
         """Everything that the audit reads."""
