@@ -205,7 +205,7 @@ class Processes:
             failure = LostProcess(
                 f"Process {self.rank} of {self.size} stopped because of an error in the program.",
                 found=f"{type(error).__name__}: {error}",
-                do="look at what that process printed",
+                do="read what that process printed",
                 gone=[self.rank],
             )
         try:

@@ -53,7 +53,7 @@ def paraphrased(words: Phrasings, facts: Sequence[str], ask: Ask) -> tuple[Phras
         raise UserError(
             "The server has written no paraphrase that can be used.",
             found=first[:LONGEST],
-            do="each line must be a question with {name} in it; ask another model",
+            do="ask another model: each line must be a question with {name} in it",
         )
     return words.model_copy(update={"facts": wordings}), counts
 

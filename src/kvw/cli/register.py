@@ -135,7 +135,9 @@ def export(
 ) -> None:
     """Write the register for others, with its head."""
     if out.suffix not in (".csv", ".json"):
-        raise UserError("An export ends in .csv or .json.", found=str(out), do="name it so")
+        raise UserError(
+            "An export ends in .csv or .json.", found=str(out), do=f"name it {out.stem}.csv or {out.stem}.json"
+        )
     from kvw.output import check_output_file
 
     check_output_file(out, force=False, keep=[file])

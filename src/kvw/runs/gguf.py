@@ -226,7 +226,7 @@ def _check_copy(source: GgufFile, copy: Path, ranges: Mapping[tuple[int, int], s
         raise UserError(
             f"The copy of {source.path.name} is not what was written.",
             found="bytes that differ when read back",
-            do="look after the disk, and run the command again",
+            do="see whether the disk is damaged, and run the command again",
         )
 
 

@@ -72,7 +72,9 @@ def candidates(lens: Lens, budget: int) -> int:
     """
     k = budget // (LAST if lens == "hp" else 2 * LAST)
     if k < 1:
-        raise UserError(f"The budget pays for no candidate of lens-{lens}.", found=str(budget), do="10 is the least")
+        raise UserError(
+            f"The budget pays for no candidate of lens-{lens}.", found=str(budget), do="give a budget of 10 or more"
+        )
     return k
 
 

@@ -155,7 +155,9 @@ def directions(forget: Tensor, groups: Sequence[Hashable], siblings: Tensor, ene
         if float(difference.norm()) > 1e-8:
             found.append(difference / difference.norm())
     if not found:
-        raise UserError("Nothing sets the forget set apart from its siblings.", do="look at the retain set")
+        raise UserError(
+            "Nothing sets the forget set apart from its siblings.", do="give a retain set that is about other facts"
+        )
     _, sizes, adjoint = torch.linalg.svd(torch.stack(found), full_matrices=False)
     kept = int((sizes.square().cumsum(0) < energy * sizes.square().sum()).sum()) + 1
     basis: Tensor = adjoint[: min(kept, len(sizes))].T

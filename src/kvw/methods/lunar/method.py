@@ -164,5 +164,8 @@ def way_to_refusals(
     )
     way = there.double().mean(0) - here.double().mean(0)
     if not bool(way.any()):
-        raise UserError("Forget questions are where refused ones are.", do="look at the forget set")
+        raise UserError(
+            "The model treats the forget questions like questions that it refuses, so there is nothing to move.",
+            do="ask it: kvw evaluate MODEL --data FORGET",
+        )
     return way
