@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from kvw.cli import main
 
-LIGHT = "import sys; from kvw.cli import main\ntry: main({arguments!r})\nfinally: print(*sys.modules)"
-"""Says in another process which modules a command has imported."""
-
 
 def run(*arguments):
     """Run the program in this process; returns the exit code."""

@@ -97,24 +97,3 @@ def test_whatever_python_m_runs_is_such_a_program():
         assert "sys.exit(main(" in ast.unparse(body[-1]), file
         mains = [one for one in body if isinstance(one, ast.FunctionDef) and one.name == "main"]
         assert [ast.unparse(one) for one in mains[0].decorator_list] == ["program"], file
-
-
-ERRORS = {"UserError", "Damaging", "LostProcess", "Unreadable", "Unwritable"}
-
-
-def without_advice(text: str) -> list[str]:
-    """The beginnings of the mistakes that a file raises without saying what to do."""
-    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call) and node.args]
-    raised = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in ERRORS]
-    return [ast.unparse(call.args[0]) for call in raised if not {one.arg for one in call.keywords} & {"do", None}]
-
-
-def test_every_mistake_says_what_to_do():
-    found = {str(file): without_advice(file.read_text()) for file in SOURCE.rglob("*.py")}
-    assert len(found) > 400
-    assert {file: said for file, said in found.items() if said} == {}
-
-
-def test_a_mistake_without_advice_is_seen():
-    said = "raise UserError('It is wrong.', found='x')\nraise Damaging('All is lost.', do='keep it')"
-    assert without_advice(said) == ["'It is wrong.'"]

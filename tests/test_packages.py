@@ -1,4 +1,7 @@
-"""The order of packages in docs/architecture.md is true: nothing imports from a package that stands below its own."""
+"""What all files of the source keep to: the order of packages in docs/architecture.md, short functions, advice.
+
+Nothing imports from a package that stands below its own.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +42,9 @@ def target(name: str) -> Path | None:
     return next(file for file in files if file.is_file())
 
 
-def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def imported(text: str) -> Iterator[tuple[int, str]]:
     """Line and full name of all that is imported, wherever it stands; names of modules in strings are imported, too."""
-    for node in ast.walk(tree):
+    for node in nodes(text):
         if isinstance(node, ast.ImportFrom):
             assert not node.level, "imports name the whole module"
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
@@ -52,15 +55,16 @@ def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 @cache
-def parsed(text: str) -> ast.Module:
-    """The tree of a file, for several tests."""
-    return ast.parse(text)
+def nodes(text: str) -> list[ast.AST]:
+    """All that a file is made of that a rule looks at; parsed once for all of them."""
+    kinds = (ast.Import, ast.ImportFrom, ast.Constant, ast.Call, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return [node for node in ast.walk(ast.parse(text)) if isinstance(node, (*kinds, ast.Module))]
 
 
 def back_arrows(file: Path, text: str) -> list[str]:
     """Every import of a file that goes to a package below its own."""
     own = ORDER.index(package(file))
-    targets = ((line, name, target(name)) for line, name in imported(parsed(text)))
+    targets = ((line, name, target(name)) for line, name in imported(text))
     return [
         f"{file.relative_to(ROOT)}:{line} imports {name}"
         for line, name, found in targets
@@ -87,7 +91,7 @@ def test_nothing_outside_the_methods_imports_from_the_folder_of_one() -> None:
     assert [
         f"{file.relative_to(ROOT)}:{line} imports {name}"
         for file in sorted(outside)
-        for line, name in imported(parsed(file.read_text()))
+        for line, name in imported(file.read_text())
         if ".".join(name.split(".")[:3]) in folders
     ] == []
 
@@ -116,12 +120,11 @@ def named_methods(text: str) -> list[tuple[int, str]]:
     The name of the program counts only as all of a string, and as ``method kvw``. Of docstrings only those count that
     stand under a field, since they are help texts; the others speak of the field's techniques.
     """
-    tree = parsed(text)
-    bodies = [node.body for node in ast.walk(tree) if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))]
+    bodies = [node.body for node in nodes(text) if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))]
     prose = {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}
     strings = [
         (node.lineno, node.value)
-        for node in ast.walk(tree)
+        for node in nodes(text)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose
     ]
     return [(line, (found[1] or "kvw")) for line, value in strings for found in NAMES.finditer(value)]
@@ -199,7 +202,48 @@ def is_there(name: str) -> bool:
 def test_benchmarks_import_what_is_there() -> None:
     files = sorted((ROOT / "benchmarks").glob("*.py"))
     assert len(files) > 5
-    names = [(file.name, line, name) for file in files for line, name in imported(parsed(file.read_text()))]
+    names = [(file.name, line, name) for file in files for line, name in imported(file.read_text())]
     assert [found for found in names if not is_there(found[2])] == []
     assert not is_there("kvw.methods.settings.KvwSettings")
     assert not is_there("kvw.runs.unlearning.labels_of")
+
+
+def too_long(text: str, function: int = 60, file: int = 400) -> list[str]:
+    """What has more lines than that: the file itself, and functions with their docstrings but without decorators."""
+    functions = [node for node in nodes(text) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    sizes = [(node.name, (node.end_lineno or 0) - node.lineno + 1) for node in functions]
+    lines = len(text.splitlines())
+    return [name for name, size in sizes if size > function] + (["the file"] if lines > file else [])
+
+
+def test_functions_and_files_are_short() -> None:
+    found = {str(file.relative_to(SOURCE)): too_long(file.read_text()) for file in SOURCE.rglob("*.py")}
+    assert {file: names for file, names in found.items() if names} == {}
+
+
+def test_what_is_too_long_is_seen() -> None:
+    text = "class A:\n    async def b(self):\n        x = 1\n        def c():\n            return 1\n"
+    assert too_long(text, 4) == []
+    assert too_long(text, 3) == ["b"]
+    assert too_long(text, 1, 4) == ["b", "c", "the file"]
+
+
+ERRORS = {"UserError", "Damaging", "LostProcess", "Unreadable", "Unwritable"}
+
+
+def without_advice(text: str) -> list[str]:
+    """The beginnings of the mistakes that a file raises without saying what to do."""
+    calls = [node for node in nodes(text) if isinstance(node, ast.Call) and node.args]
+    raised = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in ERRORS]
+    return [ast.unparse(call.args[0]) for call in raised if not {one.arg for one in call.keywords} & {"do", None}]
+
+
+def test_every_mistake_says_what_to_do():
+    found = {str(file): without_advice(file.read_text()) for file in SOURCE.rglob("*.py")}
+    assert len(found) > 400
+    assert {file: said for file, said in found.items() if said} == {}
+
+
+def test_a_mistake_without_advice_is_seen():
+    said = "raise UserError('It is wrong.', found='x')\nraise Damaging('All is lost.', do='keep it')"
+    assert without_advice(said) == ["'It is wrong.'"]

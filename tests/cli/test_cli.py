@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import stat
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tests.families import build_family
-from tests.program import LIGHT, assert_refused, run
+from tests.program import assert_refused, run
 from transformers import AutoConfig
 
 import kvw
@@ -48,22 +47,6 @@ def erase(saved, *more, family="llava", out="run"):
     common += () if "--method" in more else ("--method", "kvw", "--write-damaged")
     short = () if "--max-new-tokens" in more else ("--max-new-tokens", 3)
     return run("erase", saved[family], *common, *short, *more)
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["erase", "--help"], ["--version"], ["measure"], ["nonsense"]])
-def test_help_and_typing_errors_do_not_load_torch(arguments):
-    found = subprocess.run(
-        [sys.executable, "-c", LIGHT.format(arguments=arguments)], capture_output=True, text=True, check=False
-    )
-    modules = set(found.stdout.splitlines()[-1].split())
-    assert "kvw.cli" in modules
-    assert not modules & {"torch", "transformers", "numpy", "PIL", "matplotlib"}
-    assert found.returncode == (2 if arguments in (["measure"], ["nonsense"]) else 0), found.stderr
-
-
-def test_importing_the_package_loads_nothing_heavy():
-    code = "import sys, kvw; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_every_public_name_exists():
@@ -370,7 +353,7 @@ def test_an_answer_that_the_template_drops(people, saved, tmp_path, capsys):
         (["--layers", "2"], ["FIRST:LAST"]),
         (["--layers", "3:1"], ["3:1"]),
         (["--layers", "1:\N{SUPERSCRIPT TWO}"], ["FIRST:LAST"]),
-        (["--eval-limit", "-5"], ["negative"]),
+        (["--eval-limit", "-5"], ["at least 0"]),
         (["--out", "forget.jsonl/run"], ["could not be written"]),
         (["--out", "."], ["which this run reads"]),
         (["--eval", "photos"], ["NAME=FILE"]),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.fixtures import built
-from tests.program import LIGHT, assert_refused, run
+from tests.program import assert_refused, run
 
 import kvw
 from kvw.edits import EditMetadata, GateEdit, LowRankEdit, RoundedGateEdit
@@ -58,14 +56,6 @@ def gates(path):
 def assert_equal(one, other):
     assert set(one) == set(other)
     assert all(torch.equal(one[key], other[key]) for key in one)
-
-
-@pytest.mark.parametrize("arguments", [["edit", "--help"], ["edit", "scale", "--help"], ["edit", "export"]])
-def test_help_does_not_load_torch(arguments):
-    found = subprocess.run(
-        [sys.executable, "-c", LIGHT.format(arguments=arguments)], capture_output=True, text=True, check=False
-    )
-    assert not set(found.stdout.splitlines()[-1].split()) & {"torch", "transformers", "peft"}
 
 
 def test_compose_adds_requests_up(files, capsys):

@@ -13,7 +13,7 @@ from pathlib import Path
 import openai
 import pytest
 import torch
-from tests.program import LIGHT, assert_refused, run
+from tests.program import assert_refused, run
 from tests.serving.running import TOY, gates
 from tests.several_processes import beside
 
@@ -104,14 +104,6 @@ def test_the_plain_model_is_served_to_those_whom_the_operator_allows_it(edits, s
     assert "Other machines may reach this server" in error
     assert "The edit 'unknown' does not say which weights" in error
     assert "Traceback" not in error
-
-
-@pytest.mark.parametrize("arguments", [["serve", "--help"], ["serve", "toy:vanilla"]])
-def test_help_does_not_load_torch(arguments):
-    found = subprocess.run(
-        [sys.executable, "-c", LIGHT.format(arguments=arguments)], capture_output=True, text=True, check=False
-    )
-    assert not set(found.stdout.splitlines()[-1].split()) & {"torch", "transformers", "starlette", "uvicorn"}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.program import LIGHT, run
+from tests.program import run
 
 import kvw
 from kvw.bench.cost.recipe import read_cost_recipe
@@ -45,7 +45,7 @@ def test_the_page_shows_the_example():
 
 
 def test_it_is_listed_without_torch(folder):
-    code = LIGHT.format(arguments=["methods", PLACE])
+    code = f"import sys; from kvw.cli import main\ntry: main(['methods', {PLACE!r}])\nfinally: print(*sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     *listed, modules = shown.splitlines()
     assert "share = 0.05" in listed[0]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -32,16 +30,6 @@ def test_a_method_has_the_name_of_its_entry_and_says_what_it_is(name):
     assert "\n" not in method.summary
     assert method.accepts(method.read({}))
     assert set(method.dose) <= {field for kind in method.setting_classes for field in kind.__dataclass_fields__}
-
-
-def test_the_table_is_looked_up_without_torch():
-    code = (
-        "import sys; from kvw.methods.registry import METHODS, get_method\n"
-        "for name in METHODS: get_method(name).summary\n"
-        "print('torch' in sys.modules, 'transformers' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False False\n"
 
 
 def test_no_method_is_known_by_name_but_in_its_folder_and_the_table():

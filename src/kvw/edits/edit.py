@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -28,9 +29,13 @@ ENTRIES_AT_A_TIME = 2**20
 PACKAGES = ("kvw", "torch", "torchvision", "transformers", "tokenizers", "pillow", "accelerate")
 
 
+_version = cache(version)
+"""Looking a version up reads files, and every edit asks."""
+
+
 def package_versions() -> dict[str, str]:
     """Versions of the packages that results depend on."""
-    return {name: version(name) for name in PACKAGES}
+    return {name: _version(name) for name in PACKAGES}
 
 
 Name = Annotated[str, AfterValidator(printable)]

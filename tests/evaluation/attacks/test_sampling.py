@@ -49,5 +49,5 @@ def test_answers_are_kept_and_of_one_number_only(tmp_path, monkeypatch):
 
 def test_none_cannot_be_drawn():
     model, processor = fresh()
-    with pytest.raises(UserError, match="At least one"):
+    with pytest.raises(UserError, match="count must be at least 1"):
         drawn_answers(model, processor, prepare(TEXTS, processor), 0)

@@ -141,7 +141,7 @@ def test_utility():
         (lambda: forget_quality([1], [NAN]), "truth ratios of the gold model hold"),
         (lambda: jensen_shannon([], [1]), "no values of the first sample"),
         (lambda: jensen_shannon([1], [NAN]), "values of the second sample hold"),
-        (lambda: jensen_shannon([1], [1], bins=1), "bins = 1"),
+        (lambda: jensen_shannon([1], [1], bins=1), "bins must be at least 2"),
         (lambda: clear_forget_quality([1], [1, 2]), "1 values and 2 values"),
         (lambda: clear_forget_quality([0, 0], [1, 2]), "nothing but zeros"),
         (lambda: clear_forget_quality([-1, 2], [1, 2]), "negative"),

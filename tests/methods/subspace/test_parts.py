@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -405,11 +403,6 @@ def test_bounds_say_together_what_cannot_be_separated():
 def test_settings_that_make_no_sense_are_refused(values, reason):
     with pytest.raises(kvw.UserError, match=reason):
         SubspaceSettings(**values)
-
-
-def test_settings_do_not_load_torch():
-    code = "import sys, kvw.methods.subspace.settings; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_document_stands_beside_questions_that_name_their_subject():
