@@ -94,7 +94,7 @@ def test_a_model_is_asked_about_names():
         Wanted(out=Path("made")), refuse=["gone"], **{"from": "model", "model": ["gone", "m"], "whom": ["", "Ada; Bo"]}
     )
     assert found == replace(ABOUT, from_model="m", about=("Ada", "Bo"))
-    assert typed.told == ["There is no model gone.", "This needs an answer."]
+    assert typed.told == ["There is no model gone.", "This needs an answer.\ndo: give one, or end with Ctrl-C"]
     assert found.words[-1] == "--confirm"
     assert completed(replace(ABOUT, confirm=None), decide="no")[0].confirm is False
     assert completed(replace(ABOUT, from_model=None), model="m")[0] == replace(ABOUT, from_model="m")

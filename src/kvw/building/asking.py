@@ -100,7 +100,7 @@ class Questions:
                 ) from error
             try:
                 if not text:
-                    raise UserError("This needs an answer.")
+                    raise UserError("This needs an answer.", do="give one, or end with Ctrl-C")
                 return take(text)
             except UserError as error:
                 self.tell(str(error))
