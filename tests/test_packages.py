@@ -100,6 +100,7 @@ NOT_THE_METHOD = {
     # The program: what it is called on a command line, its folder, its logger, the mark and the tag that it leaves.
     "kvw": [
         *("building/asking.py", "cache.py", "cli/__init__.py", "cli/command.py", "cli/data/build.py", "known.py"),
+        "cli/worker.py",
         *(
             "mark.py",
             "progress.py",

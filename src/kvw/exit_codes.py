@@ -31,6 +31,8 @@ class ExitCode(IntEnum):
     """Evidence or a register does not hold."""
     CAME_BACK = 7
     """Done, but an audit brings back more than was allowed (``--fail-above``)."""
+    GIVEN_UP = 8
+    """A worker has come to the end of its queue, and gave requests up."""
     INTERRUPTED = 130
     """Ctrl-C, or told to end."""
 

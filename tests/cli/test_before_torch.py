@@ -49,6 +49,11 @@ CASES = {
         "no command": "run bad.toml",
         "no model": "run request.toml",
     },
+    "worker": {
+        "folder": "worker gone",
+        "register": "worker empty --register gone.sqlite",
+        "tries": "worker empty --retries -1",
+    },
     "methods": {"name": "methods subspaec"},
     "measure": {
         "model": "measure ./nowhere --data good.jsonl --out new.safetensors",

@@ -162,7 +162,9 @@ def test_a_request_is_done_once_and_says_what_changed(request_file, capsys):
     Image.new("RGB", (24, 20), (1, 2, 3)).save(folder / "forget.png")  # only the picture that the file names
     request_file.write_text(text + "eval_limit = 1\n")
     assert run("run", request_file) == 2
-    assert "changed since: eval_limit, forget" in " ".join(capsys.readouterr().err.split())
+    told = " ".join(capsys.readouterr().err.split())
+    assert "result of another request" in told
+    assert "changed since: eval_limit, forget do: name another out" in told
     assert (out / "edit.safetensors").read_bytes() == edit
 
     request_file.write_text(text + "eval_limit = 1\nforce = true\n")

@@ -32,6 +32,7 @@ from kvw.cli.report import report
 from kvw.cli.run import run
 from kvw.cli.serve import serve
 from kvw.cli.verify import verify
+from kvw.cli.worker import worker
 from kvw.errors import UserError
 from kvw.exit_codes import ExitCode, code_of
 
@@ -42,7 +43,7 @@ app = App(
     help_epilogue="Start with: kvw demo",
     suppress_keyboard_interrupt=False,
 )
-for verb in (erase, methods, measure, apply, evaluate, audit, report, chat, serve, verify, demo, env):
+for verb in (erase, methods, measure, apply, evaluate, audit, report, chat, serve, verify, demo, env, worker):
     app.command(shared_by_all(verb) if verb in (erase, measure, evaluate) else run_by_the_first(verb))
 app.command(run)  # the command that it runs is shared, or run by the first
 app.command(data)
