@@ -12,7 +12,7 @@ DOCS := $(VENV)/.docs
 VERSIONS := --build-constraint requirements/tested.txt \
 	$(if $(PINS),--constraint $(PINS),--upgrade --upgrade-strategy eager)
 
-.PHONY: demo real-model real-models proving test suite test-newest test-oldest unit fuzz test-slow kills docs lint toy-models bench-models toy-200 sweep speed apply-speed cost cost-gpu clean
+.PHONY: demo real-model real-models proving test suite test-newest test-oldest unit fuzz test-slow kills docs lint toy-models bench-models toy-200 sweep speed apply-speed cost cost-gpu wheels release-check clean
 
 demo: $(READY)
 	$(BIN)/kvw demo --out demo-run --force
@@ -92,8 +92,21 @@ cost: $(READY)
 cost-gpu: $(READY)
 	PYTHON=$(CURDIR)/$(BIN)/python benchmarks/cost_gpu.sh cost-run
 
+# Everything that the Dockerfile installs; afterwards `docker build` needs no network.
+WHEELS ?= wheels
+wheels: $(READY)
+	rm -rf $(WHEELS)
+	$(BIN)/python -m pip wheel --quiet $(VERSIONS) --wheel-dir $(WHEELS) ".[evidence,serve]"
+
+# Wheel and sdist as they would be published, in dist/, built and looked at.
+release-check: $(READY)
+	$(BIN)/python -m pip install --quiet $(VERSIONS) hatchling
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+	KVW_DIST=$(CURDIR)/dist $(BIN)/python -m pytest tests/test_release.py
+
 clean:
-	rm -rf $(VENV) .venv-newest .venv-oldest demo-run cost-run proving-run build dist site
+	rm -rf $(VENV) .venv-newest .venv-oldest demo-run cost-run proving-run build dist site wheels
 
 $(READY): pyproject.toml $(PINS)
 	$(PYTHON) -m venv $(VENV)
