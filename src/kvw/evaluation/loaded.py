@@ -56,15 +56,16 @@ class Loaded(InMemory):
             UserError: See :func:`load_model` and :func:`load_processor`; or the prompt goes into an encoder.
         """
         config, source = load_config(checkpoint), SourceState(checkpoint.folder)
-        find_value_matrices(skeleton(checkpoint))  # an unknown family is refused before anything is read
+        outline = skeleton(checkpoint, config)
+        find_value_matrices(outline)  # an unknown family is refused before anything is read
         if config.is_encoder_decoder and is_text_model(config):
             raise UserError(
                 f"{checkpoint} reads questions in an encoder, and the commands ask decoder-only models.",
                 found=config.model_type,
                 do="use it from Python: kvw.weaken takes batches with decoder_input_ids",
             )
-        processor = load_processor(checkpoint)
-        model = load_model(checkpoint, device, quantise=quantise)
+        processor = load_processor(checkpoint, config)
+        model = load_model(checkpoint, device, quantise=quantise, outline=outline)
         repair_tokens(model, processor)
         # The first process leaves the digests in the cache, so that the others on its machine need not read the files.
         digests = current().broadcast(lambda: weight_digests(checkpoint.folder))

@@ -75,13 +75,17 @@ def load_config(checkpoint: Checkpoint) -> PretrainedConfig:
     return config
 
 
-def skeleton(checkpoint: Checkpoint) -> PreTrainedModel:
+def skeleton(checkpoint: Checkpoint, config: PretrainedConfig | None = None) -> PreTrainedModel:
     """The model's modules without weights (on the ``meta`` device), to look at its structure.
+
+    Args:
+        checkpoint: Its folder.
+        config: Its configuration; None to read it.
 
     Raises:
         UserError: The installed transformers cannot build it.
     """
-    config = load_config(checkpoint)
+    config = config or load_config(checkpoint)
     classes = (
         (AutoModelForImageTextToText, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING),
         (AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING),
@@ -105,6 +109,7 @@ def load_model(
     device: torch.device | str | None = None,
     *,
     quantise: Quantise | None = None,
+    outline: PreTrainedModel | None = None,
 ) -> PreTrainedModel:
     """Load a model in its own dtype and check that every weight is there and finite.
 
@@ -113,17 +118,18 @@ def load_model(
         device: Where to; None for the accelerator if there is one, ``auto`` for all there are, and what does not fit
             offloaded to memory and disk.
         quantise: Quantise a full-precision checkpoint while it is loaded.
+        outline: Its :func:`skeleton`, if there is one already.
 
     Raises:
         UserError: Unknown family, no such device, weights that are missing, unreadable, or hold NaN or infinity, or a
             package that quantised weights need is not installed.
     """
     checkpoint = checkpoint_of(checkpoint)
-    config = load_config(checkpoint)
+    config = load_config(checkpoint) if outline is None else outline.config
     # Refuses names that transformers would follow to a pickle or out of the folder.
     find_weights(checkpoint.folder).check_loadable()
     if not stored_quantisation(checkpoint.folder):  # packed weights have other names and shapes in files
-        _report(checkpoint).refuse_unfit(str(checkpoint))
+        _report(checkpoint, outline or skeleton(checkpoint, config)).refuse_unfit(str(checkpoint))
     factory: Any = AutoModelForCausalLM if is_text_model(config) else AutoModelForImageTextToText
     options = {"quantization_config": _quantiser(checkpoint, config, quantise)} if quantise else {}
     try:
@@ -160,10 +166,9 @@ def load_model(
     return model
 
 
-def _report(checkpoint: Checkpoint) -> Report:
-    model = skeleton(checkpoint)
+def _report(checkpoint: Checkpoint, outline: PreTrainedModel) -> Report:
     try:
-        return loading_report(model, checkpoint.folder)
+        return loading_report(outline, checkpoint.folder)
     except UserError as error:
         found = f"{error.what} {error.found}".strip()
         raise UserError(f"The weights of {checkpoint} could not be loaded.", found=found, do=error.do) from error
@@ -174,22 +179,23 @@ def is_text_model(config: PretrainedConfig) -> bool:
     return type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 
-def load_processor(checkpoint: Checkpoint | str | Path) -> Any:
+def load_processor(checkpoint: Checkpoint | str | Path, config: PretrainedConfig | None = None) -> Any:
     """Load the checkpoint's own processor (tokenizer, image processor, chat template).
 
     Args:
         checkpoint: From :func:`find_checkpoint`, or what that takes.
+        config: Its configuration; None to read it.
 
     Returns:
         The processor; of a text-only model its tokenizer as a :class:`kvw.data.TextProcessor`.
 
     Raises:
         UserError: There is none, a package it needs is missing, or its chat template goes beyond the bounds of time and
-            memory, or does not have an option; or it
-            lacks a setting that the model's configuration does not have either.
+            memory, or does not have an option; or it lacks a setting that the model's configuration does not have
+            either.
     """
     checkpoint = checkpoint_of(checkpoint)
-    config = load_config(checkpoint)
+    config = config or load_config(checkpoint)
     text = is_text_model(config)
     factory: Any = AutoTokenizer if text else AutoProcessor
     try:

@@ -29,9 +29,10 @@ def check_copy(source: Checkpoint) -> None:
         copy_companions(source.folder, folder)
         for path in weight_files(source.folder):
             (folder / path.name).symlink_to(path.resolve())
+        outline = _outline(source)
         if not load_config(source).is_encoder_decoder:  # its files fill both, and the skeleton may be only the decoder
-            _outline(source).report.refuse_unfit(str(source))
-        check_reload(source, folder)
+            outline.report.refuse_unfit(str(source))
+        _check_like(outline, folder)
 
 
 def check_reload(source: Checkpoint, folder: Path) -> None:
@@ -44,7 +45,11 @@ def check_reload(source: Checkpoint, folder: Path) -> None:
     Raises:
         UserError: Something of this does not hold.
     """
-    before, after = _outline(source), _outline(Checkpoint(folder, folder.name))
+    _check_like(_outline(source), folder)
+
+
+def _check_like(before: _Outline, folder: Path) -> None:
+    after = _outline(Checkpoint(folder, folder.name))
     if before.model is not after.model:
         raise _unlike(f"its configuration makes a {after.model.__name__}, the source's a {before.model.__name__}")
     for file in sorted(before.tensors.keys() | after.tensors.keys()):
@@ -77,7 +82,7 @@ class _Outline:
 def _outline(checkpoint: Checkpoint) -> _Outline:
     model = skeleton(checkpoint)
     try:
-        processor = load_processor(checkpoint)
+        processor = load_processor(checkpoint, model.config)
         name = f"{type(processor).__name__} with {type(getattr(processor, 'tokenizer', processor)).__name__}"
     except UserError:
         name = ""
