@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kvw.errors import UserError
-from kvw.methods.gradient.method import GradientMethod
+from kvw.methods.gradient.method import OneUpdate
 from kvw.progress import Progress
 from kvw.settings import Count, NotNegative, Positive, Settings
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from kvw.data.rendering import Processor
     from kvw.training.objective import Sets, Side
     from kvw.training.result import Result
-    from kvw.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -42,29 +40,16 @@ class IauSettings(Settings):
     batch_size: Count = 4
 
 
-class Iau(GradientMethod):
+class Iau(OneUpdate):
     """Takes a step in place of training."""
 
     name = "iau"
     own = IauSettings
-    trains = False
     firmness = "the authors' code and summaries of the paper; without its penalty at planting"
     stage = "updating"
 
-    def __init__(self) -> None:
-        """Its objective is a sum over whole sets."""
-
-    def run(
-        self,
-        model: PreTrainedModel,
-        processor: Processor,
-        sets: Sets,
-        own: Any,
-        training: TrainingSettings | None = None,
-        *,
-        reference: PreTrainedModel | None = None,
-        state: Path | None = None,
-        progress: Progress | None = None,
+    def update(
+        self, model: PreTrainedModel, processor: Processor, sets: Sets, own: Any, progress: Progress | None
     ) -> Result:
         """theta <- theta + rate ((n_f / n) grad L_f - c grad L_r), n_f of the n answer tokens of both sets.
 

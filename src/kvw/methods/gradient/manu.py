@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kvw.errors import UserError
-from kvw.methods.gradient.method import GradientMethod
+from kvw.methods.gradient.method import OneUpdate
 from kvw.settings import Count, Settings, ShareAboveZero
-from kvw.training.settings import Part, TrainingSettings
+from kvw.training.settings import Part
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -76,29 +75,16 @@ class ManuSettings(Settings):
         return AUTHORS_LAST_LAYERS if self.last_layers is None and self.formula == "code" else self.last_layers
 
 
-class Manu(GradientMethod):
+class Manu(OneUpdate):
     """Prunes in place of training."""
 
     name = "manu"
     own = ManuSettings
-    trains = False
     firmness = "its formula in three sources, and the authors' code; each is a setting"
     stage = "measuring and pruning"
 
-    def __init__(self) -> None:
-        """MANU has no objective."""
-
-    def run(
-        self,
-        model: PreTrainedModel,
-        processor: Processor,
-        sets: Sets,
-        own: Any,
-        training: TrainingSettings | None = None,
-        *,
-        reference: PreTrainedModel | None = None,
-        state: Path | None = None,
-        progress: Progress | None = None,
+    def update(
+        self, model: PreTrainedModel, processor: Processor, sets: Sets, own: Any, progress: Progress | None
     ) -> Result:
         """See :func:`kvw.methods.gradient.pruning.manu`."""
         from kvw.methods.gradient.pruning import manu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -218,3 +219,33 @@ class GradientMethod(Trained[TrainedSettings]):
                 return objective
 
             run(loaded.model, loaded.processor, sets, self.name, build, settings.training, layers=layers)
+
+
+class OneUpdate(GradientMethod):
+    """A method that changes the weights once, by what whole sets say, in place of training."""
+
+    trains = False
+
+    def __init__(self) -> None:
+        """There is no objective to minimise."""
+
+    @abstractmethod
+    def update(
+        self, model: PreTrainedModel, processor: Processor, sets: Sets, own: Any, progress: Progress | None
+    ) -> Result:
+        """Change a model in place; the arguments are those of :meth:`run`."""
+
+    def run(
+        self,
+        model: PreTrainedModel,
+        processor: Processor,
+        sets: Sets,
+        own: Any,
+        training: TrainingSettings | None = None,
+        *,
+        reference: PreTrainedModel | None = None,
+        state: Path | None = None,
+        progress: Progress | None = None,
+    ) -> Result:
+        """See :meth:`update`: there are no settings of training, no reference and no state."""
+        return self.update(model, processor, sets, own, progress)
