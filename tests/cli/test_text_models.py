@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 
 import pytest
 import torch
@@ -45,21 +47,39 @@ def checkpoint(request, checkpoints):
     return checkpoints[request.param]
 
 
-@pytest.fixture
-def people(tmp_path, monkeypatch):
-    """A folder with questions and no pictures."""
-    monkeypatch.chdir(tmp_path)
+def write_people(folder):
+    """Questions and no pictures."""
     for name, count in (("forget", 3), ("retain", 6)):
         rows = [
             {"question": f"Where does {name} number {index} live?", "answer": f"City {index}"} for index in range(count)
         ]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+
+
+@pytest.fixture
+def people(tmp_path, monkeypatch):
+    """A folder with questions and no pictures."""
+    monkeypatch.chdir(tmp_path)
+    write_people(tmp_path)
     return tmp_path
 
 
-def test_erase_writes_a_model_that_plain_transformers_reads(people, checkpoint, capsys):
-    assert run("erase", checkpoint, *COMMON, "--gamma", 2, "--layers", "0:3", "--out", "run") == 0
-    asked_plainly = "no chat template" in capsys.readouterr().err
+@pytest.fixture(scope="module", params=text_models.KINDS)
+def erased(request, checkpoints, tmp_path_factory):
+    """A checkpoint, the folder in which a run of kvw erase lies, and what that run printed on stdout and stderr."""
+    folder, checkpoint = tmp_path_factory.mktemp("people"), checkpoints[request.param]
+    write_people(folder)
+    out, errors = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(errors):
+        patch.chdir(folder)
+        patch.setenv("KVW_CACHE", str(folder / "cache"))
+        assert run("erase", checkpoint, *COMMON, "--gamma", 2, "--layers", "0:3", "--out", "run", "--json") == 0
+    return checkpoint, folder, out.getvalue(), errors.getvalue()
+
+
+def test_erase_writes_a_model_that_plain_transformers_reads(erased):
+    checkpoint, people, _, errors = erased
+    asked_plainly = "no chat template" in errors
     assert asked_plainly == (checkpoint.name in ("opt", "gpt2"))
     record = json.loads((people / "run" / "run.json").read_text())
     assert ("Question: ... Answer:" in record["protocol"]) == asked_plainly
@@ -83,9 +103,10 @@ def test_erase_writes_a_model_that_plain_transformers_reads(people, checkpoint, 
     assert tokenizers[0].chat_template == tokenizers[1].chat_template
 
 
-def test_the_other_verbs(people, checkpoint, capsys):
-    assert run("erase", checkpoint, *COMMON, "--gamma", 1, "--no-model", "--out", "run", "--json") == 0
-    expected = json.loads(capsys.readouterr().out)["splits"]["forget"]
+def test_the_other_verbs(erased, capsys, monkeypatch):
+    checkpoint, people, printed, _ = erased
+    monkeypatch.chdir(people)
+    expected = json.loads(printed)["splits"]["forget"]
     more = ("--edit", "run/edit.safetensors", "--max-new-tokens", 3)
     assert run("evaluate", checkpoint, "--data", "forget.jsonl", *more, "--json") == 0
     found = json.loads(capsys.readouterr().out)
@@ -99,7 +120,7 @@ def test_the_other_verbs(people, checkpoint, capsys):
     assert json.loads(capsys.readouterr().out)["layers"] == 4
     assert run("apply", "run/edit.safetensors", checkpoint, "--out", "model") == 0
     before, after = (load_file(folder / "model.safetensors") for folder in (checkpoint, people / "model"))
-    assert sum(not torch.equal(before[name], after[name]) for name in before) == 1  # layers 1 to L - 3
+    assert sum(not torch.equal(before[name], after[name]) for name in before) == 4
 
 
 def test_a_dry_run(people, checkpoints, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ def skeleton(checkpoint: Checkpoint, config: PretrainedConfig | None = None) -> 
     Raises:
         UserError: The installed transformers cannot build it.
     """
-    config = config or load_config(checkpoint)
+    # A decoder that is built of both halves writes into its configuration that there is no encoder.
+    config = load_config(checkpoint) if config is None else copy.deepcopy(config)
     classes = (
         (AutoModelForImageTextToText, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING),
         (AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING),
