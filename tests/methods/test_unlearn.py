@@ -13,7 +13,7 @@ from tests.text_models import build
 
 import kvw
 from kvw.data import Example
-from kvw.methods.registry import METHODS
+from kvw.methods.registry import METHODS, get_method
 
 ALIKE = [Example(f"Who is person {n}?", f"A baker {n}") for n in range(10)]
 FORGET = [Example(f"Where does person {n} live?", f"In town {n}", metadata={"subject": f"p{n}"}) for n in range(4)]
@@ -41,6 +41,10 @@ def test_every_method_makes_an_edit_and_leaves_the_model_as_it_was(text, method,
     model, tokenizer = text
     before = copy.deepcopy(model.state_dict())
     settings = FAST.get(method, {})
+    if "offset" in get_method(method).setting_classes[0].__dataclass_fields__:
+        model.save_pretrained(tmp_path)
+        tokenizer.save_pretrained(tmp_path)
+        settings = {"offset": str(tmp_path)}
     edit = kvw.unlearn(model, FORGET, RETAIN, settings, method=method, processor=tokenizer, on_warning=str)
     assert edit.metadata.method == method
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -10,6 +10,7 @@ from kvw.edits.difference import EditDifference, diff
 from kvw.edits.edit import Attachment, Edit, EditMetadata, load_edit
 from kvw.edits.gates import GateEdit
 from kvw.edits.low_rank import Directions, LowRankEdit
+from kvw.edits.offset import OffsetEdit
 from kvw.edits.rotation import Rotation, RotationEdit
 from kvw.edits.rounded_gates import RoundedGateEdit
 from kvw.edits.steering import Steer, SteeringEdit
@@ -27,6 +28,7 @@ __all__ = [
     "EditMetadata",
     "GateEdit",
     "LowRankEdit",
+    "OffsetEdit",
     "Rotation",
     "RotationEdit",
     "RoundedGateEdit",

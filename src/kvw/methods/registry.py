@@ -34,6 +34,7 @@ METHODS = {
     "chip": "kvw.methods.chip:METHOD",
     "conditional-kvw": "kvw.methods.conditional_kvw:METHOD",
     "catnip": "kvw.methods.gradient.catnip:METHOD",
+    "delta-unlearning": "kvw.methods.delta:METHOD",
     "dpo": "kvw.methods.gradient.dpo:METHOD",
     "empty-response": "kvw.methods.gradient.error_injection:EMPTY",
     "error-injection": "kvw.methods.gradient.error_injection:METHOD",

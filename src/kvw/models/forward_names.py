@@ -41,6 +41,11 @@ def given_cache(named: Mapping[str, Any]) -> Cache | None:
     return next((named[name] for name in CACHE_NAMES if named.get(name) is not None), None)
 
 
+def kept_cache(model: nn.Module, output: Any) -> Cache | None:
+    """The keys and values in what a forward of a model gave; None if it keeps none."""
+    return next((getattr(output, name, None) for name in CACHE_NAMES if takes(model, name)), None)
+
+
 def named_arguments(model: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Mapping[str, Any]:
     """Everything a forward is called with, by name."""
     if not inputs:

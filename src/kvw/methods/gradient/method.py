@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvw.methods.gradient.settings import TrainedSettings, flat, read, steps
 from kvw.methods.grid import every_combination
-from kvw.methods.method import LoadedModel, Stages
+from kvw.methods.method import LoadedModel, Method, Stages
 from kvw.methods.trained import Trained
 from kvw.progress import Progress
 from kvw.training.settings import ADAPTERS, TrainingSettings
@@ -29,31 +29,17 @@ if TYPE_CHECKING:
 Build = Callable[["Trainee", Any], "Objective"]
 
 
-class GradientMethod(Trained[TrainedSettings]):
-    """A baseline: an objective, its settings, and how to train.
-
-    Args:
-        name: What commands and recipes call it.
-        own: Class of its own settings; the first sentence of its docstring describes the method.
-        build: Makes the objective from a model in training and own settings.
-        layers: Which decoder layers it trains, from a model and own settings; None for what the training settings say.
+class WithTraining(Method[TrainedSettings]):
+    """A method with settings of its own, and settings of training.
 
     Attributes:
+        own: Class of its own settings; the first sentence of its docstring describes the method.
         trains: Whether there are settings of training.
     """
 
     settings = TrainedSettings
     own: type[Any]
     trains = True
-
-    def __init__(
-        self,
-        name: str,
-        own: type[Any],
-        build: Build,
-        layers: Callable[[PreTrainedModel, Any], tuple[int, int]] | None = None,
-    ) -> None:
-        self.name, self.own, self.build, self.layers = name, own, build, layers
 
     @property
     def setting_classes(self) -> tuple[type[Any], ...]:
@@ -80,6 +66,30 @@ class GradientMethod(Trained[TrainedSettings]):
     def accepts(self, settings: object) -> bool:
         """Settings of another method have another name."""
         return isinstance(settings, TrainedSettings) and settings.method == self.name
+
+    def cost_settings(self, values: Mapping[str, Any], rows: int) -> TrainedSettings:
+        """Batches are those of the recipe, unless it says otherwise."""
+        return self.read({"batch_size": rows, **values})
+
+
+class GradientMethod(WithTraining, Trained[TrainedSettings]):
+    """A baseline: an objective, its settings, and how to train.
+
+    Args:
+        name: What commands and recipes call it.
+        own: Class of its own settings.
+        build: Makes the objective from a model in training and own settings.
+        layers: Which decoder layers it trains, from a model and own settings; None for what the training settings say.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        own: type[Any],
+        build: Build,
+        layers: Callable[[PreTrainedModel, Any], tuple[int, int]] | None = None,
+    ) -> None:
+        self.name, self.own, self.build, self.layers = name, own, build, layers
 
     def check(self, loaded: LoadedModel, forget: Sequence[Example], settings: TrainedSettings) -> None:
         """See :func:`kvw.methods.gradient.refusals.check_refusals`."""
@@ -184,10 +194,6 @@ class GradientMethod(Trained[TrainedSettings]):
         from kvw.methods.gradient.plan import training_plan
 
         return training_plan(self, loaded, forget, retain, settings)
-
-    def cost_settings(self, values: Mapping[str, Any], rows: int) -> TrainedSettings:
-        """Batches are those of the recipe, unless it says otherwise."""
-        return self.read({"batch_size": rows, **values})
 
     def measure_cost(
         self,
