@@ -78,10 +78,13 @@ def test_there_are_questions_of_every_kind(kind):
         assert any(word in one for one in asked), word
 
 
-def test_sentences_answer_requests_that_do_not_say_what_they_are():
+def test_sentences_stand_alone_or_answer_requests_that_do_not_say_what_they_are():
     examples = text_examples()
     assert [one.answer for one in examples] == plain_texts()
-    assert {one.question for one in examples} == set(REQUESTS)
+    plain, asked = examples[1::2], examples[::2]
+    assert {one.question for one in asked} == set(REQUESTS)
+    assert all(one.plain and not one.question for one in plain)
+    assert not any(one.plain for one in asked)
     assert (examples[4].identifier, examples[4].metadata) == ("text:5", {"source": "text", "subject": "text 5"})
     assert len({one.subject for one in examples}) == len(examples)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from kvw.percent import percent
 from kvw.progress import SILENT, remembering
 from kvw.proving.verdict import ANNOUNCED
 from kvw.runs import choosing
-from kvw.runs.choosing import ROUNDS, paths_of
+from kvw.runs.choosing import ROUNDS, paths_of, paths_of_each
 from kvw.runs.choosing import _asked_freely as asked_freely
 from kvw.runs.choosing import _more as more
 from kvw.runs.choosing import _refuse as refuse
@@ -209,13 +210,17 @@ def test_questions_are_counted_once_and_own_words_beside_them():
 @pytest.mark.parametrize(("says_it", "searches"), [(0, 0), (1, 1), (2, 2), (9, ROUNDS)])
 def test_what_the_model_still_says_after_the_edit_judges_a_new_choice(monkeypatch, says_it, searches):
     edits = [LowRankEdit({}, float(number)) for number in range(4)]
-    judged_by, asked, notes = [], [], []
+    judged_by, asked, notes, tried = [], [], [], []
+    left = (Example("Where?", "Well: Madrid", metadata={"subject": "Ann"}), [(6, 12)])
 
     class FakeSearch:
+        of_each: ClassVar = {"ann": "what Ann needs", "bo": "what Bo needs"}
+
         def __init__(self, own, must_stay, keep):
             judged_by.append(own)
 
-        def choose(self, paths):
+        def choose(self, paths, of_each):
+            tried.append(of_each)
             return Candidate(edits[len(judged_by)], 1.0)
 
         def forgets(self, candidate):
@@ -223,26 +228,28 @@ def test_what_the_model_still_says_after_the_edit_judges_a_new_choice(monkeypatc
 
     def replies(loaded, material, edit, max_new_tokens):
         asked.append(edit)
-        return ["Well: Madrid"] if len(asked) <= says_it else []
+        return [left] if len(asked) <= says_it else []
 
     monkeypatch.setattr(choosing, "Search", FakeSearch)
     monkeypatch.setattr(choosing, "scorer_for", lambda loaded, material, own, progress: own)
     monkeypatch.setattr(choosing, "replies_to_forget", replies)
     monkeypatch.setattr(choosing, "said_by", lambda loaded, material, replies: replies)
     request, material = SimpleNamespace(max_new_tokens=4, keep=0.98), SimpleNamespace(must_stay=[])
-    reporter = SimpleNamespace(note=notes.append)
+    first = SimpleNamespace(forgets=lambda one: True, of_each=FakeSearch.of_each)
     _search, chosen = asked_freely(
-        SimpleNamespace(forgets=lambda one: True),
+        first,
         Candidate(edits[0], 1.0),
         [],
+        {"ann": ["all of Ann's"], "bo": ["all of Bo's"]},
         request,
         None,
         material,
         ["own"],
-        reporter,
+        SimpleNamespace(note=notes.append),
         lambda *_: None,
     )
-    assert judged_by == [["own"] + ["Well: Madrid"] * number for number in range(1, searches + 1)]
+    assert judged_by == [["own"] + [left] * number for number in range(1, searches + 1)]
+    assert tried == [{"ann": ["all of Ann's"], "bo": ["what Bo needs"]}] * searches
     assert chosen.edit is edits[searches]
     assert asked == edits[: min(searches + 1, ROUNDS)]
     assert len(notes) == searches
@@ -251,7 +258,7 @@ def test_what_the_model_still_says_after_the_edit_judges_a_new_choice(monkeypatc
 def test_an_edit_that_keeps_what_it_must_and_forgets_no_more_is_not_asked_freely(monkeypatch):
     monkeypatch.setattr(choosing, "replies_to_forget", None)
     search, chosen = SimpleNamespace(forgets=lambda one: False), Candidate(LowRankEdit({}), 1.0)
-    assert asked_freely(search, chosen, [], *[None] * 6) == (search, chosen)
+    assert asked_freely(search, chosen, [], {}, *[None] * 6) == (search, chosen)
 
 
 def test_it_is_said_who_pays_although_enough_is_kept_in_all():
@@ -290,6 +297,20 @@ def test_the_first_half_of_a_deep_decoder_is_tried_first(request_for, layers, ex
     assert [path.where for path in paths] == expected
     edit = paths[0].edit(paths[0].doses[-1])
     assert len(edit.directions) == (layers // 2 if layers >= 12 else layers)
+
+
+def test_each_subject_is_tried_by_itself_if_all_of_them_are_asked_about(request_for):
+    found = LowRankEdit({})
+    one = LowRankEdit({MatrixKey(0): Directions(torch.eye(4)[:, :1], torch.eye(4)[:, :1], torch.tensor([-1.0]))})
+    found.of_each = {"ann": one, "bo": one}
+    asked = [Example("Who?", "She.", metadata={"subject": name}) for name in ("Ann", "Bo")]
+    request = request_for()
+    paths = paths_of_each(request, found, SimpleNamespace(judged={FORGET: asked[:1], HELD_OUT_FORGET: asked[1:]}))
+    assert {subject: [path.doses for path in own] for subject, own in paths.items()} == {
+        "ann": [(1.0,)],
+        "bo": [(1.0,)],
+    }
+    assert paths_of_each(request, found, SimpleNamespace(judged={FORGET: asked[:1]})) == {}
 
 
 def test_settings_that_fix_the_strength_switch_the_choice_off(request_for):

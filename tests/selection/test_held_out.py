@@ -4,6 +4,7 @@ import pytest
 
 from kvw.data import Example
 from kvw.retain import NEIGHBOURS
+from kvw.retain.texts import text_examples
 from kvw.selection.held_out import split_forget, split_retain
 
 
@@ -27,11 +28,11 @@ def test_each_source_has_its_share_held_out() -> None:
         *(example(number, f"text {number}", source="text") for number in range(5)),
     ]
     _, held = split_retain(examples)
-    assert [one.subject for one in held] == ["person 4", "text 4"]
+    assert [one.subject for one in held] == ["person 4", "text 2"]
 
 
-@pytest.mark.parametrize("source", NEIGHBOURS)
-def test_of_neighbours_every_third_is_held_out(source: str) -> None:
+@pytest.mark.parametrize("source", [*NEIGHBOURS, "text"])
+def test_of_neighbours_and_plain_text_every_third_is_held_out(source: str) -> None:
     _, held = split_retain([example(number, f"name {number}", source=source) for number in range(7)])
     assert [one.subject for one in held] == ["name 2", "name 5"]
 
@@ -58,3 +59,9 @@ def test_every_third_view_of_a_fact_is_held_out() -> None:
 def test_without_subjects_nothing_is_a_view_of_anything() -> None:
     examples = [example(number) for number in range(9)]
     assert split_forget(examples) == (examples, [])
+
+
+def test_plain_text_is_held_out_with_and_without_a_prompt() -> None:
+    _, held = split_retain(text_examples())
+    without = sum(one.plain for one in held)
+    assert (without, len(held) - without) == (35, 35)

@@ -9,7 +9,7 @@ from kvw.edits.edit import Edit
 from kvw.edits.gates import GateEdit
 from kvw.edits.low_rank import REMOVED, Directions, LowRankEdit
 from kvw.models.value_matrix import MatrixKey
-from kvw.selection.paths import DirectionsPath, SharePath, StrengthPath
+from kvw.selection.paths import DirectionsPath, SharePath, StrengthPath, united
 
 
 def low_rank(*log_gates: list[float]) -> LowRankEdit:
@@ -139,3 +139,35 @@ def test_an_edit_that_is_in_force_is_in_every_edit_of_a_path() -> None:
         assert torch.equal(own.patterns[:, :1], base.directions[MatrixKey(0)].patterns)
         assert own.log_gates[0] == -1.0
     assert min(asked) >= 1
+
+
+def biorthogonal(seed: int, gates: list[float]) -> LowRankEdit:
+    """Directions that are orthonormal in the metric of S = diag(1, ..., 8)."""
+    vectors = torch.randn((8, len(gates)), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    white, _ = torch.linalg.qr(vectors)
+    roots = torch.arange(1, 9, dtype=torch.float64).sqrt()[:, None]
+    return LowRankEdit({MatrixKey(0): Directions(roots * white, white / roots, torch.tensor(gates))})
+
+
+def test_directions_of_several_edits_are_taken_out_together() -> None:
+    edits = [biorthogonal(1, [-9.0, -8.0]), biorthogonal(2, [-9.5, -0.5])]
+    paths = [DirectionsPath(edit, 0.02) for edit in edits]
+    path = united([(paths[0], 2.0), (paths[1], 1.0)])  # of the second edit only the stronger direction
+    assert (path.doses, path.is_thin, path.where) == ((1.0, 2.0, 3.0), True, "each subject by itself")
+    found = path.edit(3.0).directions[MatrixKey(0)]
+    assert found.log_gates.tolist() == [REMOVED] * 3
+    assert not found.replaces  # V^T U = I, although the directions of the two overlap
+    read = found.filters.double().T
+    for edit, many in zip(edits, (2, 1), strict=True):
+        patterns = edit.directions[MatrixKey(0)].patterns[:, :many].double()
+        # Nothing is left of what either takes out: (I - U V^T) u = 0
+        assert (patterns - found.patterns.double() @ (read @ patterns)).abs().max() < 1e-5
+
+
+def test_a_direction_that_two_edits_share_is_taken_out_once() -> None:
+    edits = [biorthogonal(1, [-9.0, -8.0]), biorthogonal(2, [-7.0, -6.0])]
+    first = edits[0].directions[MatrixKey(0)]
+    again = LowRankEdit({MatrixKey(0): Directions(first.patterns[:, :1], first.filters[:, :1], torch.tensor([-5.0]))})
+    path = united([(DirectionsPath(edit, 0.0), edit.directions[MatrixKey(0)].rank) for edit in (*edits, again)])
+    assert path.doses[-1] == 4.0
+    assert path.edit(4.0).directions[MatrixKey(0)].log_gates.tolist() == [-9.0, -8.0, -7.0, -6.0]

@@ -14,7 +14,7 @@ from kvw.evaluation.journal import SCORES, Journal
 from kvw.evaluation.probability import TokenScores, token_scores
 from kvw.models.finding import find_value_matrices
 from kvw.selection import scoring
-from kvw.selection.scoring import Score, Scorer, Share, share_of_probability, share_of_text
+from kvw.selection.scoring import Score, Scorer, Share, share_of_answers, share_of_text
 
 
 def scores(*probabilities: float, first: tuple[bool, ...] | None = None) -> TokenScores:
@@ -31,13 +31,21 @@ def test_only_telling_tokens_count_for_answers_and_all_for_perplexity() -> None:
     assert found.perplexity == pytest.approx((0.5 * 0.25 * 0.01) ** (-1 / 3))
 
 
-def test_the_share_of_probability_is_of_the_means() -> None:
+def test_the_share_of_answers_is_of_the_means() -> None:
     before = Score.of([scores(0.8), scores(0.2)], [(0,), (0,)])
     after = Score.of([scores(0.4), scores(0.2)], [(0,), (0,)])
-    share = share_of_probability(before, after)
+    share = share_of_answers(before, after)
     assert share.value == pytest.approx(0.6)
     assert share.error > 0
-    assert share_of_probability(before, before) == Share(1.0, 0.0)
+    assert share_of_answers(before, before) == Share(1.0, 0.0)
+
+
+def test_the_share_of_answers_is_that_of_whole_answers_if_less_of_them_is_left() -> None:
+    before = Score.of([scores(0.8, 0.8, 0.8)], [(2,)])
+    assert share_of_answers(before, Score.of([scores(0.8, 0.1, 0.8)], [(2,)])).value == pytest.approx(
+        0.5
+    )  # 8 ** (-1/3)
+    assert share_of_answers(before, Score.of([scores(0.8, 0.8, 0.2)], [(2,)])).value == pytest.approx(0.25)
 
 
 def test_the_share_of_text_is_of_perplexities() -> None:
@@ -64,6 +72,23 @@ def test_a_scorer_gives_the_scores_of_the_edited_model_and_leaves_it_alone() -> 
     assert found["forget"].losses[0] == pytest.approx(-math.fsum(expected[0].log_probabilities), rel=1e-5)
     assert found["forget"].losses != scorer.original["forget"].losses
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_scorer_about_one_subject_asks_about_nobody_else_and_about_all_that_must_stay() -> None:
+    model, processor = FAMILIES["llava"]()
+    people = ("Ann", "Bo", "Ann")
+    examples = [Example(f"Where is {one}?", f"In {one}ville.", metadata={"subject": one}) for one in people]
+    items = prepare(examples, processor)
+    scorer = Scorer(model, processor, {"forget": items, "held-out forget": items[1:2], "held-out facts": items})
+    part = scorer.about(examples[0].subject_key)
+    assert part.splits == ("forget", "held-out facts")
+    assert scorer.splits == ("forget", "held-out forget", "held-out facts")
+    whole = scorer.original["forget"]
+    assert part.original["forget"].losses == (whole.losses[0], whole.losses[2])
+    assert part.original["held-out facts"] == scorer.original["held-out facts"]
+    edit = GateEdit({matrix.key: torch.full((matrix.width,), -1.0) for matrix in find_value_matrices(model)})
+    asked, all_asked = (one.scores(edit, ["forget"])["forget"] for one in (part, scorer))
+    assert asked.probabilities == pytest.approx((all_asked.probabilities[0], all_asked.probabilities[2]), rel=1e-5)
 
 
 def test_places_that_are_given_are_the_ones_that_count() -> None:

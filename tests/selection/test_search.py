@@ -370,3 +370,75 @@ def test_the_weakest_edit_is_among_the_candidates_whatever_was_tried() -> None:
         assert chosen.dose == path.doses[0]
         assert [one for one in found.candidates if one is chosen] == [chosen]
         assert set(scorer.splits) == set(chosen.scores)
+
+
+class InventedOfEach:
+    """Two subjects with four questions each, about which ``about`` asks; a direction takes one question.
+
+    Direction 12 + n takes the same question as direction n, at three times the price.
+    """
+
+    splits = (FORGET, NEAR)
+
+    def __init__(self, subjects: tuple[str, ...] = ("Ann", "Bo"), price: float = 0.0) -> None:
+        self._subjects, self._price = subjects, price
+        self.original = self.scores(LowRankEdit({}), self.splits)
+
+    def about(self, subject: Any) -> "InventedOfEach":
+        return InventedOfEach((subject,), self._price)
+
+    def scores(self, edit: LowRankEdit, names: Sequence[str], places: Any = None) -> dict[str, Score]:
+        taken = {int(one) for value in edit.directions.values() for one in value.patterns.abs().argmax(0)}
+        own = {"Ann": range(4), "Bo": range(4, 8)}
+        left = [not {question, question + 12} & taken for name in self._subjects for question in own[name]]
+        many = len(left)
+        forget = Score(tuple(left), tuple(0.8 if one else 0.01 for one in left), (1.0,) * many, (1,) * many)
+        price = self._price * sum(3 if one >= 12 else 1 for one in taken)
+        near = Score((True,) * 4, (0.8 * (1 - price),) * 4, (1.0,) * 4, (1,) * 4)
+        scores = {name: {FORGET: forget, NEAR: near}[name] for name in names}
+        return scores if places is None else {name: some_of(score, places[name]) for name, score in scores.items()}
+
+
+def units(*numbers: int) -> LowRankEdit:
+    """Directions along single neurons of one value matrix, the last the weakest."""
+    basis = torch.eye(16)[:, list(numbers)]
+    return LowRankEdit({MatrixKey(0): Directions(basis, basis, -torch.arange(1.0, len(numbers) + 1).flip(0))})
+
+
+OF_EACH: dict[Any, list[Any]] = {
+    "Ann": [DirectionsPath(units(0, 1, 9, 2, 3, 10), 0.0)],
+    "Bo": [DirectionsPath(units(4, 5, 6, 7, 11), 0.0)],
+}
+
+
+def test_each_subject_is_looked_for_by_itself_and_what_is_found_is_taken_together() -> None:
+    found = Search(InventedOfEach(), (NEAR,), 0.98)  # type: ignore[arg-type]
+    worse: Any = DirectionsPath(units(*range(12)), 0.0)
+    chosen = found.choose([worse], OF_EACH)
+    assert chosen is not None
+    assert chosen.path is not None
+    assert (chosen.path.where, chosen.dose, found.forgets(chosen)) == ("each subject by itself", 8.0, True)
+
+
+def test_each_subject_costs_its_share_if_it_can() -> None:
+    dear, cheap = DirectionsPath(units(12, 13, 14, 15), 0.0), DirectionsPath(units(0, 1, 2, 3), 0.0)
+    found = Search(InventedOfEach(price=0.0015), (NEAR,), 0.98)  # type: ignore[arg-type]
+    chosen = found.choose([], {"Ann": [dear, cheap], "Bo": OF_EACH["Bo"]})
+    assert chosen is not None
+    assert (found.forgets(chosen), found.of_each["Ann"].doses) == (True, (1.0, 2.0, 3.0, 4.0))
+    assert chosen.kept[ALL_HELD_OUT].value == pytest.approx(1 - 8 * 0.0015)
+    # With nothing else the dear one is taken, although both together cost too much.
+    alone = Search(InventedOfEach(price=0.0015), (NEAR,), 0.98)  # type: ignore[arg-type]
+    alone.choose([], {"Ann": [dear], "Bo": OF_EACH["Bo"]})
+    assert alone.of_each["Ann"].doses[-1] == 4.0
+
+
+@pytest.mark.parametrize(("numbers", "answered"), [((0, 1, 8), 4), ((0, 1, 2, 4, 5), 3)])
+def test_if_the_subjects_together_cost_too_much_all_paths_are_compared(numbers: tuple[int, ...], answered: int) -> None:
+    found = Search(InventedOfEach(price=0.0039), (NEAR,), 0.98)  # type: ignore[arg-type]  # keeps five directions
+    other: Any = DirectionsPath(units(*numbers), 0.0)
+    chosen = found.choose([other], OF_EACH)
+    assert chosen is not None
+    assert chosen.path is not None
+    assert chosen.answered() == answered
+    assert (chosen.path.where == "each subject by itself") == (answered == 4)

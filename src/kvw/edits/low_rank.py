@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -109,6 +109,10 @@ class LowRankEdit(WeightEdit):
         strength: t in T(t) = I + U (exp(t log g) - 1) V^T: 1 as found, 0 nothing, -1 the inverse.
         metadata: Where the edit comes from.
 
+    Attributes:
+        of_each: Edits of each subject by itself, from the same measurements, for the search for a strength. Files do
+            not hold them.
+
     Raises:
         ValueError: The strength is not finite.
     """
@@ -127,6 +131,7 @@ class LowRankEdit(WeightEdit):
         ordered = sorted(directions.items(), key=lambda entry: entry[0].order)
         self.directions = {key: value.to(torch.device("cpu")) for key, value in ordered}
         self.strength = float(strength)
+        self.of_each: dict[Hashable, LowRankEdit] = {}
 
     @property
     def widths(self) -> dict[MatrixKey, int]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from kvw.pages.frame import Verdict
-from kvw.records.run import RunRecord, SelectionPart, SplitPart
+from kvw.records.run import FreelyPart, RunRecord, SelectionPart, SplitPart
 from kvw.selection.splits import ALL_HELD_OUT, FORGETTING, HELD_OUT_FORGET, OWN_WORDS
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -95,12 +95,19 @@ def _kept(record: RunRecord) -> tuple[str, float | None]:
     if record.selection is not None and ALL_HELD_OUT in record.selection.chosen.kept:
         share = record.selection.chosen.kept[ALL_HELD_OUT].value
         told = f"Kept {floored(share, 1)} of the probability of answers about others, on questions held out from it."
-        return told + _asked_freely(record), share
+        return told + _others_freely(record.selection.freely) + _asked_freely(record), share
     retain = record.splits.get("retain")
     share, count = _share_kept([retain] if retain is not None else [])
     if share is not None:
         return f"Kept {floored(share)} of the retain set's answers; what others lost is not known.", share
     return "What else was lost is not known: nothing was asked about others.", None
+
+
+def _others_freely(part: FreelyPart | None) -> str:
+    """What is left of the free answers to held-out questions; empty if none were asked."""
+    if part is None:
+        return ""
+    return f" Asked freely, {part.answered} of {part.questions} of them still get their answer."
 
 
 def _asked_freely(record: RunRecord) -> str:

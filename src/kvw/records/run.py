@@ -221,6 +221,14 @@ class CandidatePart(Strict):
     kept: dict[str, KeptPart]
 
 
+class FreelyPart(Strict):
+    """Held-out questions about others, asked freely: the original model gives all their answers."""
+
+    questions: int
+    answered: int
+    """How many the edited model gives, in any words."""
+
+
 class SelectionPart(Strict):
     """How the strength of the edit was chosen, and by what it was judged."""
 
@@ -234,6 +242,8 @@ class SelectionPart(Strict):
     """Earlier requests whose edits are in force in each of them; their questions are gone and were not asked."""
     candidates: list[CandidatePart]
     """Edits in the order in which they were tried."""
+    freely: FreelyPart | None = None
+    """Of the chosen one; None if there was nobody else to ask about."""
 
     @property
     def chosen(self) -> CandidatePart:
@@ -295,7 +305,7 @@ class RunRecord(Strict):
     selection: SelectionPart | None = None
     """None if there was nothing to judge by."""
     distortion_bounds: list[DistortionBounds] = Field(default_factory=list)
-    """What the method found for each value matrix."""
+    """What the method found for each value matrix; empty if the edit is not a part of that."""
     warnings: list[str]
     """Everything that the run warned of on the terminal, in order."""
     versions: dict[str, str] = Field(default_factory=package_versions)

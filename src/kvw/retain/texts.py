@@ -23,13 +23,17 @@ def plain_texts() -> list[str]:
 
 
 def text_examples() -> list[Example]:
-    """The shipped sentences, each as the answer to a short neutral request."""
-    return [
-        Example(
-            question=REQUESTS[number % len(REQUESTS)],
-            answer=sentence,
-            identifier=f"text:{number + 1}",
-            metadata={"source": "text", "subject": f"text {number + 1}"},
-        )
-        for number, sentence in enumerate(plain_texts())
-    ]
+    """The shipped sentences: every second as plain text without any prompt, the others as answers to a short neutral
+    request. An edit can harm the one and spare the other."""
+    return [_example(number, sentence) for number, sentence in enumerate(plain_texts())]
+
+
+def _example(number: int, sentence: str) -> Example:
+    plain = number % 2 == 1
+    return Example(
+        question="" if plain else REQUESTS[number // 2 % len(REQUESTS)],
+        answer=sentence,
+        identifier=f"text:{number + 1}",
+        metadata={"source": "text", "subject": f"text {number + 1}"},
+        plain=plain,
+    )

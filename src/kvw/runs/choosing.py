@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kvw.edits.edit import Edit
@@ -12,11 +12,13 @@ from kvw.edits.low_rank import LowRankEdit
 from kvw.errors import Damaging
 from kvw.evaluation.loaded import Loaded
 from kvw.evaluation.records import Evaluation
+from kvw.methods.method import Unlearned
 from kvw.percent import percent
 from kvw.progress import Progress, Reporter
 from kvw.records.run import CandidatePart, JudgedPart, KeptPart, SelectionPart
 from kvw.runs.knowing import chosen_first, tell_unknown
 from kvw.runs.material import Material
+from kvw.runs.others import ask_others, tell_of_others
 from kvw.runs.own_words import OwnWords, replies_to_forget, said_by, scorer_for
 from kvw.runs.request import EraseRequest
 from kvw.selection.paths import DirectionsPath, Path, SharePath, StrengthPath
@@ -37,10 +39,17 @@ class Choice:
     Args:
         edit: The edit.
         selection: Selection for the record; None if there was nothing to judge by.
+        is_part: Whether the edit is a part of what the method found for all subjects together, so that what is bounded
+            there is bounded here.
     """
 
     edit: Edit
     selection: SelectionPart | None
+    is_part: bool = True
+
+    def of(self, found: Unlearned) -> Unlearned:
+        """What the method found, with this edit."""
+        return replace(found, edit=self.edit, bounds=found.bounds if self.is_part else ())
 
 
 def settings_to_solve(request: EraseRequest) -> Any:
@@ -70,6 +79,27 @@ def paths_of(request: EraseRequest, found: Edit, base: Edit | None = None) -> li
         smallest = request.made_by.smallest_gate(request.settings)
         return [DirectionsPath(found, smallest, part, base) for part in parts_tried(request, layers)]
     return [SharePath(found, base) if kind in ("directions", "share") else StrengthPath(found)]
+
+
+def paths_of_each(
+    request: EraseRequest, found: Edit, material: Material, base: Edit | None = None
+) -> dict[Hashable, list[Path]]:
+    """The same for each subject by itself; empty if there are none, or if not every subject is asked about.
+
+    Args:
+        request: What was asked for.
+        found: What the method found.
+        material: Has what edits are judged by.
+        base: The edit of earlier requests.
+    """
+    if not isinstance(found, LowRankEdit):
+        return {}
+    asked = {example.subject_key for name in AS_ASKED for example in material.judged.get(name, ())}
+    if not asked.issuperset(found.of_each):
+        return {}
+    for own in found.of_each.values():
+        own.metadata = found.metadata  # by now it knows where the edit comes from
+    return {subject: paths_of(request, own, base) for subject, own in found.of_each.items()}
 
 
 def choose(
@@ -108,23 +138,31 @@ def choose(
         whole = found if base is None else _on(base, type(found).joined([base, found], found.metadata))
         return Choice(whole, None)
     paths = paths_of(request, found, base) if request.chooses else []
-    chosen = search.choose(paths) if paths else search.judge(found)
+    of_each = paths_of_each(request, found, material, base) if paths else {}
+    chosen = search.choose(paths, of_each) if paths else search.judge(found)
     if paths:
-        search, chosen = _asked_freely(search, chosen, paths, request, loaded, material, own, reporter, progress)
+        search, chosen = _asked_freely(
+            search, chosen, paths, of_each, request, loaded, material, own, reporter, progress
+        )
     if chosen is None and request.write_damaged:
         chosen = search.weakest(paths[-1])
     _refuse(search, chosen, request, reporter, base)
     assert chosen is not None
+    assert chosen.edit is not None
     earlier = 0 if base is None else len(request.earlier)
     selection = _part(search, chosen, material, request.keep, paths[0].unit if paths else "", earlier)
     _tell(search, chosen, request.floor, reporter)
-    return Choice(_described(chosen, request, base), selection)
+    freely = ask_others(loaded, material, chosen.edit)
+    tell_of_others(freely, reporter, write_damaged=request.write_damaged)
+    is_part = not (isinstance(chosen.path, DirectionsPath) and chosen.path.is_of_each)
+    return Choice(_described(chosen, request, base), selection.model_copy(update={"freely": freely}), is_part)
 
 
 def _asked_freely(
     search: Search,
     chosen: Candidate | None,
     paths: Sequence[Path],
+    of_each: Mapping[Hashable, Sequence[Path]],
     request: EraseRequest,
     loaded: Loaded,
     material: Material,
@@ -144,8 +182,12 @@ def _asked_freely(
             break
         reporter.note(f"Replies that still give it away in other words: {len(more)}. They judge the edit, too.")
         own = [*own, *more]
+        said = {example.subject_key for example, _ in more}
+        # What the others need is known.
+        settled = {subject: [path] for subject, path in search.of_each.items() if subject not in said}
+        of_each = {**of_each, **settled}
         search = Search(scorer_for(loaded, material, own, progress), material.must_stay, request.keep)
-        chosen = search.choose(paths)
+        chosen = search.choose(paths, of_each)
     return search, chosen
 
 

@@ -141,7 +141,7 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
     classed = Classed.of(job.data, {"original": before, "unlearned": after})
     classed.tell_broken(reporter)
     splits = {name: split_part(job.data, name, classed, material) for name in job.data.scored}
-    record = _record(job, replace(unlearned, edit=edit), retain, splits, watch, language, reporter.warnings)
+    record = _record(job, choice.of(unlearned), retain, splits, watch, language, reporter.warnings)
     record = record.model_copy(update={"selection": choice.selection})
     if claim is None:
         return record

@@ -21,8 +21,9 @@ from kvw.selection.splits import FORGET, HELD_OUT_FORGET, TEXT
 
 OWN = "retain"
 """The user's own retain set among the sources."""
-MOST_FORGET, MOST_HELD_OUT, MOST_RETAIN = 32, 32, 16
-"""Questions that judge an edit: of each forget split, of each held-out source, and of what the solve was given."""
+MOST_FORGET, MOST_HELD_OUT, MOST_TEXT, MOST_RETAIN = 32, 32, 80, 16
+"""What judges an edit: questions of each forget split, of each held-out source, plain sentences, and questions that the
+solve was given. Many sentences, as no more than :data:`kvw.retain.KEEP` of plain text may be lost."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def dealt_out(data: DataSets, gathered: Sequence[Source], request: EraseRequest,
         retain += [_alone(example) for example in solved if id(example) not in out]
         held = [example for example in held if id(example) not in out]
         if held:
-            held_out[f"held-out {source.name}"] = spread(held, MOST_HELD_OUT)
+            held_out[f"held-out {source.name}"] = spread(held, MOST_TEXT if source.name == "text" else MOST_HELD_OUT)
         parts.append(
             SourcePart(
                 name=source.name,

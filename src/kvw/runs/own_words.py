@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from kvw.data import Example
 from kvw.edits.edit import Edit
@@ -36,10 +36,15 @@ def said_by(loaded: Loaded, material: Material, replies: Mapping[str, str]) -> O
 def replies_to_forget(loaded: Loaded, material: Material, edit: Edit, max_new_tokens: int) -> dict[str, str]:
     """What the model with an edit says to the forget questions that judge edits, by identifier; greedy."""
     asked = _asked(material)
-    prepared = loaded.prepare(asked, max_new_tokens)
     with edit.attach(loaded.model):
-        texts = generate_answers(loaded.model, loaded.processor, prepared, max_new_tokens=max_new_tokens)
+        texts = replies(loaded, asked, max_new_tokens)
     return {example.identifier: text for example, text in zip(asked, texts, strict=True)}
+
+
+def replies(loaded: Loaded, asked: Sequence[Example], max_new_tokens: int) -> list[str]:
+    """What the model as it is now says to some questions; greedy."""
+    prepared = loaded.prepare(asked, max_new_tokens)
+    return generate_answers(loaded.model, loaded.processor, prepared, max_new_tokens=max_new_tokens)
 
 
 def scorer_for(loaded: Loaded, material: Material, own: OwnWords, progress: Progress) -> Scorer:

@@ -8,13 +8,15 @@ from collections.abc import Hashable, Sequence
 from kvw.data import Example
 from kvw.retain import NEIGHBOURS
 
-EVERY_SUBJECT, EVERY_NEIGHBOUR, EVERY_VIEW = 5, 3, 3
-"""Every fifth retain subject, every third neighbour, and every third view of a forget fact is held out. There are few
-neighbours, and what an edit costs others is seen by them first."""
+EVERY_SUBJECT, EVERY_VIEW = 5, 3
+"""Every fifth retain subject and every third view of a forget fact is held out."""
+EVERY_OF = {"text": 3, **dict.fromkeys(NEIGHBOURS, 3)}
+"""Sources of which every third is. There are few neighbours, and what an edit costs others is seen by them first. The
+bound for plain text is the closest, so it takes many sentences to see whether it is kept."""
 
 
 def split_retain(retain: Sequence[Example]) -> tuple[list[Example], list[Example]]:
-    """Hold out every fifth subject (every third neighbour) with all its examples.
+    """Hold out every fifth subject (every third neighbour and plain text) with all its examples.
 
     Examples without a subject stand for themselves. Subjects are counted within each source of the retain set, so that
     each source is among what is held out.
@@ -27,16 +29,15 @@ def split_retain(retain: Sequence[Example]) -> tuple[list[Example], list[Example
         neighbours) hold out none.
     """
     numbers: dict[Hashable, int] = {}
-    counts: Counter[Hashable] = Counter()
+    counts: Counter[str] = Counter()
     kept: tuple[list[Example], list[Example]] = ([], [])
     for row, example in enumerate(retain):
-        source = example.metadata.get("source")
+        source = str(example.metadata.get("source", ""))
         subject = (source, example.subject_key or row)
         if subject not in numbers:
             counts[source] += 1
             numbers[subject] = counts[source]
-        every = EVERY_NEIGHBOUR if source in NEIGHBOURS else EVERY_SUBJECT
-        kept[numbers[subject] % every == 0].append(example)
+        kept[numbers[subject] % EVERY_OF.get(source, EVERY_SUBJECT) == 0].append(example)
     return kept
 
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from kvw.edits.edit import Edit
 from kvw.edits.low_rank import Directions, LowRankEdit, removed_below
@@ -16,6 +17,8 @@ GROWTH = 1.25
 """From one number of directions to the next."""
 STRENGTHS = tuple(2 ** (step / 2) for step in range(-16, 17))
 """1/256 to 256 times the edit that was found, each root 2 times the one before."""
+LEAST_NEW = 0.01
+"""Share of its length squared that a direction must have beside stronger ones of other subjects."""
 SHARES = tuple(step / 24 for step in range(1, 25))
 
 
@@ -50,6 +53,10 @@ class DirectionsPath(Path):
         smallest_gate: Gates below it become 0.
         layers: Only of these layers, first and last, both included; None for all.
         base: See :class:`Path`.
+
+    Attributes:
+        is_thin: Whether the edits hold no more directions than they need, as far as was tried.
+        is_of_each: Whether the directions were found for each subject by itself.
     """
 
     unit = "directions"
@@ -65,6 +72,7 @@ class DirectionsPath(Path):
             self.where = f"layers {layers[0]}:{layers[1]}"
             inside = {key: value for key, value in found.directions.items() if layers[0] <= key.layer <= layers[1]}
             found = LowRankEdit(inside, found.strength, found.metadata)
+        self.is_thin = self.is_of_each = False
         self._found, self._smallest, self.base = found, smallest_gate, base
         gates = [value.log_gates for value in found.directions.values()]
         self._sorted = torch.cat(gates).sort().values if gates else torch.empty(0)
@@ -91,7 +99,7 @@ class DirectionsPath(Path):
         all_of_them = self._directions(dose)
         kept = thinned(all_of_them, lambda some: enough(self._on_base(self._of(some))), tries)
         path = DirectionsPath(self._of(kept, rounded=False), self._smallest, base=self.base)
-        path.where = self.where
+        path.where, path.is_thin = self.where, True
         if len(kept) < len(all_of_them):
             path.where = ", ".join(filter(None, (self.where, f"needed of {len(all_of_them)}")))
         return path
@@ -117,6 +125,51 @@ class DirectionsPath(Path):
             gates = removed_below(value.log_gates[places], self._smallest if rounded else 0.0)
             parts[key] = Directions(value.patterns[:, places], value.filters[:, places], gates)
         return LowRankEdit(parts, self._found.strength, self._found.metadata)
+
+
+def united(chosen: Sequence[tuple[DirectionsPath, float]]) -> DirectionsPath:
+    """A path of the directions of several edits, which overlap.
+
+    Filters are changed so that each reads nothing of the others: V (U^T V)^-1 for the filters V and patterns U of a
+    value matrix. Of directions that are nearly the same one is taken.
+
+    Args:
+        chosen: Paths, each with a dose, whose edits have V^T U = I each and are solved with one retain moment.
+    """
+    parts: dict[MatrixKey, list[Directions]] = {}
+    for path, dose in chosen:
+        for key, value in path._of(path._directions(dose), rounded=False).directions.items():
+            parts.setdefault(key, []).append(value)
+    (first, _), *_ = chosen
+    edit = LowRankEdit({key: _beside(own) for key, own in parts.items()}, first._found.strength, first._found.metadata)
+    path = DirectionsPath(edit, first._smallest, base=first.base)
+    path.where, path.is_thin, path.is_of_each = "each subject by itself", True, True
+    return path
+
+
+def _beside(parts: Sequence[Directions]) -> Directions:
+    """Directions of several edits at one value matrix."""
+    log_gates, order = torch.cat([one.log_gates for one in parts]).sort(stable=True)
+    patterns = torch.cat([one.patterns for one in parts], 1)[:, order]
+    filters = torch.cat([one.filters for one in parts], 1)[:, order]
+    overlaps = filters.double().T @ patterns.double()  # V^T U = V^T S V: (rank, rank), with ones on the diagonal
+    kept = _independent(overlaps)
+    dual = filters[:, kept].double() @ torch.linalg.inv(overlaps[kept][:, kept]).T
+    return Directions(patterns[:, kept], dual, log_gates[kept])
+
+
+def _independent(overlaps: Tensor) -> Tensor:
+    """Places of the directions that have enough beside those before them, by Cholesky's algorithm."""
+    kept: list[int] = []
+    factor = torch.zeros_like(overlaps)
+    for place in range(len(overlaps)):
+        many = len(kept)
+        row = torch.linalg.solve_triangular(factor[:many, :many], overlaps[kept, place, None], upper=False)[:, 0]
+        new = overlaps[place, place] - row.square().sum()
+        if new > LEAST_NEW:
+            factor[many, :many], factor[many, many] = row, new.sqrt()
+            kept.append(place)
+    return torch.tensor(kept, dtype=torch.int64)
 
 
 class StrengthPath(Path):

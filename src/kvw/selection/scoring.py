@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
+from itertools import count
 from statistics import stdev
 
 from transformers import PreTrainedModel
@@ -59,10 +61,24 @@ class Score:
             tuple(value for score in scores for value in score.tokens),
         )
 
+    def part(self, places: Sequence[int]) -> Score:
+        """Some of the questions."""
+        return Score(
+            tuple(self.answered[place] for place in places),
+            tuple(self.probabilities[place] for place in places),
+            tuple(self.losses[place] for place in places),
+            tuple(self.tokens[place] for place in places),
+        )
+
     @property
     def probability(self) -> float:
         """Mean over the questions."""
         return math.fsum(self.probabilities) / len(self.probabilities)
+
+    @property
+    def of_whole_answers(self) -> list[float]:
+        """For each question the geometric mean of the probabilities of all its answer tokens."""
+        return [math.exp(-loss / count) for loss, count in zip(self.losses, self.tokens, strict=True)]
 
     @property
     def perplexity(self) -> float:
@@ -83,14 +99,20 @@ class Share:
     error: float
 
 
-def share_of_probability(before: Score, after: Score) -> Share:
-    """What is left of the mean probability of the telling tokens."""
-    base = before.probability
+def share_of_answers(before: Score, after: Score) -> Share:
+    """What is left of the mean probability of the answers: of their telling tokens, or of all their tokens if that is
+    less. An edit can spare what answers say and take the words around it."""
+    telling = _share(before.probabilities, after.probabilities)
+    whole = _share(before.of_whole_answers, after.of_whole_answers)
+    return min(telling, whole, key=lambda share: share.value)
+
+
+def _share(before: Sequence[float], after: Sequence[float]) -> Share:
+    base = math.fsum(before) / len(before)
     if base == 0:
         return Share(1.0, 0.0)
-    value = after.probability / base
-    gaps = [now - value * was for was, now in zip(before.probabilities, after.probabilities, strict=True)]
-    return Share(value, _error_of_mean(gaps) / base)
+    value = math.fsum(after) / len(after) / base
+    return Share(value, _error_of_mean([now - value * was for was, now in zip(before, after, strict=True)]) / base)
 
 
 def share_of_text(before: Score, after: Score) -> Share:
@@ -147,7 +169,7 @@ class Scorer:
         for name in {*FORGETTING} & {*splits}:
             pairs = zip(self._splits[name], self._telling[name], strict=True)
             self._telling[name] = [beginnings(item, places, processor) for item, places in pairs]
-        self._progress, self._done = progress, 0
+        self._progress, self._numbers = progress, count(1)
         shared = [name for name, items in self._splits.items() if all(is_shared(item.example) for item in items)]
         own = [name for name in self._splits if name not in shared]
         scores = self._scores(shared, journal=journal) | self._scores(own)
@@ -158,6 +180,27 @@ class Scorer:
     def splits(self) -> tuple[str, ...]:
         """The names of the splits."""
         return tuple(self._splits)
+
+    def about(self, subject: Hashable) -> Scorer:
+        """The same with the forget questions about one subject only; splits without any are missing.
+
+        Args:
+            subject: As :attr:`kvw.data.Example.subject_key` has it.
+        """
+        part = copy(self)
+        places = {
+            name: [
+                place
+                for place, item in enumerate(items)
+                if name not in FORGETTING or item.example.subject_key == subject
+            ]
+            for name, items in self._splits.items()
+        }
+        places = {name: some for name, some in places.items() if some}
+        part._splits = {name: [self._splits[name][place] for place in some] for name, some in places.items()}
+        part._telling = {name: [self._telling[name][place] for place in some] for name, some in places.items()}
+        part.original = {name: self.original[name].part(some) for name, some in places.items()}
+        return part
 
     def scores(
         self, edit: Edit, names: Sequence[str], places: Mapping[str, Sequence[int]] | None = None
@@ -194,6 +237,6 @@ class Scorer:
         return scores
 
     def _tell(self) -> None:
-        self._done += 1
+        done = next(self._numbers)
         if self._progress is not None and current().is_first:
-            self._progress(self._done, 0)
+            self._progress(done, 0)

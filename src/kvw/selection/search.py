@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kvw.edits.edit import Edit
 from kvw.selection.no_less import NoLess
-from kvw.selection.paths import DirectionsPath, Path
-from kvw.selection.scoring import Score, Scorer, Share, share_of_probability, share_of_text
+from kvw.selection.paths import DirectionsPath, Path, united
+from kvw.selection.scoring import Score, Scorer, Share, share_of_answers, share_of_text
 from kvw.selection.splits import ALL_HELD_OUT, FORGETTING, TEXT
 
 LEAST = 0.9
@@ -79,19 +79,31 @@ class Search:
         scorer: Scores edits.
         must_stay: The splits that say what is kept: plain text, and questions.
         keep: The share of plain text, and of all these questions together, that must be left.
+
+    Attributes:
+        candidates: In the order in which they were tried.
+        of_each: What each subject needs by itself, if that was looked for.
     """
 
     def __init__(self, scorer: Scorer, must_stay: Sequence[str], keep: float) -> None:
         self._scorer, self._must_stay, self._keep = scorer, must_stay, keep
         self.candidates: list[Candidate] = []
+        self.of_each: dict[Hashable, DirectionsPath] = {}
+        self._ends: dict[Path, tuple[Path, int]] = {}
 
     @property
     def original(self) -> dict[str, Score]:
         """The scores without an edit."""
         return self._scorer.original
 
-    def choose(self, paths: Sequence[Path]) -> Candidate | None:
+    def choose(
+        self, paths: Sequence[Path], of_each: Mapping[Hashable, Sequence[Path]] | None = None
+    ) -> Candidate | None:
         """Find the candidate to take.
+
+        If there are paths of each subject, a candidate is found for each subject by itself, and their directions make a
+        path. If this has an edit that forgets everything and keeps what must stay, it is taken. Otherwise it is the
+        first of all paths.
 
         The first path is taken that has an edit that forgets everything and keeps what must stay, each source of it for
         itself. If none has, the candidates of all paths are compared: of those that forget everything the one is taken
@@ -101,14 +113,41 @@ class Search:
         Returns:
             The candidate with all its scores; None if no path has one that keeps what must stay.
         """
+        ends: list[tuple[Path, int]] = []
         best: Candidate | None = None
-        for path in paths:
-            chosen = self._chosen_of(path)
+        if of_each and (together := self._of_each(of_each)) is not None:
+            ends.append(self._end(together))
+            best = self._kept_at(*ends[-1])
+        for path in paths if best is None else ():
+            ends.append(self._end(path))
+            chosen = self._kept_at(*ends[-1])
             if chosen is not None and (best is None or self._rank(chosen) < self._rank(best)):
                 best = chosen
-            if best is not None and self.forgets(best) and not best.below(self._keep):
+            if best is not None and not best.below(self._keep):
                 break
+        if best is None:
+            weakened = [one for end in ends if (one := self._weakened(*end)) is not None]
+            best = min(weakened, key=self._rank, default=None)
         return self._complete(best) if best is not None else None
+
+    def first_kept(self, paths: Sequence[Path]) -> Candidate | None:
+        """The candidate of the first path that has one that forgets everything and keeps what must stay."""
+        return next((one for path in paths if (one := self._kept_at(*self._end(path))) is not None), None)
+
+    def _of_each(self, paths: Mapping[Hashable, Sequence[Path]]) -> DirectionsPath | None:
+        """The path of what a search finds for each subject; None if it finds nothing for any."""
+        found: list[tuple[DirectionsPath, float]] = []
+        for subject, own in paths.items():
+            # Each may cost its share of what all of them may; if that is too little for one, then more.
+            search = Search(self._scorer.about(subject), self._must_stay, self._keep ** (1 / len(paths)))
+            chosen = search.first_kept(own)
+            if chosen is None:
+                search._keep = self._keep
+                chosen = search.choose(own)
+            if chosen is not None and isinstance(chosen.path, DirectionsPath) and chosen.dose is not None:
+                found.append((chosen.path, chosen.dose))
+                self.of_each[subject] = chosen.path
+        return united(found) if found else None
 
     def _rank(self, candidate: Candidate) -> tuple[bool, float, float]:
         """The lower the better."""
@@ -123,20 +162,37 @@ class Search:
         self._score(candidate, FORGETTING)
         return candidate.answered(), candidate.left()
 
-    def _chosen_of(self, path: Path) -> Candidate | None:
-        """The candidate of one path.
+    def _end(self, path: Path) -> tuple[Path, int]:
+        """The weakest edit that forgets everything, judged only by the forget questions, without what it does not need.
 
-        First the weakest edit that forgets everything is looked for, judged only by the forget questions; failing that,
-        it is the strongest of all. What such an edit does not need is left out. If the rest keeps what must stay, it is
-        taken: more would cost others and buy nothing. Otherwise the strongest part of it is that does.
+        Failing that, it is the strongest of all; more would cost others and buy nothing.
+
+        Returns:
+            A path of this edit and its parts, and its place there; the place is -1 on a path without edits.
         """
         if not path.doses:
-            return None
+            return path, -1
+        if path in self._ends:
+            return self._ends[path]
+        whole = path
         enough = _first(len(path.doses), lambda place: self.forgets(self._at(path, place)))
         last = min(enough, len(path.doses) - 1)
-        if isinstance(path, DirectionsPath):
+        if isinstance(path, DirectionsPath) and not path.is_thin:
             path = self._needed(path, self._at(path, last))
             last = len(path.doses) - 1
+        self._ends[whole] = path, last
+        return path, last
+
+    def _kept_at(self, path: Path, last: int) -> Candidate | None:
+        """The candidate at a place, if it forgets everything and keeps what must stay."""
+        if last < 0 or not self.forgets(self._at(path, last)) or not self.keeps(self._at(path, last)):
+            return None
+        return self._at(path, last)
+
+    def _weakened(self, path: Path, last: int) -> Candidate | None:
+        """The strongest candidate up to a place that keeps what must stay; None if there is none."""
+        if last < 0:
+            return None
         if self.keeps(self._at(path, last)):
             return self._at(path, last)
         too_much = _first(last, lambda place: not self.keeps(self._at(path, place)))
@@ -193,12 +249,12 @@ class Search:
         questions = [name for name in self._must_stay if name != TEXT]
         self._score(candidate, questions)
         for name in questions:
-            candidate.kept[name] = share_of_probability(self.original[name], candidate.scores[name])
+            candidate.kept[name] = share_of_answers(self.original[name], candidate.scores[name])
         if questions:
             before, after = (
                 Score.joined([scores[name] for name in questions]) for scores in (self.original, candidate.scores)
             )
-            candidate.kept[ALL_HELD_OUT] = share_of_probability(before, after)
+            candidate.kept[ALL_HELD_OUT] = share_of_answers(before, after)
         return candidate.keeps(self._keep)
 
     def _complete(self, candidate: Candidate) -> Candidate:

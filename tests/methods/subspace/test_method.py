@@ -214,7 +214,7 @@ def test_sequential_measures_the_forget_set_on_what_is_weakened_so_far(llava):
     retain, null = measure_moments(llava, RETAIN, matrices, examples=Examples(keep=EverySoManyth(Labels(), 3)))
     for edit, own in ((steps, tokens[0]), (joint, tokens[1])):
         measured = Measurements(MatrixKey(1), retain[MatrixKey(1)], own, null[MatrixKey(1)], matrices[0].read())
-        expected, _ = find_directions(measured, SubspaceSettings(**settings), Labels(), Labels())
+        expected, *_ = find_directions(measured, SubspaceSettings(**settings), Labels(), Labels())
         found = LowRankEdit({MatrixKey(1): edit.directions[MatrixKey(1)]})
         assert_same(found, LowRankEdit({MatrixKey(1): expected}), 1e-3, 1e-3)
 
@@ -280,7 +280,7 @@ def test_transposed_matrices_and_quantised_weights():
     recorded = measure_moments(model, retain, [matrix])[0][matrix.key]
     tokens = measure_tokens(model, forget, [matrix])[matrix.key]
     measured = Measurements(matrix.key, recorded, tokens, None, None)
-    _, entry = find_directions(measured, SubspaceSettings(gate="wiener"), Labels(), Labels())
+    _, entry, _ = find_directions(measured, SubspaceSettings(gate="wiener"), Labels(), Labels())
     assert (entry.distortion, entry.relative_distortion, entry.source_bounds) == (None, None, {})
     cross = SubspaceSettings(shrinkage="cross-validated")
     with pytest.raises(kvw.UserError, match="weights that are not quantised"):
@@ -312,7 +312,7 @@ def test_nothing_is_weakened_where_no_held_out_view_was_seen(llava):
     moments, null = measure_moments(llava, RETAIN, [matrix], examples=Examples(keep=lambda row: row % 2 == 0))
     tokens = measure_tokens(llava, FORGET[:2], [matrix])[matrix.key]
     measured = Measurements(matrix.key, moments[matrix.key], tokens, null[matrix.key], matrix.read())
-    found, entry = find_directions(measured, SubspaceSettings(held_out_ratio=1.5), VIEWS, Labels())
+    found, entry, _ = find_directions(measured, SubspaceSettings(held_out_ratio=1.5), VIEWS, Labels())
     assert (found.rank, entry.held_out_eigenvalues) == (0, None)
     assert find_directions(measured, SubspaceSettings(), VIEWS, Labels())[0].rank > 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from kvw.methods.subspace.cross_validation import cross_validated
 from kvw.methods.subspace.instead import first_token_mean, replacing
 from kvw.methods.subspace.labels import EveryThirdView, Labels
 from kvw.methods.subspace.null import LeftOut, least_threshold, null_eigenvalues, threshold
+from kvw.methods.subspace.of_each import directions_of_each
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.solver import Metric, Modes, ReducedMetric, metric, reduced_metric, solve
 from kvw.methods.subspace.vectors import Columns, view_means
@@ -48,7 +50,7 @@ def find_directions(
     forget: Labels,
     retain: Labels,
     instead: Tensor | None = None,
-) -> tuple[Directions, DistortionBounds]:
+) -> tuple[Directions, DistortionBounds, dict[Hashable, Directions]]:
     """Solve for the directions with much more forget than retain energy, and decide how much to weaken each.
 
     Args:
@@ -57,6 +59,9 @@ def find_directions(
         forget: Labels of the forget set.
         retain: Labels of the retain set.
         instead: r, whose output takes the place of what is taken out: (width,); None for nothing.
+
+    Returns:
+        The directions, what is known of them, and the directions of each subject by itself.
 
     Raises:
         UserError: The retain moment is singular, or cross-validation lacks what it needs.
@@ -88,17 +93,10 @@ def find_directions(
     chosen, log_gates = modes.chosen(strongest), log_gates[strongest]
     if instead is not None:
         chosen = replacing(chosen, first_token_mean(columns, fitted), instead)
-    entry = _bounds_of(
-        measured,
-        retain_metric,
-        columns,
-        chosen,
-        log_gates,
-        None if ratios is None else ratios[strongest],
-        tau,
-        settings,
-    )
-    return Directions(chosen.patterns, chosen.filters, log_gates), entry
+    held = None if ratios is None else ratios[strongest]
+    entry = _bounds_of(measured, retain_metric, columns, chosen, log_gates, held, tau, settings)
+    of_each = directions_of_each(retain_metric, columns, settings, tau) if forget.subjects is not None else {}
+    return Directions(chosen.patterns, chosen.filters, log_gates), entry, of_each
 
 
 def split_views(tokens: Tokens, labels: Labels) -> tuple[Tokens, Tokens | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -40,6 +40,7 @@ class Solution:
 
     Attributes:
         directions: Directions of every value matrix that was solved.
+        of_each: The same of each subject by itself.
     """
 
     def __init__(
@@ -56,23 +57,27 @@ class Solution:
         self._left_alone: list[str] = []
         self._bounds: list[DistortionBounds] = []
         self.directions: dict[MatrixKey, Directions] = {}
+        self.of_each: dict[Hashable, dict[MatrixKey, Directions]] = {}
 
     def solve(self, group: Sequence[ValueMatrix], measured: Measured) -> None:
         """Find the directions of some value matrices."""
 
-        def one(matrix: ValueMatrix) -> tuple[Directions, DistortionBounds] | None:
+        def one(matrix: ValueMatrix) -> tuple[Directions, DistortionBounds, dict[Hashable, Directions]] | None:
             seen = measured(matrix)
             if seen is None:
                 return None
             instead = self._instead.get(matrix.key)
-            found, entry = find_directions(seen, self._settings, self._forget_labels, self._retain_labels, instead)
-            return found.to(torch.device("cpu")), entry
+            found, entry, own = find_directions(seen, self._settings, self._forget_labels, self._retain_labels, instead)
+            cpu = torch.device("cpu")
+            return found.to(cpu), entry, {subject: value.to(cpu) for subject, value in own.items()}
 
         for matrix, found in sorted(scattered(group, one), key=lambda entry: entry[0].key.order):
             if found is None:
                 self._left_alone.append(str(matrix.key))
                 continue
-            self.directions[matrix.key], entry = found
+            self.directions[matrix.key], entry, own = found
+            for subject, value in own.items():
+                self.of_each.setdefault(subject, {})[matrix.key] = value
             self._bounds.append(entry)
             if self._on_matrix and current().is_first:
                 self._on_matrix(entry)
@@ -84,7 +89,10 @@ class Solution:
             on_warning(warning)
         values = asdict(self._settings) | range_of(matrices)
         metadata = EditMetadata(method="subspace", settings=values, left_alone=tuple(self._left_alone))
-        return LowRankEdit(self.directions, self._settings.strength, metadata)
+        strength = self._settings.strength
+        edit = LowRankEdit(self.directions, strength, metadata)
+        edit.of_each = {subject: LowRankEdit(own, strength, metadata) for subject, own in self.of_each.items()}
+        return edit
 
 
 def scattered(group: Sequence[ValueMatrix], solve: Callable[[ValueMatrix], Found]) -> list[tuple[ValueMatrix, Found]]:

@@ -28,6 +28,11 @@ class Columns:
     mixing: Tensor
     subjects: tuple[Hashable, ...]
 
+    def about(self, subject: Hashable) -> Tensor:
+        """The columns of one subject, with weights that add up to 1: (width, its columns)."""
+        own = torch.tensor([one == subject for one in self.subjects])
+        return self.values[:, own] / self.weights[own].sum().sqrt()
+
 
 def view_means(tokens: Tokens, labels: Labels) -> Columns:
     """Average tokens over the views of a fact; a fact with one view gives its tokens as they are.
