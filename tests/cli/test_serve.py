@@ -18,10 +18,12 @@ from tests.serving.running import TOY, gates
 from tests.several_processes import beside
 
 from kvw.cli import main
+from kvw.cli.serve import LimitOptions
 from kvw.edits import EditMetadata, GateEdit
 from kvw.edits.edit import write_edit
 from kvw.measuring.fingerprint import weights_digest
 from kvw.models.loading import skeleton
+from kvw.serving.limits import Limits
 
 QUESTION = [{"role": "user", "content": "Who?"}]
 
@@ -157,11 +159,18 @@ def test_an_edit_that_does_nothing_is_not_served(tmp_path, capsys, monkeypatch):
         ("--max-prompt-tokens", "0"),
         ("--timeout", "0"),
         ("--timeout", "nan"),
+        ("--max-requests", "0"),
+        ("--together", "0"),
     ],
 )
 def test_limits_that_allow_nothing(capsys, option, value):
     code = run("serve", "toy:vanilla", "--allow-plain", option, value)
     assert_refused(capsys, code, "no request could be answered", option)
+
+
+def test_every_limit_of_the_operator_is_passed_on():
+    given = LimitOptions(1, 2, 3, 4, 5.0, 6, 7)
+    assert given.limits() == Limits(4 * 2**20, 3, 2, 5.0, 1, 6, 7)
 
 
 @pytest.mark.thorough

@@ -119,7 +119,14 @@ def running(
 ) -> Iterator[Running]:
     """A server in another thread; ``options`` are those of :class:`Names`."""
     model = load_model(TOY, "cpu")
-    engine = Engine(model, toy.processor, toy.edits, longest_answer=longest_answer, longest_prompt=limits.prompt_tokens)
+    engine = Engine(
+        model,
+        toy.processor,
+        toy.edits,
+        longest_answer=longest_answer,
+        longest_prompt=limits.prompt_tokens,
+        together=limits.together,
+    )
     names = Names("toy:vanilla", list(toy.edits), **options)
     with listen("127.0.0.1", 0) as listening:
         known = None if keys is None else Keys(keys)
@@ -135,3 +142,10 @@ def running(
             server.should_exit = True
             thread.join()
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def until(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)

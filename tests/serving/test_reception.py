@@ -117,7 +117,7 @@ def test_what_takes_too_long_is_ended():
     async def run():
         held, sent = Held(), []
         with pytest.raises(Refusal, match=r"not there within 0\.01 seconds") as found:
-            await ask(Reception(held, seconds=0.01), sent)
+            await ask(Reception(held, seconds=0.01, most=1), sent)
         assert (found.value.status, held.cancelled, sent) == (503, 1, [])
 
     run_within_bounds(run())
@@ -129,7 +129,7 @@ def test_a_stream_that_takes_too_long_says_so_at_its_end():
 
     async def run(*messages):
         held, sent = Held(*messages), []
-        await ask(Reception(held, seconds=0.01), sent)
+        await ask(Reception(held, seconds=0.01, most=1), sent)
         assert held.cancelled == 1
         return sent
 

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import openai
 import pytest
 import torch
-from tests.serving.running import Toy, running
+from tests.serving.running import Toy, running, until
 
 from kvw.data import Example
 from kvw.evaluation.endpoint import EndpointModel
@@ -25,7 +25,8 @@ from kvw.evaluation.records import Reply
 from kvw.models.finding import find_value_matrices
 from kvw.serving import engine as engine_module
 from kvw.serving.conversation import Conversation
-from kvw.serving.engine import Decoding, Engine
+from kvw.serving.engine import Engine
+from kvw.serving.generating import Decoding
 from kvw.serving.limits import Limits
 from kvw.serving.reception import Reception
 from kvw.serving.refusals import Refusal
@@ -196,7 +197,7 @@ def test_a_client_that_leaves_in_mid_stream_ends_its_generation(toy, server, slo
     stream.close()
     assert server.text("none", toy.question).strip() == toy.says((), [Example(toy.question, "-")])[0]
     assert len(slow) < 200
-    assert not any(matrix.module._forward_pre_hooks for matrix in find_value_matrices(server.model))
+    until(lambda: not any(matrix.module._forward_pre_hooks for matrix in find_value_matrices(server.model)))
 
 
 def test_a_client_that_waits_no_longer_ends_its_generation_or_never_begins_it(toy, server, slow):
@@ -281,24 +282,18 @@ def test_a_prompt_of_many_pieces_is_counted_as_it_is(toy, server, monkeypatch):
                     small.ask("alice", question, max_tokens=1)
 
 
-def until(condition):
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def test_there_is_room_for_so_many_requests(toy, monkeypatch):
     doors = []
 
     class Door(Reception):
-        def __init__(self, app, seconds):
-            super().__init__(app, seconds, most=2)
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
             doors.append(self)
 
     monkeypatch.setattr("kvw.serving.app.Reception", Door)
     release = threading.Event()
-    with running(toy, allow_plain=True) as server, ThreadPoolExecutor(2) as pool:
+    limits = Limits(requests=2)
+    with running(toy, allow_plain=True, limits=limits) as server, ThreadPoolExecutor(2) as pool:
         handle = server.model.register_forward_pre_hook(lambda module, arguments: release.wait(30) and None)
         waiting = [pool.submit(server.text, "none", toy.question) for _ in range(2)]
         until(lambda: doors and doors[0]._free == 0)
@@ -456,7 +451,7 @@ def test_a_failure_of_the_server_is_told_and_passes(toy, server, when, caplog):
 
 def test_closing_ends_the_answer_on_its_way_and_those_that_wait(toy):
     async def ask():
-        engine = Engine(toy.model, toy.processor, toy.edits, longest_answer=400)
+        engine = Engine(toy.model, toy.processor, toy.edits, longest_answer=400, together=1)
         asked = Conversation([{"role": "user", "content": [{"type": "text", "text": "Who?"}]}], ())
         first, second = (engine.ask(["alice", "bob"], asked, Decoding(400)) for _ in range(2))
         await first.begun()

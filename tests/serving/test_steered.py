@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
-from tests.serving.running import Toy, png, running
+from tests.serving.running import Toy, png, running, until
 from tests.serving.test_server import shown
 
 import kvw
@@ -96,8 +96,8 @@ def test_a_steered_stream_and_a_plain_one_at_the_same_time(toy, server):
 def test_the_model_is_plain_again_after_a_steered_request(toy, server):
     example = toy.examples[0]
     asked(server, "steered", example)
-    assert "generate" not in server.model.__dict__
-    assert not any(module._forward_pre_hooks for module in server.model.modules())
+    until(lambda: "generate" not in server.model.__dict__)  # the answer is there a moment before
+    until(lambda: not any(module._forward_pre_hooks for module in server.model.modules()))
 
 
 def test_a_client_cannot_ask_for_it_under_a_wrong_name(server):

@@ -37,6 +37,10 @@ class LimitOptions:
     """Largest request in MiB, its images included."""
     timeout: float = DEFAULTS.seconds
     """Seconds from the beginning of a request to the end of its answer."""
+    max_requests: int = DEFAULTS.requests
+    """Most requests that are received, wait or are answered at the same time."""
+    together: int = DEFAULTS.together
+    """Most requests under the same edits that are answered together."""
 
     def limits(self) -> Limits:
         """The same as the server takes them.
@@ -44,7 +48,15 @@ class LimitOptions:
         Raises:
             UserError: One of them allows nothing.
         """
-        return Limits(self.max_body * MIB, self.max_images, self.max_prompt_tokens, self.timeout, self.max_new_tokens)
+        return Limits(
+            self.max_body * MIB,
+            self.max_images,
+            self.max_prompt_tokens,
+            self.timeout,
+            self.max_new_tokens,
+            self.max_requests,
+            self.together,
+        )
 
 
 @Parameter(name="*")

@@ -115,6 +115,7 @@ def load_engine(
         loaded_edits,
         longest_answer=limits.answer_tokens,
         longest_prompt=limits.prompt_tokens,
+        together=limits.together,
     )
 
 

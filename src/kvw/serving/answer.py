@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -31,18 +31,34 @@ class Ending:
 class Answer:
     """One answer; made on the event loop, which reads it, and worked out in another thread.
 
-    Args:
-        executor: Where the work is done when its turn comes.
-        work: What is done; it calls :meth:`begin` and :meth:`say`, and stops soon when :attr:`wanted` is off.
+    The working thread calls :meth:`start`, :meth:`begin`, :meth:`say`, and :meth:`end` or :meth:`fail`. It stops soon
+    when :attr:`wanted` is off.
     """
 
-    def __init__(self, executor: Executor, work: Callable[[Answer], Ending]) -> None:
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._begun = asyncio.Event()
         self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
         self._given_up = threading.Event()
-        self._future = executor.submit(work, self)
+        self._future: Future[Ending] = Future()
         self._future.add_done_callback(lambda _: self._done())
+
+    def start(self) -> bool:
+        """Say, from the working thread, that its turn has come; False if nobody waits any more."""
+        return self._future.set_running_or_notify_cancel()
+
+    def end(self, ending: Ending) -> None:
+        """Say how the answer ended, from the working thread."""
+        self._future.set_result(ending)
+
+    def fail(self, error: BaseException) -> None:
+        """Say why there is no answer, or no more of it, from the working thread."""
+        with suppress(InvalidStateError):  # it was given up before its turn, and nobody reads it
+            self._future.set_exception(error)
+
+    def cancel(self) -> None:
+        """Say that its turn will not come any more."""
+        self._future.cancel()
 
     @property
     def wanted(self) -> bool:

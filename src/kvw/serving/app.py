@@ -22,7 +22,8 @@ from starlette.types import Receive, Scope, Send
 from kvw.serving.answer import Answer
 from kvw.serving.chat_request import ChatRequest, read_request
 from kvw.serving.conversation import Conversation, conversation
-from kvw.serving.engine import Decoding, Engine
+from kvw.serving.engine import Engine
+from kvw.serving.generating import Decoding
 from kvw.serving.keys import Key, Keys, allowed
 from kvw.serving.ledger import ENTRY, Kept, Ledger
 from kvw.serving.limits import DEFAULTS, Limits
@@ -54,7 +55,7 @@ def build_app(
     """
     ledger = Ledger(audit)
     served = _Served(engine, names, limits, keys, ledger)
-    reception = Middleware(Reception, seconds=limits.seconds)
+    reception = Middleware(Reception, seconds=limits.seconds, most=limits.requests)
     app = Starlette(
         routes=[
             Route("/v1/models", served.models),

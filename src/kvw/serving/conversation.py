@@ -97,13 +97,26 @@ def prompt_inputs(conversation: Conversation, processor: Processor) -> dict[str,
         Refusal: The model takes no images, the texts hold its placeholders, its chat template does not show everything,
             or an image cannot be read.
     """
+    return batch_inputs([conversation], processor)
+
+
+def batch_inputs(conversations: Sequence[Conversation], processor: Processor) -> dict[str, Any]:
+    """The tensors of several prompts with equal numbers of images, padded on the left.
+
+    Raises:
+        Refusal: See :func:`prompt_inputs`.
+    """
     try:
-        prompt = _rendered(conversation, processor)
-        example = Example("", "", conversation.images, REQUEST)
-        prepared = Prepared(example=example, prompt=prompt, full=prompt, answer_ids=(), token_ids=(), length=0)
-        return dict(prompt_batch([prepared], processor))
+        prepared = [_prepared(conversation, processor) for conversation in conversations]
+        return dict(prompt_batch(prepared, processor))
     except UserError as error:
         raise Refusal(400, str(error), parameter="messages") from error
+
+
+def _prepared(conversation: Conversation, processor: Processor) -> Prepared:
+    prompt = _rendered(conversation, processor)
+    example = Example("", "", conversation.images, REQUEST)
+    return Prepared(example=example, prompt=prompt, full=prompt, answer_ids=(), token_ids=(), length=0)
 
 
 def _rendered(conversation: Conversation, processor: Processor) -> str:

@@ -1,65 +1,74 @@
-"""One model that answers one request at a time, each under the edits that it asks for."""
+"""One model that answers requests, each under the edits that it asks for; those under the same edits together."""
 
 from __future__ import annotations
 
-import secrets
+import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor
-from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers import PreTrainedModel
 
-from kvw.data import to_model
 from kvw.data.context import context_length
 from kvw.data.rendering import Processor
 from kvw.edits.edit import Edit
-from kvw.evaluation.generation import decoding
 from kvw.measuring.batch_sizing import out_of_memory
-from kvw.measuring.engine import evaluating
 from kvw.serving import limits
-from kvw.serving.answer import Answer, Ending
-from kvw.serving.answer_text import AnswerText
-from kvw.serving.conversation import Conversation, prompt_inputs
+from kvw.serving.answer import Answer
+from kvw.serving.conversation import Conversation, batch_inputs, prompt_inputs
+from kvw.serving.generating import Decoding, Row, generate
 from kvw.serving.refusals import Refusal
 
-GREEDY_BELOW = 1e-5
-"""Temperatures below this one are 0: logits divided by a smaller one are infinite, and no answer could be drawn."""
+logger = logging.getLogger(__name__)
+
 PIECE = 16_384
 """Characters of a prompt that are tokenised at a time while it is found out whether it is too long."""
 CUT = 64
 """Tokens of a piece that are not counted: a text that is cut has a few more than the whole one."""
+TOKENS_TOGETHER = 8192
+"""Most tokens of requests that are answered together: those of the longest prompt and the longest answer, for each."""
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """How one answer is generated.
+@dataclass(eq=False)
+class Asked:
+    """A request on its way.
 
     Args:
-        max_new_tokens: The longest answer in tokens, end token included; None for the longest that is allowed.
-        temperature: 0 takes the most probable token; above, tokens are drawn.
-        top_p: When drawing, only from the most probable tokens that together have this probability.
-        seed: Makes drawing repeatable.
-        stops: Texts that end the answer.
+        answer: Where the answer goes.
+        names: The edits that act, in order.
+        conversation: What is asked.
+        how: How the answer is generated.
+        inputs: The tensors of its prompt, once it is its turn.
     """
 
-    max_new_tokens: int | None = None
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-    stops: tuple[str, ...] = ()
+    answer: Answer
+    names: tuple[str, ...]
+    conversation: Conversation
+    how: Decoding
+    inputs: dict[str, Tensor] | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt, once it has been made."""
+        return 0 if self.inputs is None else self.inputs["input_ids"].shape[1]
+
+    def alike(self, other: Asked) -> bool:
+        """Whether both can be answered together: greedily, under the same edits, with equal numbers of images."""
+        images = len(self.conversation.images) == len(other.conversation.images)
+        return self.names == other.names and images and self.how.greedy and other.how.greedy
 
 
 class Engine:
     """A model and its edits.
 
-    Everything that touches the model or its processor happens in one thread, one request after the other in the order
-    in which they came. The edits of a request are attached before its generation and detached after it, however it
-    ends; so no request can see another one's edits, and outside of a generation the model has none.
+    Everything that touches the model or its processor happens in one thread. The request that has waited longest is
+    next, and those that wait for the same edits are answered together with it. Their edits are attached before the
+    generation and detached after it, however it ends; so no request can see another one's edits, and outside of a
+    generation the model has none.
 
     Args:
         model: The model without edits.
@@ -68,6 +77,7 @@ class Engine:
         longest_answer: The largest number of new tokens that a request may ask for, and what it gets if it does not.
         longest_prompt: The largest number of tokens of a prompt; None for what the model reads, and where it does not
             say that, :data:`kvw.serving.limits.PROMPT_TOKENS`.
+        together: Most requests that are answered together.
     """
 
     def __init__(
@@ -78,6 +88,7 @@ class Engine:
         *,
         longest_answer: int,
         longest_prompt: int | None = None,
+        together: int = limits.DEFAULTS.together,
     ) -> None:
         self.longest_answer = longest_answer
         self._reads: int | None = context_length(model.config)
@@ -86,7 +97,9 @@ class Engine:
         self._model = model
         self._processor = processor
         self._edits = dict(edits)
+        self._together = together
         self._closing = threading.Event()
+        self._waiting: deque[Asked] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kvw-model")
 
     def ask(self, names: Sequence[str], conversation: Conversation, how: Decoding) -> Answer:
@@ -109,28 +122,93 @@ class Engine:
                 f"An answer has at most {self.longest_answer} tokens here; {how.max_new_tokens} were asked for.",
                 parameter="max_tokens",
             )
-        return Answer(self._thread, lambda answer: self._answered(answer, names, conversation, how))
+        answer = Answer()
+        self._waiting.append(Asked(answer, tuple(names), conversation, how))
+        self._thread.submit(
+            self._turn
+        )  # one for each request: where it was answered with others, nothing is left to do
+        return answer
 
     def close(self) -> None:
         """End the generation that runs at its next token, forget those that wait, and wait for the thread."""
         self._closing.set()
         self._thread.shutdown(cancel_futures=True)
+        for asked in self._waiting:
+            asked.answer.cancel()
 
-    def _answered(self, answer: Answer, names: Sequence[str], conversation: Conversation, how: Decoding) -> Ending:
-        inputs = self._inputs(answer, conversation)
-        longest = self._longest(inputs["input_ids"].shape[1], how.max_new_tokens)
-        answer.begin()
-        try:
-            with ExitStack() as attached:
-                for name in names:
-                    attached.enter_context(self._edits[name].attach(self._model))
-                return self._generated(answer, inputs, longest, how)
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            raise Refusal(
-                413, "The request does not fit into the memory of this server.", code="out_of_memory"
-            ) from error
+    def _turn(self) -> None:
+        """Answer the request that has waited longest, and with it those that can be answered together with it."""
+        while self._waiting:
+            first = self._waiting.popleft()
+            if first.answer.start() and self._ready(first):
+                rows = [first, *self._joining(first)]
+                try:
+                    self._answer(rows)
+                finally:
+                    for asked in rows:
+                        asked.inputs = None
+                return
+
+    def _joining(self, first: Asked) -> Iterator[Asked]:
+        """Requests that wait and are answered together with the first; they are taken out of those that wait."""
+        count, longest = 1, self._tokens(first)
+        for asked in [one for one in list(self._waiting) if one.alike(first)]:
+            if count == self._together or self._closing.is_set():
+                return
+            if not self._ready(asked):
+                self._waiting.remove(asked)
+                continue
+            longest = max(longest, self._tokens(asked))
+            if (count + 1) * longest > TOKENS_TOGETHER:
+                return
+            self._waiting.remove(asked)
+            if asked.answer.start():
+                count += 1
+                yield asked
+
+    def _tokens(self, asked: Asked) -> int:
+        return asked.prompt_tokens + self._longest(asked.prompt_tokens, asked.how.max_new_tokens)
+
+    def _ready(self, asked: Asked) -> bool:
+        """Make the prompt of a request; False if the request is refused, which its answer says then."""
+        with _told(asked.answer):
+            if asked.inputs is None:
+                asked.inputs = self._inputs(asked.answer, asked.conversation)
+            self._longest(asked.prompt_tokens, asked.how.max_new_tokens)
+            return True
+        return False
+
+    def _answer(self, asked: Sequence[Asked]) -> None:
+        """Answer requests together; if that fails, each by itself, so that none fails for what another one is."""
+        rows = [self._row(one) for one in asked]
+        if len(rows) > 1:
+            try:
+                self._generate(rows, asked)
+            except Exception:
+                logger.exception("requests that were answered together failed; each is answered by itself")
+        for row, one in zip(rows, asked, strict=True):
+            if not row.over:
+                with _told(one.answer):
+                    self._generate([row], [one])
+
+    def _row(self, asked: Asked) -> Row:
+        longest = self._longest(asked.prompt_tokens, asked.how.max_new_tokens)
+        asked.answer.begin()
+        return Row(asked.answer, self._processor.tokenizer, asked.prompt_tokens, longest, asked.how.stops)
+
+    def _generate(self, rows: Sequence[Row], asked: Sequence[Asked]) -> None:
+        first = asked[0]
+        together = [one.conversation for one in asked]
+        inputs = first.inputs if len(asked) == 1 else batch_inputs(together, self._processor)
+        with self._attached(first.names):
+            generate(self._model, self._processor.tokenizer, inputs or {}, rows, first.how, self._closing)
+
+    @contextmanager
+    def _attached(self, names: Sequence[str]) -> Iterator[None]:
+        with ExitStack() as attached:
+            for name in names:
+                attached.enter_context(self._edits[name].attach(self._model))
+            yield
 
     def _inputs(self, answer: Answer, conversation: Conversation) -> dict[str, Tensor]:
         """The prompt, unless the client goes away while it is made."""
@@ -156,25 +234,6 @@ class Engine:
                 code="context_length_exceeded",
             )
 
-    def _generated(self, answer: Answer, inputs: dict[str, Tensor], longest: int, how: Decoding) -> Ending:
-        model, tokenizer, length = self._model, self._processor.tokenizer, inputs["input_ids"].shape[1]
-        text = AnswerText(tokenizer, how.stops)
-        watch = _Watch(answer, text, length, self._closing)
-        if how.temperature > 0:
-            # This thread alone draws, and it draws for one request at a time: the global generator is this request's.
-            torch.manual_seed(secrets.randbits(63) if how.seed is None else how.seed)
-        temperature = how.temperature if how.temperature >= GREEDY_BELOW else 0.0
-        with evaluating(model), decoding(model, tokenizer, longest, temperature=temperature, top_p=how.top_p):
-            settings: Any = model.generation_config
-            produced = model.generate(  # type: ignore[operator]
-                **to_model(inputs, model), generation_config=settings, stopping_criteria=StoppingCriteriaList([watch])
-            )
-        answer.say(text.finish())
-        token_ids = produced[0, length:].tolist()
-        ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
-        ended = text.stopped or token_ids[-1] in ends
-        return Ending("stop" if ended else "length", length, len(token_ids))
-
     def _longest(self, prompt_tokens: int, asked: int | None) -> int:
         """The longest answer to a prompt, within what the model can read."""
         limit = self._reads
@@ -195,16 +254,12 @@ def _check_wanted(answer: Answer) -> None:
         raise Refusal(503, "Nobody waits for this answer any more.")
 
 
-class _Watch(StoppingCriteria):
-    """Sees every new token: hands on its text, and ends the generation when its text or its reader says so."""
-
-    def __init__(self, answer: Answer, text: AnswerText, prompt_tokens: int, closing: threading.Event) -> None:
-        self._answer = answer
-        self._text = text
-        self._prompt_tokens = prompt_tokens
-        self._closing = closing
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **options: Any) -> Tensor:
-        self._answer.say(self._text.take(input_ids[0, self._prompt_tokens :].tolist()))
-        over = self._text.stopped or not self._answer.wanted or self._closing.is_set()
-        return torch.full((len(input_ids),), over, dtype=torch.bool, device=input_ids.device)
+@contextmanager
+def _told(answer: Answer) -> Iterator[None]:
+    """Let the reader of an answer raise what the block raises."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told there
+        no_room = isinstance(error, (MemoryError, RuntimeError)) and out_of_memory(error)
+        told = "The request does not fit into the memory of this server."
+        answer.fail(Refusal(413, told, code="out_of_memory") if no_room else error)

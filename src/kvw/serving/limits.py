@@ -20,6 +20,8 @@ class Limits:
             :data:`PROMPT_TOKENS`.
         seconds: From the beginning of a request to the end of its answer.
         answer_tokens: New tokens of an answer.
+        requests: Requests that are received, wait or are answered at the same time.
+        together: Requests under the same edits that are answered together.
 
     Raises:
         UserError: One of them allows nothing.
@@ -30,6 +32,8 @@ class Limits:
     prompt_tokens: int | None = None
     seconds: float = 600.0
     answer_tokens: int = 1024
+    requests: int = 32
+    together: int = 8
 
     def __post_init__(self) -> None:
         for option, value, least in (
@@ -38,6 +42,8 @@ class Limits:
             ("--max-prompt-tokens", self.prompt_tokens, 1),
             ("--timeout", self.seconds, 1),
             ("--max-new-tokens", self.answer_tokens, 1),
+            ("--max-requests", self.requests, 1),
+            ("--together", self.together, 1),
         ):
             if value is not None and not value >= least:
                 raise UserError(
@@ -50,8 +56,6 @@ class Limits:
 DEFAULTS = Limits()
 PROMPT_TOKENS = 32_768
 """Longest prompt where neither the operator nor the model says how long it may be."""
-REQUESTS = 32
-"""Requests that are received, wait or are answered at the same time."""
 SECONDS_FOR_HEADERS = 20.0
 """From the first byte of a request to the end of its headers."""
 SECONDS_FOR_BODY = 60.0

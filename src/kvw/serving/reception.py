@@ -25,7 +25,7 @@ class Reception:
         most: Requests at the same time.
     """
 
-    def __init__(self, app: ASGIApp, seconds: float, most: int = limits.REQUESTS) -> None:
+    def __init__(self, app: ASGIApp, seconds: float, most: int) -> None:
         self._app = app
         self._seconds = seconds
         self._free = most
