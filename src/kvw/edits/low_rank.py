@@ -24,6 +24,9 @@ REMOVED = -10_000.0
 """The log-gate of a direction that is taken out: finite, so that files and arithmetic stay plain, and so low that the
 gate is 0 at every strength above 0.002. It stays a log-gate, so T(0) = I holds here too."""
 
+MOST_OF_EACH = 16
+"""The most subjects with edits of their own. Of more, a search asks few questions each, so it cannot tell what each of
+them needs."""
 BIORTHOGONAL = 0.05
 """How far V^T U may be from I for rounding; solves in float32 are good to 0.001."""
 

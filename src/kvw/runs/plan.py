@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kvw.edits.low_rank import MOST_OF_EACH
 from kvw.errors import UserError
 from kvw.evaluation.generation import generate_answers
 from kvw.evaluation.language import perplexity
@@ -20,7 +21,7 @@ from kvw.runs.costs import Stopwatch, peak_memory
 from kvw.runs.erase import Job, check, choosing_stage, for_the_solve, refuse_nothing_kept
 from kvw.runs.material import asked_for, dealt_out
 from kvw.runs.request import DataSets, EraseRequest
-from kvw.selection.search import tries
+from kvw.selection.search import MOST_TRIES, tries
 from kvw.selection.splits import FORGET, HELD_OUT_FORGET
 from kvw.strict import Strict
 
@@ -116,6 +117,10 @@ def _estimates(job: Job) -> MethodPlan:
     forgetting = sum(len(material.judged.get(split, ())) for split in (FORGET, HELD_OUT_FORGET))
     thins = edits > 1 and request.made_by.scaling(request.settings) == "directions"
     thinning = series * tries(forgetting) * forgetting if thins else 0
+    subjects = {example.subject_key for example in material.judged[FORGET]}
+    if thins and 1 < len(subjects) <= MOST_OF_EACH:  # each is looked for by itself, too
+        thinning += series * MOST_TRIES * forgetting
+        edits += series * len(subjects)
     plan = request.made_by.plan(loaded, solving.forget, solving.retain, solving.request.settings)
     plan = plan or MethodPlan(seconds={})
     seconds = {

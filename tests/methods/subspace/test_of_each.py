@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from kvw.edits.low_rank import MOST_OF_EACH
 from kvw.measuring.moments import Tokens
 from kvw.methods.subspace.labels import Labels
-from kvw.methods.subspace.of_each import MOST_SUBJECTS, directions_of_each
+from kvw.methods.subspace.of_each import directions_of_each
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.solver import metric, solve
 from kvw.methods.subspace.vectors import Columns, view_means
@@ -43,7 +44,7 @@ def test_each_subject_gets_what_it_would_get_alone() -> None:
     ("subjects", "settings"),
     [
         (["Ann", "Ann"], SETTINGS),
-        ([f"person {number}" for number in range(MOST_SUBJECTS + 1)], SETTINGS),
+        ([f"person {number}" for number in range(MOST_OF_EACH + 1)], SETTINGS),
         (["Ann", "Bo"], SubspaceSettings(held_out_ratio=1.5)),
         (["Ann", "Bo"], SubspaceSettings(instead="refusal")),
     ],

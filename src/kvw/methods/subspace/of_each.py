@@ -11,14 +11,11 @@ from collections.abc import Hashable
 
 from torch import Tensor
 
-from kvw.edits.low_rank import Directions
+from kvw.edits.low_rank import MOST_OF_EACH, Directions
 from kvw.methods.subspace import gates
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.solver import Metric, ReducedMetric, solve
 from kvw.methods.subspace.vectors import Columns
-
-MOST_SUBJECTS = 16
-"""Of more subjects the search asks few questions each, so it could not tell what each of them needs."""
 
 
 def directions_of_each(
@@ -34,10 +31,10 @@ def directions_of_each(
 
     Returns:
         Directions by subject, each biorthogonal by itself; empty if there is one subject, or more than
-        :data:`MOST_SUBJECTS`, or if settings judge directions by more than lambda.
+        :data:`MOST_OF_EACH`, or if settings judge directions by more than lambda.
     """
     subjects = dict.fromkeys(columns.subjects)
-    if not 1 < len(subjects) <= MOST_SUBJECTS or settings.held_out_ratio > 0 or settings.instead != "nothing":
+    if not 1 < len(subjects) <= MOST_OF_EACH or settings.held_out_ratio > 0 or settings.instead != "nothing":
         return {}
     return {subject: _of_one(found, columns.about(subject), settings, tau) for subject in subjects}
 
