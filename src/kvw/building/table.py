@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from kvw.data.folders import EXTENSIONS, NUMBER, READERS
 from kvw.data.pictures import SUFFIXES
 from kvw.data.tables import Row
 from kvw.errors import UserError
-from kvw.folding import collapsed
+from kvw.folding import collapsed, folded
 from kvw.printable import shortened
 
 NOT_FACTS = {"id", "subject", *IMAGE_COLUMNS}
@@ -75,11 +76,11 @@ def _rows(path: Path) -> Iterator[Row]:
 
 def _subject(row: dict[str, Any], where: str, name_column: str) -> Subject:
     if name_column not in row:
-        found = f"columns {shortened(', '.join(row), 500)}"
+        alike = next((column for column in row if folded(column) == folded(name_column)), "COLUMN")
         raise UserError(
             f"{where}: there is no column '{name_column}'.",
-            found=found,
-            do="say which column names them: --name COLUMN",
+            found=f"columns {shortened(', '.join(row), 500)}",
+            do=f"say which column names them: --name {shlex.quote(alike)}",
         )
     name = _cell(row[name_column])
     if not name:

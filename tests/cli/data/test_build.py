@@ -24,6 +24,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "people.csv").write_text(TABLE)
     (tmp_path / "who.csv").write_text(TABLE.replace("name", "who"))
+    (tmp_path / "upper.csv").write_text(TABLE.replace("name", "Name"))
     (tmp_path / "own.json").write_text(
         '{"fact": {"questions": ["{name}?", "And {name}?"], "answer": "{name} has the {fact} {value}."}}'
     )
@@ -66,6 +67,7 @@ def test_every_option_changes_what_is_asked(here, options, question):
         ("people.csv --from-model toy:vanilla", "Give either a table or a model"),
         ("people.csv --about Ada", "--about goes with --from-model"),
         ("people.csv --confirm", "--confirm goes with --from-model"),
+        ("upper.csv", "--name Name"),
         ("people.csv --served-model x", "--served-model is for a model behind a server"),
         ("people.csv --paraphrases nowhere", "not the URL of a server"),
         ("--from-model toy:vanilla --about Ada --paraphrases http://h", "--paraphrases goes with a table"),
@@ -163,8 +165,8 @@ def typed_at(prompts, command):
 
 @pytest.mark.thorough
 def test_it_asks_in_a_terminal_and_shows_the_defaults(here):
-    (here / "who.csv").unlink()
-    (here / "own.json").unlink()
+    for name in ("who.csv", "upper.csv", "own.json"):
+        (here / name).unlink()
     prompts = [
         ("(table, model) [table]: ", ""),
         ("Table with names and facts [people.csv]: ", "gone.csv"),
