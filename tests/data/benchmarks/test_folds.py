@@ -1,13 +1,11 @@
 import pytest
-from tests.data.benchmarks import copies
 
-from kvw.bench.benchmarks import get_benchmark
 from kvw.data.benchmarks import two_folds
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return get_benchmark("mllmu").load(copies.mllmu(tmp_path_factory.mktemp("folds") / "copy"), "forget_5")
+def data(mllmu):
+    return mllmu
 
 
 def people(data, split):

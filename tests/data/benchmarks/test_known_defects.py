@@ -12,11 +12,6 @@ from kvw.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def mllmu(tmp_path_factory):
-    return get_benchmark("mllmu").load(copies.mllmu(tmp_path_factory.mktemp("defects") / "mllmu"), "forget_5")
-
-
-@pytest.fixture(scope="module")
 def clear_folder(tmp_path_factory):
     return copies.clear(tmp_path_factory.mktemp("defects") / "clear")
 

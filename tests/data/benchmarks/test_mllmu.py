@@ -18,13 +18,13 @@ ROWS = {"forget_5": 2, "retain_95": 4, "Test_Set": 6, "Retain_Set": 2, "ft_Data"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return copies.mllmu(tmp_path_factory.mktemp("mllmu") / "copy")
+def folder(mllmu_folder):
+    return mllmu_folder
 
 
 @pytest.fixture(scope="module")
-def data(folder):
-    return MLLMU.load(folder, "forget_5")
+def data(mllmu):
+    return mllmu
 
 
 def test_every_question_of_every_person_becomes_one_item(data):

@@ -1,14 +1,12 @@
 import pytest
-from tests.data.benchmarks import copies
 
-from kvw.bench.benchmarks import get_benchmark
 from kvw.data import answer_batch, prepare
 from kvw.data.benchmarks import Prompt, Protocol, examples
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return get_benchmark("mllmu").load(copies.mllmu(tmp_path_factory.mktemp("protocol") / "copy"), "forget_5")
+def data(mllmu):
+    return mllmu
 
 
 @pytest.mark.parametrize("shots", [0, 2])

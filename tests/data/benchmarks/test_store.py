@@ -15,13 +15,13 @@ MLLMU = get_benchmark("mllmu")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return copies.mllmu(tmp_path_factory.mktemp("store") / "copy")
+def folder(mllmu_folder):
+    return mllmu_folder
 
 
 @pytest.fixture(scope="module")
-def data(folder):
-    return MLLMU.load(folder, "forget_5")
+def data(mllmu):
+    return mllmu
 
 
 def test_the_hub_is_read_by_the_same_calls_as_a_copy(tmp_path, folder, data, monkeypatch):
