@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tests import short_language, tiny_models  # noqa: F401
+from tests.checkpoints import sharded
 from tests.families import BROKEN, broken_upstream
 from tests.tiny_models import built
 from transformers import PreTrainedModel
@@ -109,3 +110,9 @@ class Saved(dict[str, Path]):
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     """The tiny models as checkpoint folders; read only."""
     return Saved(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="session")
+def two_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small checkpoint of two weight files; tests work on copies of it."""
+    return sharded(tmp_path_factory.mktemp("shards") / "model", shards=2, hidden=64, width=96, layers=2).folder

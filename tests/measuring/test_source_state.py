@@ -7,7 +7,7 @@ import os
 import shutil
 
 import pytest
-from tests.checkpoints import gate_edit, sharded
+from tests.checkpoints import gate_edit
 
 from kvw.errors import UserError
 from kvw.evaluation import loaded as loaded_module
@@ -25,8 +25,8 @@ from kvw.runs.request import EraseRequest
 
 
 @pytest.fixture
-def folder(tmp_path):
-    return sharded(tmp_path / "model", shards=2, hidden=64, width=96, layers=2).folder
+def folder(tmp_path, two_shards):
+    return shutil.copytree(two_shards, tmp_path / "model")
 
 
 def shards(folder):

@@ -7,7 +7,6 @@ import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
-from tests.checkpoints import sharded
 
 from kvw.errors import UserError
 from kvw.models import companions
@@ -18,10 +17,9 @@ from kvw.models.weight_files import INDEX
 
 
 @pytest.fixture
-def written(tmp_path):
-    checkpoint = sharded(tmp_path / "source", shards=2, hidden=64, width=96, layers=2)
-    shutil.copytree(checkpoint.folder, tmp_path / "written")
-    return checkpoint, tmp_path / "written"
+def written(tmp_path, two_shards):
+    checkpoint = find_checkpoint(str(shutil.copytree(two_shards, tmp_path / "source")))
+    return checkpoint, shutil.copytree(two_shards, tmp_path / "written")
 
 
 def shard(folder, number=1):
