@@ -122,4 +122,4 @@ def test_a_full_disk_is_not_told_as_a_refused_request(nothing_made, capsys):
 
 def test_ctrl_c_is_one_line(nothing_made, capsys):
     assert nothing_made(KeyboardInterrupt()) == 130
-    assert capsys.readouterr().err == "interrupted; the same command goes on from what was kept\n"
+    assert capsys.readouterr().err == "interrupted; give the same command again to go on\n"
