@@ -24,7 +24,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 SMOLLM2 = "examples/smollm2"
-GROUPS = ("bench", "data", "edit", "evidence", "inspect", "keys", "register")
+GROUPS = ("bench", "data", "edit", "evidence", "inspect", "keys", "register", "secrets")
 
 
 def blocks(text: str, language: str) -> list[str]:

@@ -120,6 +120,13 @@ CASES = {
         "keys": "serve toy:vanilla --edit x=edit.safetensors --keys gone.json",
         "no keys": "serve toy:vanilla --edit x=edit.safetensors --keys good.jsonl",
         "log": "serve toy:vanilla --edit x=edit.safetensors --audit-log gone/log",
+        "store": "serve toy:vanilla --edit x=edit.safetensors --secrets gone.json",
+        "no store": "serve toy:vanilla --edit x=edit.safetensors --secrets good.jsonl",
+    },
+    "secrets": {
+        "forget": "secrets build new.json --forget gone.jsonl --retain good.jsonl",
+        "model": "secrets build new.json --forget good.jsonl --retain good.jsonl --model ./nowhere",
+        "share": "secrets build new.json --forget good.jsonl --retain good.jsonl --false-fires 2",
     },
     "verify": {
         "evidence": "verify gone.json --model toy:vanilla",

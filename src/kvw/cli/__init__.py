@@ -30,6 +30,7 @@ from kvw.cli.methods import methods
 from kvw.cli.register import register
 from kvw.cli.report import report
 from kvw.cli.run import run
+from kvw.cli.secrets import secrets
 from kvw.cli.serve import serve
 from kvw.cli.verify import verify
 from kvw.cli.worker import worker
@@ -54,6 +55,7 @@ app.command(bench)
 app.command(evidence)
 app.command(register)
 app.command(keys)
+app.command(secrets)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -20,6 +20,7 @@ from kvw.cli.options import (
 from kvw.serving.checks import check_audit_log, check_keys
 from kvw.serving.limits import DEFAULTS, MIB, Limits
 from kvw.serving.names import Names, check_something_served
+from kvw.serving.secrets import read_store
 
 
 @Parameter(name="*")
@@ -68,17 +69,25 @@ class AccessOptions:
     """File of keys (kvw keys add): each opens the edits that it names. Read again when it changes."""
     audit_log: Path | None = None
     """Append a line of JSON for each request to this file: who and how much, not what."""
+    secrets: Path | None = None
+    """Store of what must not be asked (kvw secrets build)."""
 
     def check(self, names: Names) -> None:
-        """Refuse keys that open what is not served, and a log that cannot be written.
+        """Refuse keys that open what is not served, a log that cannot be written, and a store that cannot be read.
 
         Raises:
             UserError: It is so.
         """
         check_keys(self.keys, names)
         check_audit_log(self.audit_log)
+        if self.secrets is not None:
+            read_store(self.secrets)
 
 
+Edits = Annotated[
+    list[str] | None,
+    Parameter(negative="", help="NAME=FILE: an edit file and the name to ask for it. Repeatable."),
+]
 Default = Annotated[
     str | None,
     Parameter(
@@ -92,10 +101,7 @@ LIMIT_DEFAULTS, LOAD_DEFAULTS, ACCESS_DEFAULTS = LimitOptions(), LoadOptions(), 
 def serve(
     model: Model,
     *,
-    edit: Annotated[
-        list[str] | None,
-        Parameter(negative="", help="NAME=FILE: an edit file and the name to ask for it. Repeatable."),
-    ] = None,
+    edit: Edits = None,
     default: Default = None,
     allow_plain: Annotated[
         bool,
@@ -146,6 +152,7 @@ def serve(
         limits=limits,
         keys=access.keys,
         audit=access.audit_log,
+        secrets=access.secrets,
         device=load.device,
         quantise=load.quantise,
     )

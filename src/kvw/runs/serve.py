@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from kvw.runs.costs import Stopwatch
 from kvw.runs.weights import check_weights
 from kvw.serving.limits import DEFAULTS, Limits
 from kvw.serving.names import Names
+from kvw.serving.secrets import Guard, Store, read_store
 
 if TYPE_CHECKING:
     from kvw.serving.engine import Engine
@@ -37,6 +39,7 @@ def serve(
     limits: Limits = DEFAULTS,
     keys: Path | None = None,
     audit: Path | None = None,
+    secrets: Path | None = None,
     device: str | None = None,
     quantise: Quantise | None = None,
 ) -> None:
@@ -52,8 +55,8 @@ def serve(
         port: 0 for any free one.
         other_weights: Whether edits may have been made on other weights.
         limits: How much a request may ask for.
-        keys, audit: File of the clients' keys, and log to append to; see :mod:`kvw.serving.keys` and
-            :mod:`kvw.serving.audit`.
+        keys, audit, secrets: File of the clients' keys, log to append to, and store of what must not be asked; see
+            :mod:`kvw.serving.keys`, :mod:`kvw.serving.ledger` and :mod:`kvw.serving.secrets`.
         device, quantise: See :func:`kvw.models.loading.load_model`.
 
     Raises:
@@ -69,15 +72,8 @@ def serve(
 
     known = None if keys is None else Keys(keys)
     with listen(host, port) as listening:
-        engine = load_engine(
-            checkpoint,
-            edits,
-            reporter,
-            limits,
-            other_weights=other_weights,
-            device=device,
-            quantise=quantise,
-        )
+        load = partial(load_engine, other_weights=other_weights, secrets=secrets, device=device, quantise=quantise)
+        engine = load(checkpoint, edits, reporter, limits)
         _tell(names, reachable_from_outside(listening), reporter, keys=keys is not None)
         announce(address(listening))
         try:
@@ -93,6 +89,7 @@ def load_engine(
     limits: Limits = DEFAULTS,
     *,
     other_weights: bool = False,
+    secrets: Path | None = None,
     device: str | None = None,
     quantise: Quantise | None = None,
 ) -> Engine:
@@ -116,7 +113,23 @@ def load_engine(
         longest_answer=limits.answer_tokens,
         longest_prompt=limits.prompt_tokens,
         together=limits.together,
+        guard=None if secrets is None else _guard(read_store(secrets), loaded),
     )
+
+
+def _guard(store: Store, loaded: Loaded) -> Guard:
+    """A store in front of a model; refused if its pictures were read by another one."""
+    if store.pictures is None:
+        return Guard(store)
+    if store.pictures.model != loaded.fingerprint:
+        raise UserError(
+            "The pictures of the store were read by another model.",
+            found=f"weights with SHA-256 {store.pictures.model[:12]}, and not {loaded.fingerprint[:12]}",
+            do="build it again with this model: kvw secrets build --model",
+        )
+    from kvw.serving.pictures import tower_features
+
+    return Guard(store, tower_features(loaded.model, loaded.processor))
 
 
 def _check_edit(name: str, edit: Edit, loaded: Loaded, reporter: Reporter, *, other_weights: bool) -> None:

@@ -18,10 +18,11 @@ from kvw.data.rendering import Processor
 from kvw.edits.edit import Edit
 from kvw.measuring.batch_sizing import out_of_memory
 from kvw.serving import limits
-from kvw.serving.answer import Answer
+from kvw.serving.answer import Answer, Ending
 from kvw.serving.conversation import Conversation, batch_inputs, prompt_inputs
 from kvw.serving.generating import Decoding, Row, generate
 from kvw.serving.refusals import Refusal
+from kvw.serving.secrets import REFUSAL, Guard
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Engine:
         longest_prompt: The largest number of tokens of a prompt; None for what the model reads, and where it does not
             say that, :data:`kvw.serving.limits.PROMPT_TOKENS`.
         together: Most requests that are answered together.
+        guard: Looks at each conversation before the model does; None for nobody.
     """
 
     def __init__(
@@ -89,7 +91,9 @@ class Engine:
         longest_answer: int,
         longest_prompt: int | None = None,
         together: int = limits.DEFAULTS.together,
+        guard: Guard | None = None,
     ) -> None:
+        self._guard = guard
         self.longest_answer = longest_answer
         self._reads: int | None = context_length(model.config)
         bounds = [bound for bound in (longest_prompt, self._reads) if bound is not None]
@@ -174,9 +178,24 @@ class Engine:
         with _told(asked.answer):
             if asked.inputs is None:
                 asked.inputs = self._inputs(asked.answer, asked.conversation)
+                if self._guard is not None and self._guard.caught(asked.conversation):
+                    return self._guarded(asked, self._guard)
             self._longest(asked.prompt_tokens, asked.how.max_new_tokens)
             return True
         return False
+
+    def _guarded(self, asked: Asked, guard: Guard) -> bool:
+        """Put the clause into the prompt of a request; False if the request is answered in the model's place."""
+        if guard.store.mode == "refuse":
+            asked.answer.begin()
+            asked.answer.say(REFUSAL)
+            tokens = len(self._processor.tokenizer(REFUSAL, add_special_tokens=False)["input_ids"])
+            asked.answer.end(Ending("stop", asked.prompt_tokens, tokens))
+            return False
+        asked.conversation = guard.instructed(asked.conversation)
+        asked.inputs = self._inputs(asked.answer, asked.conversation)
+        self._longest(asked.prompt_tokens, asked.how.max_new_tokens)
+        return True
 
     def _answer(self, asked: Sequence[Asked]) -> None:
         """Answer requests together; if that fails, each by itself, so that none fails for what another one is."""

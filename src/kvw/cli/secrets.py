@@ -1,0 +1,70 @@
+"""``kvw secrets``: stores of what must not be asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from kvw.cli.launch import run_by_the_first
+from kvw.cli.options import LOAD_DEFAULTS, Json, LoadOptions, find_model, print_result, quiet_libraries
+from kvw.serving.secrets import Mode
+
+if TYPE_CHECKING:
+    from kvw.runs.secrets import SecretsReport
+
+
+def build(
+    store: Annotated[Path, Parameter(help="File to write.")],
+    *,
+    forget: Annotated[Path, Parameter(help="What must not be asked: questions, their subjects and pictures.")],
+    retain: Annotated[Path, Parameter(help="What must be answered; the floors are calibrated on it.")],
+    model: Annotated[
+        str | None, Parameter(help="Model whose vision tower reads pictures. Default: pictures are left out.")
+    ] = None,
+    false_fires: Annotated[float, Parameter(help="Share of --retain that may be caught by mistake.")] = 0.01,
+    mode: Annotated[
+        Mode,
+        Parameter(help="What becomes of a question that is caught: a clause before it, or an answer in its place."),
+    ] = "instruct",
+    load: LoadOptions = LOAD_DEFAULTS,
+    json: Json = False,
+) -> None:
+    """Make a store for kvw serve --secrets: hashes of words and features of pictures, and no answers."""
+    from kvw.data.readers import read_examples
+    from kvw.errors import UserError
+
+    if not 0 <= false_fires < 1:
+        raise UserError("--false-fires must be a share from 0 to below 1.", found=str(false_fires), do="try 0.01")
+    forgotten, kept = read_examples(forget), read_examples(retain)
+    checkpoint = None if model is None else find_model(model, "", load.template_option)
+    read, fingerprint = None, ""
+    if checkpoint is not None:
+        quiet_libraries()
+        from kvw.evaluation.loaded import Loaded
+        from kvw.serving.pictures import tower_features
+
+        loaded = Loaded.load(checkpoint, load.device, quantise=load.quantise)
+        read, fingerprint = tower_features(loaded.model, loaded.processor), loaded.fingerprint
+    from kvw.runs.secrets import build_store
+    from kvw.serving.secrets import write_store
+
+    made, report = build_store(forgotten, kept, rate=false_fires, mode=mode, read=read, model=fingerprint)
+    write_store(made, store)
+    print_result(report, _show, json=json)
+
+
+def _show(report: SecretsReport) -> None:
+    for name, fired in (("questions", report.text), ("pictures", report.pictures)):
+        if fired is not None:
+            print(f"{name}: {fired.entries} entries, floor {fired.floor:.3f}")
+            print(f"  caught of the forget set: {fired.forget:.0%}")
+            print(f"  caught of retain {name} that the floor was not taken from: {fired.retain:.0%}")
+            print(f"  told apart (AUC): {fired.told_apart:.2f}")
+    if report.not_by_text:
+        print(f"{report.not_by_text} forget questions have no word of their own: only their pictures can be caught.")
+
+
+secrets = App(name="secrets", help="Make stores of what must not be asked, for kvw serve --secrets.")
+secrets.command(run_by_the_first(build))
