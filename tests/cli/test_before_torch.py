@@ -49,6 +49,7 @@ CASES = {
         "no command": "run bad.toml",
         "no model": "run request.toml",
     },
+    "push": {"folder": "push gone a/b", "no mark": "push full a/b"},
     "worker": {
         "folder": "worker gone",
         "register": "worker empty --register gone.sqlite",

@@ -27,6 +27,7 @@ from kvw.cli.keys import keys
 from kvw.cli.launch import only_the_first_speaks, run_by_the_first, shared_by_all, speaks_for_all
 from kvw.cli.measure import measure
 from kvw.cli.methods import methods
+from kvw.cli.push import push
 from kvw.cli.register import register
 from kvw.cli.report import report
 from kvw.cli.run import run
@@ -44,7 +45,7 @@ app = App(
     help_epilogue="Start with: kvw demo",
     suppress_keyboard_interrupt=False,
 )
-for verb in (erase, methods, measure, apply, evaluate, audit, report, chat, serve, verify, demo, env, worker):
+for verb in (erase, methods, measure, apply, evaluate, audit, report, chat, serve, verify, demo, env, worker, push):
     app.command(shared_by_all(verb) if verb in (erase, measure, evaluate) else run_by_the_first(verb))
 app.command(run)  # the command that it runs is shared, or run by the first
 app.command(data)
