@@ -433,6 +433,14 @@ def test_each_subject_costs_its_share_if_it_can() -> None:
     assert alone.of_each["Ann"].doses[-1] == 4.0
 
 
+def test_a_subject_that_cannot_do_with_its_share_costs_as_little_as_it_can() -> None:
+    dear, cheaper = DirectionsPath(units(12, 13, 14, 15), 0.0), DirectionsPath(units(0, 13, 14, 15), 0.0)
+    found = Search(InventedOfEach(price=0.0012), (NEAR,), 0.98)  # type: ignore[arg-type]
+    found.choose([], {"Ann": [dear, cheaper], "Bo": OF_EACH["Bo"]})
+    (directions,) = found.of_each["Ann"].edit(4.0).directions.values()  # type: ignore[attr-defined]
+    assert sorted(directions.patterns.argmax(0).tolist()) == [0, 13, 14, 15]
+
+
 @pytest.mark.parametrize(("numbers", "answered"), [((0, 1, 8), 4), ((0, 1, 2, 4, 5), 3)])
 def test_if_the_subjects_together_cost_too_much_all_paths_are_compared(numbers: tuple[int, ...], answered: int) -> None:
     found = Search(InventedOfEach(price=0.0039), (NEAR,), 0.98)  # type: ignore[arg-type]  # keeps five directions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kvw.edits.edit import Edit
@@ -130,20 +130,20 @@ class Search:
             best = min(weakened, key=self._rank, default=None)
         return self._complete(best) if best is not None else None
 
-    def first_kept(self, paths: Sequence[Path]) -> Candidate | None:
-        """The candidate of the first path that has one that forgets everything and keeps what must stay."""
-        return next((one for path in paths if (one := self._kept_at(*self._end(path))) is not None), None)
+    def kept(self, paths: Sequence[Path]) -> Iterator[Candidate]:
+        """The candidate of each path that has one that forgets everything and keeps what must stay."""
+        return (one for path in paths if (one := self._kept_at(*self._end(path))) is not None)
 
     def _of_each(self, paths: Mapping[Hashable, Sequence[Path]]) -> DirectionsPath | None:
         """The path of what a search finds for each subject; None if it finds nothing for any."""
         found: list[tuple[DirectionsPath, float]] = []
         for subject, own in paths.items():
-            # Each may cost its share of what all of them may; if that is too little for one, then more.
+            # Each may cost its share of what all of them may; if that is too little for one, then as little as it can.
             search = Search(self._scorer.about(subject), self._must_stay, self._keep ** (1 / len(paths)))
-            chosen = search.first_kept(own)
+            chosen = next(search.kept(own), None)
             if chosen is None:
                 search._keep = self._keep
-                chosen = search.choose(own)
+                chosen = min(search.kept(own), key=search._rank, default=None) or search.choose(own)
             if chosen is not None and isinstance(chosen.path, DirectionsPath) and chosen.dose is not None:
                 found.append((chosen.path, chosen.dose))
                 self.of_each[subject] = chosen.path
