@@ -58,8 +58,14 @@ class InMemory:
             layers=self.all_layers,
             positions=positions,
             fingerprint=self.statistics_fingerprint(examples, positions),
+            budget=self.budget,
             progress=progress,
         )
+
+    @property
+    def budget(self) -> int | None:
+        """Tokens of a batch of measuring; None for what memory allows."""
+        return None
 
     def statistics_fingerprint(self, examples: Sequence[Example], positions: Positions) -> dict[str, str] | None:
         """What statistics over all layers of this model on these examples depend on; None, as for

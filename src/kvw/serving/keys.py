@@ -114,7 +114,7 @@ def remove_key(path: Path, name: str) -> None:
         raise UserError(
             f"There is no key '{name}'.",
             found=", ".join(key.name for key in found.keys) or "none at all",
-            do="name one of these; kvw keys ls FILE lists them",
+            do=f"name one that is there: kvw keys ls {path}",
         )
     _write(path, rest)
 

@@ -45,7 +45,7 @@ def done(method, values=None, data=DATA):
     model = random_model(TOY.model)
     meter = Meter(CPU, counting=True)
     with counting_matrix_flops(model) as matrix, counting_positions(model.model.language_model.layers[0]) as positions:
-        Work(model, data).do(method, values or {}, meter)
+        Work.made_up(model, data).do(method, values or {}, meter)
     return meter.flops, matrix[0], positions[0]
 
 
@@ -58,7 +58,7 @@ def test_the_counter_finds_2pd_and_attention_in_a_forward_pass():
 def test_2pd_is_twice_the_weights_times_the_positions():
     model = random_model(TOY.model)
     with counting_matrix_flops(model) as total:
-        Work(model, DATA.model_copy(update={"forget": 1, "retain": 1})).forward(Meter(CPU))
+        Work.made_up(model, DATA.model_copy(update={"forget": 1, "retain": 1})).forward(Meter(CPU))
     text = sum(p.numel() for p in model.model.language_model.layers.parameters() if p.ndim == 2)
     tower = sum(p.numel() for p in model.model.vision_tower.encoder.layers.parameters() if p.ndim == 2)
     patches = model.model.vision_tower.embeddings.patch_embedding.weight.numel()

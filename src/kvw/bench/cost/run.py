@@ -99,7 +99,7 @@ def measure_row(recipe: CostRecipe, label: str, method: str, values: dict[str, A
         values: Its settings.
     """
     model = random_model(recipe.model)
-    work, device = Work(model, recipe.data), model.device
+    work, device = Work.made_up(model, recipe.data), model.device
     _load_libraries(model, values)
     counted, joules = Meter(device, counting=True), energy(device)
     layer = model.get_submodule(find_layers(model)).get_submodule("0")
@@ -145,7 +145,7 @@ def measure_row(recipe: CostRecipe, label: str, method: str, values: dict[str, A
 
 def _load_libraries(model: PreTrainedModel, values: dict[str, Any]) -> None:
     """Do something small, so that what loading libraries takes is not counted for the method."""
-    Work(model, DataPart(forget=1, retain=1, question=2, answer=1)).forward(Meter(model.device))
+    Work.made_up(model, DataPart(forget=1, retain=1, question=2, answer=1)).forward(Meter(model.device))
     if any(name.partition(".")[0] == ADAPTERS for name in values):
         load_peft()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -12,65 +13,51 @@ from kvw.bench.cost.recipe import FORWARD, DataPart
 from kvw.bench.cost.synthetic import MadeUpProcessor, made_up
 from kvw.data import Example, Prepared, answer_batch, prepare, to_model
 from kvw.measuring.engine import evaluating
-from kvw.measuring.examples import Measured, measure_examples
+from kvw.measuring.in_memory import InMemory
 from kvw.measuring.labelled import LabelledBatches
-from kvw.measuring.sources import Positions
 from kvw.methods.registry import get_method
-from kvw.models.finding import find_value_matrices
-from kvw.progress import Progress
 from kvw.training.answers import answers
 
 
-class Work:
+@dataclass(frozen=True)
+class Work(InMemory):
     """A model with random weights and examples to do things with; what methods get for a loaded model.
 
     Args:
         model: With random weights.
-        data: What to make up.
-
-    Attributes:
+        processor: Made up, too.
         forget: The forget set.
         retain: The retain set.
         rows: Examples per forward.
+        rendered: The examples rendered, by :func:`id`: that is no method's work.
     """
 
-    def __init__(self, model: PreTrainedModel, data: DataPart) -> None:
-        self.model, self.processor, self.rows = model, MadeUpProcessor(model.config, data.image), data.batch_size
-        self.forget, self.retain = made_up(data, "forget", data.forget), made_up(data, "retain", data.retain)
-        everything = [*self.forget, *self.retain]
-        # Rendering is no method's work.
-        self._prepared = dict(zip(map(id, everything), prepare(everything, self.processor), strict=True))
-        self._budget = self.rows * max(item.length for item in self._prepared.values())
+    forget: list[Example]
+    retain: list[Example]
+    rows: int
+    rendered: Mapping[int, Prepared]
+
+    @classmethod
+    def made_up(cls, model: PreTrainedModel, data: DataPart) -> Work:
+        """Make up a processor and examples."""
+        processor = MadeUpProcessor(model.config, data.image)
+        forget, retain = made_up(data, "forget", data.forget), made_up(data, "retain", data.retain)
+        everything = [*forget, *retain]
+        rendered = dict(zip(map(id, everything), prepare(everything, processor), strict=True))
+        return cls(model, processor, forget, retain, data.batch_size, rendered)
 
     @property
-    def all_layers(self) -> tuple[int, int]:
-        """First and last decoder layer."""
-        return 0, find_value_matrices(self.model)[-1].key.layer
+    def budget(self) -> int:
+        """As many tokens as ``rows`` of the longest example have."""
+        return self.rows * max(item.length for item in self.rendered.values())
 
     def prepare(self, examples: Sequence[Example]) -> list[Prepared]:
         """The examples as they are: they have been rendered already."""
-        return [self._prepared[id(example)] for example in examples]
+        return [self.rendered[id(example)] for example in examples]
 
     def batches(self, examples: Sequence[Example]) -> LabelledBatches:
         """Batches of ``rows`` examples; what questions about one image share is run for each, as in the plain pass."""
-        return LabelledBatches(self.prepare(examples), self.processor, self.model, self._budget).unshared()
-
-    def measure(
-        self, examples: Sequence[Example], positions: Positions = "answer", progress: Progress | None = None
-    ) -> Measured:
-        """Statistics of all layers, measured anew."""
-        return measure_examples(
-            self.model,
-            self.processor,
-            self.prepare(examples),
-            layers=self.all_layers,
-            positions=positions,
-            budget=self._budget,
-            progress=progress,
-        )
-
-    def conditions(self, examples: Sequence[Example]) -> None:
-        """Nothing is kept between runs."""
+        return LabelledBatches(self.prepare(examples), self.processor, self.model, self.budget).unshared()
 
     def do(self, method: str, values: dict[str, Any], meter: Meter) -> None:
         """Do what a method does, once; trained weights stay in the model.
