@@ -290,14 +290,20 @@ def test_no_verb_replaces_what_it_reads(files, saved, capsys):
         (["compose", "a.safetensors", "other.safetensors", "--out", "x.safetensors"], ["different weights"]),
         (["compose", "a.safetensors", "narrow.safetensors", "--out", "x.safetensors"], ["different widths"]),
         (["compose", "a.safetensors", "rounded.safetensors", "--out", "x.safetensors"], ["different kinds"]),
-        (["scale", "a.safetensors", "--strength", "1.5", "--out", "x.safetensors"], ["strength", "0 to 1", "1.5"]),
+        (
+            ["scale", "a.safetensors", "--strength", "1.5", "--out", "x.safetensors"],
+            ["0 to 1", "1.5", "--strength 0.5"],
+        ),
         (["scale", "a.safetensors", "--strength=-1", "--out", "x.safetensors"], ["strength", "-1"]),
         (["scale", "a.safetensors", "--strength", "nan", "--out", "x.safetensors"], ["strength", "nan"]),
         (
             ["scale", "rounded.safetensors", "--strength", "0.5", "--out", "x.safetensors"],
             ["'rounded gates'", "scaled"],
         ),
-        (["mix", "a.safetensors", "--share", "1.5", "--out", "x.safetensors"], ["share", "0 to 1", "1.5"]),
+        (
+            ["mix", "a.safetensors", "--share", "1.5", "--out", "x.safetensors"],
+            ["0 to 1", "1.5", "--share 0.5"],
+        ),
         (["mix", "a.safetensors", "--share", "nan", "--out", "x.safetensors"], ["share", "nan"]),
         (["mix", "rounded.safetensors", "--share", "0.5", "--out", "x.safetensors"], ["'rounded gates'", "mixed"]),
         (["invert", "rounded.safetensors", "--out", "x.safetensors"], ["'rounded gates'", "inverted", "original"]),

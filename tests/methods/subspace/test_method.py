@@ -17,11 +17,12 @@ from kvw.edits import LowRankEdit
 from kvw.measuring.moment_passes import measure_moments, measure_tokens
 from kvw.measuring.plans import Examples
 from kvw.measuring.sources import Sources
-from kvw.methods.subspace.directions import Measurements, find_directions
+from kvw.methods.subspace.directions import Measurements, _log_gates, find_directions
 from kvw.methods.subspace.labels import EverySoManyth, Labels
 from kvw.methods.subspace.method import matrices_in, passes, subspace
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.methods.subspace.shrinkage import shrink
+from kvw.methods.subspace.solver import Modes
 from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey
 
@@ -315,6 +316,18 @@ def test_nothing_is_weakened_where_no_held_out_view_was_seen(llava):
     found, entry, _ = find_directions(measured, SubspaceSettings(held_out_ratio=1.5), VIEWS, Labels())
     assert (found.rank, entry.held_out_eigenvalues) == (0, None)
     assert find_directions(measured, SubspaceSettings(), VIEWS, Labels())[0].rank > 0
+
+
+def test_held_out_views_decide_by_how_much_and_whether_at_all():
+    """The smaller of both ratios makes the gate, and below ``held_out_ratio`` nothing is weakened."""
+    found, held_out = torch.tensor([9.0, 9.0, 9.0, 2.0]), torch.tensor([9.0, 2.0, 1.2, 9.0])
+    modes = Modes(found, torch.eye(4), torch.eye(4))
+    settings = SubspaceSettings(gate="wiener", held_out_ratio=1.5)
+    gates = _log_gates(modes, held_out, settings, -1.0)
+    assert gates[0] < gates[1] == gates[3] < 0 == gates[2]
+    assert not _log_gates(modes, None, settings, -1.0).any()
+    plain = _log_gates(modes, held_out, SubspaceSettings(gate="wiener"), -1.0)
+    assert plain[0] == plain[1] == plain[2] == gates[0]
 
 
 def test_the_bounds_go_by_the_threshold_that_the_gate_goes_by(llava):
