@@ -34,6 +34,8 @@ import psutil
 
 from kvw.models.loading import find_checkpoint
 
+SECONDS_TO_WAIT = 3600
+"""For an answer: on a machine that others use, fifty clients wait long."""
 ROUNDS = 2
 """How often the two servers are asked by turns."""
 
@@ -79,7 +81,7 @@ class Server:
 
     def connect(self) -> http.client.HTTPConnection:
         """A connection that waits as long as an answer may take."""
-        return http.client.HTTPConnection(self.host, self.port, timeout=600)
+        return http.client.HTTPConnection(self.host, self.port, timeout=SECONDS_TO_WAIT)
 
 
 @dataclass
@@ -161,6 +163,8 @@ def loaded(
         process = psutil.Process(server.process.pid)
         while not over.wait(5):
             memory.append(process.memory_info().rss / 2**20)
+            if len(memory) % 12 == 0:
+                print(f"after {len(memory) // 12} minutes: {memory[-1]:.0f} MiB", flush=True)
 
     def intrude() -> None:
         while not over.wait(min(60, 20 * given.minutes)):
@@ -193,7 +197,7 @@ def crowd(
             connection, tenant = server.connect(), tenants[number % len(tenants)]
             for turn in itertools.count(number):
                 began, question = time.monotonic(), questions[turn % len(questions)]
-                if began >= end:
+                if began >= end or failures:
                     return
                 text, count = server.ask(connection, tenant, question, tokens)
                 with seen.lock:
@@ -266,6 +270,7 @@ def kvw_serve(given: argparse.Namespace, tenants: list[str], folder: Path) -> It
         keys[tenant] = added.stdout.split()[-1]
     edits = [word for entry in given.edit for word in ("--edit", entry)]
     sizes = ["--max-requests", str(given.clients + 8), "--together", str(given.together)]
+    sizes += ["--timeout", str(SECONDS_TO_WAIT)]
     command = [sys.executable, "-m", "kvw", "serve", given.model, *edits, "--allow-plain", "--port", "0", *sizes]
     with ended([*command, "--keys", str(folder / "keys.json")]) as process:
         assert process.stdout is not None
