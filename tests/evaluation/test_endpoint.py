@@ -480,7 +480,7 @@ def test_data_errors_come_before_the_first_request(server, examples, message):
 
 
 def test_an_answer_needs_a_token(server):
-    assert "max_new_tokens = 0" in refusal(server.url, max_new_tokens=0)
+    assert "max_new_tokens must be at least 1" in refusal(server.url, max_new_tokens=0)
     with pytest.raises(UserError, match="an image cannot be read"):
         EndpointModel(server.url).answers([DAMAGED])
 

@@ -191,6 +191,6 @@ def test_the_number_of_new_tokens_is_obeyed_and_checked(model, processor):
     prepared = prepare(EXAMPLES[:2], processor)
     short, long = (generate_answers(model, processor, prepared, max_new_tokens=count) for count in (1, 6))
     assert [len(text) for text in short] < [len(text) for text in long]
-    with pytest.raises(UserError, match="max_new_tokens = 0"):
+    with pytest.raises(UserError, match="max_new_tokens must be at least 1"):
         generate_answers(model, processor, prepared, max_new_tokens=0)
     assert generate_answers(model, processor, []) == []

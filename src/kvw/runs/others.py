@@ -65,11 +65,11 @@ def tell_of_others(part: FreelyPart | None, reporter: Reporter, *, write_damaged
     if part is None or part.answered >= FEWEST * part.questions:
         return
     found = f"{part.answered} of {part.questions} questions about others still get their answer when asked freely"
-    then = "The edit changes how answers begin, which the search for its strength cannot see"
+    then = "The search for a strength does not ask freely, so it does not see an edit that changes how answers begin"
     if part.answered < WRECK * part.questions and not write_damaged:
         raise Damaging(
             "This edit loses what must stay, so nothing was written.",
             found=f"{found}. {then}",
-            do="take a smaller --strength or another method; --write-damaged writes it as it is",
+            do="raise --keep, take a smaller --strength, or try another method; --write-damaged writes it as it is",
         )
-    reporter.warn(f"Others pay: {found}. {then}. Take a smaller --strength, or another method.")
+    reporter.warn(f"Others pay: {found}. {then}. Raise --keep, take a smaller --strength, or try another method.")
