@@ -433,6 +433,13 @@ def test_each_subject_costs_its_share_if_it_can() -> None:
     assert alone.of_each["Ann"].doses[-1] == 4.0
 
 
+def test_all_subjects_share_the_tries_at_leaving_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("kvw.selection.search.tries", lambda questions: asked.append(questions) or 40)
+    Search(InventedOfEach(), (NEAR,), 0.98).choose([], OF_EACH)  # type: ignore[arg-type]
+    assert asked == [8, 8]  # four questions of each
+
+
 def test_a_subject_that_cannot_do_with_its_share_costs_as_little_as_it_can() -> None:
     dear, cheaper = DirectionsPath(units(12, 13, 14, 15), 0.0), DirectionsPath(units(0, 13, 14, 15), 0.0)
     found = Search(InventedOfEach(price=0.0012), (NEAR,), 0.98)  # type: ignore[arg-type]

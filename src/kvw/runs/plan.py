@@ -21,7 +21,7 @@ from kvw.runs.costs import Stopwatch, peak_memory
 from kvw.runs.erase import Job, check, choosing_stage, for_the_solve, refuse_nothing_kept
 from kvw.runs.material import asked_for, dealt_out
 from kvw.runs.request import DataSets, EraseRequest
-from kvw.selection.search import MOST_TRIES, tries
+from kvw.selection.search import tries
 from kvw.selection.splits import FORGET, HELD_OUT_FORGET
 from kvw.strict import Strict
 
@@ -119,7 +119,7 @@ def _estimates(job: Job) -> MethodPlan:
     thinning = series * tries(forgetting) * forgetting if thins else 0
     subjects = {example.subject_key for example in material.judged[FORGET]}
     if thins and 1 < len(subjects) <= MOST_OF_EACH:  # each is looked for by itself, too
-        thinning += series * MOST_TRIES * forgetting
+        thinning += series * tries(forgetting) * forgetting
         edits += series * len(subjects)
     plan = request.made_by.plan(loaded, solving.forget, solving.retain, solving.request.settings)
     plan = plan or MethodPlan(seconds={})

@@ -79,14 +79,17 @@ class Search:
         scorer: Scores edits.
         must_stay: The splits that say what is kept: plain text, and questions.
         keep: The share of plain text, and of all these questions together, that must be left.
+        questions: How many forget questions there are, if the scorer asks only those of one subject: all subjects share
+            the tries at leaving directions out.
 
     Attributes:
         candidates: In the order in which they were tried.
         of_each: What each subject needs by itself, if that was looked for.
     """
 
-    def __init__(self, scorer: Scorer, must_stay: Sequence[str], keep: float) -> None:
+    def __init__(self, scorer: Scorer, must_stay: Sequence[str], keep: float, questions: int | None = None) -> None:
         self._scorer, self._must_stay, self._keep = scorer, must_stay, keep
+        self._questions = questions or sum(len(self.original[name].answered) for name in self._forgetting())
         self.candidates: list[Candidate] = []
         self.of_each: dict[Hashable, DirectionsPath] = {}
         self._ends: dict[Path, tuple[Path, int]] = {}
@@ -95,6 +98,9 @@ class Search:
     def original(self) -> dict[str, Score]:
         """The scores without an edit."""
         return self._scorer.original
+
+    def _forgetting(self) -> list[str]:
+        return [name for name in FORGETTING if name in self.original]
 
     def choose(
         self, paths: Sequence[Path], of_each: Mapping[Hashable, Sequence[Path]] | None = None
@@ -139,7 +145,8 @@ class Search:
         found: list[tuple[DirectionsPath, float]] = []
         for subject, own in paths.items():
             # Each may cost its share of what all of them may; if that is too little for one, then as little as it can.
-            search = Search(self._scorer.about(subject), self._must_stay, self._keep ** (1 / len(paths)))
+            scorer, keep = self._scorer.about(subject), self._keep ** (1 / len(paths))
+            search = Search(scorer, self._must_stay, keep, self._questions)
             chosen = next(search.kept(own), None)
             if chosen is None:
                 search._keep = self._keep
@@ -213,9 +220,8 @@ class Search:
         forgotten = FORGOTTEN * self._before()
         most = forgotten if left <= forgotten else SLACK * left
         enough = NoLess(self._scorer, candidate.scores, answered, most)
-        questions = sum(len(self.original[name].answered) for name in FORGETTING if name in self.original)
         assert candidate.dose is not None
-        thin = path.needed(candidate.dose, enough, tries(questions))
+        thin = path.needed(candidate.dose, enough, tries(self._questions))
         if thin.doses[-1] == candidate.dose:
             candidate.path = thin  # all are needed: it is the same edit
         return thin
