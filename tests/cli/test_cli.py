@@ -281,6 +281,35 @@ def test_a_dry_run_counts_every_series_of_edits(people, saved, capsys, monkeypat
     assert (found[2] - found[1]) / found[1] == pytest.approx(2 * 40 * 4 / ((1 + 24) * (4 + 7)), rel=1e-3)
 
 
+@pytest.mark.thorough
+def test_a_dry_run_counts_each_subject_by_itself(people, saved, capsys, monkeypatch):
+    monkeypatch.setattr("kvw.runs.plan.timed", lambda work: (work() and 0.0) or 60.0)
+    monkeypatch.setattr("kvw.selection.search.THINNING", 0)
+
+    def named(name: str, *subjects: str) -> None:
+        rows = [json.loads(line) for line in (people / f"{name}.jsonl").read_text().splitlines()]
+        lines = [json.dumps({**row, "subject": subjects[place % len(subjects)]}) for place, row in enumerate(rows)]
+        (people / f"{name}-named.jsonl").write_text("\n".join(lines) + "\n")
+
+    named("retain", "Cleo")
+    found = []
+    for names in (("Ann",), ("Ann", "Bo")):
+        named("forget", *names)
+        given = (
+            "--forget",
+            "forget-named.jsonl",
+            "--retain",
+            "retain-named.jsonl",
+            "--out",
+            "run",
+            "--dry-run",
+            "--json",
+        )
+        assert run("erase", saved["llava"], *given) == 0
+        found.append(json.loads(capsys.readouterr().out)["seconds"]["choosing the strength"])
+    assert found[1] / found[0] == pytest.approx((1 + 12 + 2) / (1 + 12), rel=1e-3)
+
+
 def test_the_ablation_needs_no_retain_set(people, saved):
     more = ("--forget", "forget.jsonl", "--out", "run", "--no-retain-contrast", "--max-new-tokens", 3)
     assert run("erase", saved["llava"], "--method", "kvw", *more) == 0

@@ -7,7 +7,7 @@ from typing import Any
 from tests.pages.records import record, selection, split
 
 from kvw.pages.verdict import floored, verdict
-from kvw.records.run import LanguagePart, SplitPart
+from kvw.records.run import FreelyPart, LanguagePart, SplitPart
 
 OTHERS = split(36, 36, about="others")
 
@@ -63,6 +63,12 @@ def test_others_that_the_edit_saw_in_part_are_counted_beside_what_was_held_out()
         "Kept 99.0 % of the probability of answers about others, on questions held out from it. Of 25 questions in "
         "“unused” that were answered before, 23 still are."
     )
+
+
+def test_what_others_are_answered_freely_is_said() -> None:
+    freely = FreelyPart(questions=12, answered=11)
+    _, sentences = told({"forget": split(36, 0)}, selection=selection().model_copy(update={"freely": freely}))
+    assert sentences[1].endswith("Asked freely, 11 of 12 of them still get their answer.")
 
 
 def test_what_is_answered_only_afterwards_is_said() -> None:

@@ -18,14 +18,16 @@ from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.errors import Damaging
 from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.salt import salted
+from kvw.methods.method import Unlearned
 from kvw.models.finding import find_value_matrices
 from kvw.models.loading import Checkpoint
 from kvw.models.value_matrix import MatrixKey
 from kvw.percent import percent
 from kvw.progress import SILENT, remembering
 from kvw.proving.verdict import ANNOUNCED
+from kvw.records.run import FreelyPart
 from kvw.runs import choosing
-from kvw.runs.choosing import ROUNDS, paths_of, paths_of_each
+from kvw.runs.choosing import ROUNDS, Choice, paths_of, paths_of_each
 from kvw.runs.choosing import _asked_freely as asked_freely
 from kvw.runs.choosing import _more as more
 from kvw.runs.choosing import _refuse as refuse
@@ -106,6 +108,9 @@ def test_the_edit_that_is_written_is_the_chosen_one_and_keeps_what_it_must(run_o
     assert edit.metadata.forget_count == record.forget.count
     source = {part.name: part for part in selection.sources}["retain"]
     assert (source.examples, source.held_out > 0) == (record.retain.count, True)
+    # What is bounded is the edit of all subjects together and its parts.
+    assert bool(record.distortion_bounds) == (selection.chosen.where != "each subject by itself")
+    assert selection.freely.questions > 0
     stored = json.loads((tmp_path / "run" / "run.json").read_text())["selection"]
     assert [one["chosen"] for one in stored["candidates"]].count(True) == 1
 
@@ -132,6 +137,21 @@ def test_a_wreck_is_not_written(run_of, tmp_path, files, capsys):
     assert ended.value.code == 5
     assert not (tmp_path / "run").exists()
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.thorough
+def test_an_edit_after_which_others_are_refused_is_not_written(run_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(choosing, "ask_others", lambda *_: FreelyPart(questions=20, answered=5))
+    with pytest.raises(Damaging, match="5 of 20 questions about others still get their answer"):
+        erase(run_of(settings=kvw.SubspaceSettings(mu=0.001)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_bounds_hold_for_a_part_of_what_was_found_and_for_nothing_else():
+    edit, found = LowRankEdit({}), Unlearned(LowRankEdit({}), bounds=("bound",))
+    assert Choice(edit, None).of(found).bounds == ("bound",)
+    assert Choice(edit, None, is_part=False).of(found).bounds == ()
+    assert Choice(edit, None).of(found).edit is edit
 
 
 @pytest.mark.thorough

@@ -14,7 +14,7 @@ from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.retain.sources import Source
 from kvw.runs.earlier import NOBODY
 from kvw.runs.left_out import LeftOut
-from kvw.runs.material import gather_material, of_all_subjects, spread
+from kvw.runs.material import MOST_HELD_OUT, gather_material, of_all_subjects, spread
 
 
 def shared(name, count):
@@ -83,6 +83,13 @@ def test_text_that_is_held_out_is_the_plain_text(monkeypatch):
     )
     assert [one.identifier for one in found.judged["plain text"]] == ["text:3", "text:6", "text:9"]
     assert found.must_stay == ["plain text", "held-out everyday"]
+
+
+def test_more_plain_text_judges_than_questions_of_any_source(monkeypatch):
+    found = material(
+        monkeypatch, Source("everyday", shared("everyday", 300), []), Source("text", shared("text", 210), [])
+    )
+    assert (len(found.judged["plain text"]), len(found.judged["held-out everyday"])) == (70, MOST_HELD_OUT)
 
 
 def test_the_same_is_held_out_whatever_is_excluded(monkeypatch):

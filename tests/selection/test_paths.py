@@ -164,6 +164,16 @@ def test_directions_of_several_edits_are_taken_out_together() -> None:
         assert (patterns - found.patterns.double() @ (read @ patterns)).abs().max() < 1e-5
 
 
+def test_an_edit_that_is_in_force_is_under_several_edits_together() -> None:
+    base = low_rank([-1.0])
+    paths = [DirectionsPath(biorthogonal(seed, [-9.0]), 0.0, base=base) for seed in (1, 2)]
+    path = united([(one, 1.0) for one in paths])
+    assert path.base is base
+    edit = path.edit(2.0)
+    assert isinstance(edit, LowRankEdit)
+    assert edit.directions[MatrixKey(0)].rank == 3
+
+
 def test_a_direction_that_two_edits_share_is_taken_out_once() -> None:
     edits = [biorthogonal(1, [-9.0, -8.0]), biorthogonal(2, [-7.0, -6.0])]
     first = edits[0].directions[MatrixKey(0)]

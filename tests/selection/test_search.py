@@ -418,6 +418,7 @@ def test_each_subject_is_looked_for_by_itself_and_what_is_found_is_taken_togethe
     assert chosen is not None
     assert chosen.path is not None
     assert (chosen.path.where, chosen.dose, found.forgets(chosen)) == ("each subject by itself", 8.0, True)
+    assert all(one.path is not worse for one in found.candidates)  # not even tried
 
 
 def test_each_subject_costs_its_share_if_it_can() -> None:
@@ -438,6 +439,11 @@ def test_all_subjects_share_the_tries_at_leaving_out(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("kvw.selection.search.tries", lambda questions: asked.append(questions) or 40)
     Search(InventedOfEach(), (NEAR,), 0.98).choose([], OF_EACH)  # type: ignore[arg-type]
     assert asked == [8, 8]  # four questions of each
+    # Nothing is left out twice of one path, although it is asked for with a share of the price and then with all.
+    dear: Any = DirectionsPath(units(12, 13, 14, 15), 0.0)
+    asked.clear()
+    Search(InventedOfEach(price=0.0015), (NEAR,), 0.98).choose([], {"Ann": [dear], "Bo": OF_EACH["Bo"]})  # type: ignore[arg-type]
+    assert asked == [8, 8]
 
 
 def test_a_subject_that_cannot_do_with_its_share_costs_as_little_as_it_can() -> None:

@@ -31,11 +31,13 @@ def columns(subjects: list[str]) -> Columns:
 
 def test_each_subject_gets_what_it_would_get_alone() -> None:
     found, both = metric(retain(), 0.1), columns(["Ann", "Bo", "Ann"])
-    own = directions_of_each(found, both, SETTINGS, -5.0)
+    settings = SubspaceSettings(gate="wiener", mu=0.5)
+    own = directions_of_each(found, both, settings, -5.0)
     assert {subject: value.rank for subject, value in own.items()} == {"Ann": 2, "Bo": 1}
-    vectors = both.values.double() / (both.weights.float().sqrt())  # the tokens themselves
+    vectors = both.values.double() / both.weights.sqrt()  # the tokens themselves
     alone = solve(found, vectors[:, [0, 2]] / 2**0.5)
     assert torch.allclose(own["Ann"].patterns.abs(), alone.patterns.abs().float(), atol=1e-5)
+    assert torch.allclose(own["Ann"].log_gates, -(0.5 * alone.eigenvalues).log1p().float(), atol=1e-4)
     assert torch.allclose(own["Ann"].filters.T @ own["Ann"].patterns, torch.eye(2), atol=1e-5)
     assert not torch.allclose(own["Ann"].filters.T @ own["Bo"].patterns, torch.zeros(2, 1), atol=1e-2)
 
