@@ -76,6 +76,13 @@ def test_variables_of_the_environment_are_put_in(tmp_path, monkeypatch):
     assert found["asked"].eval == ["x=/scratch/7/x"]
 
 
+def test_a_file_that_is_not_there_is_told(tmp_path, capsys):
+    assert run("run", tmp_path / "nowhere.toml") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    for word in ("cannot be read. ", "No such file", "check the path"):
+        assert word in told
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

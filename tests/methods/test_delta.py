@@ -32,6 +32,7 @@ from kvw.methods.gradient import unlearn
 from kvw.methods.gradient.settings import TrainedSettings
 from kvw.models.closed import LogitsModel
 from kvw.models.forward_names import cache_name
+from kvw.models.whole_prompts import needs_whole_prompts
 from kvw.serving.app import build_app
 from kvw.serving.engine import Engine
 from kvw.serving.listening import address, listen
@@ -167,6 +168,19 @@ def test_padding_and_caches_change_nothing(which, request):
     assert generate_answers(model, processor, prepared, max_new_tokens=6) != cached
 
 
+def test_questions_that_begin_alike_are_seen_whole_by_the_small_model(text):
+    model, processor, folder, *_ = text
+    beginning = "In the old town by the sea there is a house with a red door and a garden. " * 4
+    asked = [Example(f"{beginning}{one.question}", one.answer) for one in ASKED]
+    prepared = prepare(asked, processor, model.config)
+    with far(folder).attach(model):
+        together = answer_probabilities(model, processor, prepared)
+        alone = [answer_probabilities(model, processor, [one])[0] for one in prepared]
+        assert needs_whole_prompts(model)
+    assert not needs_whole_prompts(model)
+    assert [one.log_probability for one in together] == pytest.approx([one.log_probability for one in alone], rel=1e-4)
+
+
 def test_what_the_small_model_cannot_follow_is_refused(text):
     model, _, folder, _ = text
     ids = torch.tensor([[5, 6, 7]])
@@ -257,6 +271,13 @@ def test_its_file_says_which_small_model_it_is_of(text, tmp_path):
         other.attach(model)
     with pytest.raises(UserError, match="no weights that it could be folded into"):
         edit.fold(model)
+
+
+def test_a_small_model_that_is_not_named_is_asked_for():
+    settings = TrainedSettings("delta-unlearning", DeltaSettings(), None)
+    for asked in (lambda: METHOD.edit_bytes(None, settings), lambda: METHOD.check(None, [], settings)):
+        with pytest.raises(UserError, match="needs a small model with the same tokenizer"):
+            asked()
 
 
 def test_a_small_model_with_other_tokens_is_refused(text, tmp_path):

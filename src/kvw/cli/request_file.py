@@ -43,7 +43,11 @@ def read_request_file(path: Path) -> RequestFile:
     """
     try:
         content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:  # of tomllib and of UTF-8
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read.", found=str(error.strerror), do="check the path, and that you may read it"
+        ) from error
+    except ValueError as error:  # of tomllib and of UTF-8
         raise UserError(f"{path} cannot be read as a request.", found=str(error), do="write it in TOML") from error
     command = content.pop("command", None)
     if command not in COMMANDS:

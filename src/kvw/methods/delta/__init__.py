@@ -38,18 +38,14 @@ class Delta(WithTraining):
         """The small model must be there, and have the same tokens."""
         from kvw.methods.delta.method import check_vocabulary
 
-        if not settings.method_settings.offset:
-            raise UserError(
-                "delta-unlearning needs a small model with the same tokenizer.",
-                do="name its checkpoint: --set offset=SMALL_MODEL",
-            )
-        check_vocabulary(loaded.processor, settings.method_settings.offset)
+        offset = _small_model(settings)
+        check_vocabulary(loaded.processor, offset)
 
     def edit_bytes(self, model: PreTrainedModel, settings: TrainedSettings) -> int:
         """The bytes of the small model: all of it may be trained."""
         from kvw.models.checkpoint import find_checkpoint
 
-        folder = find_checkpoint(settings.method_settings.offset).folder
+        folder = find_checkpoint(_small_model(settings)).folder
         return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
     def announce(self, loaded: LoadedModel, forget: Sequence[Prepared], settings: TrainedSettings) -> list[str]:
@@ -97,3 +93,18 @@ class Delta(WithTraining):
 
 
 METHOD = Delta()
+
+
+def _small_model(settings: TrainedSettings) -> str:
+    """The small model that is named.
+
+    Raises:
+        UserError: None is.
+    """
+    offset = str(settings.method_settings.offset)
+    if not offset:
+        raise UserError(
+            "delta-unlearning needs a small model with the same tokenizer.",
+            do="name its checkpoint: --set offset=SMALL_MODEL",
+        )
+    return offset
