@@ -27,14 +27,16 @@ def built(tmp_path, capsys):
     store = tmp_path / "secrets.json"
     files = ["--forget", str(tmp_path / "forget.jsonl"), "--retain", str(tmp_path / "retain.jsonl")]
     assert run("secrets", "build", str(store), *files, "--mode", "refuse") == 0
-    return store, files, capsys.readouterr().out
+    return store, files, capsys.readouterr()
 
 
 def test_it_says_what_the_store_catches(built, capsys):
     store, files, told = built
-    assert "questions: 2 entries, floor " in told
-    assert "caught of the forget set: 100%" in told
-    assert "caught of retain questions that the floor was not taken from: 0%" in told
+    assert "questions: 2 entries, floor " in told.out
+    assert "caught of the forget set, by what the rest of it says: 100%" in told.out
+    assert "caught of the retain set, by the other half of it: 0 of 4 (up to 52.7% of others like them)" in told.out
+    assert "caught of everyday questions: 0%" in told.out
+    assert "warning 0 of 4 retain questions are caught" in " ".join(told.err.split())
     assert read_store(store).mode == "refuse"
     assert run("secrets", "build", str(store), *files, "--json") == 0
     found = json.loads(capsys.readouterr().out)

@@ -29,6 +29,7 @@ from kvw.records.run import FreelyPart
 from kvw.runs import choosing
 from kvw.runs.choosing import ROUNDS, Choice, paths_of, paths_of_each
 from kvw.runs.choosing import _asked_freely as asked_freely
+from kvw.runs.choosing import _lower as lower
 from kvw.runs.choosing import _more as more
 from kvw.runs.choosing import _refuse as refuse
 from kvw.runs.choosing import _share_known as share_known
@@ -39,7 +40,7 @@ from kvw.runs.knowing import chosen_first
 from kvw.runs.request import EraseRequest, read_data
 from kvw.selection.scoring import Score, Share
 from kvw.selection.search import Candidate
-from kvw.selection.splits import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET, OWN_WORDS
+from kvw.selection.splits import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET, OWN_WORDS, TEXT
 from kvw.toy import checkpoint
 
 WRECK = kvw.SubspaceSettings(gate="hard", threshold=0.0, matrices="both")
@@ -193,6 +194,29 @@ def test_it_is_said_why_an_edit_is_no_stronger():
     assert "let kvw choose it with --strength auto" in more(Candidate(None, None))
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (0.978, " (an edit that forgets all 5 leaves 97.8% of plain text: --keep 0.975 takes it)"),
+        (0.975, " (an edit that forgets all 5 leaves 97.5% of plain text: --keep 0.975 takes it)"),
+        (0.985, ""),
+        (0.89, ""),
+    ],
+)
+def test_the_keep_that_would_take_an_edit_that_forgets_everything_is_named(request_for, text, told):
+    asked = Score((True,) * 5, (0.9,) * 5, (1.0,) * 5, (1,) * 5)
+    enough = Candidate(None, 3.0, kept={TEXT: Share(text, 0.0), ALL_HELD_OUT: Share(0.99, 0.0)})
+    search = SimpleNamespace(original={FORGET: asked}, forgetting=lambda: enough, candidates=[Candidate(None, 1.0)])
+    request = request_for(write_damaged=False)
+    assert lower(search, request) == told
+    assert more(Candidate(None, 1.0, SimpleNamespace(doses=(1.0, 2.0))), told).endswith(f"or lower --keep{told}.")
+    with pytest.raises(Damaging) as refused:
+        refuse(search, None, request, SILENT)
+    assert refused.value.do.endswith(f"or lower --keep{told}")
+    search.forgetting = lambda: None
+    assert lower(search, request) == ""
+
+
 def test_a_page_is_known_although_one_of_its_tokens_is_not_the_first_choice():
     score = Score((False, False, True), (0.9, 0.4, 0.1), (1.0,) * 3, (400, 400, 1))
     pages = [Example("It was", " spring.", plain=True)] * 2
@@ -304,7 +328,7 @@ def test_what_must_be_kept_is_written_with_every_digit(request_for, share, writt
     assert percent(share) == written
     request = request_for(keep=share, write_damaged=False)
     with pytest.raises(Damaging, match=f"No edit of this method keeps {written} of what must stay"):
-        refuse(SimpleNamespace(candidates=[Candidate(None, 1.0)]), None, request, SILENT)
+        refuse(SimpleNamespace(candidates=[Candidate(None, 1.0)], forgetting=lambda: None), None, request, SILENT)
     lost = Candidate(None, 1.0, kept={ALL_HELD_OUT: Share(0.5, 0.0)})
     with pytest.raises(Damaging, match=f"nothing was written: {written} of it must be left"):
         refuse(SimpleNamespace(candidates=[]), lost, request, SILENT)
@@ -409,7 +433,7 @@ def test_it_is_said_that_earlier_requests_have_used_up_what_may_be_lost(request_
         return Candidate(edit, None, kept={ALL_HELD_OUT: Share(left, 0.0)})
 
     weakest = Candidate(None, 1.0, kept={ALL_HELD_OUT: Share(0.95, 0.0)})
-    search = SimpleNamespace(candidates=[weakest], judge=judged)
+    search = SimpleNamespace(candidates=[weakest], judge=judged, forgetting=lambda: None)
     with pytest.raises(Damaging, match="No edit of this method keeps 98%") as refused:
         refuse(search, None, request_for(), SILENT, LowRankEdit({}))
     assert refused.value.found.endswith(told or "even the weakest leaves 95.0% of all held out")

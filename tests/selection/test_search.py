@@ -10,7 +10,7 @@ import torch
 from kvw.edits.low_rank import Directions, LowRankEdit
 from kvw.models.value_matrix import MatrixKey
 from kvw.selection.paths import DirectionsPath
-from kvw.selection.scoring import Score
+from kvw.selection.scoring import Score, Share
 from kvw.selection.search import Candidate, Search
 from kvw.selection.splits import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET, OWN_WORDS, TEXT
 
@@ -92,6 +92,31 @@ def test_otherwise_the_strongest_that_keeps_is_taken(limit: str) -> None:
     assert chosen.answered() == 4
     assert chosen.keeps(0.98)
     assert any(not one.keeps(0.98) for one in found.candidates)
+
+
+@pytest.mark.parametrize("limit", ["loses", "text"])
+def test_the_edit_that_forgets_all_and_keeps_too_little_is_known_with_what_it_keeps(limit: str) -> None:
+    found, _ = search(Invented(forgets=15, **{limit: 6}))
+    enough = found.forgetting()
+    assert enough is not None
+    assert enough.dose == 15
+    assert set(enough.kept) == {TEXT, NEAR, ALL_HELD_OUT}
+    assert enough.most() == min(share.value for share in enough.kept.values()) < 0.1
+    assert enough.keeps(enough.most())
+    assert not enough.keeps(enough.most() + 1e-9)
+    assert search(Invented(forgets=50))[0].forgetting() is None
+
+
+@pytest.mark.parametrize(
+    ("text", "all_of_it", "source", "most"),
+    [(0.97, 0.99, 0.93, 0.97), (0.99, 0.96, 0.97, 0.96), (0.99, 0.97, 0.5, 0.5)],
+)
+def test_the_most_that_may_be_asked_for_counts_a_single_source_only_if_it_is_a_wreck(text, all_of_it, source, most):
+    kept = {TEXT: Share(text, 0.0), ALL_HELD_OUT: Share(all_of_it, 0.0), NEAR: Share(source, 0.0)}
+    candidate = Candidate(None, 1.0, kept=kept)
+    assert candidate.most() == most
+    assert candidate.keeps(most)
+    assert not candidate.keeps(most + 1e-9)
 
 
 def test_what_never_forgets_is_as_strong_as_what_must_stay_allows() -> None:

@@ -21,7 +21,7 @@ from kvw.serving.listening import address, listen
 from kvw.serving.listening import server as http_server
 from kvw.serving.names import Names
 from kvw.serving.pictures import tower_features
-from kvw.serving.secrets import CLAUSE, REFUSAL, Guard, Store, floor_of, read_store, write_store
+from kvw.serving.secrets import CLAUSE, REFUSAL, Guard, Store, read_store, write_store
 from kvw.toy import World
 
 JODY = {"subject": "Jody Vance"}
@@ -71,25 +71,47 @@ def test_an_empty_store_catches_nothing_and_a_floor_above_one_neither(store):
     assert not Guard(store.model_copy(update={"floor": 1.1})).caught(said("Where was Jody Vance born?"))
 
 
-def test_a_floor_lets_no_more_than_its_share_through():
-    scores = [0.1, 0.5, 0.9, 0.7, 0.3]
-    for rate, reached in ((0.0, 0), (0.19, 0), (0.2, 1), (0.5, 2)):
-        floor = floor_of(scores, rate)
-        assert sum(score >= floor for score in scores) == reached
-    with pytest.raises(UserError, match="must not be caught"):
-        floor_of([], 0.1)
-
-
 def test_a_report_says_what_is_caught():
     _, report = build_store(FORGET, RETAIN, rate=0.0)
-    assert report.text.forget == pytest.approx(2 / 3)
-    assert report.text.retain == 0
+    assert report.text.forget == pytest.approx(2 / 3)  # "Who is this?" has nothing of its own
+    assert report.text.asked == 4  # the same question twice says nothing more
+    assert report.text.shipped == {"everyday questions": 0, "forget questions about others": 0}
     assert report.not_by_text == 1
-    assert report.text.told_apart > 0.7
+    assert report.text.told_apart > 0.6
     assert report.pictures is None
-    loose, other = build_store(FORGET, RETAIN, rate=0.9)
-    assert other.text.retain > 0
-    assert loose.floor < build_store(FORGET, RETAIN, rate=0.0)[0].floor
+    assert build_store(FORGET, RETAIN, rate=0.9)[0].floor < build_store(FORGET, RETAIN, rate=0.0)[0].floor
+
+
+def asked(*texts):
+    return [Example(text, "something", (), f"r:{number}") for number, text in enumerate(texts)]
+
+
+def test_the_same_question_about_others_is_not_caught_though_no_retain_question_is_like_it():
+    """The floor of a few questions about something else says nothing about such questions."""
+    retain = asked(*[f"Is {number} a prime number?" for number in range(40)])
+    store, report = build_store(FORGET, retain)
+    assert max(map(store.score, (one.asked for one in retain))) == 0
+    for text in ("What is the job of Ada Kent?", "Where was Basil Mahfouz born?"):
+        assert store.score(text) > 0
+        assert not store.catches(text)
+    assert store.catches("Where was Jody Vance born?")
+    assert report.text.shipped["forget questions about others"] == 0
+
+
+def test_what_is_said_of_the_retain_set_was_measured_on_a_half_without_a_part_in_the_store():
+    few = asked(*[f"Is {number} a prime number?" for number in range(40)], "Where was Jody Moss born?")
+    store, report = build_store(FORGET, few, rate=0.01)
+    assert not any(store.catches(one.asked) for one in few)
+    assert (report.text.asked, report.text.caught) == (41, 1)  # by the half that has not seen its name
+    (warning,) = report.warnings
+    assert warning.startswith("1 of 41 retain questions are caught by a store made from the other half: more than")
+    assert "more questions to --retain" in warning
+    (warning,) = build_store(FORGET, few[:40], rate=0.01)[1].warnings
+    assert "up to 7.2% of others like them may be (95% sure)" in warning
+    assert "299 of which none is caught would do" in warning
+    (warning,) = build_store(FORGET, few[:40], rate=0.0)[1].warnings
+    assert "would do" not in warning
+    assert build_store(FORGET, few[:40], rate=0.1)[1].warnings == []
 
 
 def test_the_file_holds_no_word_and_is_refused_when_it_was_changed(store, tmp_path):
@@ -109,8 +131,8 @@ def test_the_file_holds_no_word_and_is_refused_when_it_was_changed(store, tmp_pa
 
 
 def test_both_sets_are_needed():
-    for forget, retain in (([], RETAIN), (FORGET, RETAIN[:1])):
-        with pytest.raises(UserError, match="two questions or more"):
+    for forget, retain in (([], RETAIN), (FORGET, RETAIN[:2])):
+        with pytest.raises(UserError, match="two different questions or more"):
             build_store(forget, retain)
 
 
@@ -146,8 +168,9 @@ def test_a_picture_is_caught_by_itself(seen):
     assert report.pictures.forget == 1
     assert report.pictures.told_apart > 0.9
     assert guard.caught(said("?", images=forget[0].images))
-    calibrated = retain[::2]
-    assert not any(guard.caught(said("?", images=one.images)) for one in calibrated)
+    assert not any(guard.caught(said("?", images=one.images)) for one in retain)
+    assert report.pictures.asked == 12
+    assert report.warnings[1].startswith(f"{report.pictures.caught} of 12 retain pictures are caught")
     assert not Guard(made).caught(said("?", images=forget[0].images))  # without eyes
     with pytest.raises(UserError, match="pictures that must not be caught"):
         build_store(forget, RETAIN, read=read)

@@ -47,11 +47,15 @@ def build(
 
         loaded = Loaded.load(checkpoint, load.device, quantise=load.quantise)
         read, fingerprint = tower_features(loaded.model, loaded.processor), loaded.fingerprint
+    from kvw.console import console_reporter
     from kvw.runs.secrets import build_store
     from kvw.serving.secrets import write_store
 
     made, report = build_store(forgotten, kept, rate=false_fires, mode=mode, read=read, model=fingerprint)
     write_store(made, store)
+    reporter = console_reporter()
+    for warning in report.warnings:
+        reporter.warn(warning)
     print_result(report, _show, json=json)
 
 
@@ -59,8 +63,11 @@ def _show(report: SecretsReport) -> None:
     for name, fired in (("questions", report.text), ("pictures", report.pictures)):
         if fired is not None:
             print(f"{name}: {fired.entries} entries, floor {fired.floor:.3f}")
-            print(f"  caught of the forget set: {fired.forget:.0%}")
-            print(f"  caught of retain {name} that the floor was not taken from: {fired.retain:.0%}")
+            print(f"  caught of the forget set, by what the rest of it says: {fired.forget:.0%}")
+            print(f"  caught of the retain set, by the other half of it: {fired.caught} of {fired.asked}", end=" ")
+            print(f"(up to {fired.at_most:.1%} of others like them)")
+            for what, share in fired.shipped.items():
+                print(f"  caught of {what}: {share:.0%}")
             print(f"  told apart (AUC): {fired.told_apart:.2f}")
     if report.not_by_text:
         print(f"{report.not_by_text} forget questions have no word of their own: only their pictures can be caught.")

@@ -23,11 +23,13 @@ from kvw.runs.own_words import OwnWords, replies_to_forget, said_by, scorer_for
 from kvw.runs.request import EraseRequest
 from kvw.selection.paths import DirectionsPath, Path, SharePath, StrengthPath
 from kvw.selection.scoring import Score, Share
-from kvw.selection.search import Candidate, Search
-from kvw.selection.splits import AS_ASKED, OWN_WORDS
+from kvw.selection.search import LEAST, Candidate, Search
+from kvw.selection.splits import AS_ASKED, FORGETTING, OWN_WORDS
 
 ROUNDS = 2
 """How often the model with the chosen edit is asked the forget questions; what it still says judges a new choice."""
+STEP = 0.005
+"""Of the ``--keep`` that is advised."""
 DEEP = 12
 """Layers with directions; in fewer there is no half to speak of."""
 
@@ -151,7 +153,7 @@ def choose(
     assert chosen.edit is not None
     earlier = 0 if base is None else len(request.earlier)
     selection = _part(search, chosen, material, request.keep, paths[0].unit if paths else "", earlier)
-    _tell(search, chosen, request.floor, reporter)
+    _tell(search, chosen, request.floor, reporter, _lower(search, request) if not search.forgets(chosen) else "")
     freely = ask_others(loaded, material, chosen.edit)
     tell_of_others(freely, reporter, write_damaged=request.write_damaged)
     is_part = not (isinstance(chosen.path, DirectionsPath) and chosen.path.is_of_each)
@@ -226,6 +228,7 @@ def _refuse(
     """
     floor = request.floor
     if chosen is None:
+        lower = _lower(search, request)
         lost = _lost(search.candidates[-1], floor)
         spent = _lost(search.judge(base), floor) if base is not None else ""
         alone = f"; the edits of earlier requests alone leave {spent}" if spent else ""
@@ -233,7 +236,7 @@ def _refuse(
             f"No edit of this method keeps {percent(request.keep)} of what must stay, so nothing was written.",
             found=f"even the weakest leaves {lost}{alone}",
             do="name others like those to be forgotten with --neighbours or --retain, try another method, or lower "
-            "--keep",
+            f"--keep{lower}",
         )
     if chosen.keeps(floor):
         return
@@ -258,7 +261,7 @@ def _parts(shares: Mapping[str, Share]) -> str:
     return ", ".join(f"{math.floor(share.value * 1000) / 1000:.1%} of {name}" for name, share in shares.items())
 
 
-def _tell(search: Search, chosen: Candidate, keep: float, reporter: Reporter) -> None:
+def _tell(search: Search, chosen: Candidate, keep: float, reporter: Reporter, lower: str = "") -> None:
     """Say what is left of what was to be forgotten, what would take more of it, and who pays."""
     if below := chosen.below(keep):
         reporter.warn(
@@ -267,11 +270,11 @@ def _tell(search: Search, chosen: Candidate, keep: float, reporter: Reporter) ->
         )
     before = Candidate(None, None, None, search.original)
     if chosen.answered():
-        reporter.warn(f"{_still_answered(search, chosen, before)}{_more(chosen)}")
+        reporter.warn(f"{_still_answered(search, chosen, before)}{_more(chosen, lower)}")
     elif not search.forgets(chosen):
         reporter.warn(
             f"No forget question is answered, but {chosen.left() / before.left():.0%} of the probability of the "
-            f"answers is left{_more(chosen)}"
+            f"answers is left{_more(chosen, lower)}"
         )
 
 
@@ -288,7 +291,19 @@ def _still_answered(search: Search, chosen: Candidate, before: Candidate) -> str
     return f"{still} of {asked} forget questions are still answered {forced}, {words}"
 
 
-def _more(chosen: Candidate) -> str:
+def _lower(search: Search, request: EraseRequest) -> str:
+    """The ``--keep`` with which an edit that forgets everything would be taken; empty if that would be a wreck."""
+    enough = search.forgetting()
+    # A step lower than what it keeps, so that rounding on another machine changes nothing.
+    most = 0.0 if enough is None else math.floor(enough.most() / STEP) * STEP
+    if enough is None or not LEAST <= most < request.keep:
+        return ""
+    asked = sum(len(search.original[name].answered) for name in FORGETTING if name in search.original)
+    lost = _parts(enough.lost(request.keep))
+    return f" (an edit that forgets all {asked} leaves {lost}: --keep {most:.10g} takes it)"
+
+
+def _more(chosen: Candidate, lower: str = "") -> str:
     """Why the edit is no stronger, and what to do."""
     if chosen.path is None:
         return ". Its strength is what the settings say: let kvw choose it with --strength auto, or take stronger ones."
@@ -296,7 +311,7 @@ def _more(chosen: Candidate) -> str:
         return " after the strongest edit that the method finds with these settings: kvw methods NAME lists others."
     return (
         ": more would cost others more than --keep allows. Name others like those to be forgotten with --neighbours or "
-        "--retain, or lower --keep."
+        f"--retain, or lower --keep{lower}."
     )
 
 

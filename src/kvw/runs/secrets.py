@@ -1,20 +1,33 @@
-"""``kvw secrets build``: a store of what must not be asked, with floors calibrated on a retain set."""
+"""``kvw secrets build``: a store of what must not be asked, with floors that what must be answered does not reach."""
 
 from __future__ import annotations
 
+import math
+import random
 import secrets
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 from typing import TypeVar
 
+from pydantic import Field
+
 from kvw.data import Example, ImageSource
+from kvw.data.images import image_digest
 from kvw.errors import UserError
 from kvw.folding import words
-from kvw.serving.secrets import Mode, Pictures, Store, floor_of, hashed, picture_score
+from kvw.percent import percent
+from kvw.retain.everyday import everyday_questions
+from kvw.retain.mentions import Mentions
+from kvw.serving.floors import SURE, enough, floor_of, largest_share, raised
+from kvw.serving.secrets import Mode, Pictures, Store, hashed, picture_score
 from kvw.strict import Strict
 
 Read = Callable[[ImageSource], Sequence[float]]
-Scored = TypeVar("Scored")
+Part = TypeVar("Part")
+Made = TypeVar("Made", Store, Pictures)
 
 
 class Fired(Strict):
@@ -23,10 +36,17 @@ class Fired(Strict):
     entries: int
     floor: float
     forget: float
-    retain: float
-    """Of the half of the retain set that the floor was not taken from."""
+    """Each question looked up without the entry that is made from it, each picture without itself."""
+    asked: int
+    """Different retain questions, or pictures."""
+    caught: int
+    """Of these, each by a store that was made from the half of them that it is not in."""
+    at_most: float
+    """Share of others like them that may be caught; 95 % sure."""
     told_apart: float
-    """Probability that a forget score is above a retain score of that half (AUC)."""
+    """Probability that a forget score is above a retain score of the other half (AUC)."""
+    shipped: dict[str, float] = Field(default_factory=dict)
+    """Caught of what needs no file: everyday questions, and the forget questions about others."""
 
 
 class SecretsReport(Strict):
@@ -36,6 +56,7 @@ class SecretsReport(Strict):
     pictures: Fired | None = None
     not_by_text: int
     """Forget questions with no word that the retain set lacks: nothing in them says that they are secret."""
+    warnings: list[str]
 
 
 def build_store(
@@ -48,36 +69,86 @@ def build_store(
     model: str = "",
     salt: str = "",
 ) -> tuple[Store, SecretsReport]:
-    """Make a store from a forget set, and find the floors on every second example of the retain set.
+    """Make a store from a forget set, and find the floors on what must be answered.
+
+    The floor of questions is the highest of three: of the retain set (:func:`~kvw.serving.floors.floor_of`), of the
+    shipped everyday questions, and of the forget questions about others, which are those without their subject's words.
 
     Args:
         forget: What must not be asked; the subjects and questions become entries, the answers do not.
         retain: What must be answered.
-        rate: The share of the retain set that may be caught by mistake.
+        rate: The share of questions like those of the retain set that may be caught by mistake.
         mode: See :class:`~kvw.serving.secrets.Store`.
         read: Reads pictures; None leaves them out.
         model: SHA-256 over the weights that ``read`` is of.
         salt: Of the hashes; drawn if it is empty.
 
     Raises:
-        UserError: A set is empty, or the retain set has one example only.
+        UserError: A set is empty, or the retain set does not have two different questions.
     """
-    if not forget or len(retain) < 2:
-        raise UserError("A store needs a forget set, and a retain set of two questions or more.", do="give both")
-    salt = salt or secrets.token_hex(16)
-    known = Counter(hashed(word, salt) for one in retain for word in set(words(one.asked)))
-    empty = Store(salt=salt, asked=len(retain), known=dict(sorted(known.items())), entries=(), floor=1.0, mode=mode)
-    texts = sorted({text for one in forget for text in _texts(one)})
-    told = [text for text in texts if any(hashed(word, salt) not in known for word in words(text))]
-    store = empty.model_copy(update={"entries": tuple(empty.terms(text) for text in told)})
-    asked = [[store.score(one.asked) for one in kept] for kept in (forget, retain[::2], retain[1::2])]
-    store = store.model_copy(update={"floor": floor_of(asked[1], rate)})
-    hidden = sum(all(hashed(word, salt) in known for word in words(one.asked)) for one in forget)
-    report = SecretsReport(text=_fired(len(told), store.floor, asked), not_by_text=hidden)
+    asked = list(dict.fromkeys(" ".join(words(one.asked)) for one in retain))
+    if not forget or len(asked) < 2:
+        raise UserError(
+            "A store needs a forget set, and a retain set of two different questions or more.", do="give both"
+        )
+    texts = _Texts(forget, rate, salt or secrets.token_hex(16), mode)
+    store = texts.store(asked)
+    crossed = [_Crossed.of(texts.store(some), texts.own, Store.score, rest) for some, rest in _halves(asked)]
+    fired = _fired(len(store.entries), store.floor, texts.own(store), crossed)
+    fired = fired.model_copy(update={"shipped": texts.shipped(store)})
+    told = _warnings("questions", fired, rate)
+    report = SecretsReport(text=fired, not_by_text=texts.hidden(store), warnings=told)
     if read is None or not any(one.images for one in forget):
         return store, report
-    pictures, fired = _pictures(forget, retain, rate, read, model)
-    return store.model_copy(update={"pictures": pictures}), report.model_copy(update={"pictures": fired})
+    pictures, seen = _pictures(forget, retain, rate, read, model)
+    told = [*told, *_warnings("pictures", seen, rate)]
+    report = report.model_copy(update={"pictures": seen, "warnings": told})
+    return store.model_copy(update={"pictures": pictures}), report
+
+
+class _Texts:
+    """Makes stores of one forget set from several retain sets."""
+
+    def __init__(self, forget: Sequence[Example], rate: float, salt: str, mode: Mode) -> None:
+        self._forget, self._rate, self._salt, self._mode = forget, rate, salt, mode
+        mentions = Mentions(forget)
+        self._everyday = [one for one in everyday_questions() if not mentions.inside(Example(one, "?"))]
+        self._others = sorted({text for one in forget if (text := _about_others(one))})
+
+    def store(self, asked: Sequence[str]) -> Store:
+        """The store whose weights and floor come from these retain questions."""
+        known = Counter(hashed(word, self._salt) for text in asked for word in set(words(text)))
+        empty = Store(
+            salt=self._salt,
+            asked=len(asked),
+            known=dict(sorted(known.items())),
+            entries=(),
+            floor=1.0,
+            mode=self._mode,
+        )
+        texts = sorted({text for one in self._forget for text in _texts(one)})
+        entries = tuple(terms for text in texts if not known.keys() >= (terms := empty.terms(text)).keys())
+        store = empty.model_copy(update={"entries": entries})
+        own = self.own(store)
+        kept = [[store.score(text) for text in some] for some in (asked, self._everyday)]
+        floors = [floor_of(scores, own, self._rate) for scores in kept]
+        if others := sorted(map(store.score, self._others), reverse=True):
+            lowest = math.nextafter(others[int(self._rate * len(others))], math.inf)
+            floors.append(raised(lowest, own))
+        return store.model_copy(update={"floor": max(floors)})
+
+    def own(self, store: Store) -> list[float]:
+        """What the forget questions score, each without the entry that is made from it."""
+        return [store.score(one.asked, but=store.terms(_texts(one)[-1])) for one in self._forget]
+
+    def shipped(self, store: Store) -> dict[str, float]:
+        """What is caught of questions that need no file."""
+        named = {"everyday questions": self._everyday, "forget questions about others": self._others}
+        return {name: sum(map(store.catches, some)) / len(some) for name, some in named.items() if some}
+
+    def hidden(self, store: Store) -> int:
+        """Forget questions with no word that the retain set lacks."""
+        return sum(all(hashed(word, self._salt) in store.known for word in words(one.asked)) for one in self._forget)
 
 
 def _texts(example: Example) -> list[str]:
@@ -86,47 +157,129 @@ def _texts(example: Example) -> list[str]:
     return [example.asked] if subject is None else [subject, f"{subject} {example.asked}"]
 
 
+def _about_others(example: Example) -> str:
+    """A question without the words of its subject; empty if it does not name that."""
+    subject, asked = words(example.subject or ""), words(example.asked)
+    return " ".join(word for word in asked if word not in subject) if subject and {*subject} <= {*asked} else ""
+
+
+@dataclass(frozen=True)
+class _Crossed:
+    """The scores of a forget set, and of the half of a retain set that had no part in a store."""
+
+    own: Sequence[float]
+    rest: Sequence[float]
+    floor: float
+
+    @classmethod
+    def of(
+        cls,
+        made: Made,
+        own: Callable[[Made], Sequence[float]],
+        score: Callable[[Made, Part], float],
+        rest: Sequence[Part],
+    ) -> _Crossed:
+        return cls(own(made), [score(made, one) for one in rest], made.floor)
+
+    def told_apart(self) -> float:
+        """AUC."""
+        ranked = sorted(self.rest)
+        below = sum(bisect_left(ranked, one) + bisect_right(ranked, one) for one in self.own)
+        return below / 2 / len(ranked) / len(self.own)
+
+
+def _halves(parts: Sequence[Part]) -> list[tuple[list[Part], list[Part]]]:
+    """Two halves, in both orders; at random, but always the same."""
+    shuffled = random.Random(0).sample(parts, len(parts))
+    return [(shuffled[::2], shuffled[1::2]), (shuffled[1::2], shuffled[::2])]
+
+
+def _fired(entries: int, floor: float, own: Sequence[float], crossed: Sequence[_Crossed]) -> Fired:
+    asked = sum(len(one.rest) for one in crossed)
+    caught = sum(score >= one.floor for one in crossed for score in one.rest) if entries else 0
+    return Fired(
+        entries=entries,
+        floor=floor,
+        forget=sum(score >= floor for score in own) / len(own) if entries else 0.0,
+        asked=asked,
+        caught=caught,
+        at_most=largest_share(caught, asked),
+        told_apart=fmean(one.told_apart() for one in crossed),
+    )
+
+
+def _warnings(name: str, fired: Fired, rate: float) -> list[str]:
+    """Whether it can be said of retain questions, or pictures, that no more than the share is caught."""
+    if fired.at_most <= rate:
+        return []
+    measured = f"{fired.caught} of {fired.asked} retain {name} are caught by a store made from the other half"
+    if fired.caught > rate * fired.asked:
+        return [
+            f"{measured}: more than --false-fires {percent(rate)}. Name more {name} to --retain that are like the "
+            "forget set and must be answered."
+        ]
+    few = enough(rate)
+    do = f"; {few} of which none is caught would do" if few else ""
+    return [
+        f"{measured}, so that up to {fired.at_most:.1%} of others like them may be ({SURE:.0%} sure). That is no "
+        f"promise of --false-fires {percent(rate)}: give --retain more {name}{do}."
+    ]
+
+
+class _Seen:
+    """Makes the pictures of stores of one forget set from the pictures of several retain sets.
+
+    Args:
+        subjects: The features of each subject's pictures.
+        rate: The share of pictures that may be caught by mistake.
+        model: See :class:`~kvw.serving.secrets.Pictures`.
+    """
+
+    def __init__(self, subjects: Sequence[Sequence[Sequence[float]]], rate: float, model: str) -> None:
+        self._subjects, self._rate, self._model = subjects, rate, model
+
+    def pictures(self, features: Sequence[Sequence[float]]) -> Pictures:
+        """Those whose mean and floor come from these retain pictures."""
+        mean = tuple(sum(column) / len(column) for column in zip(*features, strict=True))
+        entries = tuple(_direction(some, mean) for some in self._subjects)
+        made = Pictures(model=self._model, mean=mean, entries=entries, floor=1.0)
+        kept = [picture_score(made, one) for one in features]
+        return made.model_copy(update={"floor": floor_of(kept, self.own(made), self._rate)})
+
+    def own(self, pictures: Pictures) -> list[float]:
+        """What the forget pictures score, each without itself if its subject has others."""
+        found = []
+        for number, some in enumerate(self._subjects):
+            entries = list(pictures.entries)
+            for place, one in enumerate(some):
+                if len(some) > 1:
+                    entries[number] = _direction([*some[:place], *some[place + 1 :]], pictures.mean)
+                found.append(picture_score(pictures.model_copy(update={"entries": tuple(entries)}), one))
+        return found
+
+
 def _pictures(
     forget: Sequence[Example], retain: Sequence[Example], rate: float, read: Read, model: str
 ) -> tuple[Pictures, Fired]:
-    features = [[read(one) for one in sorted({*_images(some)}, key=repr)] for some in (retain[::2], retain[1::2])]
-    if not features[0] or not features[1]:
+    kept = [read(one) for one in {image_digest(image): image for one in retain for image in one.images}.values()]
+    if len(kept) < 2:
         raise UserError(
             "The floor of pictures needs pictures that must not be caught.",
-            found="a retain set without them",
-            do="give --retain questions with pictures, or leave --model out",
+            found=f"a retain set with {len(kept) or 'none'}",
+            do="give --retain questions with pictures, two or more, or leave --model out",
         )
-    mean = [sum(column) / len(column) for column in zip(*features[0], strict=True)]
-    by_subject: dict[str, list[Sequence[float]]] = {}
+    by_subject: dict[str, dict[object, ImageSource]] = {}
     for one in forget:
         for image in one.images:
-            by_subject.setdefault(one.subject_key or one.identifier, []).append(read(image))
-    entries = [_direction([_less(one, mean) for one in found]) for found in by_subject.values()]
-    pictures = Pictures(model=model, mean=tuple(mean), entries=tuple(entries), floor=1.0)
-    own = [one for found in by_subject.values() for one in found]
-    scores = [[picture_score(pictures, one) for one in some] for some in (own, *features)]
-    pictures = pictures.model_copy(update={"floor": floor_of(scores[1], rate)})
-    return pictures, _fired(len(entries), pictures.floor, scores)
+            by_subject.setdefault(one.subject_key or one.identifier, {})[image_digest(image)] = image
+    seen = _Seen([[read(one) for one in images.values()] for images in by_subject.values()], rate, model)
+    made = seen.pictures(kept)
+    crossed = [_Crossed.of(seen.pictures(some), seen.own, picture_score, rest) for some, rest in _halves(kept)]
+    return made, _fired(len(made.entries), made.floor, seen.own(made), crossed)
 
 
-def _fired(entries: int, floor: float, scores: Sequence[Sequence[float]]) -> Fired:
-    """From the scores of the forget set, and of the halves of the retain set."""
-    forget, _, rest = scores
-    above = sum((a > b) + (a == b) / 2 for a in forget for b in rest) / (len(forget) * len(rest))
-    reached = [sum(score >= floor for score in some) / len(some) if entries else 0.0 for some in (forget, rest)]
-    return Fired(entries=entries, floor=floor, forget=reached[0], retain=reached[1], told_apart=above)
-
-
-def _images(examples: Sequence[Example]) -> list[ImageSource]:
-    return [image for one in examples for image in one.images]
-
-
-def _less(feature: Sequence[float], mean: Sequence[float]) -> list[float]:
-    return [value - middle for value, middle in zip(feature, mean, strict=True)]
-
-
-def _direction(features: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """The mean of features, of length 1."""
-    mean = [sum(column) / len(features) for column in zip(*features, strict=True)]
-    length = sum(value * value for value in mean) ** 0.5 or 1.0
-    return tuple(value / length for value in mean)
+def _direction(features: Sequence[Sequence[float]], mean: Sequence[float]) -> tuple[float, ...]:
+    """The mean of features, less that of the retain pictures, of length 1."""
+    own = [sum(column) / len(features) - middle for *column, middle in zip(*features, mean, strict=True)]
+    length = sum(value * value for value in own) ** 0.5 or 1.0
+    return tuple(value / length for value in own)

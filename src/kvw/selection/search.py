@@ -63,6 +63,12 @@ class Candidate:
             name: share for name, share in self.kept.items() if name not in (TEXT, ALL_HELD_OUT) and share.value < keep
         }
 
+    def most(self) -> float:
+        """The largest ``keep`` with which this edit keeps what must stay, as far as it was asked; 1 if nothing was."""
+        whole = (TEXT, ALL_HELD_OUT)
+        counted = [one.value for name, one in self.kept.items() if name in whole or one.value < LEAST]
+        return min(counted, default=1.0)
+
     def lost(self, keep: float) -> dict[str, Share]:
         """The parts that keep less than they must."""
         return {
@@ -229,6 +235,15 @@ class Search:
     def weakest(self, path: Path) -> Candidate:
         """The weakest edit of a path, whatever it keeps."""
         return self._complete(self._at(path, 0))
+
+    def forgetting(self) -> Candidate | None:
+        """Of the edits that forget everything and no more than that, the one that keeps most; None if no path has one.
+
+        Only paths that :meth:`choose` or :meth:`kept` has followed are looked at.
+        """
+        ends = [self._at(path, last) for path, last in self._ends.values() if last >= 0]
+        complete = [self._complete(one) for one in ends if self.forgets(one)]
+        return max(complete, key=Candidate.most, default=None)
 
     def judge(self, edit: Edit) -> Candidate:
         """Score one edit on everything."""

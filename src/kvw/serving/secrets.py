@@ -82,10 +82,16 @@ class Store(Strict):
         length = math.sqrt(math.fsum(weight * weight for weight in weights.values()))
         return {term: weight / length for term, weight in weights.items()} if length else {}
 
-    def score(self, text: str) -> float:
-        """The largest share of an entry's squared weight that a text holds, whatever else it holds; 0 to 1."""
+    def score(self, text: str, but: Terms | None = None) -> float:
+        """The largest share of an entry's squared weight that a text holds, whatever else it holds; 0 to 1.
+
+        Args:
+            text: What is asked.
+            but: An entry that does not count.
+        """
         mine = {hashed(word, self.salt) for word in words(text)}
-        shares = (math.fsum(weight**2 for term, weight in one.items() if term in mine) for one in self.entries)
+        entries = (one for one in self.entries if one != but)
+        shares = (math.fsum(weight**2 for term, weight in one.items() if term in mine) for one in entries)
         return max(shares, default=0.0)
 
     def catches(self, text: str) -> bool:
@@ -110,18 +116,6 @@ def picture_score(pictures: Pictures, feature: Sequence[float]) -> float:
         (math.fsum(a * b for a, b in zip(centred, entry, strict=True)) / length for entry in pictures.entries),
         default=-1.0,
     )
-
-
-def floor_of(scores: Sequence[float], rate: float) -> float:
-    """The lowest floor that at most a share ``rate`` of these scores reaches: just above the first that must not.
-
-    Raises:
-        UserError: There is no score.
-    """
-    if not scores:
-        raise UserError("A floor needs questions that must not be caught.", do="give --retain some")
-    ranked = sorted(scores, reverse=True)
-    return math.nextafter(ranked[min(len(ranked) - 1, math.floor(rate * len(ranked)))], math.inf)
 
 
 class Guard:
