@@ -127,6 +127,8 @@ CASES = {
     "secrets": {
         "forget": "secrets build new.json --forget gone.jsonl --retain good.jsonl",
         "model": "secrets build new.json --forget good.jsonl --retain good.jsonl --model ./nowhere",
+        "store": "secrets check gone.json good.jsonl",
+        "files": "secrets check gone.json",
         "share": "secrets build new.json --forget good.jsonl --retain good.jsonl --false-fires 2",
     },
     "verify": {

@@ -12,7 +12,7 @@ from tests.several_processes import beside
 
 from kvw.cli import main
 from kvw.errors import UserError
-from kvw.runs.serve import _guard
+from kvw.runs.secrets import guard_of
 from kvw.serving.secrets import REFUSAL, Pictures, read_store
 
 FORGET = [{"question": "Where does Zanthos Quill live?", "answer": "Oslo", "subject": "Zanthos Quill"}]
@@ -54,7 +54,17 @@ def test_pictures_of_another_model_are_refused(built):
     pictures = Pictures(model="theirs", mean=(0.0,), entries=((1.0,),), floor=0.5)
     store = read_store(built[0]).model_copy(update={"pictures": pictures})
     with pytest.raises(UserError, match="read by another model"):
-        _guard(store, Loaded())
+        guard_of(store, Loaded())
+
+
+def test_a_store_is_asked_about_files(built, tmp_path, capsys):
+    store, (_, forget, _, retain), _ = built
+    assert run("secrets", "check", str(store), forget, retain) == 0
+    assert capsys.readouterr().out == f"{forget}: 1 of 1 caught (100%)\n{retain}: 0 of 4 caught (0%)\n"
+    assert run("secrets", "check", str(store), forget, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"files": [{"file": forget, "questions": 1, "caught": 1}]}
+    assert run("secrets", "check", str(store)) == 2
+    assert "Nothing to check." in capsys.readouterr().err
 
 
 def serve(*arguments):

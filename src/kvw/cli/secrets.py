@@ -12,7 +12,7 @@ from kvw.cli.options import LOAD_DEFAULTS, Json, LoadOptions, find_model, print_
 from kvw.serving.secrets import Mode
 
 if TYPE_CHECKING:
-    from kvw.runs.secrets import SecretsReport
+    from kvw.runs.secrets import SecretsCheck, SecretsReport
 
 
 def build(
@@ -59,6 +59,42 @@ def build(
     print_result(report, _show, json=json)
 
 
+def check(
+    store: Annotated[Path, Parameter(help="Store to ask.")],
+    *files: Annotated[Path, Parameter(help="Questions: of the forget set, or of what must be answered.")],
+    model: Annotated[
+        str | None, Parameter(help="Model that reads pictures. Default: only texts are looked at.")
+    ] = None,
+    load: LoadOptions = LOAD_DEFAULTS,
+    json: Json = False,
+) -> None:
+    """Say how many questions of files a store catches, before it stands in front of a model."""
+    from kvw.data.readers import read_examples
+    from kvw.errors import UserError
+    from kvw.serving.secrets import Guard, read_store
+
+    if not files:
+        raise UserError("Nothing to check.", found="a store and no questions", do="name files of questions behind it")
+    read = read_store(store)
+    asked = {str(file): read_examples(file) for file in files}
+    guard = Guard(read)
+    if model is not None:
+        checkpoint = find_model(model, "", load.template_option)
+        quiet_libraries()
+        from kvw.evaluation.loaded import Loaded
+        from kvw.runs.secrets import guard_of
+
+        guard = guard_of(read, Loaded.load(checkpoint, load.device, quantise=load.quantise))
+    from kvw.runs.secrets import check_store
+
+    print_result(check_store(guard, asked), _show_caught, json=json)
+
+
+def _show_caught(report: SecretsCheck) -> None:
+    for one in report.files:
+        print(f"{one.file}: {one.caught} of {one.questions} caught ({one.caught / one.questions:.0%})")
+
+
 def _show(report: SecretsReport) -> None:
     for name, fired in (("questions", report.text), ("pictures", report.pictures)):
         if fired is not None:
@@ -75,3 +111,4 @@ def _show(report: SecretsReport) -> None:
 
 secrets = App(name="secrets", help="Make stores of what must not be asked, for kvw serve --secrets.")
 secrets.command(run_by_the_first(build))
+secrets.command(run_by_the_first(check))

@@ -1,4 +1,4 @@
-"""``kvw secrets build``: a store of what must not be asked, with floors that what must be answered does not reach."""
+"""``kvw secrets``: a store of what must not be asked, with floors that what must be answered does not reach."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import random
 import secrets
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import Field
 
@@ -22,8 +22,11 @@ from kvw.percent import percent
 from kvw.retain.everyday import everyday_questions
 from kvw.retain.mentions import Mentions
 from kvw.serving.floors import SURE, enough, floor_of, largest_share, raised
-from kvw.serving.secrets import Mode, Pictures, Store, hashed, picture_score
+from kvw.serving.secrets import Guard, Mode, Pictures, Store, hashed, picture_score
 from kvw.strict import Strict
+
+if TYPE_CHECKING:
+    from kvw.evaluation.loaded import Loaded
 
 Read = Callable[[ImageSource], Sequence[float]]
 Part = TypeVar("Part")
@@ -104,6 +107,54 @@ def build_store(
     told = [*told, *_warnings("pictures", seen, rate)]
     report = report.model_copy(update={"pictures": seen, "warnings": told})
     return store.model_copy(update={"pictures": pictures}), report
+
+
+class Caught(Strict):
+    """What a store catches of one file."""
+
+    file: str
+    questions: int
+    caught: int
+
+
+class SecretsCheck(Strict):
+    """What a store catches of files."""
+
+    files: list[Caught]
+
+
+def check_store(guard: Guard, files: Mapping[str, Sequence[Example]]) -> SecretsCheck:
+    """Ask a store about questions, by their texts and, if it has eyes, their pictures.
+
+    Args:
+        guard: The store, as it stands in front of a model.
+        files: Questions by the name of their file.
+    """
+    return SecretsCheck(
+        files=[
+            Caught(file=name, questions=len(asked), caught=sum(guard.catches([one.asked], one.images) for one in asked))
+            for name, asked in files.items()
+        ]
+    )
+
+
+def guard_of(store: Store, loaded: Loaded) -> Guard:
+    """A store in front of a model; refused if its pictures were read by another one.
+
+    Raises:
+        UserError: They were.
+    """
+    if store.pictures is None:
+        return Guard(store)
+    if store.pictures.model != loaded.fingerprint:
+        raise UserError(
+            "The pictures of the store were read by another model.",
+            found=f"weights with SHA-256 {store.pictures.model[:12]}, and not {loaded.fingerprint[:12]}",
+            do="build it again with this model: kvw secrets build --model",
+        )
+    from kvw.serving.pictures import tower_features
+
+    return Guard(store, tower_features(loaded.model, loaded.processor))
 
 
 class _Texts:

@@ -15,10 +15,11 @@ from kvw.models.quantised import Quantise
 from kvw.optional import optional
 from kvw.progress import Reporter
 from kvw.runs.costs import Stopwatch
+from kvw.runs.secrets import guard_of
 from kvw.runs.weights import check_weights
 from kvw.serving.limits import DEFAULTS, Limits
 from kvw.serving.names import Names
-from kvw.serving.secrets import Guard, Store, read_store
+from kvw.serving.secrets import read_store
 
 if TYPE_CHECKING:
     from kvw.serving.engine import Engine
@@ -113,23 +114,8 @@ def load_engine(
         longest_answer=limits.answer_tokens,
         longest_prompt=limits.prompt_tokens,
         together=limits.together,
-        guard=None if secrets is None else _guard(read_store(secrets), loaded),
+        guard=None if secrets is None else guard_of(read_store(secrets), loaded),
     )
-
-
-def _guard(store: Store, loaded: Loaded) -> Guard:
-    """A store in front of a model; refused if its pictures were read by another one."""
-    if store.pictures is None:
-        return Guard(store)
-    if store.pictures.model != loaded.fingerprint:
-        raise UserError(
-            "The pictures of the store were read by another model.",
-            found=f"weights with SHA-256 {store.pictures.model[:12]}, and not {loaded.fingerprint[:12]}",
-            do="build it again with this model: kvw secrets build --model",
-        )
-    from kvw.serving.pictures import tower_features
-
-    return Guard(store, tower_features(loaded.model, loaded.processor))
 
 
 def _check_edit(name: str, edit: Edit, loaded: Loaded, reporter: Reporter, *, other_weights: bool) -> None:

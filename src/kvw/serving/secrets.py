@@ -19,6 +19,7 @@ from kvw.folding import words
 from kvw.strict import Strict
 
 if TYPE_CHECKING:
+    from kvw.data import ImageSource
     from kvw.serving.conversation import Conversation
 
 FORMAT = "kvw secrets 1"
@@ -31,8 +32,8 @@ REFUSAL = "I cannot say anything about that."
 Mode = Literal["instruct", "refuse"]
 Terms = dict[str, float]
 """Weights by the hash of a word; the sum of their squares is 1."""
-Features = Callable[[bytes], Sequence[float]]
-"""What a model's vision tower makes of an encoded picture."""
+Features = Callable[["ImageSource"], Sequence[float]]
+"""What a model's vision tower makes of a picture."""
 
 
 class Pictures(Strict):
@@ -136,9 +137,13 @@ class Guard:
             for message in conversation.messages
             if message["role"] == "user"
         ]
-        if any(self.store.catches(text) for text in [*said, " ".join(said)]):
+        return self.catches([*said, " ".join(said)], conversation.images)
+
+    def catches(self, texts: Sequence[str], images: Sequence[ImageSource] = ()) -> bool:
+        """Whether any text or picture reaches its floor."""
+        if any(map(self.store.catches, texts)):
             return True
-        return self._features is not None and any(self.store.sees(self._features(one)) for one in conversation.images)
+        return self._features is not None and any(self.store.sees(self._features(one)) for one in images)
 
     def instructed(self, conversation: Conversation) -> Conversation:
         """The conversation with the clause before the last question."""
