@@ -24,7 +24,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 SMOLLM2 = "examples/smollm2"
-GROUPS = ("bench", "data", "edit", "evidence", "inspect", "keys", "register", "secrets")
+GROUPS = ("bench", "data", "edit", "evidence", "inspect", "keys", "register", "secrets", "sweep")
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -141,6 +141,12 @@ def test_commands_and_their_options_exist(page: Path) -> None:
     "page", [page for page in PAGES if page.stem in ("README", "strength", "retain", "edits")], ids=named
 )
 def test_options_that_the_text_names_exist(page: Path) -> None:
-    verbs = [("erase",), ("apply",), ("evaluate",), *(("edit", name) for name in ("anchor", "export", "scale"))]
+    verbs = [
+        ("erase",),
+        ("apply",),
+        ("evaluate",),
+        ("sweep", "layers"),
+        *(("edit", name) for name in ("anchor", "export", "scale")),
+    ]
     known = {"--help", *re.findall(r"--[a-z0-9-]+", "".join(help_of(verb) for verb in verbs))}
     assert set(re.findall(r"`(--[a-z0-9-]+)", page.read_text())) <= known

@@ -104,6 +104,15 @@ CASES = {
         "activations of no data": "inspect activations toy:vanilla --data gone.jsonl --out new.html",
         "activations to": "inspect activations toy:vanilla --data good.jsonl --out good.jsonl",
     },
+    "sweep": {
+        "model": "sweep layers ./nowhere --forget good.jsonl --out new",
+        "forget": "sweep layers toy:vanilla --forget gone.jsonl --out new",
+        "windows": "sweep layers toy:vanilla --forget good.jsonl --out new --windows some",
+        "points": "sweep layers toy:vanilla --forget good.jsonl --out new --points 1",
+        "strength": "sweep layers toy:vanilla --forget good.jsonl --out new --strength 0.5",
+        "setting": "sweep layers toy:vanilla --forget good.jsonl --out new --gamma 1",
+        "out": "sweep layers toy:vanilla --forget good.jsonl --out full",
+    },
     "report": {"no run": "report empty"},
     "chat": {
         "model": "chat ./nowhere --ask x",

@@ -28,6 +28,7 @@ VERBS = {
     "evaluate": ["evaluate", "toy:vanilla", "--data", "d.csv"],
     "audit": ["audit", "toy:vanilla", "--forget", "d.csv", "--out", "new"],
     "inspect": ["inspect", "activations", "toy:vanilla", "--data", "d.csv", "--out", "new.html"],
+    "sweep": ["sweep", "layers", "toy:vanilla", "--forget", "d.csv", "--out", "new"],
 }
 
 

@@ -33,6 +33,7 @@ from kvw.cli.report import report
 from kvw.cli.run import run
 from kvw.cli.secrets import secrets
 from kvw.cli.serve import serve
+from kvw.cli.sweep import sweep
 from kvw.cli.verify import verify
 from kvw.cli.worker import worker
 from kvw.errors import UserError
@@ -53,6 +54,7 @@ app.command(cache)
 app.command(inspect)
 app.command(edit)
 app.command(bench)
+app.command(sweep)
 app.command(evidence)
 app.command(register)
 app.command(keys)

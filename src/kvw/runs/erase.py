@@ -114,7 +114,7 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
         with watch.stage("scoring the original model") as progress:
             before = _score(job, progress, journal)
     speech = heard(job.loaded, watch, reporter, "original")
-    material = _gather(job, speech, watch, reporter)
+    material = gathered(job, speech, watch, reporter)
     solving = for_the_solve(job, material)
     retain = measure_retain(solving, watch, reporter)
     with watch.stage("weakening") as progress:
@@ -170,7 +170,7 @@ def choosing_stage(request: EraseRequest) -> str:
     return "choosing the strength" if request.chooses else "judging the edit"
 
 
-def _gather(job: Job, speech: Speech | None, watch: Stopwatch, reporter: Reporter) -> Material:
+def gathered(job: Job, speech: Speech | None, watch: Stopwatch, reporter: Reporter) -> Material:
     """Gather what must stay."""
     speaks = speech is not None and speech.perplexity < KNOWS_ENGLISH
     with watch.stage("gathering what must stay") as progress:
