@@ -11,6 +11,7 @@ from tests.tiny_models import noise_png
 
 from kvw.data import Example, prepare
 from kvw.methods.gradient import unlearn
+from kvw.methods.gradient.auvic import AuvicSettings
 from kvw.methods.gradient.dpo import DpoSettings
 from kvw.methods.gradient.fact_erasure import FactErasureSettings
 from kvw.methods.gradient.icu import IcuSettings
@@ -41,6 +42,8 @@ LORA = LoraSettings(rank=3, alpha=6, dropout=0.0)
 GRADIENT = {name: method for name in METHODS if isinstance(method := get_method(name), GradientMethod)}
 TRAINED = sorted(name for name, method in GRADIENT.items() if method.trains)
 DEFAULTS: dict[str, Any] = {
+    # The people of these examples have no names to find others by.
+    "auvic": AuvicSettings(candidates=("Basil", "Ada Kent", "florist"), hidden=8, disguises=0),
     "dpo": DpoSettings(ALTERNATIVES),
     # A tiny model finds every answer less probable than 0.01.
     "fact-erasure": FactErasureSettings(floor=1e-30),

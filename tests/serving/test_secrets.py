@@ -12,6 +12,7 @@ from tests.serving.running import TOY, Toy, png
 
 from kvw.data import Example
 from kvw.errors import UserError
+from kvw.evaluation.tower import tower_features
 from kvw.models.loading import load_model
 from kvw.runs.secrets import build_store
 from kvw.serving.app import build_app
@@ -20,7 +21,6 @@ from kvw.serving.engine import Engine
 from kvw.serving.listening import address, listen
 from kvw.serving.listening import server as http_server
 from kvw.serving.names import Names
-from kvw.serving.pictures import tower_features
 from kvw.serving.secrets import CLAUSE, REFUSAL, Guard, Store, read_store, write_store
 from kvw.toy import World
 

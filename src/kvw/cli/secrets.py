@@ -43,7 +43,7 @@ def build(
     if checkpoint is not None:
         quiet_libraries()
         from kvw.evaluation.loaded import Loaded
-        from kvw.serving.pictures import tower_features
+        from kvw.evaluation.tower import tower_features
 
         loaded = Loaded.load(checkpoint, load.device, quantise=load.quantise)
         read, fingerprint = tower_features(loaded.model, loaded.processor), loaded.fingerprint

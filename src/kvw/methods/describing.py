@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -38,7 +38,13 @@ def settings_of(name: str) -> list[Setting]:
     Raises:
         UserError: There is no such method.
     """
-    return [setting for kind in get_method(name).setting_classes for setting in _settings(kind, "")]
+    method = get_method(name)
+    others = {key: _shown(value) for key, value in getattr(method, "training", {}).items()}
+    return [
+        replace(setting, default=others.get(setting.name, setting.default))
+        for kind in method.setting_classes
+        for setting in _settings(kind, "")
+    ]
 
 
 def acting(settings: Mapping[str, Any], method: str) -> dict[str, Any]:
@@ -90,6 +96,8 @@ def _shown(default: Any) -> str:
     """A default as a user writes it."""
     if default is MISSING:
         return ""
+    if isinstance(default, Mapping):
+        return ", ".join(f"{name} {_shown(value)}" for name, value in default.items())
     if isinstance(default, tuple):
         texts = list(map(str, default))
         return json.dumps(texts) if any("," in text for text in texts) else ", ".join(texts)

@@ -33,6 +33,7 @@ METHODS = {
     "rep-select": "kvw.methods.rep_select:METHOD",
     "chip": "kvw.methods.chip:METHOD",
     "conditional-kvw": "kvw.methods.conditional_kvw:METHOD",
+    "auvic": "kvw.methods.gradient.auvic:METHOD",
     "catnip": "kvw.methods.gradient.catnip:METHOD",
     "delta-unlearning": "kvw.methods.delta:METHOD",
     "dpo": "kvw.methods.gradient.dpo:METHOD",

@@ -152,7 +152,7 @@ def guard_of(store: Store, loaded: Loaded) -> Guard:
             found=f"weights with SHA-256 {store.pictures.model[:12]}, and not {loaded.fingerprint[:12]}",
             do="build it again with this model: kvw secrets build --model",
         )
-    from kvw.serving.pictures import tower_features
+    from kvw.evaluation.tower import tower_features
 
     return Guard(store, tower_features(loaded.model, loaded.processor))
 

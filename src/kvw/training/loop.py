@@ -69,7 +69,7 @@ def train(
     identity = _identity(trainee, sets, about) if state is not None else {}
     progressed = Progressed()
     if state is not None and state.is_file():
-        progressed = load_state(state, trainee.parameters, optimizer, identity)
+        progressed = load_state(state, trainee.parameters, optimizer, identity, objective.beside)
     for step in range(len(progressed.history), plan.steps):
         if step and step % plan.steps_per_epoch == 0:
             _leave_out(objective, progressed, step, step // plan.steps_per_epoch)
@@ -84,7 +84,7 @@ def train(
         done = step + 1 == plan.steps or bool(progressed.stopped)
         if state is not None and (done or (step + 1) % settings.save_every == 0):
             if PartialState().is_main_process:
-                save_state(state, trainee.parameters, optimizer, progressed, identity)
+                save_state(state, trainee.parameters, optimizer, progressed, identity, objective.beside)
             PartialState().wait_for_everyone()
         if progress:
             progress(step + 1, plan.steps)

@@ -79,6 +79,8 @@ class Objective:
             set's own order; empty for that order.
         active: Called before each epoch but the first, with its number (0-based): gives the positions of the forget
             examples that are trained in it. None trains them all. Each process calls it, and it must answer them alike.
+        beside: What a step changes besides the trained parameters, by name (another network and what its optimiser
+            remembers). A saved state holds it, and a training that is gone on with finds it filled in.
         finish: Called with the trained parameters after the last step.
     """
 
@@ -91,6 +93,7 @@ class Objective:
     before_step: Callable[[Mapping[Side, Sequence[int]]], None] | None = None
     pairs: Sequence[int] = ()
     active: Callable[[int], Sequence[int]] | None = None
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
     finish: Callable[[Mapping[str, nn.Parameter]], None] | None = None
 
     def term(self, side: Side) -> Term | None:

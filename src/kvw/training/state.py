@@ -63,6 +63,7 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     progressed: Progressed,
     identity: Mapping[str, str],
+    beside: Mapping[str, Tensor] = {},
 ) -> None:
     """Write weights, optimiser state and position as one file that replaces the one before.
 
@@ -75,6 +76,7 @@ def save_state(
     for name, parameter in parameters.items():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = value.contiguous()
+    tensors |= {f"beside.{name}": value.detach().contiguous() for name, value in beside.items()}
     header = {
         "format": FORMAT,
         "identity": json.dumps(identity),
@@ -113,6 +115,7 @@ def load_state(
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     identity: Mapping[str, str],
+    beside: Mapping[str, Tensor] = {},
 ) -> Progressed:
     """Put weights and optimiser state back as they were saved.
 
@@ -121,6 +124,7 @@ def load_state(
         parameters: What is trained; filled in.
         optimizer: Over these parameters; filled in.
         identity: What the training depends on, part by part; must be what it was.
+        beside: See :class:`~kvw.training.objective.Objective`; filled in.
 
     Returns:
         How far training had come.
@@ -143,6 +147,9 @@ def load_state(
                 raise UserError(f"{path} is damaged.", found=found, do="remove it to start the training anew")
             _same(path, json.loads(header["identity"]), identity)
             _fill(stored, parameters, optimizer)
+            with torch.no_grad():
+                for name, value in beside.items():
+                    value.copy_(stored[f"beside.{name}"])
     except SafetensorError as error:
         raise UserError(f"{path} is not a saved training.", found=str(error), do="remove it to start anew") from error
     history = [_record(entry) for entry in json.loads(header["history"])]

@@ -14,6 +14,25 @@ pytestmark = pytest.mark.thorough
 
 DEFENCE = [{"layer": 0}, {"rephrased": True}, {"retain_weight": 3.0}]
 CHANGES = {
+    "auvic": [
+        {"maps": ("q_proj",)},
+        {"forget_loss": "npo"},
+        {"forget_loss": "npo", "beta": 3.0},
+        {"concept": "name"},
+        {"epsilon": 0.0},
+        {"hidden": 4},
+        {"generator_rate": 0.1},
+        {"inner_steps": 3, "generator_rate": 0.1},
+        {"disguises": 1},
+        {"group": 2},
+        {"candidates": ("Paris", "april", "author")},
+        {"considered": 1},
+        {"anchors": 1},
+        {"temperature": 9.0},
+        {"last_temperature": 9.0},
+        {"anchor_weight": 0.0},
+        {"consistency_weight": 30.0},
+    ],
     "catnip": [
         {"beta": 0.5},
         {"reference": "before"},
@@ -78,6 +97,7 @@ CHANGES = {
     "undial": [{"strength": 3.0}, {"retain_weight": 1.0}],
 }
 OTHERS = {
+    "auvic": {"candidates": ("Basil", "Ada Kent", "florist"), "hidden": 8, "disguises": 0},
     "dpo": {"alternatives": ALTERNATIVES},
     "fact-erasure": {"floor": 1e-30},
     "icu": {"similarity_floor": 0, "bleu_floor": 0, "memorised_floor": 0, "extraction_floor": 0},

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from kvw.methods.gradient.settings import TrainedSettings, flat, read, steps
@@ -35,11 +36,14 @@ class WithTraining(Method[TrainedSettings]):
     Attributes:
         own: Class of its own settings; the first sentence of its docstring describes the method.
         trains: Whether there are settings of training.
+        training: Settings of training whose defaults are others than those of :class:`TrainingSettings`, as a recipe
+            has them.
     """
 
     settings = TrainedSettings
     own: type[Any]
     trains = True
+    training: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def setting_classes(self) -> tuple[type[Any], ...]:
@@ -48,7 +52,13 @@ class WithTraining(Method[TrainedSettings]):
 
     def read(self, values: Mapping[str, Any]) -> TrainedSettings:
         """See :func:`kvw.methods.gradient.settings.read`."""
-        return read(self.name, self.own, flat(self.name, self.own, values, trains=self.trains), trains=self.trains)
+        given = flat(self.name, self.own, values, trains=self.trains)
+        defaults = flat(self.name, self.own, self.training, trains=self.trains)
+        if ADAPTERS in values and not any(name.startswith(ADAPTERS) for name in given):  # none are asked for
+            defaults = {name: value for name, value in defaults.items() if not name.startswith(ADAPTERS)}
+        if ADAPTERS in given and any(name.startswith(ADAPTERS) for name in defaults):  # those of this method
+            given = {name: value for name, value in given.items() if name != ADAPTERS}
+        return read(self.name, self.own, {**defaults, **given}, trains=self.trains)
 
     def as_given(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of training stand beside the method's own."""
@@ -128,6 +138,8 @@ class GradientMethod(WithTraining, Trained[TrainedSettings]):
         """
         from kvw.training.running import run
 
+        if training is None and self.training:
+            training = self.read({}).training
         return run(
             model,
             processor,

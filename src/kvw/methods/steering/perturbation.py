@@ -65,6 +65,10 @@ class PixelRange:
         unique, pixel = torch.unique(codes, return_inverse=True)
         return cls(black, white, pixel, len(unique))
 
+    def on(self, device: torch.device) -> PixelRange:
+        """The same on a device."""
+        return PixelRange(self.black.to(device), self.white.to(device), self.pixel.to(device), self.pixels)
+
     def brightness(self, pixels: Tensor) -> Tensor:
         """Elements of ``pixel_values`` as brightness from 0 to 1; 0 in padding."""
         span = self.white - self.black
