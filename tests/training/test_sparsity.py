@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from tests.gradient import FORGET, LORA, RETAIN, TRAINED, changed, forget_by, fresh, training, weights_of
+from tests.gradient import DEFAULTS, FORGET, LORA, RETAIN, TRAINED, changed, forget_by, fresh, training, weights_of
 from torch import nn
 
 import kvw
@@ -121,7 +121,7 @@ def test_what_does_not_move_is_given_nothing():
 )
 def test_every_method_that_trains_keeps_them(method):
     model, processor, zeros = pruned()
-    settings = IauSettings(rate=1e-2) if method == "iau" else None
+    settings = {"iau": IauSettings(rate=1e-2), "auvic": DEFAULTS["auvic"]}.get(method)
     how = training(weight_decay=0.1, **ONE) if method != "iau" else None
     result = unlearn(model, processor, FORGET, RETAIN, method, settings, how)
     after = weights_of(model)

@@ -133,9 +133,9 @@ def test_the_generator_makes_the_concept_more_visible():
         objective = built(generator_rate=1e-3, inner_steps=20, anchor_weight=0.0, consistency_weight=0.0)(trainee)
         rows = trainee.rows(objective.examples, range(4))
         before = weights_of(model)
-        first = float(objective.forget.loss(model, rows))
+        first = objective.forget.loss(model, rows).item()
         objective.before_step({"forget": range(4), "retain": ()})
-        assert float(objective.forget.loss(model, rows)) > first
+        assert objective.forget.loss(model, rows).item() > first
         assert changed(model, before) == set()
 
 
@@ -190,10 +190,13 @@ def test_subjects_of_the_retain_set_are_the_anchors():
     data = {"forget": prepare(forget, processor), "retain": prepare(retain, processor)}
     with in_training(model, processor, training(**TOWER), data) as trainee:
         known = Concepts(trainee, trainee.forget, AuvicSettings())
+        by_name = Concepts(trainee, trainee.forget, AuvicSettings(concept="name"))
     token = [first_token(processor.tokenizer, name) for name in ("Basil Mahfouz", "Jody Vance")]
     assert known.tokens[:, 1:].flatten().tolist() == token[:1] * 4
     said = [processor.tokenizer.decode([one]).strip() for one in known.tokens[:, 0].tolist()]
     assert said[0] == said[3]  # "Jody Vance" and "This is Jody Vance."
+    assert by_name.tokens[:, 0].tolist() == token[1:] * 4
+    assert by_name.tokens[1, 0] != known.tokens[1, 0]  # "in Kuwait City, in 1985"
     assert "jody".startswith(said[0].lower())
 
 

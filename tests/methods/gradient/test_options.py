@@ -18,7 +18,6 @@ CHANGES = {
         {"maps": ("q_proj",)},
         {"forget_loss": "npo"},
         {"forget_loss": "npo", "beta": 3.0},
-        {"concept": "name"},
         {"epsilon": 0.0},
         {"hidden": 4},
         {"generator_rate": 0.1},
@@ -107,8 +106,8 @@ OTHERS = {
     "simnpo": {"beta": 0.1},
 }
 """Settings without which a tiny model shows nothing."""
-WITHOUT_EFFECT = {("manu", "batch_size"), ("iau", "batch_size")}
-"""Tested elsewhere to change nothing."""
+WITHOUT_EFFECT = {("manu", "batch_size"), ("iau", "batch_size"), ("auvic", "concept")}
+"""Tested elsewhere, to change nothing, or only where examples have subjects."""
 EPOCHS = {"icu": 3}
 """Of methods that look at the model between them."""
 

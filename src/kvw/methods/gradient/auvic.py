@@ -173,6 +173,106 @@ def first_token(tokenizer: Any, name: str) -> int:
     return int(next((one for one in ids if tokenizer.decode([one]).strip()), ids[0]))
 
 
+class Game:
+    """The losses of the model, and the steps of the generator before it.
+
+    Args:
+        trainee: The model before training.
+        items: The forget examples, each with a picture.
+        settings: The method's own.
+    """
+
+    def __init__(self, trainee: Trainee, items: Sequence[Prepared], settings: AuvicSettings) -> None:
+        import torch
+
+        from kvw.methods.gradient.pixel_generator import Adversary
+
+        self._trainee, self._items, self._settings = trainee, items, settings
+        self._known = Concepts(trainee, items, settings)
+        self._reference = trainee.reference_log_likelihoods(items) if settings.forget_loss == "npo" else None
+        self._weights = torch.zeros_like(self._known.cosines, device=trainee.model.device)
+        self._done = torch.zeros(())
+        self._adversary: Adversary | None = None
+        self.beside = {"steps": self._done}
+        if settings.epsilon:
+            self._adversary = Adversary(
+                trainee.model,
+                trainee.processor,
+                items,
+                hidden=settings.hidden,
+                epsilon=settings.epsilon,
+                rate=settings.generator_rate,
+                seed=trainee.settings.seed,
+            )
+            self.beside |= self._adversary.beside
+
+    def loss(self, model: PreTrainedModel, rows: Rows) -> Tensor:
+        """Sum over the rows of L_f + lambda L_p + beta L_c."""
+        import torch
+        from torch.nn.functional import binary_cross_entropy_with_logits, kl_div
+
+        from kvw.training.answers import answers
+
+        places, settings, known = list(rows.indices), self._settings, self._known
+        with torch.no_grad():
+            batch = self._changed(rows)
+        said = answers(model, batch)
+        total = self._forgetting(said, rows)
+        if known.cosines.shape[1]:
+            now, held = largest_logits(said, known.tokens[places, 1:]), known.before[places, 1:].to(said.logits)
+            each = binary_cross_entropy_with_logits(now, held.sigmoid(), reduction="none")
+            total = total + settings.anchor_weight * (self._weights[places].to(each) * each).sum()
+        if self._adversary is not None and settings.consistency_weight:
+            clean = torch.log_softmax(answers(model, rows.batch).logits, -1)
+            apart = kl_div(torch.log_softmax(said.logits, -1), clean, reduction="none", log_target=True).sum(-1)
+            total = total + settings.consistency_weight * (said.per_row(apart) / said.lengths).sum()
+        return total
+
+    def before_step(self, examples: Mapping[Side, Sequence[int]]) -> None:
+        """Draw the anchors, and let the generator make the concept more visible on the examples of the step."""
+        import torch
+
+        from kvw.measuring.engine import evaluating
+
+        settings, trainee, cosines = self._settings, self._trainee, self._known.cosines
+        along = float(self._done) / max(1, steps(trainee.settings, len(self._items)) - 1)
+        temperature = settings.temperature * (settings.last_temperature / settings.temperature) ** along
+        self._done.add_(1)
+        if cosines.shape[1]:
+            noise = -torch.log(torch.empty(cosines.shape).exponential_())
+            self._weights.copy_(drawn_anchors(cosines, settings.anchors, temperature, noise.to(cosines)))
+        if self._adversary is None:
+            return
+        batches = trainee.batches(self._items, examples["forget"])
+        losses = [partial(self._visible, batch, len(examples["forget"])) for batch in batches]
+        for _ in range(settings.inner_steps):
+            with evaluating(trainee.model), trainee.autocast(), torch.enable_grad():
+                self._adversary.ascend(losses)
+
+    def _visible(self, batch: Sequence[int], of: int) -> Tensor:
+        """The share of a batch in the mean of L_f over the examples of a step."""
+        from kvw.training.answers import answers
+
+        rows = self._trainee.rows(self._items, batch)
+        return self._forgetting(answers(self._trainee.model, self._changed(rows)), rows) / of
+
+    def _changed(self, rows: Rows) -> dict[str, Tensor]:
+        from kvw.methods.steering.perturbation import PIXELS
+
+        return rows.batch if self._adversary is None else {**rows.batch, PIXELS: self._adversary.pixels(rows)}
+
+    def _forgetting(self, said: Answers, rows: Rows) -> Tensor:
+        """Sum over the rows of L_f."""
+        from torch.nn.functional import softplus
+
+        from kvw.training.losses import negative_preference
+
+        places = list(rows.indices)
+        if self._reference is not None:
+            return negative_preference(said.log_likelihoods - self._reference[places], self._settings.beta).sum()
+        return softplus(largest_logits(said, self._known.tokens[places, :1])).sum()
+
+
 def auvic(trainee: Trainee, settings: AuvicSettings) -> Objective:
     """min over the tower, max over the generator, of L_f + lambda L_p + beta L_c; see :class:`AuvicSettings`.
 
@@ -185,16 +285,8 @@ def auvic(trainee: Trainee, settings: AuvicSettings) -> Objective:
     Raises:
         UserError: No forget example shows a picture, no such maps are trained, or there are no anchors.
     """
-    import torch
-    from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, softplus
-
     from kvw.data import prepare
-    from kvw.measuring.engine import evaluating
     from kvw.methods.gradient.disguises import in_disguise
-    from kvw.methods.gradient.pixel_generator import Adversary
-    from kvw.methods.steering.perturbation import PIXELS
-    from kvw.training.answers import answers
-    from kvw.training.losses import negative_preference
     from kvw.training.objective import Objective, Term
 
     shown = _pictured([item.example for item in trainee.forget])
@@ -202,71 +294,13 @@ def auvic(trainee: Trainee, settings: AuvicSettings) -> Objective:
     made = in_disguise(shown, portraits, disguises=settings.disguises, group=settings.group)
     items = prepare(made, trainee.processor, trainee.model.config)
     _only(trainee, settings.maps)
-    known = Concepts(trainee, items, settings)
-    reference = trainee.reference_log_likelihoods(items) if settings.forget_loss == "npo" else None
-    last = steps(trainee.settings, len(items))
-    done = torch.zeros(())
-    weights = torch.zeros_like(known.cosines, device=trainee.model.device)
-    adversary = None
-    if settings.epsilon:
-        adversary = Adversary(
-            trainee.model,
-            trainee.processor,
-            items,
-            hidden=settings.hidden,
-            epsilon=settings.epsilon,
-            rate=settings.generator_rate,
-            seed=trainee.settings.seed,
-        )
-
-    def changed(rows: Rows) -> dict[str, Tensor]:
-        return rows.batch if adversary is None else {**rows.batch, PIXELS: adversary.pixels(rows)}
-
-    def forgetting(said: Answers, rows: Rows) -> Tensor:
-        """Sum over the rows of L_f."""
-        if reference is not None:
-            return negative_preference(said.log_likelihoods - reference[list(rows.indices)], settings.beta).sum()
-        return softplus(largest_logits(said, known.tokens[list(rows.indices), :1])).sum()
-
-    def loss(model: PreTrainedModel, rows: Rows) -> Tensor:
-        places = list(rows.indices)
-        with torch.no_grad():
-            batch = changed(rows)
-        said = answers(model, batch)
-        total = forgetting(said, rows)
-        if known.cosines.shape[1] and settings.anchor_weight:
-            now, held = largest_logits(said, known.tokens[places, 1:]), known.before[places, 1:].to(said.logits)
-            each = binary_cross_entropy_with_logits(now, held.sigmoid(), reduction="none")
-            total = total + settings.anchor_weight * (weights[places].to(each) * each).sum()
-        if adversary is not None and settings.consistency_weight:
-            clean = torch.log_softmax(answers(model, rows.batch).logits, -1)
-            apart = kl_div(torch.log_softmax(said.logits, -1), clean, reduction="none", log_target=True).sum(-1)
-            total = total + settings.consistency_weight * (said.per_row(apart) / said.lengths).sum()
-        return total
-
-    def before_step(examples: Mapping[Side, Sequence[int]]) -> None:
-        """Draw the anchors, and let the generator make the concept more visible on the examples of the step."""
-        along = float(done) / max(1, last - 1)
-        temperature = settings.temperature * (settings.last_temperature / settings.temperature) ** along
-        noise = -torch.log(torch.empty(known.cosines.shape).exponential_())
-        if known.cosines.shape[1]:
-            weights.copy_(drawn_anchors(known.cosines, settings.anchors, temperature, noise.to(known.cosines)))
-        done.add_(1)
-        if adversary is None:
-            return
-        batches = trainee.batches(items, examples["forget"])
-
-        def visible(batch: tuple[int, ...]) -> Tensor:
-            rows = trainee.rows(items, batch)
-            return forgetting(answers(trainee.model, changed(rows)), rows) / len(examples["forget"])
-
-        for _ in range(settings.inner_steps):
-            with evaluating(trainee.model), trainee.autocast(), torch.enable_grad():
-                adversary.ascend([partial(visible, batch) for batch in batches])
-
-    beside = {"steps": done, **({} if adversary is None else adversary.beside)}
+    game = Game(trainee, items, settings)
     return Objective(
-        forget=Term(loss, per="example"), retain=None, examples=items, before_step=before_step, beside=beside
+        forget=Term(game.loss, per="example"),
+        retain=None,
+        examples=items,
+        before_step=game.before_step,
+        beside=game.beside,
     )
 
 
