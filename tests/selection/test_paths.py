@@ -181,3 +181,13 @@ def test_a_direction_that_two_edits_share_is_taken_out_once() -> None:
     path = united([(DirectionsPath(edit, 0.0), edit.directions[MatrixKey(0)].rank) for edit in (*edits, again)])
     assert path.doses[-1] == 4.0
     assert path.edit(4.0).directions[MatrixKey(0)].log_gates.tolist() == [-9.0, -8.0, -7.0, -6.0]
+
+
+def test_weakened_directions_take_a_share_of_what_the_whole_takes() -> None:
+    path = DirectionsPath(low_rank([-5.0, -0.5], [REMOVED]), smallest_gate=0.02)
+    weaker = path.weakened(0.25)
+    assert (weaker.doses[-1], weaker.where) == (3.0, "at 25%")
+    whole, part = path.edit(3.0), weaker.edit(3.0)
+    for key, value in whole.directions.items():
+        assert torch.equal(part.directions[key].filters, value.filters)
+        torch.testing.assert_close(part.directions[key].changes(), 0.25 * value.changes())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from kvw.edits.low_rank import Directions, LowRankEdit
+from kvw.edits.low_rank import REMOVED, Directions, LowRankEdit
 from kvw.models.value_matrix import MatrixKey
 from kvw.selection.paths import DirectionsPath
 from kvw.selection.scoring import Score, Share
@@ -488,3 +488,59 @@ def test_if_the_subjects_together_cost_too_much_all_paths_are_compared(numbers: 
     assert chosen.path is not None
     assert chosen.answered() == answered
     assert (chosen.path.where == "each subject by itself") == (answered == 4)
+
+
+class Gradual(Invented):
+    """One direction with a gate: it forgets from ``enough`` on, and every share of it costs neighbours and text."""
+
+    def __init__(self, enough: float, price: float, text_price: float = 0.0) -> None:
+        self._enough, self._prices = enough, {NEAR: price, TEXT: text_price}
+        super().__init__(forgets=1)
+        self.splits = (*self.splits, "held-out facts")
+        self.original = {name: self._score(name, None) for name in self.splits}
+
+    def _score(self, name: str, edit: Any) -> Score:
+        share = -float(edit.directions[MatrixKey(0)].changes()[0]) if edit else 0.0
+        if name in (FORGET, HELD_OUT_FORGET):
+            gone = share >= self._enough
+            return Score((not gone,) * 4, (0.01 if gone else 0.8,) * 4, (1.0,) * 4, (2,) * 4)
+        many, cost = (40 if name == "held-out facts" else 4), self._prices.get(name, 0.0) * share
+        return Score((True,) * many, (0.8 * (1 - cost),) * many, (1.0 + 2 * cost,) * many, (2,) * many)
+
+
+def removal() -> DirectionsPath:
+    """One direction, taken out altogether."""
+    one = torch.tensor([[1.0], [0.0]])
+    return DirectionsPath(LowRankEdit({MatrixKey(0): Directions(one, one, torch.tensor([REMOVED]))}), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("enough", "price", "text_price", "taken"),
+    [
+        (0.4, 0.01, 0.0, 12),  # nobody pays: all of it, so that nothing is left to be read
+        (0.4, 0.031, 0.0, 7),  # .982 of the neighbours are left, at 8/12 of the direction .979
+        (0.4, 0.0, 0.03, 8),  # of text exp(-.02): with all of it the edit could not be taken
+        (0.4, 0.09, 0.0, 6),  # none spares the neighbours: one step above the weakest that forgets
+        (0.95, 0.03, 0.0, 12),  # nothing less forgets
+        (0.9, 0.03, 0.0, 12),  # 11/12 do, but not one step below
+    ],
+)
+def test_what_costs_others_too_much_is_weakened_as_far_as_it_still_forgets(
+    enough: float, price: float, text_price: float, taken: int
+) -> None:
+    found = Search(Gradual(enough, price, text_price), (TEXT, NEAR, "held-out facts"), 0.98)  # type: ignore[arg-type]
+    chosen = found.choose([removal()])
+    assert isinstance(chosen, Candidate)
+    assert isinstance(chosen.edit, LowRankEdit)
+    assert chosen in found.candidates
+    assert found.forgets(chosen)
+    (value,) = chosen.edit.directions.values()
+    assert float(-value.changes()[0]) == pytest.approx(taken / 12, abs=1e-6)
+    assert chosen.path is not None
+    assert chosen.path.where == (f"at {taken / 12:.0%}" if taken < 12 else "")
+
+
+def test_what_a_subject_needs_is_not_weakened_before_all_are_together() -> None:
+    together, alone = (Search(Gradual(0.4, 0.03), (TEXT, NEAR), 0.98, gentle=one) for one in (True, False))  # type: ignore[arg-type]
+    assert together.choose([removal()]) is not None
+    assert alone.choose([removal()]) is None  # all of it costs too much

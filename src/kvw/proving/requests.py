@@ -23,7 +23,7 @@ from kvw.proving.facts import Fact, is_given
 Half = Literal["choosing", "reporting"]
 HALVES: tuple[Half, ...] = get_args(Half)
 """Defaults are chosen by the requests of the one half and reported on those of the other."""
-PLAN = {10: 3, 3: 6, 1: 8}
+PLAN = {10: 3, 3: 6, 1: 24}
 """How many requests of how many subjects each half has."""
 RETAINED, UNUSED = 24, 60
 """Subjects of the retain set, and subjects that neither set names."""

@@ -20,6 +20,8 @@ STRENGTHS = tuple(2 ** (step / 2) for step in range(-16, 17))
 LEAST_NEW = 0.01
 """Share of its length squared that a direction must have beside stronger ones of other subjects."""
 SHARES = tuple(step / 24 for step in range(1, 25))
+WEAKER = tuple(step / 12 for step in range(1, 12))
+"""Parts of directions that forget everything, where the whole costs others too much."""
 
 
 class Path(ABC):
@@ -102,6 +104,22 @@ class DirectionsPath(Path):
         path.where, path.is_thin = self.where, True
         if len(kept) < len(all_of_them):
             path.where = ", ".join(filter(None, (self.where, f"needed of {len(all_of_them)}")))
+        return path
+
+    def weakened(self, share: float) -> DirectionsPath:
+        """A path of the same directions with gates g that are 1 - share (1 - g), so also those that were 0 are above.
+
+        Args:
+            share: Between 0 and 1.
+        """
+        whole = self._of(self._directions(self.doses[-1]))
+        parts = {
+            key: Directions(value.patterns, value.filters, torch.log1p(share * torch.expm1(value.log_gates)))
+            for key, value in whole.directions.items()
+        }
+        path = DirectionsPath(LowRankEdit(parts, whole.strength, whole.metadata), 0.0, base=self.base)
+        path.where = ", ".join(filter(None, (self.where, f"at {share:.0%}")))
+        path.is_thin, path.is_of_each = self.is_thin, self.is_of_each
         return path
 
     def _directions(self, dose: float) -> list[tuple[MatrixKey, int]]:

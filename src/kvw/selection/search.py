@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from kvw.edits.edit import Edit
 from kvw.selection.no_less import NoLess
-from kvw.selection.paths import DirectionsPath, Path, united
+from kvw.selection.paths import WEAKER, DirectionsPath, Path, united
 from kvw.selection.scoring import Score, Scorer, Share, share_of_answers, share_of_text
 from kvw.selection.splits import ALL_HELD_OUT, FORGETTING, TEXT
 
@@ -87,18 +87,29 @@ class Search:
         keep: The share of plain text, and of all these questions together, that must be left.
         questions: How many forget questions there are, if the scorer asks only those of one subject: all subjects share
             the tries at leaving directions out.
+        gentle: Whether directions that forget everything are weakened as far as others need it. What several subjects
+            need is put together first.
 
     Attributes:
         candidates: In the order in which they were tried.
         of_each: What each subject needs by itself, if that was looked for.
     """
 
-    def __init__(self, scorer: Scorer, must_stay: Sequence[str], keep: float, questions: int | None = None) -> None:
-        self._scorer, self._must_stay, self._keep = scorer, must_stay, keep
+    def __init__(
+        self,
+        scorer: Scorer,
+        must_stay: Sequence[str],
+        keep: float,
+        questions: int | None = None,
+        *,
+        gentle: bool = True,
+    ) -> None:
+        self._scorer, self._must_stay, self._keep, self._is_gentle = scorer, must_stay, keep, gentle
         self._questions = questions or sum(len(self.original[name].answered) for name in self._forgetting())
         self.candidates: list[Candidate] = []
         self.of_each: dict[Hashable, DirectionsPath] = {}
         self._ends: dict[Path, tuple[Path, int]] = {}
+        self._gentle: dict[Path, Candidate | None] = {}
 
     @property
     def original(self) -> dict[str, Score]:
@@ -152,7 +163,7 @@ class Search:
         for subject, own in paths.items():
             # Each may cost its share of what all of them may; if that is too little for one, then as little as it can.
             scorer, keep = self._scorer.about(subject), self._keep ** (1 / len(paths))
-            search = Search(scorer, self._must_stay, keep, self._questions)
+            search = Search(scorer, self._must_stay, keep, self._questions, gentle=False)
             chosen = next(search.kept(own), None)
             if chosen is None:
                 search._keep = self._keep
@@ -197,10 +208,36 @@ class Search:
         return path, last
 
     def _kept_at(self, path: Path, last: int) -> Candidate | None:
-        """The candidate at a place, if it forgets everything and keeps what must stay."""
-        if last < 0 or not self.forgets(self._at(path, last)) or not self.keeps(self._at(path, last)):
+        """The candidate at a place, if it forgets everything and keeps what must stay; or a weaker one of its
+        directions, if that costs others too much."""
+        if last < 0 or not self.forgets(whole := self._at(path, last)):
             return None
-        return self._at(path, last)
+        if self._spares(whole):
+            return whole
+        return self._gentler(path) or (whole if self.keeps(whole) else None)
+
+    def _spares(self, candidate: Candidate) -> bool:
+        """Whether it keeps what must stay, each source of it for itself."""
+        return self.keeps(candidate) and not candidate.below(self._keep)
+
+    def _gentler(self, path: Path) -> Candidate | None:
+        """The strongest part of an edit that spares everything and forgets everything; if none does, then the weakest
+        that forgets everything, where it keeps what must stay.
+
+        The weakest that is tried is one step above the weakest that forgets the questions, for other wordings of them.
+        """
+        if not self._is_gentle or not isinstance(path, DirectionsPath):
+            return None
+        if path not in self._gentle:
+            last, weaker = path.doses[-1], [path.weakened(share) for share in WEAKER]
+            tried = [Candidate(one.edit(last), last, one) for one in weaker]
+            least = _first(len(tried), lambda place: self.forgets(tried[place])) + 1
+            strongest_first = tried[least:][::-1]
+            place = _first(len(strongest_first) - 1, lambda place: self._spares(strongest_first[place]))
+            found = strongest_first[place] if strongest_first and self.keeps(strongest_first[place]) else None
+            self.candidates += [found] if found else []
+            self._gentle[path] = found
+        return self._gentle[path]
 
     def _weakened(self, path: Path, last: int) -> Candidate | None:
         """The strongest candidate up to a place that keeps what must stay; None if there is none."""
