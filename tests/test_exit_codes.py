@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from tests.program import run
 import kvw
 from kvw.cli import main
 from kvw.errors import Damaging, LostProcess, UserError
-from kvw.exit_codes import ExitCode, program
+from kvw.exit_codes import INTERRUPTED, ExitCode, program, quiet_while_loading
 
 ROOT = Path(__file__).parents[1]
 SOURCE = Path(kvw.__file__).parent
@@ -86,6 +89,24 @@ def test_a_program_ends_with_the_same_codes_and_one_message(capsys, error, code,
 
     assert main() == code
     assert capsys.readouterr() == ("", words)
+
+
+def test_ctrl_c_while_a_program_imports_its_libraries_is_one_line():
+    line = [sys.executable, "-X", "importtime", "-m", "kvw.proving", "table", "--half", "choosing", "--out", "x"]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+        told = []
+        for said in process.stderr:
+            told.append(said)
+            if said.endswith(" numpy.exceptions\n"):  # far from the end
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert [one for one in told if not one.startswith("import time:")] == [f"{INTERRUPTED}\n"]
+
+
+def test_other_programs_keep_their_traceback():
+    before = sys.excepthook
+    quiet_while_loading()
+    assert sys.excepthook is before
 
 
 def test_whatever_python_m_runs_is_such_a_program():

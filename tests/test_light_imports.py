@@ -13,16 +13,20 @@ from pathlib import Path
 RECIPES = Path(__file__).parents[1] / "recipes"
 COMMAND = "from kvw.cli import main; main({!r})"
 MODELS = ("torch", "transformers", "peft", "accelerate")
+OTHERS = ("starlette", "nltk", "scipy")
 PICTURES = ("numpy", "PIL", "matplotlib")
 COST = "title = 'small'\n[model]\nconfig = 'llava-100m'\n[[method]]\nname = 'kvw'\nschedule = 'one-shot'\n"
 SAID = [
     *("--help", "erase --help", "--version", "edit --help", "edit scale --help", "serve --help"),
-    *("measure", "nonsense", "edit export", "serve toy:vanilla"),
+    *("measure", "nonsense", "edit export", "serve toy:vanilla", "report nowhere"),
 ]
-"""Lines of the command; the last four are mistakes."""
+"""Lines of the command; the last five are mistakes."""
 STEPS = [
     ("import kvw", 0, (*MODELS, *PICTURES)),
-    *((COMMAND.format(line.split()), 0 if "--" in line else 2, (*MODELS, *PICTURES, "starlette")) for line in SAID),
+    *(
+        (COMMAND.format(line.split()), 0 if "--" in line else 2, (*MODELS, *PICTURES, "starlette", "nltk", "scipy"))
+        for line in SAID
+    ),
     ("import kvw.toy", 0, MODELS),
     ("import kvw.methods.subspace.settings, kvw.methods.subspace.baselines.settings", 0, MODELS),
     (

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from kvw._version import __version__
 from kvw.errors import UserError
+from kvw.exit_codes import quiet_while_loading
+
+quiet_while_loading()
 
 if TYPE_CHECKING:
     from kvw.data import Example, read_examples

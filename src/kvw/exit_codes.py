@@ -6,11 +6,14 @@ import functools
 import sys
 from collections.abc import Callable
 from enum import IntEnum
+from itertools import pairwise
+from types import TracebackType
 from typing import ParamSpec
 
 from kvw.errors import Damaging, LostProcess, UserError
 
 Given = ParamSpec("Given")
+INTERRUPTED = "interrupted; give the same command again to go on"
 
 
 class ExitCode(IntEnum):
@@ -55,8 +58,28 @@ def program(main: Callable[Given, None]) -> Callable[Given, ExitCode]:
             print(f"error {error}", file=sys.stderr)
             return code_of(error)
         except KeyboardInterrupt:
-            print("interrupted; give the same command again to go on", file=sys.stderr)
+            print(INTERRUPTED, file=sys.stderr)
             return ExitCode.INTERRUPTED
         return ExitCode.DONE
 
     return run
+
+
+def quiet_while_loading() -> None:
+    """Let ``python -m kvw...`` end with a message also if Ctrl-C comes while its libraries are imported.
+
+    That is before :func:`program` begins. Other programs that import kvw are left as they are.
+    """
+    package = __name__.partition(".")[0]
+    if not any(flag == "-m" and name.partition(".")[0] == package for flag, name in pairwise(sys.orig_argv)):
+        return
+    usual = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            usual(kind, error, traceback)
+            return
+        print(INTERRUPTED, file=sys.stderr)
+        sys.exit(ExitCode.INTERRUPTED)
+
+    sys.excepthook = hook

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -20,10 +21,25 @@ async def answer(request):
     return PlainTextResponse(f"{len(await request.body())} bytes")
 
 
+ENTERED = threading.Event()
+
+
+async def endless(request):
+    ENTERED.set()
+    await asyncio.sleep(600)
+
+
+async def broken(request):
+    raise ZeroDivisionError
+
+
+ROUTES = [Route("/", answer, methods=["GET", "POST"]), Route("/endless", endless), Route("/broken", broken)]
+
+
 @contextmanager
 def serving():
     with listen("127.0.0.1", 0) as port:
-        running = server(Starlette(routes=[Route("/", answer, methods=["GET", "POST"])]))
+        running = server(Starlette(routes=ROUTES))
         thread = threading.Thread(target=running.run, kwargs={"sockets": [port]})
         thread.start()
         try:
@@ -81,3 +97,19 @@ def test_websockets_are_not_spoken():
     with serving() as address, socket.create_connection(address, timeout=30) as connection:
         connection.sendall(upgrade)
         assert b"200 OK" in connection.recv(65536)
+
+
+def test_a_server_that_ends_before_an_answer_does_says_so_without_a_traceback(monkeypatch, capfd):
+    monkeypatch.setattr(listening, "SECONDS_TO_FINISH", 0)
+    with serving() as address, socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(b"GET /broken HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 500 ")
+        waiting = socket.create_connection(address, timeout=30)
+        waiting.sendall(b"GET /endless HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert ENTERED.wait(30)
+    with waiting:
+        assert everything(waiting).startswith(b"HTTP/1.1 500 ")
+    told = capfd.readouterr().err
+    assert "Cancel 1 running task(s)" in told
+    assert "CancelledError" not in told
+    assert "ZeroDivisionError" in told  # a fault still has one

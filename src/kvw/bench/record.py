@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from kvw.bench.folders import MANIFEST
 from kvw.bench.scores import ItemScore
 from kvw.errors import UserError
 from kvw.files import write_text
@@ -16,7 +17,7 @@ from kvw.strict import Strict
 if TYPE_CHECKING:
     from kvw.evaluation.journal import Journal
 
-MANIFEST, RECORDS, ITEMS, ANSWERS, EDITS = "manifest.json", "records", "items", "answers", "edits"
+RECORDS, ITEMS, ANSWERS, EDITS = "records", "items", "answers", "edits"
 MODELS = "models"
 """Planted models, beside the directories of several settings."""
 
@@ -189,15 +190,6 @@ class RunFiles(Files[ModelRecord]):
     def state_file(self, identifier: str) -> Path:
         """Where a training that has not ended keeps its state."""
         return self.folder / EDITS / f"{identifier}.training"
-
-
-def run_folders(out: Path) -> list[Path]:
-    """The run directories in ``out``: itself, or, of a recipe with several settings, one for each."""
-    if (out / MANIFEST).is_file() or not out.is_dir():
-        return [out]
-    folders = [path.parent for path in out.glob(f"*/{MANIFEST}")]
-    # Settings are names with a number: the shorter name has the smaller one.
-    return sorted(folders, key=lambda folder: (len(folder.name), folder.name)) or [out]
 
 
 def read_file(path: Path, kind: type[Part]) -> Part:

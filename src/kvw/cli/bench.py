@@ -112,7 +112,7 @@ def table(
     format: Annotated[Literal["markdown", "latex", "csv"], Parameter(help="Of the table.")] = "markdown",
 ) -> None:
     """Print the table of a finished run, from its records; of a run with several settings one table for each."""
-    from kvw.bench.record import run_folders
+    from kvw.bench.folders import run_folders
     from kvw.bench.results import read_results
     from kvw.report.bench_tables import bench_table
 
@@ -301,7 +301,7 @@ def _finished(out: Path, at_most: int) -> list[Path]:
     """
     check_at_least("--at-most", at_most, 0, do="0 asks all")
 
-    from kvw.bench.record import run_folders
+    from kvw.bench.folders import run_folders
     from kvw.bench.results import read_results
 
     folders = run_folders(out)

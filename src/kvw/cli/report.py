@@ -16,7 +16,7 @@ def report(
     show_examples: ShowExamples = False,
 ) -> None:
     """Make the page of a finished run, audit or benchmark again: report.html, of an audit audit.html."""
-    from kvw.bench.record import MANIFEST, run_folders
+    from kvw.bench.folders import MANIFEST, run_folders
     from kvw.runs.first_checks import check_report_folder
 
     benchmarks = [folder for folder in run_folders(run) if (folder / MANIFEST).is_file()]

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kvw.data.images import load_image
 from kvw.errors import UserError
 from kvw.output import check_output_file
 
@@ -158,6 +157,8 @@ def check_pictures(paths: Iterable[Path]) -> None:
     Raises:
         UserError: One does not exist or cannot be decoded.
     """
+    from kvw.data.images import load_image
+
     for path in paths:
         if not is_file(path):
             raise UserError(f"There is no picture {path}.", do="check the path")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import socket
 
 import h11
@@ -94,7 +95,14 @@ def server(app: Starlette) -> uvicorn.Server:
         access_log=False,
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_a_fault)
     return uvicorn.Server(config)
+
+
+def _is_a_fault(record: logging.LogRecord) -> bool:
+    """Not what is cut off when the server ends: that is said once, with the number of answers."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not issubclass(kind, asyncio.CancelledError)
 
 
 def run(app: Starlette, listening: socket.socket) -> None:
