@@ -5,19 +5,18 @@ which what must stay keeps a share of its probability, so that all variants cost
 answers about people that no variant has seen. Shown is what is left of the forget answers, asked as they were and in a
 held-out way.
 
-usage: python benchmarks/kvw_ablations.py --out DIR [--only 0] [--keep 0.9]
+usage: python benchmarks/kvw_ablations.py --out DIR [--on people] [--only 0] [--keep 0.9]
 """
 
 from __future__ import annotations
 
-import argparse
 from bisect import bisect_left
 from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from kvw.cli.options import find_model, quiet_libraries
+from kvw.cli.options import quiet_libraries
 from kvw.console import ConsoleReporter
 from kvw.data.shared import RetainSet
 from kvw.edits.edit import Edit
@@ -31,7 +30,7 @@ from kvw.runs.costs import Stopwatch
 from kvw.runs.unlearning import unlearn
 from kvw.selection.paths import StrengthPath
 from kvw.selection.scoring import Score, Scorer, share_of_answers
-from planted import MODEL, asked_of, kept, request_of
+from planted import GROUNDS, kept, options
 
 STRENGTHS = tuple(2 ** (step / 4) for step in range(-32, 33))
 """1/256 to 256 times the edit that was found."""
@@ -99,24 +98,24 @@ def rows(loaded: Loaded, request: Request, scorer: Scorer, place: Path, keeps: l
 
 def main() -> None:
     """Solve, score and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="a folder that grows; the same call goes on")
-    parser.add_argument("--only", type=int, nargs="+", default=[0], help="the requests of these numbers")
+    parser = options(__doc__)
     parser.add_argument("--keep", type=float, nargs="+", default=[0.9], help="what the others keep")
     arguments = parser.parse_args()
     quiet_libraries()
-    watch, loaded = Stopwatch(ConsoleReporter()), Loaded.load(find_model(MODEL))
+    ground = GROUNDS[arguments.on]
+    watch, loaded = Stopwatch(ConsoleReporter()), ground.load()
     for number in arguments.only:
-        request = request_of(number)
+        request = ground.made(number, arguments.out)
         with watch.stage(f"request {request.name}"):
-            splits = {name: loaded.prepare(asked_of(request)[split]) for name, split in SPLITS.items()}
+            asked = ground.asked(request)
+            splits = {name: loaded.prepare(asked[split]) for name, split in SPLITS.items()}
             pool = loaded.prepare(request.splits["retain"])
             scorer = Scorer(loaded.model, loaded.processor, splits, pool)
             table = rows(loaded, request, scorer, arguments.out / request.name, arguments.keep)
         text = markdown_table(HEADER, table, 3) + "\n"
         write_text(arguments.out / request.name / "table.md", text)
-        asked = sum(len(splits[name]) for name in ("forget", "held-out forget"))
-        print(f"{', '.join(request.subjects)}; answered: of {asked}\n\n{text}")
+        questions = sum(len(splits[name]) for name in ("forget", "held-out forget"))
+        print(f"{', '.join(request.subjects)}; answered: of {questions}\n\n{text}")
 
 
 if __name__ == "__main__":

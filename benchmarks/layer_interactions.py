@@ -4,12 +4,12 @@ One edit of planted people, cut to single layers, to all but one, and to random 
 takes from the log probability of the forget answers, asked as they were and in a held-out way. If layers did not
 interact, the effects of groups that make up the whole would add up to the effect of the whole.
 
-usage: python benchmarks/layer_interactions.py --out DIR [--only 0] [--methods kvw subspace] [--draw FILE.png]
+usage: python benchmarks/layer_interactions.py --out DIR [--on people] [--only 0] [--methods kvw subspace]
+       [--draw FILE.png]
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,23 +19,18 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from kvw.cli.options import find_model, quiet_libraries
+from kvw.cli.options import quiet_libraries
 from kvw.console import ConsoleReporter
+from kvw.data import Example
 from kvw.edits.edit import Edit
 from kvw.edits.parts import within_layers
 from kvw.evaluation.loaded import Loaded
 from kvw.evaluation.metrics import mean_interval
 from kvw.files import write_text
-from kvw.proving.requests import Request
 from kvw.report.sheets import markdown_table
 from kvw.runs.costs import Stopwatch
-from planted import MODEL, edit_of, kept, log_probabilities, request_of, scores
+from planted import GROUNDS, edit_of, kept, log_probabilities, options, scores
 
-EDITS: dict[str, tuple[dict[str, Any], float]] = {
-    "kvw": ({"schedule": "one-shot", "layers": "0:29"}, 0.3),
-    "subspace": ({}, 0.98),
-}
-"""As in benchmarks/recovery.py, whose edits are taken if the folder is the same."""
 GROUPS, DRAWS = (2, 5, 10), 2
 HEADER = ["request", "method", "layers", "whole", "single layers", "leave one out", "ratio", "not additive", "interval"]
 Effects = list[float]
@@ -52,9 +47,9 @@ def total(parts: Sequence[Effects]) -> Effects:
     return [sum(values) for values in zip(*parts, strict=True)]
 
 
-def measured(loaded: Loaded, request: Request, edit: Edit) -> dict[str, Any]:
+def measured(loaded: Loaded, questions: Mapping[str, Sequence[Example]], edit: Edit) -> dict[str, Any]:
     """The effects of all parts."""
-    asked = {name: request.splits[name] for name in ("forget", "held_out")}
+    asked = {name: questions[name] for name in ("forget", "held_out")}
 
     def found() -> Effects:
         return [value for split in scores(loaded, asked).values() for value in log_probabilities(split)]
@@ -107,7 +102,8 @@ def draw(results: Mapping[str, Mapping[str, Any]], file: Path) -> None:
             axes.plot([count] * len(points[count]), points[count], "o", markersize=3, color=colour)
     axes.axhline(1, color="grey", linewidth=1, linestyle=":")
     axes.set_xscale("log")
-    axes.set_xticks([1, 2, 3, 5, 10, 30], ["1", "2", "3", "5", "10", "30"])
+    most = max(len(found["layers"]) for found in results.values())
+    axes.set_xticks(ticks := [count for count in (1, 2, 3, 5, 10, 30) if count <= most], list(map(str, ticks)))
     axes.minorticks_off()
     axes.set_xlabel("groups of layers, at random; the last point is single layers")
     axes.set_ylabel("sum of their effects / effect of the whole")
@@ -118,24 +114,22 @@ def draw(results: Mapping[str, Mapping[str, Any]], file: Path) -> None:
 
 def main() -> None:
     """Cut, score and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="a folder that grows; the same call goes on")
-    parser.add_argument("--only", type=int, nargs="+", default=[0], help="the requests of these numbers")
-    parser.add_argument("--methods", nargs="+", choices=EDITS, default=list(EDITS))
+    parser = options(__doc__)
+    parser.add_argument("--methods", nargs="+", default=["kvw", "subspace"])
     parser.add_argument("--draw", type=Path, help="draw the sums over the number of groups into this file")
     arguments = parser.parse_args()
     quiet_libraries()
     reporter = ConsoleReporter()
-    watch, loaded = Stopwatch(reporter), Loaded.load(find_model(MODEL))
+    ground = GROUNDS[arguments.on]
+    watch, loaded = Stopwatch(reporter), ground.load()
     table, results = [], {}
     for number in arguments.only:
-        request = request_of(number)
+        request = ground.made(number, arguments.out)
         for method in arguments.methods:
-            values, keep = EDITS[method]
-            edit = edit_of(request, arguments.out, method, values, reporter, keep=keep)
+            edit = edit_of(ground, request, arguments.out, method, reporter)
             file = arguments.out / f"interactions-{request.name}-{method}.json"
             with watch.stage(f"request {request.name}, {method}"):
-                found = kept(file, partial(measured, loaded, request, edit))
+                found = kept(file, partial(measured, loaded, ground.asked(request), edit))
             table.append(shown(request.name, method, found))
             results[f"{method}, request {request.name}"] = found
     text = markdown_table(HEADER, table, 2) + "\n"

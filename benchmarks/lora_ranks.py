@@ -4,20 +4,20 @@ One request of planted people, a few steps, alpha / rank fixed. A singular vecto
 matrix is an intruder dimension if its cosine with every singular vector of the original is below 0.5 in absolute value
 (Shuttleworth et al., arXiv 2410.21228); left singular vectors are compared.
 
-usage: python benchmarks/lora_ranks.py --out DIR [--only 0] [--ranks 2 8 32] [--methods ga grad-diff kl npo]
+usage: python benchmarks/lora_ranks.py --out DIR [--on people] [--only 0] [--ranks 2 8 32]
+       [--methods ga grad-diff kl npo]
 """
 
 from __future__ import annotations
 
 import argparse
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kvw.cli.options import find_model, quiet_libraries
+from kvw.cli.options import quiet_libraries
 from kvw.console import ConsoleReporter
 from kvw.edits.weights import WeightsEdit
 from kvw.evaluation.loaded import Loaded
@@ -27,7 +27,7 @@ from kvw.progress import unheard
 from kvw.proving.requests import Request
 from kvw.report.sheets import markdown_table
 from kvw.runs.costs import Stopwatch
-from planted import MODEL, SPLITS, asked_of, kept, probability, request_of, scores
+from planted import GROUNDS, SPLITS, kept, options, probability, scores
 
 METHODS = ("ga", "grad-diff", "kl", "npo")
 FIRST, LEAST_COSINE = 10, 0.5
@@ -38,7 +38,8 @@ def left_vectors(weight: Tensor, most: int | None = None) -> Tensor:
     """Left singular vectors, the largest singular value first: (rows, most)."""
     exact = weight.double()
     if len(exact) <= exact.shape[1]:
-        return torch.linalg.eigh(exact @ exact.T)[1].flip(1)[:, :most]
+        left: Tensor = torch.linalg.eigh(exact @ exact.T)[1].flip(1)
+        return left[:, :most]
     right = torch.linalg.eigh(exact.T @ exact)[1].flip(1)[:, :most]
     normal: Tensor = nn.functional.normalize(exact @ right, dim=0)
     return normal
@@ -69,7 +70,7 @@ def measured(loaded: Loaded, request: Request, method: str, rank: int, arguments
         moved += float((after - before).square().sum())
         size += float(before.square().sum())
     with edit.attach(loaded.model):
-        asked = scores(loaded, asked_of(request))
+        asked = scores(loaded, GROUNDS[arguments.on].asked(request))
     answers = {name: probability(values) for name, values in asked.items()}
     return {**answers, "change": (moved / size) ** 0.5, "intruders": found, "of": FIRST * len(edit.weights)}
 
@@ -82,21 +83,20 @@ def cells(method: str, rank: str, row: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Train with every method and rank, and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="a folder that grows; the same call goes on")
-    parser.add_argument("--only", type=int, default=0, help="the request of this number")
+    parser = options(__doc__)
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 8, 32])
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--epochs", type=int, default=3)
     arguments = parser.parse_args()
     quiet_libraries()
-    watch, loaded = Stopwatch(ConsoleReporter()), Loaded.load(find_model(MODEL))
-    request = request_of(arguments.only)
+    ground = GROUNDS[arguments.on]
+    watch, loaded = Stopwatch(ConsoleReporter()), ground.load()
+    request = ground.made(arguments.only[0], arguments.out)
     place = arguments.out / f"{request.name}-{arguments.rate:g}-{arguments.epochs}"
 
     def original() -> dict[str, Any]:
-        found = scores(loaded, asked_of(request))
+        found = scores(loaded, ground.asked(request))
         return {name: probability(values) for name, values in found.items()}
 
     table = [cells("original", "", {**kept(place / "original.json", original), "change": 0, "intruders": 0, "of": 0})]

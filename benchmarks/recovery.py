@@ -6,7 +6,7 @@ share of knowledge vectors that it has weakened most; for subspace weakening the
 what was taken out stays out. Before and after, extraction strength is measured, and a relearning attack: training in
 full on every second forgotten fact, asked for the others. The gold model never knew the person.
 
-usage: python benchmarks/recovery.py --out DIR [--only 0] [--methods subspace kvw]
+usage: python benchmarks/recovery.py --out DIR [--on people] [--only 0] [--methods subspace kvw]
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvw.cli.options import find_model, quiet_libraries
+from kvw.cli.options import quiet_libraries
 from kvw.console import ConsoleReporter
 from kvw.edits.edit import Edit
 from kvw.edits.gates import GateEdit
 from kvw.edits.low_rank import LowRankEdit
 from kvw.edits.weight_edit import WeightEdit
-from kvw.evaluation.attacks.relearning import relearned
+from kvw.evaluation.attacks.relearning import relearned, relearning_settings
 from kvw.evaluation.loaded import Loaded
 from kvw.files import write_text
 from kvw.models.value_matrix import MatrixKey
-from kvw.proving.planted import PLANTED
 from kvw.proving.requests import Request
 from kvw.report.sheets import markdown_table
 from kvw.runs.costs import Stopwatch
@@ -41,13 +40,8 @@ from kvw.training.objective import Objective
 from kvw.training.running import run
 from kvw.training.settings import TrainingSettings
 from kvw.training.trainee import Trainee
-from planted import MODEL, SPLITS, asked_of, edit_of, kept, request_of, scores, strength
+from planted import GROUNDS, SPLITS, edit_of, kept, options, scores, strength
 
-EDITS: dict[str, tuple[dict[str, Any], float]] = {
-    "subspace": ({}, 0.98),
-    "kvw": ({"schedule": "one-shot", "layers": "0:29"}, 0.3),
-}
-"""Settings, and what kvw erase is to keep: KVW forgets a person only at a price, which recovery is to pay back."""
 HEADER = ["model", *SPLITS, "moved"]
 
 
@@ -117,19 +111,22 @@ class Study:
 
     def __init__(self, request: Request, loaded: Loaded, arguments: argparse.Namespace) -> None:
         self.request, self.loaded, self.arguments = request, loaded, arguments
+        self.asked = GROUNDS[arguments.on].asked(request)
         forget = request.splits["forget"]
         first = set(list(dict.fromkeys(one.metadata["fact"] for one in forget))[::2])
         self.taught = [one for one in forget if one.metadata["fact"] in first]
-        others = [*forget, *request.splits["held_out"]]
+        others = [*self.asked["forget"], *self.asked["held_out"]]
         self.others = [one for one in others if one.metadata["fact"] not in first]
 
     def row(self, moved: float = 0.0) -> dict[str, Any]:
         """What the model as it is now knows, and what it knows after each attack."""
         model, processor = self.loaded.model, self.loaded.processor
-        found = scores(self.loaded, asked_of(self.request))
+        found = scores(self.loaded, self.asked)
         row: dict[str, Any] = {name: strength(values) for name, values in found.items()} | {"moved": moved}
         for steps in (0, *self.arguments.steps):
-            with relearned(model, processor, self.taught, steps):
+            with relearned(
+                model, processor, self.taught, steps, relearning_settings(model, self.arguments.attack_rate)
+            ):
                 row[f"other facts after {steps}"] = strength(scores(self.loaded, {"": self.others})[""])
         return row
 
@@ -183,33 +180,32 @@ def shown(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
 
 def main() -> None:
     """Edit, recover, attack, and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="a folder that grows; the same call goes on")
-    parser.add_argument("--only", type=int, nargs="+", default=[0], help="the requests of these numbers")
-    parser.add_argument("--methods", nargs="+", choices=EDITS, default=list(EDITS))
+    parser = options(__doc__)
+    parser.add_argument("--methods", nargs="+", default=["subspace", "kvw"])
     parser.add_argument("--cap", type=float, default=0.05, help="how far a value matrix may move, in its norm")
     parser.add_argument("--share", type=float, default=0.1, help="of the weakened vectors that KVW's recovery trains")
     parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of recovery")
     parser.add_argument("--epochs", type=int, default=2, help="of recovery, through the retain file")
-    parser.add_argument("--steps", type=int, nargs="+", default=[8], help="of the relearning attack")
+    parser.add_argument("--steps", type=int, nargs="+", default=[10], help="of the relearning attack")
+    parser.add_argument("--attack-rate", type=float, default=5e-5, help="learning rate of the relearning attack")
     arguments = parser.parse_args()
     quiet_libraries()
     reporter = ConsoleReporter()
     watch = Stopwatch(reporter)
-    loaded = Loaded.load(find_model(MODEL))
+    ground = GROUNDS[arguments.on]
+    loaded = ground.load()
     for number in arguments.only:
-        request = request_of(number)
+        request = ground.made(number, arguments.out)
         place = arguments.out / request.name
         study = Study(request, loaded, arguments)
-        gold = Study(request, Loaded.load(find_model(PLANTED.gold[request.half])), arguments)
+        gold = Study(request, ground.load(gold=True), arguments)
         with watch.stage("original and gold"):
             rows = [
                 ("original", kept(place / "original.json", study.row)),
                 ("gold", kept(place / "gold.json", gold.row)),
             ]
         for method in arguments.methods:
-            values, keep = EDITS[method]
-            edit = edit_of(request, arguments.out, method, values, reporter, keep=keep)
+            edit = edit_of(ground, request, arguments.out, method, reporter)
             assert isinstance(edit, WeightEdit)
             with watch.stage(f"{method}: recovering and attacking"):
                 rows += study.rows(method, edit, place)

@@ -78,18 +78,29 @@ def test_doses_from_all_over_the_path(most: int, found: list[float]) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("method", "unit"), [("subspace", "directions"), ("kvw", "strength")])
-def test_a_sweep_of_the_toy(files: Path, capsys: pytest.CaptureFixture[str], method: str, unit: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "unit", "points"), [(["subspace"], "directions", 2), (["kvw", "--gamma", 0.01], "strength", 1)]
+)
+def test_a_sweep_of_the_toy(
+    files: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[object],
+    unit: str,
+    points: int,
+) -> None:
+    monkeypatch.setattr("kvw.runs.sweep_layers.WRECK", 0.0 if points > 1 else 9.0)
     command = ["sweep", "layers", "toy:vanilla", "--forget", files / "forget.jsonl", "--retain", files / "retain.jsonl"]
-    layers = ["--method", method, "--layers", "0:5", "--windows", "all,0:1", "--points", 2, "--json"]
-    assert run(*command, *layers, "--out", files / "out") == 0
+    layers = ["--layers", "0:5", "--windows", "all,0:1", "--points", 2, "--keep", 0.5, "--retain-sources", "none"]
+    assert run(*command, *layers, "--method", *options, "--json", "--out", files / "out") == 0
     found = LayerSweep.model_validate_json(capsys.readouterr().out)
     assert found == LayerSweep.model_validate_json((files / "out" / "sweep.json").read_text())
     assert (files / "out" / "sweep.png").is_file()
-    assert (found.method, found.unit, found.questions) == (method, unit, 2)
+    assert (found.method, found.unit, found.questions, found.keep) == (options[0], unit, 2, 0.5)
     assert [curve.title for curve in found.curves] == ["0:5", "0:1"]
-    assert all(1 <= len(curve.points) <= 2 for curve in found.curves)
+    assert [len(curve.points) for curve in found.curves] == [points, points]
     assert found.curves[0].points[-1].left != found.curves[1].points[-1].left
+    assert list(found.must_stay) == ["held-out retain"]
     assert (files / "out").stat().st_mode & 0o077 == 0
 
 
