@@ -98,6 +98,13 @@ def test_the_same_question_about_others_is_not_caught_though_no_retain_question_
     assert report.text.shipped["forget questions about others"] == 0
 
 
+def test_a_forget_question_does_not_count_as_caught_by_itself():
+    forget = [Example("Where is the harbour of Zanthos?", "nowhere", (), "s:1")]
+    store, report = build_store(forget, asked(*[f"Is {number} a prime number?" for number in range(40)]))
+    assert store.catches(forget[0].asked)
+    assert report.text.forget == 0
+
+
 def test_what_is_said_of_the_retain_set_was_measured_on_a_half_without_a_part_in_the_store():
     few = asked(*[f"Is {number} a prime number?" for number in range(40)], "Where was Jody Moss born?")
     store, report = build_store(FORGET, few, rate=0.01)
