@@ -15,6 +15,7 @@ from kvw.progress import SILENT
 from kvw.training.settings import LoraSettings, TrainingSettings
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+FULL_SIZE_MODELS = ("qwen2-vl-2b", "llava-1.5-7b", "qwen2.5-vl-3b")
 GOOD = """
 title = "small"
 [benchmark]
@@ -73,23 +74,74 @@ def test_models_that_are_not_there_are_made_by_what_the_recipe_says(tmp_path, mo
 def test_there_are_shipped_recipes():
     assert {path.name for path in SHIPPED} >= {
         *("toy.toml", "toy-clear.toml", "toy-mllmu.toml"),
-        *("clear-qwen2-vl-2b.toml", "mllmu-llava-1.5-7b.toml", "mllmu-qwen2-vl-2b.toml"),
+        *(f"{name}-{model}.toml" for name in ("clear", "mllmu") for model in FULL_SIZE_MODELS),
     }
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in SHIPPED if not path.name.startswith(("toy", "people"))], ids=lambda path: path.name
-)
+FULL_SIZE = [path for path in SHIPPED if path.name.startswith(("clear", "mllmu"))]
+PARTS = sorted((Path(__file__).parents[2] / "recipes" / "parts").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", [*FULL_SIZE, *PARTS], ids=lambda path: path.name)
 def test_every_value_of_a_full_size_recipe_says_where_it_comes_from(path):
     table = ""
     for line in path.read_text().splitlines():
         table = line if line.startswith("[") else table
         key, equals, rest = line.partition(" = ")
-        if equals and key not in ("title", "name", "tasks") and not line.startswith("#"):
+        if equals and key not in ("title", "name", "label", "include", "tasks") and not line.startswith("#"):
             assert re.search(r"# .*(paper|benchmark|our choice)", rest), (table, line)
+
+
+@pytest.mark.parametrize("path", FULL_SIZE, ids=lambda path: path.name)
+def test_full_size_recipes_compare_all_methods_on_three_shares(path):
     recipe = read_recipe(path)
     assert len(recipe.runs) == 3
     assert recipe.plant.training.lora.rank == 16
+    methods = [part.called for part in recipe.method]
+    assert methods[:2] == ["kvw", "kvw-no-retain"]
+    assert set(methods) >= {
+        "subspace",
+        "steering",
+        "manu",
+        "ga",
+        "grad-diff",
+        "kl",
+        "npo",
+        "npo-no-retain",
+        "mmunlearner",
+    }
+    trained = [settings for part in recipe.method if part.called == "npo" for settings in part.settings]
+    assert [settings["learning_rate"] for settings in trained] == [1e-5, 2e-5, 3e-5]
+    (without,) = [part for part in recipe.method if part.called == "kvw-no-retain"]
+    assert get_method("kvw").read(without.settings[0]).retain_contrast is False
+
+
+def test_models_of_full_size_recipes_differ_in_nothing_but_the_model():
+    for name in ("clear", "mllmu"):
+        recipes = [read_recipe(path) for path in FULL_SIZE if path.name.startswith(name)]
+        assert len({recipe.plant.base for recipe in recipes}) == 3
+        for part in ("benchmark", "evaluation", "choice"):
+            assert len({getattr(recipe, part).model_dump_json() for recipe in recipes}) == 1
+
+
+def test_a_recipe_includes_others(tmp_path):
+    (tmp_path / "parts").mkdir()
+    part = '[benchmark]\nname = "toy"\nseed = 4\n[choice]\nkeep = 0.5\n[[method]]\nname = "leace"\n'
+    (tmp_path / "parts" / "one.toml").write_text(part)
+    (tmp_path / "two.toml").write_text('[benchmark]\nseed = 5\n[[method]]\nname = "rms-kvw"\n')
+    include = 'include = ["parts/one.toml", "two.toml"]'
+    recipe = read_recipe(written(tmp_path, f"{include}\n{GOOD}\n[choice]\nfolds = 'first'"))
+    assert (recipe.benchmark.name, recipe.benchmark.seed) == ("toy", 5), "the later file wins"
+    assert (recipe.choice.keep, recipe.choice.folds) == (0.5, "first")
+    assert [part.called for part in recipe.method] == ["kvw", "leace", "rms-kvw"]
+    assert read_recipe(written(tmp_path, f"{include}\n{GOOD}".replace('"toy"', '"toy"\nseed = 6'))).benchmark.seed == 6
+    for wrong, words in (
+        (include.replace("two", "tow"), "includes a file that is not there"),
+        ('include = "two.toml"', "no list of files"),
+        ('include = ["recipe.toml"]', "is included and includes others"),
+    ):
+        with pytest.raises(kvw.UserError, match=words):
+            read_recipe(written(tmp_path, f"{wrong}\n{GOOD}"))
 
 
 PLANT = GOOD.replace(

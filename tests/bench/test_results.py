@@ -17,6 +17,7 @@ import kvw
 from kvw.bench.reach import hypervolume, reach
 from kvw.bench.record import RunFiles, TaskPart
 from kvw.bench.results import read_results, summarise
+from kvw.bench.together import alone
 from kvw.report.bench_tables import bench_report, bench_table
 
 
@@ -67,7 +68,7 @@ def test_if_none_keeps_enough_the_one_that_keeps_most_is_chosen_and_it_is_said()
     )
     assert {choice.settings["variant"] for choice in found.choices} == {"strong"}
     assert not any(choice.kept_enough for choice in found.choices)
-    assert "none of 2 kept 0.9" in bench_table(found).text("markdown")
+    assert "none of 2 kept 0.9" in bench_table(alone(found)).text("markdown")
 
 
 def test_one_direction_reports_one_half():
@@ -112,23 +113,23 @@ def test_failed_items_count_as_wrong():
 def test_every_form_of_the_table_has_the_same_numbers():
     gold = {("forget", 0): 0.25, ("forget", 1): 0.25, ("retain", 0): 1, ("retain", 1): 1}
     found = results({"vanilla": VANILLA, "kvw-weak": gold, "gold": gold})
-    lines = list(csv.DictReader(io.StringIO(bench_table(found).text("csv"))))
+    lines = list(csv.DictReader(io.StringIO(bench_table(alone(found)).text("csv"))))
     assert {(line["split"], line["model"]): float(line["mean"]) for line in lines}[("forget", "gold")] == 0.25
-    assert "| forget | seen | exact match | 1.000" in bench_table(found).text("markdown")
-    latex = bench_table(found).text("latex")
-    assert "forget & seen & exact match & 1.000" in latex
-    assert latex.count("\\\\") == len(found.rows) + 1
+    assert "| forget | seen | exact match | 1.000" in bench_table(alone(found)).text("markdown")
+    latex = bench_table(alone(found)).text("latex")
+    assert "vanilla & 1.000 {" in latex
+    assert latex.count("\\\\") == 2 + len(found.rows[0].cells)
 
 
 def test_the_page_of_a_run_says_what_was_taken_away_and_is_made_again(tmp_path, capsys):
     weak = {("forget", 0): 0.2, ("forget", 1): 0.2, ("retain", 0): 1, ("retain", 1): 1}
     found = results({"vanilla": VANILLA, "kvw-weak": weak})
-    page = bench_report(found)
+    page = bench_report(alone(found))
     assert "Taken away of what the original scores on what is to be forgotten: kvw 80%." in page
-    assert all(text in page for text in bench_table(found).plain[""][0])
-    assert all(note in html.unescape(page) for note in bench_table(found).notes)
+    assert all(text in page for text in bench_table(alone(found)).plain[""][0])
+    assert all(note in html.unescape(page) for note in bench_table(alone(found)).notes)
     none = dict.fromkeys(VANILLA, 0)
-    assert "What was forgotten is not known" in bench_report(results({"vanilla": none, "kvw-weak": none}))
+    assert "What was forgotten is not known" in bench_report(alone(results({"vanilla": none, "kvw-weak": none})))
     files = RunFiles(tmp_path)
     files.write_manifest(MANIFEST)
     for name, values in {"vanilla": VANILLA, "kvw-weak": weak}.items():
@@ -173,7 +174,7 @@ def test_the_hypervolume_is_the_area_below_the_front():
     )
     assert found.hypervolume == {"kvw": pytest.approx(0.4 * 0.9 + 0.4 * 0.5)}
     assert "Hypervolume of all settings (forgotten x kept; 1: everything forgotten at no cost): kvw 0.560." in (
-        bench_table(found).text("markdown")
+        bench_table(alone(found)).text("markdown")
     )
 
 

@@ -22,6 +22,7 @@ from kvw.data.benchmarks import Protocol
 from kvw.edits import load_edit
 from kvw.evaluation import generation
 from kvw.evaluation.journal import Journal
+from kvw.evaluation.loaded import Loaded
 from kvw.methods.registry import get_method
 
 pytestmark = pytest.mark.thorough
@@ -180,6 +181,71 @@ def test_another_recipe_does_not_go_into_the_same_directory(tmp_path, monkeypatc
     recipe.write_text(TOY.replace("0.8", "0.4"))
     assert bench(recipe, tmp_path / "out") == 2
     assert "another recipe" in capsys.readouterr().err
+
+
+def test_a_grid_grows_without_asking_again_what_is_known(whole, tmp_path, asked):
+    recipe, out = tmp_path / "recipe.toml", shutil.copytree(whole.out, tmp_path / "out")
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.glob("*/*.*") if path.is_file()}
+    recipe.write_text(TOY.replace("[0.1, 0.8]", "[0.1, 0.4, 0.8]"))
+    assert bench(recipe, out) == 0
+    items = sum(task.items for task in read_results(out).manifest.tasks)
+    assert len(asked) == items, "the new model, and no other"
+    for path, (content, changed) in before.items():
+        assert (path.read_bytes(), path.stat().st_mtime_ns) == (content, changed), path
+    found = read_results(out)
+    assert [choice.tried for choice in found.choices if choice.method == "kvw"] == [3, 3]
+    assert len(found.manifest.requests) == len(read_results(whole.out).manifest.requests) + 1
+    asked.clear()
+    assert bench(recipe, out) == 0
+    assert asked == []
+    assert bench(whole.recipe, out) == 2, "what is there would be lost from the table"
+
+
+def test_seeds_of_one_recipe_are_put_together(tmp_path, capsys):
+    recipe, out = tmp_path / "recipe.toml", tmp_path / "out"
+    text = TOY.split("[[method]]")[0].replace('name = "toy"', 'name = "toy"\nseed = [0, 2]')
+    recipe.write_text(text.replace("at_most = 4", "at_most = 1") + '[[method]]\nname = "leace"\n')
+    main_json = ["bench", "run", str(recipe), "--out", str(out), "--json"]
+    with pytest.raises(SystemExit):
+        main(main_json)
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["seeds"] == [0, 2]
+    assert told["interval"] == "95 % Student over seeds"
+    assert {path.name for path in out.iterdir()} == {".kvw", "seed-0", "seed-2"}
+    halves = [RunFiles(out / f"seed-{seed}").manifest().folds for seed in (0, 2)]
+    assert halves[0] != halves[1]
+    assert bench(recipe, out) == 0
+    assert "means of the seeds' means" in capsys.readouterr().out
+    assert (out / "seed-2" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("verb", ["run", "attack", "calibrate"])
+def test_models_run_where_the_device_says(whole, tmp_path, monkeypatch, verb, capsys):
+    places = []
+
+    def load(checkpoint, device=None, **_):
+        places.append(device)
+        raise kvw.UserError("stop")
+
+    monkeypatch.setattr(Loaded, "load", load)
+    out = shutil.copytree(whole.out, tmp_path / "out")
+    if verb == "run":
+        (next(out.glob("records/kvw*"))).unlink()
+    more = [str(whole.recipe), "--out", str(out)] if verb == "run" else [str(out)]
+    with pytest.raises(SystemExit):
+        main(["bench", verb, *more, "--device", "cpu:0"])
+    assert places == ["cpu:0"]
+    assert "stop" in capsys.readouterr().err
+
+
+def test_results_for_machines(whole, tmp_path, capsys):
+    out = shutil.copytree(whole.out, tmp_path / "out")
+    for words in (["attack", "--attacks", "bf16"], ["calibrate", "--tau", "0.9"]):
+        with pytest.raises(SystemExit):
+            main(["bench", words[0], str(out), *words[1:], "--at-most", "1", "--json"])
+        (told,) = json.loads(capsys.readouterr().out)
+        assert told["manifest"]["title"] == "small"
+        assert told["lines"]
 
 
 @pytest.mark.parametrize(("name", "setting"), [("mllmu", "forget_5"), ("clear", "forget05"), ("tofu", "forget10")])

@@ -28,6 +28,7 @@ class FinishedRun:
         folder: Its directory, of one setting.
         manifest: What it is about.
         watch: Told of stages.
+        device: Where models run, see :meth:`kvw.evaluation.loaded.Loaded.load`.
 
     Attributes:
         files: Its files.
@@ -40,12 +41,12 @@ class FinishedRun:
         UserError: The benchmark cannot be loaded any more.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, watch: Stopwatch) -> None:
-        self.files, self.watch = RunFiles(folder), watch
+    def __init__(self, folder: Path, manifest: Manifest, watch: Stopwatch, device: str | None = None) -> None:
+        self.files, self.watch, self.device = RunFiles(folder), watch, device
         self.recipe = Recipe.model_validate(manifest.recipe)
         with watch.stage("reading the benchmark"):
             self.data = load_benchmark(self.recipe.benchmark)
-            protocol = Protocol(shots=self.recipe.evaluation.shots, seed=self.recipe.benchmark.seed)
+            protocol = Protocol(shots=self.recipe.evaluation.shots, seed=self.recipe.benchmark.only_seed)
             self.asked = questions(self.data, protocol, self.recipe.evaluation)
         self.records = [found for one in manifest.requests if (found := self.files.record(one)) is not None]
 
@@ -59,12 +60,12 @@ class FinishedRun:
         if record.planting is None:
             checkpoint = find(self.recipe.models_by_role[label])
         else:
-            # Of a recipe with several settings the models are beside the directories of the settings.
-            places = [place / MODELS for place in (self.files.folder, self.files.folder.parent)]
+            # Of a recipe with several settings or seeds the models are beside the directories of these.
+            places = [place / MODELS for place in (self.files.folder, *self.files.folder.absolute().parents[:2])]
             place = next((one for one in places if (one / record.model).is_dir()), places[0])
             checkpoint = Checkpoint(place / record.model, record.model)
         with self.watch.stage(f"loading {label}"):
-            loaded = Loaded.load(checkpoint)
+            loaded = Loaded.load(checkpoint, self.device)
         if loaded.fingerprint != record.model_fingerprint:
             raise UserError(
                 f"{checkpoint} is not the model that the run has asked.",

@@ -35,7 +35,14 @@ class Planted:
     planting: PlantingPart
 
 
-def plant(part: PlantPart, data: BenchmarkData, base: Checkpoint, folder: Path, watch: Stopwatch) -> dict[str, Planted]:
+def plant(
+    part: PlantPart,
+    data: BenchmarkData,
+    base: Checkpoint,
+    folder: Path,
+    watch: Stopwatch,
+    device: str | None = None,
+) -> dict[str, Planted]:
     """Make the vanilla and the gold model, or find them made.
 
     A model's folder is named after all that it depends on, so several settings of a benchmark share what is the same
@@ -47,6 +54,7 @@ def plant(part: PlantPart, data: BenchmarkData, base: Checkpoint, folder: Path, 
         base: The model before planting.
         folder: Where models are kept.
         watch: Times the stages.
+        device: Where models are trained, see :meth:`kvw.evaluation.loaded.Loaded.load`.
 
     Returns:
         ``vanilla`` and ``gold``.
@@ -54,7 +62,7 @@ def plant(part: PlantPart, data: BenchmarkData, base: Checkpoint, folder: Path, 
     Raises:
         UserError: The base model cannot be loaded, or training cannot go on.
     """
-    return {label: _Planting(part, label, data, base, folder).made(watch) for label in ("vanilla", "gold")}
+    return {label: _Planting(part, label, data, base, folder).made(watch, device) for label in ("vanilla", "gold")}
 
 
 class _Planting:
@@ -69,18 +77,18 @@ class _Planting:
         identity = digest(self.fingerprint, identified(self.training), list(map(example_digest, self.examples)))
         self.folder = folder / f"{label}-{identity[:12]}"
 
-    def made(self, watch: Stopwatch) -> Planted:
+    def made(self, watch: Stopwatch, device: str | None) -> Planted:
         """The model; trained if it is not there yet."""
         record = self._beside(".json")
         if not record.is_file():
-            self._make(watch)
+            self._make(watch, device)
         return Planted(Checkpoint(self.folder, self.folder.name), read_file(record, PlantingPart))
 
-    def _make(self, watch: Stopwatch) -> None:
+    def _make(self, watch: Stopwatch, device: str | None) -> None:
         state, title = self._beside(".state.safetensors"), f"planting {self.label}"
         state.parent.mkdir(parents=True, exist_ok=True)
         with watch.stage(title) as progress:
-            loaded = Loaded.load(self.base)
+            loaded = Loaded.load(self.base, device)
             model, processor = loaded.model, loaded.processor
             if self.label == "vanilla":
                 result = finetune(model, processor, self.examples, self.training, state=state, progress=progress)

@@ -26,7 +26,7 @@ def reach(
     Returns:
         By method and by the identifier of the record. Empty where vanilla answers nothing of a split.
     """
-    means = {record.identifier: _means(manifest, items[record.identifier]) for record in records}
+    means = {record.identifier: forget_retain(manifest, items[record.identifier]) for record in records}
     whole = next(means[record.identifier] for record in records if record.label == "vanilla")
     points: dict[str, dict[str, Point]] = {}
     for record in records:
@@ -49,8 +49,8 @@ def hypervolume(points: Iterable[Point]) -> float:
     return area
 
 
-def _means(manifest: Manifest, items: Iterable[ItemScore]) -> Point:
-    """Means over the split to forget and the one to retain; 0 where there are no items."""
+def forget_retain(manifest: Manifest, items: Iterable[ItemScore]) -> Point:
+    """Means over the split to forget and the one to retain, of the tasks that settings are chosen by; 0 for none."""
     choice = manifest.recipe["choice"]
     metrics = {(task.split, task.task): task.metric for task in manifest.tasks}
     tasks = choice["tasks"] or {task.task for task in manifest.tasks}

@@ -14,6 +14,7 @@ from kvw.known import known
 from kvw.strict import Strict
 
 MOST_BYTES = 2**20
+INCLUDE = "include"
 DEEPEST = 16
 """Levels of tables and arrays inside each other."""
 LARGEST_INTEGER = 2**63 - 1
@@ -24,7 +25,7 @@ Recipe = TypeVar("Recipe", bound=Strict)
 
 
 def read_part(path: Path, kind: type[Recipe], examples: str) -> Recipe:
-    """Read a recipe and check its keys and the types of its values.
+    """Read a recipe with what it includes, and check its keys and the types of its values.
 
     Args:
         path: The file.
@@ -36,7 +37,7 @@ def read_part(path: Path, kind: type[Recipe], examples: str) -> Recipe:
     """
     if not path.is_file():
         raise UserError(f"There is no recipe {path}.", do=f"see {examples} for examples")
-    values = read_toml(path)
+    values = read_included(path)
     _check_keys(values, kind, path.name)
     try:
         return kind.model_validate(values)
@@ -48,6 +49,43 @@ def read_part(path: Path, kind: type[Recipe], examples: str) -> Recipe:
             found=first["msg"],
             do="correct it; docs/bench.md lists what a recipe holds",
         ) from error
+
+
+def read_included(path: Path) -> dict[str, Any]:
+    """A recipe with the files of its key ``include``, whose paths are as seen from its own folder.
+
+    Tables are put together key by key, and the recipe's own values win; of several files the later one. Lists of
+    tables (methods) follow each other, the recipe's own first. What is included includes nothing itself.
+
+    Raises:
+        UserError: See :func:`read_toml`; or ``include`` is no list of files, or one of them is not there.
+    """
+    values = read_toml(path)
+    names = values.pop(INCLUDE, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path.name}: include is no list of files.", found=repr(names)[:80], do='write ["part.toml"]')
+    together: dict[str, Any] = {}
+    for name in names:
+        part = path.parent / name
+        if not part.is_file():
+            raise UserError(f"{path.name} includes a file that is not there.", found=str(part), do="correct its path")
+        included = read_toml(part)
+        if INCLUDE in included:
+            raise UserError(f"{part} is included and includes others.", do="include them in the recipe itself")
+        together = _merged(together, included, first_wins=False)
+    return _merged(values, together, first_wins=True)
+
+
+def _merged(first: dict[str, Any], second: dict[str, Any], *, first_wins: bool) -> dict[str, Any]:
+    """Both tables, key by key: of tables and lists of tables both parts, of other values one."""
+    values = {**second, **first} if first_wins else {**first, **second}
+    for key in first.keys() & second.keys():
+        one, two = first[key], second[key]
+        if isinstance(one, dict) and isinstance(two, dict):
+            values[key] = _merged(one, two, first_wins=first_wins)
+        elif all(isinstance(value, list) and value and isinstance(value[0], dict) for value in (one, two)):
+            values[key] = [*one, *two]
+    return values
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,8 +30,9 @@ class BenchmarkPart(Strict):
     """A hub id or a folder with a copy; the authors' hub id if empty. ``toy`` is a small copy of kvw's own."""
     others: dict[str, str] = Field(default_factory=dict)
     """Further sources, by the names that the benchmark has for them."""
-    seed: int = 0
-    """Seed of the choices that the data leave open, and of the division into folds."""
+    seed: int | tuple[int, ...] = 0
+    """Seed of the choices that the data leave open, and of the division into folds. Several are a run each, in which
+    methods that draw at random take it too, unless the recipe gives them a ``seed``."""
     unlearn_on: Literal["everything", "images"] = "everything"
     """What the methods get of the training examples: all of them, or those with an image."""
 
@@ -38,6 +40,19 @@ class BenchmarkPart(Strict):
     @classmethod
     def _several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("seed")
+    @classmethod
+    def _each_once(cls, value: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        if isinstance(value, tuple) and not 0 < len(set(value)) == len(value):
+            raise ValueError("seeds are listed once each, and at least one")
+        return value
+
+    @property
+    def only_seed(self) -> int:
+        """The seed of a recipe of one run."""
+        (seed,) = self.seed if isinstance(self.seed, tuple) else (self.seed,)
+        return seed
 
 
 class ModelsPart(Strict):
@@ -127,6 +142,12 @@ class MethodPart(BaseModel):
         """Every combination of settings."""
         return get_method(self.name).combinations(self.model_extra or {})
 
+    def seeded(self, seed: int) -> MethodPart:
+        """The same with a seed, if the method takes one and has none."""
+        given = self.model_extra or {}
+        takes = any(field.name == "seed" for field in fields(get_method(self.name).settings))
+        return MethodPart(**{**dict(self), **given, "seed": seed}) if takes and "seed" not in given else self
+
 
 class Recipe(Strict):
     """A benchmark run."""
@@ -172,17 +193,28 @@ class Recipe(Strict):
 
     @property
     def runs(self) -> dict[str, Recipe]:
-        """One recipe for each of the settings, by the setting."""
-        return {setting: self._alone(setting) for setting in self.benchmark.setting}
+        """One recipe for each setting and seed, by the folder that it gets; of a single one that is the run's own.
 
-    def _alone(self, setting: str) -> Recipe:
+        Several settings have a folder each, and a list of seeds has ``seed-0`` and so on, inside it if there are both.
+        """
+        settings, seed = self.benchmark.setting, self.benchmark.seed
+        runs = {}
+        for setting in settings:
+            outer = [setting] if len(settings) > 1 else []
+            for one in seed if isinstance(seed, tuple) else (seed,):
+                inner = [f"seed-{one}"] if isinstance(seed, tuple) else []
+                runs["/".join([*outer, *inner])] = self._alone(setting, one)
+        return runs
+
+    def _alone(self, setting: str, seed: int) -> Recipe:
         models = self.models
         if models is not None:
-            seed = str(self.benchmark.seed)
             names = {key: value.replace("{setting}", setting) for key, value in dict(models).items()}
-            models = ModelsPart(**{key: value.replace("{seed}", seed) for key, value in names.items()})
-        benchmark = self.benchmark.model_copy(update={"setting": (setting,)})
-        return self.model_copy(update={"benchmark": benchmark, "models": models})
+            models = ModelsPart(**{key: value.replace("{seed}", str(seed)) for key, value in names.items()})
+        benchmark = self.benchmark.model_copy(update={"setting": (setting,), "seed": seed})
+        several = isinstance(self.benchmark.seed, tuple)
+        method = tuple(part.seeded(seed) if several else part for part in self.method)
+        return self.model_copy(update={"benchmark": benchmark, "models": models, "method": method})
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -44,6 +44,8 @@ class Results(Strict):
     """One for each task, with the score that stands for it."""
     further: list[Row]
     """The other scores that the benchmark names."""
+    forgotten: list[str]
+    """The splits that are about no one but those to be forgotten."""
     choices: list[Choice]
     outcomes: dict[str, dict[str, int]]
     """How all items of the forget split ended, by model."""
@@ -114,6 +116,7 @@ def summarise(manifest: Manifest, records: Sequence[ModelRecord], items: Mapping
         manifest=manifest,
         rows=rows,
         further=further_rows(manifest, models),
+        forgotten=_forgotten_splits(manifest, models["vanilla"]),
         choices=choices,
         outcomes={
             name: vars(OutcomeCounts.of(score.outcome for score in _of(manifest, found)))
@@ -208,6 +211,14 @@ def _half_mean(manifest: Manifest, scores: Sequence[ItemScore], split: str, half
         if score.split == split and score.task in tasks and manifest.folds[score.subject] == half
     ]
     return fmean(values) if values else 0.0
+
+
+def _forgotten_splits(manifest: Manifest, scores: Sequence[ItemScore]) -> list[str]:
+    subjects: dict[str, set[str]] = {}
+    for score in scores:
+        subjects.setdefault(score.split, set()).add(score.subject)
+    forgotten = subjects.get(_split(manifest, "forget"), set())
+    return [split for split, found in subjects.items() if found <= forgotten]
 
 
 def _forgotten(forget: Sequence[Row], name: str) -> float | None:

@@ -36,7 +36,14 @@ from kvw.runs.unlearning import unlearn
 from kvw.toy.copies import SOURCE, cached_copy
 
 
-def run(recipe: Recipe, find: Callable[[str], Checkpoint], out: Path, reporter: Reporter) -> list[Path]:
+def run(
+    recipe: Recipe,
+    find: Callable[[str], Checkpoint],
+    out: Path,
+    reporter: Reporter,
+    *,
+    device: str | None = None,
+) -> list[Path]:
     """Plant, ask vanilla and gold, make every edit, ask the edited models; what was done before is not done again.
 
     Args:
@@ -45,9 +52,10 @@ def run(recipe: Recipe, find: Callable[[str], Checkpoint], out: Path, reporter: 
         out: Run directory; with several settings it holds one for each. It grows while the run goes on, and the same
             recipe goes on where it stopped.
         reporter: Told of stages and progress.
+        device: Where models run, see :meth:`kvw.evaluation.loaded.Loaded.load`.
 
     Returns:
-        The run directory of each setting.
+        The run directory of each setting and seed.
 
     Raises:
         UserError: ``out`` holds the run of another recipe or something else, another process is writing there, or
@@ -58,23 +66,30 @@ def run(recipe: Recipe, find: Callable[[str], Checkpoint], out: Path, reporter: 
     with growing_directory(out, "bench run"):
         for one, models, folder in zip(runs.values(), found, folders, strict=True):
             check_same_recipe(folder, one)
-            _run(one, models, folder, out / MODELS, Stopwatch(reporter))
+            _run(one, models, folder, out / MODELS, Stopwatch(reporter), device)
     return folders
 
 
-def _run(recipe: Recipe, models: Mapping[str, Checkpoint], folder: Path, planted: Path, watch: Stopwatch) -> None:
+def _run(
+    recipe: Recipe,
+    models: Mapping[str, Checkpoint],
+    folder: Path,
+    planted: Path,
+    watch: Stopwatch,
+    device: str | None,
+) -> None:
     """One setting."""
     with watch.stage("reading the benchmark"):
         data = load_benchmark(recipe.benchmark)
-        protocol = Protocol(shots=recipe.evaluation.shots, seed=recipe.benchmark.seed)
+        protocol = Protocol(shots=recipe.evaluation.shots, seed=recipe.benchmark.only_seed)
         asked = questions(data, protocol, recipe.evaluation)
-    work = _Work(recipe, data, asked, RunFiles(folder), watch)
+    work = _Work(recipe, data, asked, RunFiles(folder), watch, device)
     with watch.stage("reading the weights' digests"):
         weights = {role: weights_digest(checkpoint.folder) for role, checkpoint in models.items()}
     work.begin(weights, with_gold=models.keys() != {"vanilla"})
     part, plantings = recipe.made_from, {}
     if isinstance(part, PlantPart):
-        made = plant(part, data, models["base"], planted, watch)
+        made = plant(part, data, models["base"], planted, watch, device)
         plantings = {label: one.planting for label, one in made.items()}
         models = {label: one.checkpoint for label, one in made.items()}
     if "gold" in models and not work.finished("gold"):
@@ -94,15 +109,22 @@ def load_benchmark(part: BenchmarkPart) -> BenchmarkData:
     """
     source: str | Path | None = cached_copy(part.name) if part.source == SOURCE else part.source or None
     (setting,) = part.setting
-    return get_benchmark(part.name).load(source, setting or None, seed=part.seed, others=part.others or None)
+    return get_benchmark(part.name).load(source, setting or None, seed=part.only_seed, others=part.others or None)
 
 
 class _Work:
     """One run, stage by stage."""
 
     def __init__(
-        self, recipe: Recipe, data: BenchmarkData, asked: Sequence[Question], files: RunFiles, watch: Stopwatch
+        self,
+        recipe: Recipe,
+        data: BenchmarkData,
+        asked: Sequence[Question],
+        files: RunFiles,
+        watch: Stopwatch,
+        device: str | None,
     ) -> None:
+        self.device = device
         self.recipe, self.data, self.asked, self.files, self.watch = recipe, data, asked, files, watch
         self.forget = training_examples(data, "forget", recipe.benchmark)
         self.retain = training_examples(data, "retain", recipe.benchmark)
@@ -132,7 +154,7 @@ class _Work:
             recipe_digest=recipe_digest(self.recipe),
             benchmark=self.data.benchmark,
             setting=self.data.setting,
-            protocol=Protocol(shots=self.recipe.evaluation.shots, seed=self.recipe.benchmark.seed).name,
+            protocol=Protocol(shots=self.recipe.evaluation.shots, seed=self.recipe.benchmark.only_seed).name,
             forget=len(self.forget),
             retain=len(self.retain),
             models=weights,
@@ -189,7 +211,7 @@ class _Work:
 
     def load(self, label: str, checkpoint: Checkpoint) -> Loaded:
         with self.watch.stage(f"loading {label}"):
-            return Loaded.load(checkpoint)
+            return Loaded.load(checkpoint, self.device)
 
     def score(
         self,
@@ -322,7 +344,7 @@ def _tasks(asked: Sequence[Question]) -> list[TaskPart]:
 
 
 def _folds(data: BenchmarkData, recipe: Recipe) -> dict[str, int]:
-    halves, _ = two_folds(data, recipe.benchmark.seed)
+    halves, _ = two_folds(data, recipe.benchmark.only_seed)
     return {
         item.subject: number
         for number, half in enumerate(halves)

@@ -25,12 +25,13 @@ def report(
     quiet_libraries()
 
     if benchmarks:
-        from kvw.bench.results import read_results
+        from kvw.bench.together import read_comparisons
         from kvw.files import write_text
         from kvw.report.bench_tables import bench_report
 
         for folder in benchmarks:
-            write_text(folder / "report.html", bench_report(read_results(folder)))
+            (found,) = read_comparisons([folder])
+            write_text(folder / "report.html", bench_report(found))
             print(folder / "report.html")
         return
 

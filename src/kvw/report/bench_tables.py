@@ -1,100 +1,186 @@
-"""Tables of a benchmark run made from its records."""
+"""Tables of benchmark runs made from their records."""
 
 from __future__ import annotations
 
-from kvw.bench.further import UTILITY_SETS
-from kvw.bench.record import PlantingPart
-from kvw.bench.results import Choice, Results
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+from rich.text import Text
+
+from kvw.bench.further import Cell, Row
+from kvw.bench.results import Results
+from kvw.bench.together import Comparison
 from kvw.pages.bench_page import bench_page
-from kvw.report.sheets import Sheet
+from kvw.report.bench_notes import notes
+from kvw.report.latex import bold, comments, escaped, tabular
+from kvw.report.sheets import Sheet, cell_text, tex_cell
+from kvw.report.terminal import console, number_table
+
+MODELS = ("vanilla", "gold")
+NUMBERS = ("split", "task", "modality", "metric", "model", "mean", "low", "high", "items")
+RUN = ("title", "benchmark", "setting", "seeds")
 
 
-def bench_table(results: Results) -> Sheet:
-    """The table of a run, from :func:`kvw.bench.results.read_results`; CSV has every number in a line of its own."""
-    models = list(dict.fromkeys(name for row in results.rows for name in row.cells))
-    rows = [*results.rows, *results.further]
+def bench_table(found: Comparison) -> Sheet:
+    """The table of one run or of several seeds: a row for each score; CSV has every number in a line of its own."""
+    rows = [*found.rows, *found.further]
     return Sheet(
-        title=results.manifest.title,
-        header=["split", "task", "metric", *models],
+        title=found.title,
+        header=["split", "task", "metric", *found.models],
         texts=3,
-        tables={"": [[row.split, row.task, row.metric.replace("_", " "), *map(row.cells.get, models)] for row in rows]},
-        notes=notes(results),
-        numbers=[
-            ["split", "task", "modality", "metric", "model", "mean", "low", "high", "items"],
-            *(
-                [row.split, row.task, row.modality, row.metric, name, cell.mean, cell.low, cell.high, cell.items]
-                for row in rows
-                for name, cell in row.cells.items()
-            ),
-        ],
+        tables={
+            "": [[row.split, row.task, row.metric.replace("_", " "), *map(row.cells.get, found.models)] for row in rows]
+        },
+        notes=notes(found),
+        numbers=[list(NUMBERS), *_numbers(rows)],
+        latex=latex_table(found),
     )
 
 
-def bench_report(results: Results) -> str:
-    """The page of a run: what each method took away, then its table."""
-    sheet = bench_table(results)
-    gone = {name: share for name, share in results.relative_forgetting.items() if share is not None}
-    if gone:
-        taken = ", ".join(f"{name} {share:.0%}" for name, share in gone.items())
-        first = f"Taken away of what the original scores on what is to be forgotten: {taken}."
-    else:
-        first = "What was forgotten is not known: the original scores nothing on it, or no method was run."
-    return bench_page(f"Benchmark: {sheet.title}", [first], sheet.header, sheet.plain, sheet.notes)
+def best_methods(row: Row, *, lowest: bool) -> set[str]:
+    """The methods with the best mean of a row, by the three digits that are shown; none if there is one method."""
+    means = {name: f"{cell.mean:.3f}" for name, cell in row.cells.items() if name not in MODELS}
+    wanted = (min if lowest else max)(means.values(), key=float, default="")
+    return {name for name, mean in means.items() if float(mean) == float(wanted)} if len(means) > 1 else set()
 
 
-def notes(results: Results) -> list[str]:
-    """What a reader of the table must know: protocol, choices, outcomes, distance to the gold model."""
-    manifest = results.manifest
-    both = manifest.recipe["choice"]["folds"] == "both"
-    folds = "each half's settings chosen on the other half" if both else "settings chosen on one half"
-    lines = [
-        f"{manifest.benchmark}, {manifest.setting}; {manifest.protocol}; methods got {manifest.forget} forget and "
-        f"{manifest.retain} retain examples; {folds}; 95 % bootstrap intervals over subjects."
+def rule(found: Comparison) -> str:
+    """What is bold."""
+    about = ", ".join(found.forgotten)
+    lowest = f"the lowest where the split is about what is to be forgotten ({about}), else the highest"
+    return f"Bold: the best method by the three digits shown: {lowest}. Vanilla and gold take no part."
+
+
+def latex_table(found: Comparison) -> str:
+    """A row for each model and a column for each task, with the score that stands for it; see :func:`rule`."""
+    best = [best_methods(row, lowest=row.split in found.forgotten) for row in found.rows]
+
+    def line(model: str) -> list[str]:
+        cells = [tex_cell(row.cells.get(model)) for row in found.rows]
+        return [
+            escaped(model),
+            *(bold(text) if model in names else text for text, names in zip(cells, best, strict=True)),
+        ]
+
+    methods = [name for name in found.models if name not in MODELS]
+    groups = [[line(name) for name in names if name in found.models] for names in (MODELS[:1], methods, MODELS[1:])]
+    shown = ", ".join(f"{row.split} {row.task}: {row.metric.replace('_', ' ')}" for row in found.rows)
+    words = [*notes(found), f"Scores: {shown}.", rule(found)]
+    return comments(words) + tabular([(row.split, row.task) for row in found.rows], groups)
+
+
+def html_page(found: Sequence[Comparison]) -> str:
+    """One page that refers to nothing outside of it: what each method took away, then the tables; see :func:`rule`."""
+    first = found[0]
+    several = len(found) > 1
+    title = f"{len(found)} benchmark runs" if several else f"Benchmark: {first.title}"
+    sections = [
+        (_heading(one) if several else "", ["split", "task", "metric", *one.models], _marked(one)) for one in found
     ]
-    lines += [_planting(label, planting) for label, planting in results.planted.items()]
-    lines += [_choice(choice, results) for choice in results.choices]
-    for name, counts in results.outcomes.items():
-        said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-        lines.append(f"{name}, forget items: {said}.")
-    for name, share in results.relative_forgetting.items():
-        if share is not None:
-            lines.append(f"{name}: {share:.3f} of vanilla's forget score is gone.")
-    if results.hypervolume:
-        areas = ", ".join(f"{name} {area:.3f}" for name, area in results.hypervolume.items())
-        lines.append(f"Hypervolume of all settings (forgotten x kept; 1: everything forgotten at no cost): {areas}.")
-    for name, distance in results.distance_to_gold.items():
-        quality = results.forget_quality.get(name)
-        test = "" if quality is None else f"; forget quality (KS against gold) p = {quality:.3g}"
-        lines.append(f"{name}: {distance:.3f} from the gold model on the forget split{test}.")
-    if results.model_utility:
-        areas = ", ".join(f"{name} {value:.3f}" for name, value in results.model_utility.items())
-        sets = ", ".join(UTILITY_SETS[manifest.benchmark])
-        lines.append(
-            f"Model utility (harmonic mean of probability, ROUGE-L recall and truth ratio on {sets}): {areas}."
-        )
-    if manifest.unusable:
-        lines.append(f"{manifest.unusable} entries of the data could not be used.")
-    if manifest.not_computed:
-        lines.append(f"Named by the benchmark and not computed: {', '.join(manifest.not_computed)}.")
+    lines = [note for one in found for note in [*([_heading(one)] if several else []), *notes(one), rule(one)]]
+    return bench_page(title, [taken_away(one, named=several) for one in found], sections, lines)
+
+
+def bench_report(results: Comparison) -> str:
+    """The page of a run."""
+    return html_page([results])
+
+
+def taken_away(found: Comparison, *, named: bool = False) -> str:
+    """What each method took away of what the original scores on what is to be forgotten, in a sentence."""
+    gone = found.figures.get("relative_forgetting", {})
+    where = f"{_heading(found)}: " if named else ""
+    if not gone:
+        return f"{where}What was forgotten is not known: the original scores nothing on it, or no method was run."
+    taken = ", ".join(f"{name} {cell.mean:.0%}" for name, cell in gone.items())
+    return f"{where}Taken away of what the original scores on what is to be forgotten: {taken}."
+
+
+def csv_text(found: Sequence[Comparison]) -> str:
+    """Every number with full precision in a line of its own; of several tables, which one it is of in front."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    several = len(found) > 1
+    writer.writerow([*(RUN if several else ()), *NUMBERS])
+    for one in found:
+        front = list(_run(one).values()) if several else []
+        front = [" ".join(map(str, value)) if isinstance(value, list) else value for value in front]
+        writer.writerows([*front, *line] for line in _numbers([*one.rows, *one.further]))
+    return buffer.getvalue()
+
+
+def json_text(found: Sequence[Comparison]) -> str:
+    """Every number with full precision: a list with an object for each table."""
+    return json.dumps([_object(one) for one in found], indent=2)
+
+
+def print_tables(found: Sequence[Comparison]) -> None:
+    """The tables as a terminal shows them, in bold what :func:`rule` says."""
+    screen = console()
+    for one in found:
+        table = number_table("split", "task", "metric", *one.models, left=("task", "metric"), title=_heading(one))
+        for row in [*one.rows, *one.further]:
+            best = best_methods(row, lowest=row.split in one.forgotten) if row in one.rows else set()
+            cells = [Text(cell_text(row.cells.get(name)), style="bold" if name in best else "") for name in one.models]
+            table.add_row(row.split, row.task, row.metric.replace("_", " "), *cells)
+        screen.print(table)
+        for note in [*notes(one), rule(one)]:
+            screen.print(f"- {note}")
+
+
+def _heading(found: Comparison) -> str:
+    run = _run(found)
+    seeds = f"seeds {', '.join(map(str, found.seeds))}" if len(found.seeds) > 1 else f"seed {found.seeds[0]}"
+    return f"{run['title']} ({run['setting']}, {seeds})"
+
+
+def _marked(found: Comparison) -> list[list[str]]:
+    """The rows as texts, the best in bold."""
+    lines = []
+    for row in [*found.rows, *found.further]:
+        best = best_methods(row, lowest=row.split in found.forgotten) if row in found.rows else set()
+        texts = {name: cell_text(row.cells.get(name)) for name in found.models}
+        cells = [Markup("<strong>{}</strong>").format(text) if name in best else text for name, text in texts.items()]
+        lines.append([row.split, row.task, row.metric.replace("_", " "), *cells])
     return lines
 
 
-def _planting(label: str, planting: PlantingPart) -> str:
-    lora = planting.settings["lora"]
-    how = f"LoRA of rank {lora['rank']}" if lora else "all weights of " + ", ".join(planting.settings["parts"])
-    return (
-        f"{label}: {planting.base} trained on {planting.examples} examples, {how}, "
-        f"{planting.settings['epochs']} epochs of batches of {planting.settings['batch_size']}, learning rate "
-        f"{planting.settings['learning_rate']:g}; loss per answer token from {planting.losses[0]:.3f} to "
-        f"{planting.losses[-1]:.3f}."
-    )
+def _run(found: Comparison) -> dict[str, object]:
+    manifest = found.manifest
+    values = (found.title, manifest.benchmark, manifest.setting, list(found.seeds))
+    return dict(zip(RUN, values, strict=True))
 
 
-def _choice(choice: Choice, results: Results) -> str:
-    settings = ", ".join(f"{name} = {value}" for name, value in choice.settings.items()) or "defaults"
-    wanted = results.manifest.recipe["choice"]["keep"]
-    enough = "" if choice.kept_enough else f" (none of {choice.tried} kept {wanted:g})"
-    return (
-        f"{choice.method}, chosen on half {choice.chosen_on} among {choice.tried}: {settings}; "
-        f"kept {choice.kept:.3f} of vanilla's retain score there{enough}."
-    )
+def _object(found: Comparison) -> dict[str, object]:
+    def cells(row: Row) -> dict[str, object]:
+        return {**row.model_dump(), "lowest_is_best": row.split in found.forgotten}
+
+    return {
+        **_run(found),
+        "interval": "95 % Student over seeds" if len(found.seeds) > 1 else "95 % bootstrap over subjects",
+        "rows": [cells(row) for row in found.rows],
+        "further": [row.model_dump() for row in found.further],
+        "figures": {name: _dumped(figure) for name, figure in found.figures.items()},
+        "runs": [_one(seed, run) for seed, run in zip(found.seeds, found.runs, strict=True)],
+    }
+
+
+def _dumped(cells: Mapping[str, Cell]) -> dict[str, object]:
+    return {name: cell.model_dump() for name, cell in cells.items()}
+
+
+def _one(seed: int, run: Results) -> dict[str, object]:
+    """What a table does not show of one run."""
+    told = run.model_dump(mode="json", include={"choices", "outcomes", "forget_quality"})
+    return {"seed": seed, "protocol": run.manifest.protocol, **told}
+
+
+def _numbers(rows: Sequence[Row]) -> list[list[object]]:
+    return [
+        [row.split, row.task, row.modality, row.metric, name, cell.mean, cell.low, cell.high, cell.items]
+        for row in rows
+        for name, cell in row.cells.items()
+    ]

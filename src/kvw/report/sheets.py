@@ -11,6 +11,7 @@ from typing import Literal
 
 from kvw.bench.further import Cell
 from kvw.files import write_text
+from kvw.report.latex import comments, escaped
 
 Format = Literal["markdown", "latex", "csv"]
 FORMATS: dict[Format, str] = {"markdown": "md", "latex": "tex", "csv": "csv"}
@@ -30,6 +31,7 @@ class Sheet:
         tables: Rows by heading; an empty heading is not shown.
         notes: What a reader must know.
         numbers: Rows of the CSV file, its header among them.
+        latex: Another form of it for LaTeX; that of the tables if empty.
     """
 
     title: str
@@ -38,6 +40,7 @@ class Sheet:
     tables: Mapping[str, Sequence[Sequence[Value]]]
     notes: Sequence[str]
     numbers: Sequence[Sequence[object]]
+    latex: str = ""
 
     def text(self, form: Format) -> str:
         """The content of a file of this form."""
@@ -51,7 +54,7 @@ class Sheet:
     @property
     def plain(self) -> dict[str, list[list[str]]]:
         """The tables in texts."""
-        return {heading: [list(map(_plain, row)) for row in rows] for heading, rows in self.tables.items()}
+        return {heading: [list(map(cell_text, row)) for row in rows] for heading, rows in self.tables.items()}
 
     def _markdown(self) -> str:
         parts = [f"# {self.title}"]
@@ -61,15 +64,17 @@ class Sheet:
         return "\n\n".join([*parts, "\n".join(f"- {note}" for note in self.notes)]) + "\n"
 
     def _latex(self) -> str:
-        body = [" & ".join(map(_tex, self.header))]
+        if self.latex:
+            return self.latex
+        body = [" & ".join(map(tex_cell, self.header))]
         for heading, rows in self.tables.items():
             body.append(r"\midrule")
-            body += [rf"\multicolumn{{{len(self.header)}}}{{l}}{{{_tex(heading)}}}"] if heading else []
-            body += [" & ".join(map(_tex, row)) for row in rows]
+            body += [rf"\multicolumn{{{len(self.header)}}}{{l}}{{{tex_cell(heading)}}}"] if heading else []
+            body += [" & ".join(map(tex_cell, row)) for row in rows]
         lines = [line if line == r"\midrule" else rf"{line} \\" for line in body]
         columns = "l" * self.texts + "r" * (len(self.header) - self.texts)
         lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"]
-        return "".join(f"% {note}\n" for note in self.notes) + "\n".join(lines) + "\n"
+        return comments(self.notes) + "\n".join(lines) + "\n"
 
     def _csv(self) -> str:
         buffer = io.StringIO()
@@ -83,18 +88,20 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: 
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
-def _plain(value: Value) -> str:
+def cell_text(value: Value) -> str:
+    """A value in three digits, with its interval if there is one."""
     if isinstance(value, Cell):
         interval = "" if value.low is None or value.high is None else f" [{value.low:.3f}, {value.high:.3f}]"
         return f"{value.mean:.3f}{interval}"
     return "-" if value is None else f"{value:+.3f}" if isinstance(value, float) else value
 
 
-def _tex(value: Value) -> str:
+def tex_cell(value: Value) -> str:
+    """The same as LaTeX."""
     if isinstance(value, Cell) and value.low is not None and value.high is not None:
         return f"{value.mean:.3f} {{\\scriptsize [{value.low:.3f}, {value.high:.3f}]}}"
     if isinstance(value, float):
         return f"${value:+.3f}$"
     if isinstance(value, str):
-        return value.replace("\\", r"\textbackslash{}").replace("_", r"\_").replace("%", r"\%").replace("&", r"\&")
-    return "--" if value is None else _plain(value)
+        return escaped(value)
+    return "--" if value is None else cell_text(value)

@@ -9,7 +9,7 @@ import pytest
 import kvw
 from kvw.bench.cost.recipe import read_cost_recipe
 
-SHIPPED = sorted((Path(__file__).parents[3] / "recipes" / "cost").glob("*.toml"))
+SHIPPED = sorted((Path(__file__).parents[3] / "recipes" / "cost").rglob("*.toml"))
 GOOD = """
 title = "small"
 [model]
@@ -42,7 +42,7 @@ def test_every_combination_is_a_row_and_the_forward_pass_is_the_first(tmp_path):
     assert single.rows[2][0] == "NPO"
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_shipped_recipes_are_valid(path):
     assert len(read_cost_recipe(path).rows) > 3
 

@@ -10,11 +10,10 @@ import torch
 from PIL import Image
 from tests.fixtures import built
 from tests.tiny_models import noise_png
-from transformers import AutoModelForImageTextToText
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
 import kvw
-from kvw.bench.cost.models import find_config, random_model
+from kvw.bench.cost.models import build, find_config, random_model
 from kvw.bench.cost.recipe import DataPart, ModelPart, shipped_shapes
 from kvw.bench.cost.synthetic import MadeUpProcessor, made_up
 from kvw.data import Example, answer_batch, prepare
@@ -25,6 +24,7 @@ PUBLISHED = {
     "qwen2-vl-2b": 2_208_985_600,
     "qwen2.5-vl-7b": 8_292_166_656,
     "llava-100m": 101_975_040,
+    "smollm2-135m": 134_515_008,
 }
 
 
@@ -32,7 +32,7 @@ def test_shapes_have_the_published_numbers_of_parameters():
     assert set(shipped_shapes()) == set(PUBLISHED)
     for name, parameters in PUBLISHED.items():
         with torch.device("meta"):
-            model = AutoModelForImageTextToText.from_config(find_config(name))
+            model = build(find_config(name))
         assert model.num_parameters() == parameters
 
 
@@ -51,6 +51,19 @@ def test_a_random_model_is_the_same_every_time_and_in_its_dtype():
     assert not one.training
     assert all(parameter.dtype == torch.bfloat16 for parameter in one.parameters())
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_models_of_text_alone_get_batches_without_pictures():
+    data = DataPart(question=6, answer=3)
+    processor = MadeUpProcessor(find_config("smollm2-135m"), data.image)
+    assert (processor.sees, processor.image_tokens) == (False, 0)
+    examples = made_up(data, "forget", 2, pictures=processor.sees)
+    assert [example.images for example in examples] == [(), ()]
+    prepared = prepare(examples, processor)
+    assert [(one.length, len(one.answer_ids)) for one in prepared] == [(9, 3), (9, 3)]
+    batch = answer_batch(prepared, processor)
+    assert batch["input_ids"].shape == (2, 9)
+    assert not any("pixel" in name for name in batch)
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_vl", "qwen2_5_vl"])

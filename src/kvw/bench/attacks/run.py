@@ -46,6 +46,7 @@ def attack(
     *,
     learning_rate: float = LEARNING_RATE,
     at_most: int = 0,
+    device: str | None = None,
 ) -> AttackResults:
     """Attack vanilla, gold and every method with its chosen settings; what was done before is not done again.
 
@@ -59,13 +60,15 @@ def attack(
         reporter: Told of stages and progress.
         learning_rate: Learning rate of the attacks that train.
         at_most: Items of each task, drawn at random; 0 for all that the run has asked.
+        device: Where models run, see :meth:`kvw.evaluation.loaded.Loaded.load`.
 
     Raises:
         UserError: The run is not finished, one of its models or edits is not what it was, or another process is
             attacking it.
     """
     results = read_results(folder)
-    work = _Work(folder, results, Stopwatch(reporter), learning_rate, at_most)
+    finished = FinishedRun(folder, results.manifest, Stopwatch(reporter), device)
+    work = _Work(finished, results, learning_rate, at_most)
     targets = find_targets(results.manifest, results.choices, work.finished.records)
     with growing_directory(folder / FOLDER, "bench attacks"):
         for label in ("gold", "vanilla"):
@@ -80,15 +83,15 @@ def attack(
 class _Work:
     """The attacks on one run."""
 
-    def __init__(self, folder: Path, results: Results, watch: Stopwatch, learning_rate: float, at_most: int) -> None:
-        self.manifest, self.watch, self.learning_rate = results.manifest, watch, learning_rate
-        self.finished, self.files = FinishedRun(folder, results.manifest, watch), Files(folder / FOLDER, AttackRecord)
+    def __init__(self, finished: FinishedRun, results: Results, learning_rate: float, at_most: int) -> None:
+        self.manifest, self.watch, self.learning_rate = results.manifest, finished.watch, learning_rate
+        self.finished, self.files = finished, Files(finished.files.folder / FOLDER, AttackRecord)
         self.run, self.recipe = self.finished.files, self.finished.recipe
         self.asked = self._asked(self.finished.asked, at_most)
         benchmark, data = self.recipe.benchmark, self.finished.data
         self.retain = training_examples(data, "retain", benchmark)
         self.forget = split_by_subject(
-            training_examples(data, "forget", benchmark), benchmark.seed, self.manifest.folds
+            training_examples(data, "forget", benchmark), benchmark.only_seed, self.manifest.folds
         )
         self._taught: dict[tuple[str, int | None], str] = {}
 

@@ -28,7 +28,13 @@ from kvw.runs.costs import Stopwatch
 
 
 def calibrate_run(
-    folder: Path, taus: Sequence[float], find: Find, reporter: Reporter, *, at_most: int = 0
+    folder: Path,
+    taus: Sequence[float],
+    find: Find,
+    reporter: Reporter,
+    *,
+    at_most: int = 0,
+    device: str | None = None,
 ) -> CalibrationResults:
     """Bring every method to the same retention, and measure what is left of the forget answers.
 
@@ -45,6 +51,7 @@ def calibrate_run(
         find: Finds a model that the recipe names.
         reporter: Told of stages and progress.
         at_most: Items of each task, drawn at random; 0 for all that the run has asked.
+        device: Where models run, see :meth:`kvw.evaluation.loaded.Loaded.load`.
 
     Raises:
         UserError: The run is not finished, one of its models or edits is not what it was, it asks no retain question
@@ -53,7 +60,8 @@ def calibrate_run(
     if wrong := [tau for tau in taus if not 0 <= tau <= 1]:
         raise UserError("A share of retention lies between 0 and 1.", found=f"{wrong[0]:g}", do="for example --tau 0.9")
     results = read_results(folder)
-    work = _Work(folder, results, Stopwatch(reporter), find, at_most)
+    finished = FinishedRun(folder, results.manifest, Stopwatch(reporter), device)
+    work = _Work(finished, results, find, at_most)
     targets = find_targets(results.manifest, results.choices, work.finished.records)
     with growing_directory(folder / FOLDER, "bench calibration"):
         # Gold first and vanilla after it: only one model is in memory.
@@ -71,9 +79,9 @@ def calibrate_run(
 class _Work:
     """The measurements on one run."""
 
-    def __init__(self, folder: Path, results: Results, watch: Stopwatch, find: Find, at_most: int) -> None:
-        self.manifest, self.watch, self.find = results.manifest, watch, find
-        self.finished, self.files = FinishedRun(folder, results.manifest, watch), Files(folder / FOLDER, Measurement)
+    def __init__(self, finished: FinishedRun, results: Results, find: Find, at_most: int) -> None:
+        self.manifest, self.watch, self.find = results.manifest, finished.watch, find
+        self.finished, self.files = finished, Files(finished.files.folder / FOLDER, Measurement)
         self.retain = self.finished.recipe.choice.retain
         self.asked = _at_most([one for one in self.finished.asked if not one.item.choices], at_most)
         if not any(one.split == self.retain for one in self.asked):

@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from kvw.bench.cost.recipe import SHAPES, TOY_PREFIX, ModelPart, check_config
-from kvw.models.loading import find_checkpoint, load_config
+from kvw.models.loading import find_checkpoint, is_text_model, load_config
 from kvw.models.placement import find_device
 from kvw.toy import checkpoint
 
@@ -41,9 +47,16 @@ def random_model(part: ModelPart) -> PreTrainedModel:
     config, device = find_config(part.config), find_device(part.device or None)
     torch.manual_seed(0)
     with device:
-        model: Any = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, part.dtype))
-    drawn: PreTrainedModel = model.eval()
-    return drawn
+        model = build(config, getattr(torch, part.dtype))
+    model.eval()
+    return model
+
+
+def build(config: PretrainedConfig, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """A model of images and text, or of text alone, with the weights that it begins with; in float32 if not told."""
+    factory: Any = AutoModelForCausalLM if is_text_model(config) else AutoModelForImageTextToText
+    model: PreTrainedModel = factory.from_config(config, dtype=dtype or torch.float32)
+    return model
 
 
 def _of_file(path: Path) -> PretrainedConfig:

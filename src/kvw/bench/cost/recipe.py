@@ -94,6 +94,10 @@ class CostRecipe(Strict):
     """Times that each method is timed; the median counts."""
     method: tuple[CostMethod, ...]
 
+    def on(self, device: str | None) -> CostRecipe:
+        """The same on another device; None for the recipe's own."""
+        return self.model_copy(update={"model": self.model.model_copy(update={"device": device})}) if device else self
+
     @property
     def rows(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Label, method and settings of every row, the plain forward pass first."""

@@ -13,11 +13,10 @@ from statistics import median
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
-from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers import PreTrainedModel
 
 from kvw.bench.cost.meter import Meter, counting_matrix_flops, counting_positions, energy, peak_memory
-from kvw.bench.cost.models import find_config, random_model
+from kvw.bench.cost.models import build, find_config, random_model
 from kvw.bench.cost.recipe import FORWARD, CostRecipe, DataPart
 from kvw.bench.cost.record import CostRow, Costs, StageCost
 from kvw.bench.cost.synthetic import MadeUpProcessor, made_up
@@ -195,9 +194,9 @@ def _end_with_parent() -> None:
 def _facts(recipe: CostRecipe) -> dict[str, Any]:
     config = find_config(recipe.model.config)
     processor = MadeUpProcessor(config, recipe.data.image)
-    with init_empty_weights():
-        model: Any = AutoModelForImageTextToText.from_config(config)
-    (item,) = prepare(made_up(recipe.data, "forget", 1), processor)
+    with torch.device("meta"):  # unlike accelerate's empty weights it counts tied ones once
+        model = build(config)
+    (item,) = prepare(made_up(recipe.data, "forget", 1, pictures=processor.sees), processor)
     return {
         "model": recipe.model.config,
         "parameters": int(model.num_parameters()),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -21,23 +21,27 @@ from kvw.bench.cost.recipe import DataPart
 from kvw.data import Example
 from kvw.data.images import png
 from kvw.errors import UserError
+from kvw.models.loading import is_text_model
 
 IMAGE = "<image>"
 LETTERS = string.ascii_lowercase
 CHARACTERS = " " + LETTERS + string.ascii_uppercase + string.digits + ".,;:!?'\"-()"
 SPECIAL_IDS = ("image_token_index", "image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 QWEN = ("qwen2_vl", "qwen2_5_vl")
+NO_IMAGE = -1
+"""The id of pictures in models that see none."""
 MIN_PIXELS, MAX_PIXELS = 56 * 56, 12_845_056
 """What the published processors of Qwen2-VL and Qwen2.5-VL keep pictures between."""
 
 
-def made_up(data: DataPart, split: str, count: int) -> list[Example]:
+def made_up(data: DataPart, split: str, count: int, *, pictures: bool = True) -> list[Example]:
     """Examples of one length; two about each fact, four about each subject, as labels for methods that want them.
 
     Args:
         data: Lengths, and how many questions share a picture.
         split: ``forget`` or ``retain``; the two have no picture in common.
         count: Number of examples.
+        pictures: Whether each has a picture.
     """
     draw = random.Random(split)
     examples: list[Example] = []
@@ -46,13 +50,14 @@ def made_up(data: DataPart, split: str, count: int) -> list[Example]:
         if place % 2:  # the other view of a fact
             answer = examples[-1].answer
         picture = place // data.questions_per_image + (0 if split == "forget" else 1 << 20)
+        shown = (_pixel(picture),) if pictures else ()
         # The tokenizer puts one space between question and answer.
-        examples.append(Example(question, answer, (_pixel(picture),), f"{split}:{place}", {"subject": str(place // 4)}))
+        examples.append(Example(question, answer, shown, f"{split}:{place}", {"subject": str(place // 4)}))
     return examples
 
 
 class MadeUpProcessor:
-    """What the pipeline asks of a Hugging Face processor, for LLaVA and for Qwen2-VL and Qwen2.5-VL.
+    """What the pipeline asks of a Hugging Face processor, for LLaVA, Qwen2-VL, Qwen2.5-VL, and models of text alone.
 
     Args:
         config: Config of the model; says how many tokens a picture has, or with ``image`` how many pixels make a token.
@@ -63,12 +68,15 @@ class MadeUpProcessor:
     """
 
     chat_template = "made up: the picture, the question, a space, the answer"
-    image_token = IMAGE
 
     def __init__(self, config: PretrainedConfig, image: tuple[int, int]) -> None:
-        self._vision = config.vision_config
+        self.sees = not is_text_model(config)
+        self.image_token = IMAGE if self.sees else None
+        self._vision = cast(Any, getattr(config, "vision_config", None))
         self._qwen = config.model_type in QWEN
-        if self._qwen:
+        if not self.sees:
+            self.image_tokens = 0
+        elif self._qwen:
             side = self._vision.patch_size * self._vision.spatial_merge_size
             height, width = smart_resize(image[1], image[0], side, MIN_PIXELS, MAX_PIXELS)
             self._grid = (1, height // self._vision.patch_size, width // self._vision.patch_size)
@@ -114,6 +122,8 @@ class MadeUpProcessor:
         return batch | self._pictures(sum(map(len, images or ())), ids)
 
     def _pictures(self, count: int, ids: Tensor) -> dict[str, Tensor]:
+        if not self.sees:
+            return {}
         vision, noise = self._vision, torch.Generator().manual_seed(count)
         if not self._qwen:
             size = (count, 3, vision.image_size, vision.image_size)
@@ -153,8 +163,9 @@ class CharacterTokenizer:
                 do="take a model with a larger vocabulary",
             )
         self.pad_id = free[0]
-        self.image_id = int(config.image_token_id)
-        self._ids = {**dict(zip(CHARACTERS, free[1:], strict=False)), IMAGE: self.image_id}
+        pictures = {} if is_text_model(config) else {IMAGE: int(config.image_token_id)}
+        self.image_id = pictures.get(IMAGE, NO_IMAGE)
+        self._ids = {**dict(zip(CHARACTERS, free[1:], strict=False)), **pictures}
         self._texts = {number: text for text, number in self._ids.items()}
 
     def encode(self, text: str) -> list[int]:

@@ -41,7 +41,10 @@ class Work(InMemory):
     def made_up(cls, model: PreTrainedModel, data: DataPart) -> Work:
         """Make up a processor and examples."""
         processor = MadeUpProcessor(model.config, data.image)
-        forget, retain = made_up(data, "forget", data.forget), made_up(data, "retain", data.retain)
+        forget, retain = (
+            made_up(data, split, count, pictures=processor.sees)
+            for split, count in (("forget", data.forget), ("retain", data.retain))
+        )
         everything = [*forget, *retain]
         rendered = dict(zip(map(id, everything), prepare(everything, processor), strict=True))
         return cls(model, processor, forget, retain, data.batch_size, rendered)

@@ -20,6 +20,7 @@ from kvw.evaluation.metrics.intervals import (
     mcnemar,
     mean_interval,
     paired_difference,
+    seeds_interval,
     subjects_of,
 )
 from kvw.evaluation.metrics.likelihood import answer_probability, normalised_probability
