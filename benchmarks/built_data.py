@@ -18,7 +18,7 @@ from pathlib import Path
 from kvw.building.files import FORGET, NEIGHBOURS, RETAIN, chosen, write_request
 from kvw.building.phrasings import phrasings
 from kvw.building.table import read_table, with_photos
-from kvw.cli.options import find_model, quiet_libraries
+from kvw.cli.options import find_model
 from kvw.console import ConsoleReporter
 from kvw.data.images import png
 from kvw.edits.edit import load_edit
@@ -31,6 +31,7 @@ from kvw.proving.photos.people import FACTS, everyone
 from kvw.proving.record import Answer
 from kvw.proving.requests import Request
 from kvw.proving.scoring import ask
+from kvw.quiet import quiet_libraries
 from kvw.runs.erase import erase
 from kvw.runs.request import EraseRequest
 from kvw.runs.writing import EDIT

@@ -19,7 +19,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kvw.cli.options import find_model, quiet_libraries
+from kvw.cli.options import find_model
 from kvw.console import ConsoleReporter
 from kvw.data import Example
 from kvw.proving.parts import PARTS
@@ -27,6 +27,7 @@ from kvw.proving.record import ProvingRecord, read_record
 from kvw.proving.requests import Half, Request
 from kvw.proving.run import ProvingGround
 from kvw.proving.verdict import kept, mean
+from kvw.quiet import quiet_libraries
 
 HALF: Half = "choosing"
 

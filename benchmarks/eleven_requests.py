@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from kvw.cli.options import find_model, quiet_libraries
+from kvw.cli.options import find_model
 from kvw.console import ConsoleReporter
 from kvw.edits.edit import load_edit
 from kvw.edits.weight_edit import weight_edit
@@ -23,6 +23,7 @@ from kvw.files import write_text
 from kvw.methods.registry import DEFAULT, get_method
 from kvw.proving.known import known_facts
 from kvw.proving.requests import make_requests
+from kvw.quiet import quiet_libraries
 from kvw.runs.costs import Stopwatch
 from kvw.runs.earlier import keep
 from kvw.runs.erase import erase

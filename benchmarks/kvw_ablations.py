@@ -16,7 +16,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from kvw.cli.options import quiet_libraries
 from kvw.console import ConsoleReporter
 from kvw.data.shared import RetainSet
 from kvw.edits.edit import Edit
@@ -25,6 +24,7 @@ from kvw.files import write_text
 from kvw.methods.registry import PUBLISHED, get_method
 from kvw.progress import unheard
 from kvw.proving.requests import Request
+from kvw.quiet import quiet_libraries
 from kvw.report.sheets import markdown_table
 from kvw.runs.costs import Stopwatch
 from kvw.runs.unlearning import unlearn

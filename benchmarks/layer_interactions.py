@@ -19,7 +19,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from kvw.cli.options import quiet_libraries
 from kvw.console import ConsoleReporter
 from kvw.data import Example
 from kvw.edits.edit import Edit
@@ -27,6 +26,7 @@ from kvw.edits.parts import within_layers
 from kvw.evaluation.loaded import Loaded
 from kvw.evaluation.metrics import mean_interval
 from kvw.files import write_text
+from kvw.quiet import quiet_libraries
 from kvw.report.sheets import markdown_table
 from kvw.runs.costs import Stopwatch
 from planted import GROUNDS, edit_of, kept, log_probabilities, options, scores

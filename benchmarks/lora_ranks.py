@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kvw.cli.options import quiet_libraries
 from kvw.console import ConsoleReporter
 from kvw.edits.weights import WeightsEdit
 from kvw.evaluation.loaded import Loaded
@@ -25,6 +24,7 @@ from kvw.files import write_text
 from kvw.methods.registry import get_method
 from kvw.progress import unheard
 from kvw.proving.requests import Request
+from kvw.quiet import quiet_libraries
 from kvw.report.sheets import markdown_table
 from kvw.runs.costs import Stopwatch
 from planted import GROUNDS, SPLITS, kept, options, probability, scores

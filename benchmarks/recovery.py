@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvw.cli.options import quiet_libraries
 from kvw.console import ConsoleReporter
 from kvw.edits.edit import Edit
 from kvw.edits.gates import GateEdit
@@ -32,6 +31,7 @@ from kvw.evaluation.loaded import Loaded
 from kvw.files import write_text
 from kvw.models.value_matrix import MatrixKey
 from kvw.proving.requests import Request
+from kvw.quiet import quiet_libraries
 from kvw.report.sheets import markdown_table
 from kvw.runs.costs import Stopwatch
 from kvw.training.keeping import folded

@@ -28,7 +28,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from kvw.cli.options import find_model, quiet_libraries
+from kvw.cli.options import find_model
 from kvw.console import ConsoleReporter
 from kvw.data import Example, Prepared, prepare, read_examples
 from kvw.edits import Edit, compose, diff
@@ -40,6 +40,7 @@ from kvw.methods.kvw.settings import KvwSettings
 from kvw.methods.kvw.weaken import one_shot, weaken
 from kvw.methods.subspace.examples import subspace_edit
 from kvw.methods.subspace.settings import SubspaceSettings
+from kvw.quiet import quiet_libraries
 from kvw.runs.costs import Stopwatch
 from kvw.toy import World, write_world
 from kvw.toy.world import LONGEST_ANSWER

@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 import torch
 
-from kvw.cli.options import find_model, quiet_libraries
+from kvw.cli.options import find_model
 from kvw.data import Example
 from kvw.evaluation.loaded import Loaded
 from kvw.evaluation.probability import TokenScores, token_scores
@@ -30,6 +30,7 @@ from kvw.measuring.moments import Moment
 from kvw.models.finding import find_value_matrices
 from kvw.models.value_matrix import MatrixKey
 from kvw.proving.facts import facts
+from kvw.quiet import quiet_libraries
 
 Result = TypeVar("Result")
 WAYS = ("shared", "separate")

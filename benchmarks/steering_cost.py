@@ -27,13 +27,13 @@ from transformers import PreTrainedModel
 from kvw.bench.cost.models import random_model
 from kvw.bench.cost.recipe import DataPart, ModelPart
 from kvw.bench.cost.synthetic import MadeUpProcessor, made_up
-from kvw.cli.options import quiet_libraries
 from kvw.data import prepare, prompt_batch, to_model
 from kvw.edits import Steer, SteeringEdit
 from kvw.edits.edit import Attachment
 from kvw.edits.hooks import Hooks
 from kvw.edits.prompts import Prompts
 from kvw.models.layer_inputs import InputHook, decoder_layers
+from kvw.quiet import quiet_libraries
 
 WAYS = ("plain", "again", "steered")
 MILLION = 1e6

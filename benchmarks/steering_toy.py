@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from kvw.cli.options import find_model, quiet_libraries
+from kvw.cli.options import find_model
 from kvw.data import Example, prepare, prompt_batch, read_examples, to_model
 from kvw.data.batches import answer_batch, image_groups
 from kvw.edits import Condition, SteeringEdit, attach_where
@@ -31,6 +31,7 @@ from kvw.methods.steering.gate_plot import plot_gates
 from kvw.methods.steering.method import steering
 from kvw.methods.steering.settings import SteeringSettings
 from kvw.models.loading import load_model, load_processor
+from kvw.quiet import quiet_libraries
 from kvw.toy import World, write_world
 from kvw.toy.world import LONGEST_ANSWER
 

@@ -19,13 +19,14 @@ from typing import Any
 import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-from kvw.cli.options import find_model, quiet_libraries
+from kvw.cli.options import find_model
 from kvw.data import Example, prepare, read_examples
 from kvw.evaluation.loaded import Loaded
 from kvw.measuring.examples import measure_examples
 from kvw.methods.kvw.weaken import one_shot
 from kvw.methods.subspace.examples import subspace_edit
 from kvw.methods.subspace.settings import SubspaceSettings
+from kvw.quiet import quiet_libraries
 from kvw.toy import World, write_world
 
 LAYERS = 12

@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from kvw.cli.options import find_model, quiet_libraries
+from kvw.cli.options import find_model
 from kvw.data import Example, prepare, read_examples
 from kvw.evaluation.evaluation import evaluate
 from kvw.measuring.labelled import LabelledBatches
@@ -26,6 +26,7 @@ from kvw.methods.subspace.labels import Labels, labels_of
 from kvw.methods.subspace.method import subspace
 from kvw.methods.subspace.settings import SubspaceSettings
 from kvw.models.loading import load_model, load_processor
+from kvw.quiet import quiet_libraries
 from kvw.toy import World, write_world
 from kvw.toy.people import Person
 from kvw.toy.world import LONGEST_ANSWER

@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from kvw.cli.options import find_model, quiet_libraries
+from kvw.cli.options import find_model
 from kvw.data import prepare, read_examples
 from kvw.edits import Directions, Edit, LowRankEdit
 from kvw.evaluation.evaluation import evaluate
@@ -38,6 +38,7 @@ from kvw.methods.subspace.vectors import view_means
 from kvw.models.finding import find_value_matrices, select_layers
 from kvw.models.loading import load_model, load_processor
 from kvw.models.value_matrix import MatrixKey, ValueMatrix
+from kvw.quiet import quiet_libraries
 from kvw.toy import SPLITS, World, write_world
 from kvw.toy.world import LONGEST_ANSWER
 

@@ -9,11 +9,12 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from kvw.cli.options import find_model, quiet_libraries
+from kvw.cli.options import find_model
 from kvw.console import ConsoleReporter
 from kvw.evaluation.evaluation import evaluate
 from kvw.evaluation.loaded import Loaded
 from kvw.methods.kvw.settings import KvwSettings
+from kvw.quiet import quiet_libraries
 from kvw.report.tables import print_sweep
 from kvw.runs.costs import Stopwatch
 from kvw.runs.erase import check, measure_retain

@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kvw.cli.options import find_model, quiet_libraries
+from kvw.cli.options import find_model
 from kvw.console import ConsoleReporter
 from kvw.files import write_text
 from kvw.proving.planted import people_requests
+from kvw.quiet import quiet_libraries
 from kvw.records.audit import AuditRecord
 from kvw.records.run import RunRecord
 from kvw.report.sheets import markdown_table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import re
 import signal
 import subprocess
@@ -107,6 +108,17 @@ def test_other_programs_keep_their_traceback():
     before = sys.excepthook
     quiet_while_loading()
     assert sys.excepthook is before
+
+
+def test_programs_of_python_m_do_not_show_what_torch_tells_its_developers(monkeypatch: pytest.MonkeyPatch):
+    logger = logging.getLogger("torch.utils._pytree")
+    monkeypatch.setattr(logger, "level", logging.WARNING)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    quiet_while_loading()
+    assert logger.level == logging.WARNING  # another program's own affair
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "kvw.proving", "run"])
+    quiet_while_loading()
+    assert logger.level == logging.ERROR
 
 
 def test_whatever_python_m_runs_is_such_a_program():

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import ParamSpec
 
 from kvw.errors import Damaging, LostProcess, UserError
+from kvw.quiet import quiet_libraries, quiet_torch
 
 Given = ParamSpec("Given")
 INTERRUPTED = "interrupted; give the same command again to go on"
@@ -52,6 +53,8 @@ def program(main: Callable[Given, None]) -> Callable[Given, ExitCode]:
 
     @functools.wraps(main)
     def run(*arguments: Given.args, **keywords: Given.kwargs) -> ExitCode:
+        if "transformers" in sys.modules:
+            quiet_libraries()
         try:
             main(*arguments, **keywords)
         except UserError as error:
@@ -66,13 +69,15 @@ def program(main: Callable[Given, None]) -> Callable[Given, ExitCode]:
 
 
 def quiet_while_loading() -> None:
-    """Let ``python -m kvw...`` end with a message also if Ctrl-C comes while its libraries are imported.
+    """Let ``python -m kvw...`` import its libraries without their advice, and end with a message also if Ctrl-C comes
+    meanwhile.
 
     That is before :func:`program` begins. Other programs that import kvw are left as they are.
     """
     package = __name__.partition(".")[0]
     if not any(flag == "-m" and name.partition(".")[0] == package for flag, name in pairwise(sys.orig_argv)):
         return
+    quiet_torch()
     usual = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tests.program import run
 
-from kvw.cli.options import quiet_libraries
+from kvw.quiet import quiet_libraries
 from kvw.records.run import Change, LanguagePart
 
 DAMAGE = "The perplexity of ordinary sentences went from 29.0 to 2.16e+04."

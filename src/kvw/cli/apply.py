@@ -7,18 +7,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from kvw.cli.options import (
-    Force,
-    ModelOrGguf,
-    OtherWeights,
-    Strict,
-    check_output,
-    end_strictly,
-    find_model,
-    is_gguf,
-    quiet_libraries,
-)
+from kvw.cli.options import Force, ModelOrGguf, OtherWeights, Strict, check_output, end_strictly, find_model, is_gguf
 from kvw.errors import UserError
+from kvw.quiet import quiet_libraries
 
 Untouched = Annotated[
     Literal["copy", "hardlink", "reflink"],

@@ -26,11 +26,11 @@ from kvw.cli.options import (
     check_output,
     find_model,
     print_result,
-    quiet_libraries,
     refuse_beside_endpoint,
 )
 from kvw.errors import UserError
 from kvw.exit_codes import ExitCode
+from kvw.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from kvw.models.checkpoint import Checkpoint

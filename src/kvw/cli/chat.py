@@ -9,7 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import LOAD_DEFAULTS, LoadOptions, Model, OtherWeights, ValueMatrices, find_model, quiet_libraries
+from kvw.cli.options import LOAD_DEFAULTS, LoadOptions, Model, OtherWeights, ValueMatrices, find_model
+from kvw.quiet import quiet_libraries
 from kvw.settings import check_at_least
 
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import Force, Json, check_output, print_result, quiet_libraries
+from kvw.cli.options import Force, Json, check_output, print_result
+from kvw.quiet import quiet_libraries
 
 
 def demo(

@@ -21,9 +21,9 @@ from kvw.cli.options import (
     find_model,
     is_gguf,
     print_result,
-    quiet_libraries,
 )
 from kvw.errors import UserError
+from kvw.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from kvw.edits import Edit

@@ -29,9 +29,9 @@ from kvw.cli.options import (
     parse_sources,
     parse_splits,
     print_result,
-    quiet_libraries,
 )
 from kvw.errors import UserError
+from kvw.quiet import quiet_libraries
 from kvw.retain import SOURCES
 
 if TYPE_CHECKING:

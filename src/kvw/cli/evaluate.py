@@ -24,10 +24,10 @@ from kvw.cli.options import (
     ValueMatrices,
     find_model,
     print_json,
-    quiet_libraries,
     refuse_beside_endpoint,
 )
 from kvw.errors import UserError
+from kvw.quiet import quiet_libraries
 from kvw.settings import check_at_least
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from kvw.cli.options import (
     find_model,
     print_json,
     print_result,
-    quiet_libraries,
 )
+from kvw.quiet import quiet_libraries
 
 
 def structure(model: Model, *, value_matrices: ValueMatrices = "", json: Json = False) -> None:

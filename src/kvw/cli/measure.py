@@ -20,8 +20,8 @@ from kvw.cli.options import (
     ValueMatrices,
     find_model,
     print_result,
-    quiet_libraries,
 )
+from kvw.quiet import quiet_libraries
 
 
 def measure(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -344,22 +342,6 @@ def check_output(out: Path, *, force: bool, keep: Iterable[Path]) -> None:
 
     if launched_rank() is None:  # of several processes one looks for all of them, once they have found each other
         check_output_directory(out, force=force, keep=keep)
-
-
-def quiet_libraries() -> None:
-    """Keep the libraries' own bars and advice out of the terminal of the command line program.
-
-    This imports transformers and with it torch: what can be found out about the command and its files is found before.
-    """
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    # torchao, which transformers imports where it is installed, makes torch advise its developers.
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    # peft asks transformers for what is going to be called otherwise.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
 
 
 def end_strictly(strict: bool, warnings: Sequence[str]) -> None:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import ShowExamples, quiet_libraries
+from kvw.cli.options import ShowExamples
+from kvw.quiet import quiet_libraries
 
 
 def report(

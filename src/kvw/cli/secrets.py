@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from kvw.cli.launch import run_by_the_first
-from kvw.cli.options import LOAD_DEFAULTS, Json, LoadOptions, find_model, print_result, quiet_libraries
+from kvw.cli.options import LOAD_DEFAULTS, Json, LoadOptions, find_model, print_result
+from kvw.quiet import quiet_libraries
 from kvw.serving.secrets import Mode
 
 if TYPE_CHECKING:

@@ -8,15 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import (
-    LoadOptions,
-    Model,
-    OtherWeights,
-    ValueMatrices,
-    find_model,
-    parse_named_files,
-    quiet_libraries,
-)
+from kvw.cli.options import LoadOptions, Model, OtherWeights, ValueMatrices, find_model, parse_named_files
+from kvw.quiet import quiet_libraries
 from kvw.serving.checks import check_audit_log, check_keys
 from kvw.serving.limits import DEFAULTS, MIB, Limits
 from kvw.serving.names import Names, check_something_served

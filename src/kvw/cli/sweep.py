@@ -24,9 +24,9 @@ from kvw.cli.options import (
     find_model,
     parse_sources,
     print_result,
-    quiet_libraries,
 )
 from kvw.errors import UserError
+from kvw.quiet import quiet_libraries
 from kvw.retain import SOURCES
 from kvw.settings import check_at_least
 

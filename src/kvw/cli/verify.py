@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import DATA_DEFAULTS, DataOptions, Json, print_result, quiet_libraries
+from kvw.cli.options import DATA_DEFAULTS, DataOptions, Json, print_result
 from kvw.errors import UserError
 from kvw.exit_codes import ExitCode
+from kvw.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from kvw.models.checkpoint import Checkpoint

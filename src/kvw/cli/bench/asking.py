@@ -9,8 +9,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from kvw.cli.bench.options import AtMost, Device, Finished, finished_folders, print_all
-from kvw.cli.options import Json, MethodOptions, Model, find_model, print_json, quiet_libraries
+from kvw.cli.options import Json, MethodOptions, Model, find_model, print_json
 from kvw.errors import UserError
+from kvw.quiet import quiet_libraries
 
 DEFAULTS = MethodOptions()
 Edit = Annotated[

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kvw.cli.bench.options import Device, Recipe
-from kvw.cli.options import Json, find_model, print_json, quiet_libraries
+from kvw.cli.options import Json, find_model, print_json
+from kvw.quiet import quiet_libraries
 
 
 def ls(*, json: Json = False) -> None:

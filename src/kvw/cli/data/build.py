@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import LOAD_DEFAULTS, LoadOptions, ServedName, find_model, quiet_libraries
+from kvw.cli.options import LOAD_DEFAULTS, LoadOptions, ServedName, find_model
 from kvw.errors import UserError
+from kvw.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from kvw.building.asking import Wanted

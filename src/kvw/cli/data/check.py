@@ -20,8 +20,8 @@ from kvw.cli.options import (
     end_strictly,
     find_model,
     print_json,
-    quiet_libraries,
 )
+from kvw.quiet import quiet_libraries
 
 
 def check(

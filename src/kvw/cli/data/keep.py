@@ -7,16 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kvw.cli.options import (
-    DATA_DEFAULTS,
-    KINDS_OF_DATA,
-    LOAD_DEFAULTS,
-    DataOptions,
-    Force,
-    LoadOptions,
-    find_model,
-    quiet_libraries,
-)
+from kvw.cli.options import DATA_DEFAULTS, KINDS_OF_DATA, LOAD_DEFAULTS, DataOptions, Force, LoadOptions, find_model
+from kvw.quiet import quiet_libraries
 
 
 def keep(
