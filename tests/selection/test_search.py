@@ -544,3 +544,48 @@ def test_what_a_subject_needs_is_not_weakened_before_all_are_together() -> None:
     together, alone = (Search(Gradual(0.4, 0.03), (TEXT, NEAR), 0.98, gentle=one) for one in (True, False))  # type: ignore[arg-type]
     assert together.choose([removal()]) is not None
     assert alone.choose([removal()]) is None  # all of it costs too much
+
+
+@pytest.mark.parametrize(
+    ("enough", "price", "taken"),
+    [
+        (0.95, 0.09, 2),  # all of it would leave .91 of the neighbours, 2/12 leave .985, 3/12 only .9775
+        (2.0, 0.03, 7),  # it never forgets, and .98 of them are left at 7/12
+        (0.95, 0.4, None),  # not even 1/12 keeps enough
+    ],
+)
+def test_directions_that_cost_too_much_are_weakened_although_they_no_longer_forget(
+    enough: float, price: float, taken: int | None
+) -> None:
+    found = Search(Gradual(enough, price), (NEAR,), 0.98)  # type: ignore[arg-type]
+    chosen = found.choose([removal()])
+    assert (chosen is None) == (taken is None)
+    if chosen is not None and taken is not None:
+        assert isinstance(chosen.edit, LowRankEdit)
+        assert [one for one in found.candidates if one is chosen] == [chosen]
+        assert chosen.answered()
+        (value,) = chosen.edit.directions.values()
+        assert float(-value.changes()[0]) == pytest.approx(taken / 12, abs=1e-6)
+
+
+def test_of_fewer_directions_and_a_part_of_all_the_one_that_leaves_less_is_taken() -> None:
+    class Both(Gradual):
+        """Two layers forget together by their shares. More than half of the second costs neighbours."""
+
+        def _score(self, name: str, edit: Any) -> Score:
+            shares = {key.layer: -float(one.changes()[0]) for key, one in edit.directions.items()} if edit else {}
+            if name in (FORGET, HELD_OUT_FORGET):
+                part = min(shares.get(0, 0.0), shares.get(1, 0.0))
+                return Score((part < 1,) * 4, (0.8 * (1 - part) + 0.01,) * 4, (1.0,) * 4, (2,) * 4)
+            lost = 0.1 if name == NEAR and shares.get(1, 0.0) > 0.5 else 0.0
+            return Score((True,) * 4, (0.8 * (1 - lost),) * 4, (1.0,) * 4, (2,) * 4)
+
+    one = torch.tensor([[1.0], [0.0]])
+    gates = {0: -20_000.0, 1: -10_000.0}
+    edit = LowRankEdit({MatrixKey(layer): Directions(one, one, torch.tensor([gate])) for layer, gate in gates.items()})
+    found = Search(Both(1, 0), (NEAR,), 0.98)  # type: ignore[arg-type]
+    chosen = found.choose([DirectionsPath(edit, 0.0)])
+    assert chosen is not None
+    assert chosen.path is not None
+    assert (chosen.path.where, chosen.answered()) == ("at 50%", 8)
+    assert chosen.left() < 0.5  # a single direction leaves all of .81

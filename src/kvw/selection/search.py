@@ -110,6 +110,7 @@ class Search:
         self.of_each: dict[Hashable, DirectionsPath] = {}
         self._ends: dict[Path, tuple[Path, int]] = {}
         self._gentle: dict[Path, Candidate | None] = {}
+        self._weaker: dict[Path, list[Candidate]] = {}
 
     @property
     def original(self) -> dict[str, Score]:
@@ -226,27 +227,43 @@ class Search:
 
         The weakest that is tried is one step above the weakest that forgets the questions, for other wordings of them.
         """
-        if not self._is_gentle or not isinstance(path, DirectionsPath):
-            return None
         if path not in self._gentle:
-            last, weaker = path.doses[-1], [path.weakened(share) for share in WEAKER]
-            tried = [Candidate(one.edit(last), last, one) for one in weaker]
+            tried = self._parts(path)
             least = _first(len(tried), lambda place: self.forgets(tried[place])) + 1
             strongest_first = tried[least:][::-1]
             place = _first(len(strongest_first) - 1, lambda place: self._spares(strongest_first[place]))
             found = strongest_first[place] if strongest_first and self.keeps(strongest_first[place]) else None
-            self.candidates += [found] if found else []
-            self._gentle[path] = found
+            self._gentle[path] = self._tell(found)
         return self._gentle[path]
 
     def _weakened(self, path: Path, last: int) -> Candidate | None:
-        """The strongest candidate up to a place that keeps what must stay; None if there is none."""
+        """The strongest candidate up to a place that keeps what must stay, or the strongest part of all directions that
+        does, whichever leaves less; None if there is none."""
         if last < 0:
             return None
         if self.keeps(self._at(path, last)):
             return self._at(path, last)
         too_much = _first(last, lambda place: not self.keeps(self._at(path, place)))
-        return self._at(path, too_much - 1) if too_much else None
+        found = [self._at(path, too_much - 1)] if too_much else []
+        strongest_first = self._parts(path)[::-1]
+        enough = _first(len(strongest_first), lambda place: self.keeps(strongest_first[place]))
+        found += [one for one in strongest_first[enough : enough + 1] if self._tell(one)]
+        return min(found, key=self._rank, default=None)
+
+    def _parts(self, path: Path) -> list[Candidate]:
+        """The edit of all directions of a path at parts of its strength, the weakest first; nothing of other paths."""
+        if not self._is_gentle or not isinstance(path, DirectionsPath):
+            return []
+        if path not in self._weaker:
+            last, weaker = path.doses[-1], [path.weakened(share) for share in WEAKER]
+            self._weaker[path] = [Candidate(one.edit(last), last, one) for one in weaker]
+        return self._weaker[path]
+
+    def _tell(self, candidate: Candidate | None) -> Candidate | None:
+        """The same candidate, which is among those that were tried from now on."""
+        if candidate is not None and all(one is not candidate for one in self.candidates):
+            self.candidates.append(candidate)
+        return candidate
 
     def _at(self, path: Path, place: int) -> Candidate:
         """The candidate at a place of a path, one for each dose."""
