@@ -296,7 +296,9 @@ def test_planted_models_are_found_beside_the_run(run, several_settings, monkeypa
         shutil.copytree(checkpoint(label), model)
         for path in (run / "records").glob(f"{label}*"):
             path.write_text(json.dumps(json.loads(path.read_text()) | {"planting": planting, "model": model.name}))
-    monkeypatch.setattr(import_module("kvw.cli.bench"), "find_model", lambda _: pytest.fail("looked for elsewhere"))
+    monkeypatch.setattr(
+        import_module("kvw.cli.bench.asking"), "find_model", lambda _: pytest.fail("looked for elsewhere")
+    )
     assert program("bench", "attack", run, "--attacks", "int8", "--at-most", "2") == 0
     assert {one["label"] for one in records_of(run)} == {"vanilla", "gold", "subspace"}
 

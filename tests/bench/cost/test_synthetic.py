@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 from tests.fixtures import built
 from tests.tiny_models import noise_png
+from transformers import Gemma3Config
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
 import kvw
@@ -112,7 +112,7 @@ def test_examples_are_of_one_length_and_share_pictures_if_asked():
 
 def test_what_cannot_be_made_up_is_refused():
     with pytest.raises(kvw.UserError, match="not for gemma3"):
-        MadeUpProcessor(SimpleNamespace(model_type="gemma3", vision_config=None), (1, 1))
+        MadeUpProcessor(Gemma3Config(), (1, 1))
     config = find_config("toy:vanilla")
     config.text_config.vocab_size = 20
     with pytest.raises(kvw.UserError, match=r"(?s)too small.*20 tokens"):
