@@ -49,10 +49,12 @@ def made_up(data: DataPart, split: str, count: int, *, pictures: bool = True) ->
         question, answer = ("".join(draw.choices(LETTERS, k=size)) for size in (data.question - 1, data.answer))
         if place % 2:  # the other view of a fact
             answer = examples[-1].answer
+        subject = str(place // 4)
+        question = f"{subject}{question}"[: len(question)]  # which some methods look for there
         picture = place // data.questions_per_image + (0 if split == "forget" else 1 << 20)
         shown = (_pixel(picture),) if pictures else ()
         # The tokenizer puts one space between question and answer.
-        examples.append(Example(question, answer, shown, f"{split}:{place}", {"subject": str(place // 4)}))
+        examples.append(Example(question, answer, shown, f"{split}:{place}", {"subject": subject}))
     return examples
 
 
