@@ -9,6 +9,7 @@ from kvw.bench.further import further_rows, utilities
 from kvw.bench.record import PlantingPart, TaskPart
 from kvw.bench.results import summarise
 from kvw.bench.scores import ItemScore
+from kvw.bench.together import alone
 from kvw.evaluation.metrics import Outcome, harmonic_mean
 from kvw.report.bench_tables import bench_table
 
@@ -149,7 +150,7 @@ def test_the_table_says_all_of_it():
         versions={},
     )
     planted = record("vanilla").model_copy(update={"planting": planting})
-    table = bench_table(summarise(about, [planted], {"vanilla": items})).text("markdown")
+    table = bench_table(alone(summarise(about, [planted], {"vanilla": items}))).text("markdown")
     assert "| retain | caption | truth ratio | 0.500 [0.500, 0.500] |" in table
     assert "on retain/caption, real_faces/face, real_world/question): vanilla 0.500." in table
     assert (

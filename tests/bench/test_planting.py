@@ -17,6 +17,7 @@ from kvw.bench.recipe import PlantPart, read_recipe
 from kvw.bench.record import PlantingPart, read_file
 from kvw.bench.results import read_results
 from kvw.bench.run import load_benchmark
+from kvw.bench.together import alone
 from kvw.cli import main
 from kvw.evaluation.loaded import Loaded
 from kvw.measuring.fingerprint import weights_digest
@@ -128,9 +129,9 @@ def test_settings_share_the_vanilla_model(saved, tmp_path, capsys):
     for setting in ("forget_5", "forget_10"):
         found = read_results(tmp_path / "out" / setting)
         assert found.manifest.setting == setting
-        assert bench_table(found).text("markdown") in printed
+        assert bench_table(alone(found)).text("markdown") in printed
         assert found.planted["vanilla"].examples == 400
-        assert "400 examples, all weights of language, 1 epochs" in bench_table(found).text("markdown")
+        assert "400 examples, all weights of language, 1 epochs" in bench_table(alone(found)).text("markdown")
     with pytest.raises(SystemExit):
         main(["bench", "table", str(tmp_path / "out")])
     assert capsys.readouterr().out.strip() == printed.strip()

@@ -108,6 +108,7 @@ def test_every_method_leaves_the_model_as_it_was_and_a_change_behind(tmp_path, m
     model, processor = fresh()
     before = weights_of(model)
     seen = {"fact-erasure": {"floor": 1e-30}, "lens-margin": {"margin": 0.5}, "simnpo": {"beta": 0.1}}
+    seen["auvic"] = {"candidates": ["Ann Lee", "Bo Day"]}
     values = {} if not GRADIENT[method].trains else FAST | seen.get(method, {})
     trained(model, processor, get_method(method).read(values), tmp_path / method)
     assert changed(model, before) == set()
@@ -187,7 +188,7 @@ def test_dpo_gets_as_many_wrong_answers_as_examples(tmp_path, monkeypatch):
         update={"benchmark": BenchmarkPart(name="toy-200", setting="forget05", unlearn_on="images")}
     )
     data = bench_run.load_benchmark(recipe.benchmark)
-    work = bench_run._Work(recipe, data, [], RunFiles(tmp_path / "run"), Stopwatch(SILENT))
+    work = bench_run._Work(recipe, data, [], RunFiles(tmp_path / "run"), Stopwatch(SILENT), None)
     (tmp_path / "run" / "edits").mkdir(parents=True)
     work.make_change(None, "dpo", {}, "dpo")
     ((_, _, forget, _, _, others, _, _, _),) = given

@@ -36,7 +36,7 @@ def text():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "auvic"])  # which needs pictures
 def test_every_method_makes_an_edit_and_leaves_the_model_as_it_was(text, method, tmp_path):
     model, tokenizer = text
     before = copy.deepcopy(model.state_dict())

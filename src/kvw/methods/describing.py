@@ -39,12 +39,17 @@ def settings_of(name: str) -> list[Setting]:
         UserError: There is no such method.
     """
     method = get_method(name)
-    others = {key: _shown(value) for key, value in getattr(method, "training", {}).items()}
-    return [
-        replace(setting, default=others.get(setting.name, setting.default))
-        for kind in method.setting_classes
-        for setting in _settings(kind, "")
-    ]
+    others: Mapping[str, Any] = getattr(method, "training", {})
+    listed = []
+    for setting in (one for kind in method.setting_classes for one in _settings(kind, "")):
+        other = others.get(setting.name, MISSING)
+        if isinstance(other, Mapping):  # a group that is set
+            listed += [
+                Setting(f"{setting.name}.{key}", "number", _shown(of), setting.text) for key, of in other.items()
+            ]
+        else:
+            listed.append(setting if other is MISSING else replace(setting, default=_shown(other)))
+    return listed
 
 
 def acting(settings: Mapping[str, Any], method: str) -> dict[str, Any]:
@@ -96,8 +101,6 @@ def _shown(default: Any) -> str:
     """A default as a user writes it."""
     if default is MISSING:
         return ""
-    if isinstance(default, Mapping):
-        return ", ".join(f"{name} {_shown(value)}" for name, value in default.items())
     if isinstance(default, tuple):
         texts = list(map(str, default))
         return json.dumps(texts) if any("," in text for text in texts) else ", ".join(texts)

@@ -133,7 +133,7 @@ def test_single_precision_is_enough_and_double_takes_over_where_it_is_not():
     assert single.patterns.dtype == torch.float32
     assert_close(single.eigenvalues, double.eigenvalues, rtol=1e-4, atol=0)
     basis = torch.linalg.qr(random(WIDTH, WIDTH))[0]
-    hard = basis * torch.logspace(0, -5.5, WIDTH, dtype=torch.float64) @ basis.T
+    hard = basis * torch.logspace(0, -6.3, WIDTH, dtype=torch.float64) @ basis.T
     hard = (hard + hard.T) / 2
     vectors = random(WIDTH, 4, seed=1).float()
     found = solve(metric(hard.float(), 0.0), vectors)
