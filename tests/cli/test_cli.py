@@ -276,9 +276,9 @@ def test_a_dry_run_counts_every_series_of_edits(people, saved, capsys, monkeypat
         given = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--out", "run", "--dry-run", "--json")
         assert run("erase", saved["llava"], *given) == 0
         found.append(json.loads(capsys.readouterr().out)["seconds"]["choosing the strength"])
-    assert found[1] / found[0] == pytest.approx((1 + 24) / (1 + 12), rel=1e-3)
+    assert found[1] / found[0] == pytest.approx((1 + 40) / (1 + 20), rel=1e-3)
     # 4 forget questions are asked 40 times in each of two series; 4 forget and 7 retain questions judge.
-    assert (found[2] - found[1]) / found[1] == pytest.approx(2 * 40 * 4 / ((1 + 24) * (4 + 7)), rel=1e-3)
+    assert (found[2] - found[1]) / found[1] == pytest.approx(2 * 40 * 4 / ((1 + 40) * (4 + 7)), rel=1e-3)
 
 
 @pytest.mark.thorough
@@ -307,7 +307,7 @@ def test_a_dry_run_counts_each_subject_by_itself(people, saved, capsys, monkeypa
         )
         assert run("erase", saved["llava"], *given) == 0
         found.append(json.loads(capsys.readouterr().out)["seconds"]["choosing the strength"])
-    assert found[1] / found[0] == pytest.approx((1 + 12 + 2) / (1 + 12), rel=1e-3)
+    assert found[1] / found[0] == pytest.approx((1 + 20 + 2) / (1 + 20), rel=1e-3)
 
 
 def test_the_ablation_needs_no_retain_set(people, saved):

@@ -27,6 +27,8 @@ from kvw.strict import Strict
 
 CANDIDATES = 12
 """Edits of one series that are scored while the strength is chosen: two bisections of up to 64 doses."""
+IN_PART = 8
+"""Further ones if directions are tried in part: two bisections of 11 parts."""
 
 
 class Plan(Strict):
@@ -116,6 +118,7 @@ def _estimates(job: Job) -> MethodPlan:
     edits = (CANDIDATES * series if request.chooses else 1) if material.must_stay else 0
     forgetting = sum(len(material.judged.get(split, ())) for split in (FORGET, HELD_OUT_FORGET))
     thins = edits > 1 and request.made_by.scaling(request.settings) == "directions"
+    edits += series * IN_PART if thins else 0
     thinning = series * tries(forgetting) * forgetting if thins else 0
     subjects = {example.subject_key for example in material.judged[FORGET]}
     if thins and 1 < len(subjects) <= MOST_OF_EACH:  # each is looked for by itself, too
