@@ -589,3 +589,24 @@ def test_of_fewer_directions_and_a_part_of_all_the_one_that_leaves_less_is_taken
     assert chosen.path is not None
     assert (chosen.path.where, chosen.answered()) == ("at 50%", 8)
     assert chosen.left() < 0.5  # a single direction leaves all of .81
+
+
+def test_the_edits_of_single_subjects_are_taken_whole() -> None:
+    class ByShare(InventedOfEach):
+        """What is left of neighbours falls with the shares of the directions."""
+
+        def about(self, subject: Any) -> "ByShare":
+            return ByShare((subject,), self._price)
+
+        def scores(self, edit: LowRankEdit, names: Sequence[str], places: Any = None) -> dict[str, Score]:
+            found = super().scores(edit, names, places)
+            price = self._price * -sum(float(value.changes().sum()) for value in edit.directions.values())
+            left = {NEAR: Score((True,) * 4, (0.8 * (1 - price),) * 4, (1.0,) * 4, (1,) * 4)}
+            return {name: left.get(name, score) for name, score in found.items()}
+
+    found = Search(ByShare(price=0.005), (NEAR,), 0.98)  # type: ignore[arg-type]
+    chosen = found.choose([], OF_EACH)
+    assert not any("at " in path.where for path in found.of_each.values())
+    assert chosen is not None
+    assert chosen.path is not None
+    assert "at " in chosen.path.where  # all together are weakened
