@@ -13,6 +13,8 @@ from kvw.data import Example, read_examples
 from kvw.errors import UserError
 from kvw.models.checkpoint import Checkpoint
 from kvw.proving.facts import facts, is_given
+from kvw.proving.photos.part import photo_requests
+from kvw.proving.planted import people_requests
 from kvw.proving.requests import HALVES, PLAN, RETAINED, UNUSED, Request, make_requests
 from kvw.runs.request import EraseRequest, read_data
 
@@ -40,6 +42,12 @@ def test_there_are_requests_of_all_sizes_in_both_halves():
         assert Counter(len(request.subjects) for request in requests) == PLAN
         assert [request.number for request in requests] == list(range(len(requests)))
         assert {len(request.subjects) for request in requests[:3]} == {1, 3, 10}
+
+
+def test_a_half_has_as_many_requests_as_its_page_says_and_with_those_to_planted_models_forty():
+    many = sum(PLAN.values())
+    assert f"{many} in a half" in (Path(__file__).parents[2] / "docs/proving-ground.md").read_text()
+    assert many + len(people_requests("reporting")) + len(photo_requests("reporting")) >= 40
 
 
 def test_no_subject_is_forgotten_twice():
