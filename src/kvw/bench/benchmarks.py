@@ -18,6 +18,8 @@ BENCHMARKS = {
     "umu": "kvw.data.benchmarks.umu",
     "offside": "kvw.data.benchmarks.offside",
     "tofu": "kvw.data.benchmarks.tofu",
+    "rwku": "kvw.data.benchmarks.rwku",
+    "wmdp": "kvw.data.benchmarks.wmdp",
 }
 """The module of each benchmark; it is imported when it is asked for."""
 

@@ -2,5 +2,6 @@
 
 from tests.data.benchmarks.author_copies import *  # noqa: F403
 from tests.data.benchmarks.file_copies import *  # noqa: F403
+from tests.data.benchmarks.knowledge_copies import *  # noqa: F403
 from tests.data.benchmarks.people_copies import *  # noqa: F403
 from tests.data.benchmarks.writing import *  # noqa: F403

@@ -31,6 +31,7 @@ class Item:
         perturbed: Wrong answers of the same form (for the truth ratio and the normalised probability).
         question_paraphrases: Other ways to ask.
         metadata: Whatever else is known; ``row`` is always there.
+        plain: Question and answer are one running text, as in :attr:`kvw.data.Example.plain`.
     """
 
     question: str
@@ -44,11 +45,12 @@ class Item:
     perturbed: tuple[str, ...] = ()
     question_paraphrases: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    plain: bool = False
 
     def example(self) -> Example:
         """The bare question and answer, as used for planting knowledge and for forgetting it."""
         metadata = {**self.metadata, "subject": self.subject}
-        return Example(self.question, self.answer, self.images, self.identifier, metadata)
+        return Example(self.question, self.answer, self.images, self.identifier, metadata, plain=self.plain)
 
 
 @dataclass(frozen=True)

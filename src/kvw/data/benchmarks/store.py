@@ -57,17 +57,18 @@ class Store:
             )
         self.local = folder if folder.is_dir() else None
 
-    def table(self, name: str | None, columns: Columns) -> Iterator[Mapping[str, Any]]:
+    def table(self, name: str | None, columns: Columns, split: str | None = None) -> Iterator[Mapping[str, Any]]:
         """The rows of a table, with images as encoded bytes.
 
         Args:
             name: Its configuration on the hub; none for data sets that have only one table.
             columns: What its columns must be.
+            split: Which of its splits; none for a table that has only one, whatever it is called.
 
         Raises:
-            UserError: The table cannot be loaded, or has other columns.
+            UserError: The table cannot be loaded, has no such split or more than one, or has other columns.
         """
-        data = self._load(name)
+        data = self._load(name, split)
         self.check_columns(name or str(self.source), data.column_names, columns)
         return self._rows(data, columns)
 
@@ -157,7 +158,7 @@ class Store:
                 do=f"if it does not matter, pass ignore_columns=({unknown[0]!r},); the schema may have changed",
             )
 
-    def _load(self, name: str | None) -> Any:
+    def _load(self, name: str | None, split: str | None) -> Any:
         library = _datasets()
         try:
             if self.local is None:
@@ -168,6 +169,8 @@ class Store:
             raise self._not_loaded(f"table {name}" if name else "table", error) from error
         if not isinstance(loaded, library.DatasetDict):
             return loaded
+        if split is not None:
+            return loaded[known(split, loaded, "split", str(name or self.source))]
         if len(loaded) != 1:
             # The name of the split says nothing: MLLMU-Bench has been seen with "train" and "test" for one table.
             raise UserError(
