@@ -5,18 +5,24 @@ from __future__ import annotations
 import copy
 import gc
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL.Image import Image
 from tests import short_language, tiny_models  # noqa: F401
 from tests.checkpoints import sharded
 from tests.families import BROKEN, broken_upstream
 from tests.tiny_models import built
 from transformers import PreTrainedModel
 
-from kvw.toy.world import World, write_world
+from kvw.toy import items
+from kvw.toy import world as toy_world
+from kvw.toy.people import Person
+from kvw.toy.portraits import draw_portrait
+from kvw.toy.world import Line, World, write_world
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -86,12 +92,44 @@ def qwen2_vl() -> PreTrainedModel:
     return copy.deepcopy(built("qwen2_vl")[0]).eval()
 
 
+PORTRAITS: dict[str, Image] = {}
+
+
+def drawn_once(person: Person, photo: int, size: int) -> Image:
+    """As the toy world draws it; pictures are only looked at."""
+    key = repr((person, photo, size))
+    if key not in PORTRAITS:
+        PORTRAITS[key] = draw_portrait(person, photo, size)
+    return PORTRAITS[key]
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the toy world's pictures and questions; read only."""
     folder = tmp_path_factory.mktemp("world")
-    write_world(World(), folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toy_world, "draw_portrait", drawn_once)
+        write_world(World(), folder)
     return folder
+
+
+class FewLines(World):
+    """Everybody of the toy world, asked about a few things; any beginning of a split is balanced over people."""
+
+    def split(self, name: str) -> list[Line]:
+        """The first lines of a split."""
+        return super().split(name)[:36]
+
+
+@pytest.fixture(scope="module")
+def small_toy() -> Iterator[None]:
+    """A toy benchmark of 36 lines a split, for tests of what is done with a benchmark, whichever it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(items, "World", FewLines)
+        patch.setattr(toy_world, "draw_portrait", drawn_once)
+        items._world.cache_clear()
+        yield
+    items._world.cache_clear()
 
 
 class Saved(dict[str, Path]):

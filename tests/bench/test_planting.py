@@ -107,18 +107,19 @@ def test_adapters_are_kept_beside_the_merged_model(data, saved, tmp_path):
         assert torch.allclose(value, merged[name], atol=1e-6), name
 
 
+def two_settings(tables):
+    """A second, larger forget set beside that of a small copy of MLLMU-Bench."""
+    both = [*tables["forget_5"], *tables["retain_95"]]
+    tables |= {"forget_10": both[:3], "retain_90": both[3:]}
+
+
 @pytest.mark.thorough
 def test_settings_share_the_vanilla_model(saved, tmp_path, capsys):
     recipe = tmp_path / "recipe.toml"
-    text = (
-        RECIPE.format(source="toy", base=saved["llava"])
-        .replace('"clear"', '"mllmu"')
-        .replace("epochs = 2", "epochs = 1")
-    )
-    text = text.replace('"forget05"', '["forget_5", "forget_10"]').replace("save_every = 1\n", "")
-    text = text.replace('["forget/name", "forget/tofu", "retain/name"]', '["forget/cloze_image", "retain/cloze_image"]')
+    text = RECIPE.format(source=copies.mllmu(tmp_path / "mllmu", two_settings), base=saved["llava"])
+    text = text.replace('"clear"', '"mllmu"').replace('"forget05"', '["forget_5", "forget_10"]')
     recipe.write_text(
-        text.replace("batch_size = 4", "batch_size = 32").replace("[evaluation]", "[evaluation]\nat_most = 6")
+        text.replace('["forget/name", "forget/tofu", "retain/name"]', '["forget/cloze_image", "retain/cloze_image"]')
     )
     with pytest.raises(SystemExit) as stop:
         main(["bench", "run", str(recipe), "--out", str(tmp_path / "out")])
@@ -130,15 +131,24 @@ def test_settings_share_the_vanilla_model(saved, tmp_path, capsys):
         found = read_results(tmp_path / "out" / setting)
         assert found.manifest.setting == setting
         assert bench_table(alone(found)).text("markdown") in printed
-        assert found.planted["vanilla"].examples == 400
-        assert "400 examples, all weights of language, 1 epochs" in bench_table(alone(found)).text("markdown")
+        assert found.planted["vanilla"].examples == 12
+        assert "12 examples, all weights of language, 2 epochs" in bench_table(alone(found)).text("markdown")
     with pytest.raises(SystemExit):
         main(["bench", "table", str(tmp_path / "out")])
     assert capsys.readouterr().out.strip() == printed.strip()
 
 
-@pytest.mark.thorough
-def test_killed_at_any_moment_and_continued_gives_the_same_tables(clear_copy, saved, tmp_path):
+@pytest.mark.parametrize(
+    "moments",
+    [
+        (("planting", 9), ("asking", 6)),
+        pytest.param(
+            (("planting", 1), ("planting", 9), ("asking", 1), ("asking", 6), ("asking", 12)), marks=pytest.mark.slow
+        ),
+    ],
+    ids=["two moments", "five moments"],
+)
+def test_killed_at_any_moment_and_continued_gives_the_same_tables(clear_copy, saved, tmp_path, moments):
     """Planting and asking are each killed by SIGKILL; nothing is trained or asked twice."""
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE.format(source=clear_copy, base=saved["llava"]))
@@ -148,7 +158,7 @@ def test_killed_at_any_moment_and_continued_gives_the_same_tables(clear_copy, sa
 
     whole = run("whole")
     assert whole.code == 0, whole.errors
-    for moment in (("planting", 9), ("asking", 1), ("asking", 6)):
+    for moment in moments:
         assert run("parts", *moment).code == -9
     last = run("parts")
     assert last.code == 0, last.errors

@@ -25,9 +25,10 @@ from kvw.methods.registry import get_method
 from kvw.models.value_matrix import MatrixKey
 from kvw.progress import SILENT
 from kvw.runs.costs import Stopwatch
+from kvw.toy.benchmark import items, people
 from kvw.training.settings import LoraSettings, TrainingSettings
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("small_toy")]
 
 FAST = {"learning_rate": 1e-3, "batch_size": 2, "schedule": "constant"}
 ADAPTED = {"lora.rank": 3, "lora.dropout": 0.0}
@@ -182,6 +183,8 @@ def test_dpo_gets_as_many_wrong_answers_as_examples(tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(bench_run, "train_and_put_back", lambda *all_: given.append(all_))
     monkeypatch.setattr(bench_run, "TrainedChange", lambda folder: folder)
+    monkeypatch.setattr(people, "PEOPLE", 40)
+    monkeypatch.setattr(items, "_world", items._world.__wrapped__)  # keeps the world of 200 people
     (tmp_path / "recipe.toml").write_text(RECIPE.split("[[method]]")[0] + '[[method]]\nname = "dpo"\n')
     recipe = read_recipe(tmp_path / "recipe.toml")
     recipe = recipe.model_copy(
@@ -207,8 +210,8 @@ tasks = ["forget/seen", "retain/seen"]
 likelihoods = false
 [[method]]
 name = "ga"
-learning_rate = 3e-3
-batch_size = 36
+learning_rate = 1e-2
+batch_size = 6
 lora = { rank = 4 }
 [[method]]
 name = "manu"

@@ -116,6 +116,7 @@ name = "halving.py:METHOD"
 
 
 @pytest.mark.thorough
+@pytest.mark.usefixtures("small_toy")
 def test_a_benchmark_runs_it_and_another_file_is_another_method(folder, monkeypatch):
     monkeypatch.setenv("KVW_CACHE", str(folder / "cache"))
     (folder / "recipe.toml").write_text(RECIPE)

@@ -49,10 +49,10 @@ WRECK = kvw.SubspaceSettings(gate="hard", threshold=0.0, matrices="both")
 
 @pytest.fixture(scope="module")
 def files(world, tmp_path_factory):
-    """Two people to forget and twelve to keep, by photo, asked about some things."""
+    """Two people to forget and ten to keep, by photo, asked about some things."""
     folder = tmp_path_factory.mktemp("files")
     (folder / "images").symlink_to(world / "images")
-    for name, people in (("forget", 2), ("retain", 12)):
+    for name, people in (("forget", 2), ("retain", 10)):
         lines = (world / f"{name}.jsonl").read_text().splitlines()
         subjects = list(dict.fromkeys(json.loads(line)["subject"] for line in lines))[:people]
         some = [line for line in lines if json.loads(line)["subject"] in subjects]
@@ -61,7 +61,7 @@ def files(world, tmp_path_factory):
         for line in some:
             subject = json.loads(line)["subject"]
             per_subject[subject] += 1
-            if name == "forget" or per_subject[subject] <= 4:
+            if per_subject[subject] <= (12 if name == "forget" else 3):
                 chosen.append(line)
         (folder / f"{name}.jsonl").write_text("\n".join(chosen) + "\n")
     return {"forget": folder / "forget.jsonl", "retain": folder / "retain.jsonl"}

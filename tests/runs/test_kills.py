@@ -8,7 +8,7 @@ from tests.several_processes import run_alone
 
 
 @pytest.mark.parametrize(
-    "kills", [pytest.param(4, marks=pytest.mark.thorough), pytest.param(200, marks=pytest.mark.slow)]
+    "kills", [pytest.param(2, marks=pytest.mark.thorough), pytest.param(200, marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("scenario", ["erase", "erase force", "apply", "apply force", "bench"])
 def test_the_output_is_never_wrong_half_or_missing(tmp_path, scenario, kills):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from PIL import Image
 
 from kvw.bench.benchmarks import get_benchmark
 from kvw.data.benchmarks import two_folds
+from kvw.toy import world
+from kvw.toy.benchmark import items
 from kvw.toy.benchmark.people import FORGET_PERCENT, PERSON_TASKS, SPLITS, benchmark_world, percent
 
 pytestmark = pytest.mark.thorough
@@ -13,7 +16,11 @@ pytestmark = pytest.mark.thorough
 
 @pytest.fixture(scope="module")
 def data():
-    return get_benchmark("toy-200").load(setting="forget05")
+    """With a plain colour for each photo: how faces are drawn is for other tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world, "draw_portrait", lambda person, photo, size: Image.new("RGB", (9, 9), (person.index, photo, 0)))
+        patch.setattr(items, "_world", items._world.__wrapped__)
+        return get_benchmark("toy-200").load(setting="forget05")
 
 
 def test_splits_and_tasks(data):
