@@ -16,7 +16,7 @@ from tests import short_language, tiny_models  # noqa: F401
 from tests.checkpoints import sharded
 from tests.families import BROKEN, broken_upstream
 from tests.tiny_models import built
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from kvw.toy import items
 from kvw.toy import world as toy_world
@@ -40,6 +40,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
     # What the libraries are made of lives to the end; no collection need go through it again.
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _configurations_are_not_written_out() -> None:
+    # transformers makes a text of each configuration that it reads, for a log of a level that nobody asks for.
+    PreTrainedConfig.__repr__ = object.__repr__  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="session", autouse=True)

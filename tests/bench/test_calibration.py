@@ -36,15 +36,15 @@ name = "toy"
 vanilla = "toy:vanilla"
 gold = "toy:gold"
 [evaluation]
-at_most = 4
+at_most = 8
 tasks = ["forget/seen", "forget/text", "retain/seen", "retain/text"]
 [choice]
 keep = 0.5
 [[method]]
-name = "subspace"
+name = "kvw"
+schedule = "one-shot"
 layers = "0:5"
-gate = "hard"
-threshold = 0.0
+gamma = 0.4
 """
 
 
@@ -176,7 +176,6 @@ def kvw_exits(*arguments):
 
 
 @pytest.mark.thorough
-@pytest.mark.usefixtures("small_toy")
 def test_a_finished_run_is_calibrated_once(tmp_path, capsys, monkeypatch):
     (tmp_path / "recipe.toml").write_text(RECIPE)
     run = tmp_path / "run"
@@ -187,11 +186,11 @@ def test_a_finished_run_is_calibrated_once(tmp_path, capsys, monkeypatch):
     first = capsys.readouterr().out
     found = json.loads((run / "calibration.json").read_text())
     lines = {(line["model"], line["tau"]): line for line in found["lines"]}
-    assert set(lines) == {("vanilla", None), ("gold", None), *(("subspace", tau) for tau in (1.0, 0.9, 0.0))}
-    assert lines["subspace", 0.0]["shares"] == [1.0, 1.0]
+    assert set(lines) == {("vanilla", None), ("gold", None), *(("kvw", tau) for tau in (1.0, 0.9, 0.0))}
+    assert lines["kvw", 0.0]["shares"] == [1.0, 1.0]
     assert lines["vanilla", None]["way_to_gold"] == 0
     assert lines["gold", None]["way_to_gold"] == 1
-    ways = [lines["subspace", tau]["way_to_gold"] for tau in (1.0, 0.9, 0.0)]
+    ways = [lines["kvw", tau]["way_to_gold"] for tau in (1.0, 0.9, 0.0)]
     assert ways == sorted(ways)
     assert ways[0] < ways[2]
     for curve in found["curves"].values():
@@ -199,12 +198,12 @@ def test_a_finished_run_is_calibrated_once(tmp_path, capsys, monkeypatch):
         assert points[0.0] == 1
         assert points[1.0] < 1
     # All of the change is what the run has asked.
-    asked = [json.loads(line) for path in (run / "items").glob("subspace-*") for line in path.read_text().splitlines()]
+    asked = [json.loads(line) for path in (run / "items").glob("kvw-*") for line in path.read_text().splitlines()]
     strength = [
         one["scores"]["extraction_strength"] for one in asked if one["split"] == "forget" and one["task"] == "seen"
     ]
     place = found["places"].index(["forget", "seen"])
-    assert lines["subspace", 0.0]["cells"][place]["mean"] == pytest.approx(sum(strength) / len(strength))
+    assert lines["kvw", 0.0]["cells"][place]["mean"] == pytest.approx(sum(strength) / len(strength))
     monkeypatch.setattr(calibration_run, "token_scores", lambda *_, **__: pytest.fail("measured again"))
     assert kvw_exits(*command) == 0
     assert capsys.readouterr().out == first

@@ -254,7 +254,8 @@ def test_copies_of_published_benchmarks_go_through(tmp_path, saved, name, settin
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
         f'title = "{name}"\n[benchmark]\nname = "{name}"\nsetting = "{setting}"\nsource = "{copy}"\n'
-        f'[evaluation]\nmax_new_tokens = 3\nat_most = 3\n[models]\nvanilla = "{saved["qwen2_vl"]}"\ngold = "{saved["qwen2_vl"]}"\n'
+        f"[evaluation]\nmax_new_tokens = 3\nat_most = 3\n"
+        f'[models]\nvanilla = "{saved["qwen2_vl"]}"\ngold = "{saved["qwen2_vl"]}"\n'
         '[[method]]\nname = "kvw"\nschedule = "one-shot"\ngamma = [0.5, 1.0]\n'
     )
     data = bench_run.load_benchmark(read_recipe(recipe).benchmark)

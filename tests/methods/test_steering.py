@@ -252,7 +252,7 @@ def test_parity_reads_directions_from_block_outputs(llava, llava_processor):
 def test_every_setting_changes_the_edit(llava, llava_processor, values):
     def made(**settings):
         return steering(
-            llava, examples(4, 0), examples(60, 1), SteeringSettings(**settings), processor=llava_processor
+            llava, examples(4, 0), examples(24, 1), SteeringSettings(**settings), processor=llava_processor
         ).tensors()
 
     default, changed = made(**({"pairs": "forget"} if "seed" in values else {})), made(**values)

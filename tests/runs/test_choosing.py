@@ -97,7 +97,7 @@ def kept(candidate):
 
 @pytest.mark.thorough
 def test_the_edit_that_is_written_is_the_chosen_one_and_keeps_what_it_must(run_of, tmp_path):
-    record = erase(run_of())
+    record = erase(run_of(settings=kvw.SubspaceSettings(rank=4)))
     selection = record.selection
     assert (selection.unit, selection.keep) == ("directions", 0.98)
     assert kept(selection.chosen) >= 0.98
@@ -369,7 +369,8 @@ def test_settings_that_fix_the_strength_switch_the_choice_off(request_for):
 @pytest.mark.thorough
 def test_neighbours_that_cannot_be_asked_about_are_told(run_of, tmp_path):
     (tmp_path / "names.txt").write_text("Ann Lee\n")
-    record = erase(run_of(neighbours=tmp_path / "names.txt"))
+    by_hand = kvw.SubspaceSettings(strength=0.1)
+    record = erase(run_of(neighbours=tmp_path / "names.txt", settings=by_hand, write_damaged=True))
     assert any("No question could be asked about the neighbours" in warning for warning in record.warnings)
 
 

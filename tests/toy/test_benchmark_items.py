@@ -18,7 +18,9 @@ pytestmark = pytest.mark.thorough
 def data():
     """With a plain colour for each photo: how faces are drawn is for other tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world, "draw_portrait", lambda person, photo, size: Image.new("RGB", (9, 9), (person.index, photo, 0)))
+        patch.setattr(
+            world, "draw_portrait", lambda person, photo, size: Image.new("RGB", (9, 9), (person.index, photo, 0))
+        )
         patch.setattr(items, "_world", items._world.__wrapped__)
         return get_benchmark("toy-200").load(setting="forget05")
 
