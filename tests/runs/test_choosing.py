@@ -97,7 +97,7 @@ def kept(candidate):
 
 @pytest.mark.thorough
 def test_the_edit_that_is_written_is_the_chosen_one_and_keeps_what_it_must(run_of, tmp_path):
-    record = erase(run_of(settings=kvw.SubspaceSettings(rank=4)))
+    record = erase(run_of(settings=kvw.SubspaceSettings(layers=(2, 3))))
     selection = record.selection
     assert (selection.unit, selection.keep) == ("directions", 0.98)
     assert kept(selection.chosen) >= 0.98
