@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from kvw.edits.edit import EditMetadata
 from kvw.edits.low_rank import REMOVED, Directions, LowRankEdit
 from kvw.models.value_matrix import MatrixKey
 from kvw.selection.paths import DirectionsPath
@@ -538,6 +539,64 @@ def test_what_costs_others_too_much_is_weakened_as_far_as_it_still_forgets(
     assert float(-value.changes()[0]) == pytest.approx(taken / 12, abs=1e-6)
     assert chosen.path is not None
     assert chosen.path.where == (f"at {taken / 12:.0%}" if taken < 12 else "")
+
+
+class Flips(Gradual):
+    """The probabilities of others stay; of forty first choices some turn once a share of the direction is gone."""
+
+    def __init__(self, enough: float, turned_from: float, turned: int = 20) -> None:
+        self._turned_from, self._turned = turned_from, turned
+        super().__init__(enough, 0.0)
+
+    def _score(self, name: str, edit: Any) -> Score:
+        found = super()._score(name, edit)
+        share = -float(edit.directions[MatrixKey(0)].changes()[0]) if edit else 0.0
+        lost = round(self._turned * share) if share >= self._turned_from else 0
+        many = len(found.answered)
+        return replace(found, answered=(False,) * lost + (True,) * (many - lost)) if many == 40 else found
+
+
+@pytest.mark.parametrize(
+    ("turned_from", "taken"),
+    [
+        (2.0, 12),  # none turns: all of it
+        (0.7, 8),  # the strongest after which all first choices are kept
+        (0.0, 6),  # no part keeps them: one step above the weakest that forgets
+    ],
+)
+def test_first_choices_of_others_are_spared_as_far_as_they_can_be(turned_from: float, taken: int) -> None:
+    found = Search(Flips(0.4, turned_from), (TEXT, NEAR, "held-out facts"), 0.98)  # type: ignore[arg-type]
+    chosen = found.choose([removal()])
+    assert isinstance(chosen, Candidate)
+    assert isinstance(chosen.edit, LowRankEdit)
+    (value,) = chosen.edit.directions.values()
+    assert float(-value.changes()[0]) == pytest.approx(taken / 12, abs=1e-6)
+    assert chosen.chosen_first == pytest.approx(1 - (10 / 44 if taken == 6 else 0))
+    assert chosen.keeps(0.98), "first choices are no reason to refuse"
+
+
+def test_of_two_paths_the_one_that_spares_more_first_choices_is_taken() -> None:
+    class Dearer(Flips):
+        """Directions of the first layer turn twice as many."""
+
+        def _score(self, name: str, edit: Any) -> Score:
+            self._turned = 20 if edit and edit.metadata.method == "dear" else 10
+            return super()._score(name, edit)
+
+    def path(method: str, where: str) -> DirectionsPath:
+        one = torch.tensor([[1.0], [0.0]])
+        parts = {MatrixKey(0): Directions(one, one, torch.tensor([REMOVED]))}
+        found = DirectionsPath(LowRankEdit(parts, metadata=EditMetadata(method=method)), 0.0)
+        found.where = where
+        return found
+
+    for order in ((0, 1), (1, 0)):
+        paths = [path("dear", "dear"), path("cheap", "cheap")]
+        found = Search(Dearer(0.95, 0.0), (TEXT, NEAR, "held-out facts"), 0.98)  # type: ignore[arg-type]
+        chosen = found.choose([paths[place] for place in order])
+        assert chosen is not None
+        assert chosen.path is not None
+        assert chosen.path.where == "cheap"
 
 
 def test_what_a_subject_needs_is_not_weakened_before_all_are_together() -> None:

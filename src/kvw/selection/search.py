@@ -32,6 +32,8 @@ class Candidate:
         path: The path that it lies on; None if it was made by hand.
         scores: Scores by split; splits that were not asked are missing.
         kept: What is left of what must stay, by split.
+        chosen_first: Questions of what must stay whose answers are the model's first choice, as a share of those that
+            were.
     """
 
     edit: Edit | None
@@ -39,6 +41,7 @@ class Candidate:
     path: Path | None = None
     scores: dict[str, Score] = field(default_factory=dict)
     kept: dict[str, Share] = field(default_factory=dict)
+    chosen_first: float = 1.0
 
     def answered(self, splits: Sequence[str] = FORGETTING) -> int:
         """Forget questions that are still answered, in any words, held-out views among them."""
@@ -129,10 +132,10 @@ class Search:
         path. If this has an edit that forgets everything and keeps what must stay, it is taken. Otherwise it is the
         first of all paths.
 
-        The first path is taken that has an edit that forgets everything and keeps what must stay, each source of it for
-        itself. If none has, the candidates of all paths are compared: of those that forget everything the one is taken
-        whose worst source keeps most; otherwise the one that leaves fewest questions answered, then least of the
-        answers.
+        The first path is taken that has an edit that forgets everything and spares what must stay, first choices among
+        it. If none has, the candidates of all paths are compared: of those that forget everything the one is taken
+        after which most answers about others are the first choice, then the one whose worst source keeps most;
+        otherwise the one that leaves fewest questions answered, then least of the answers.
 
         Returns:
             The candidate with all its scores; None if no path has one that keeps what must stay.
@@ -147,7 +150,7 @@ class Search:
             chosen = self._kept_at(*ends[-1])
             if chosen is not None and (best is None or self._rank(chosen) < self._rank(best)):
                 best = chosen
-            if best is not None and not best.below(self._keep):
+            if best is not None and self._spares(best):
                 break
         if best is None:
             weakened = [one for end in ends if (one := self._weakened(*end)) is not None]
@@ -177,7 +180,7 @@ class Search:
     def _rank(self, candidate: Candidate) -> tuple[bool, float, float]:
         """The lower the better."""
         if self.forgets(candidate):
-            return False, -min(share.value for share in candidate.kept.values()), 0.0
+            return False, -candidate.chosen_first, -min(share.value for share in candidate.kept.values())
         return True, *self._left(candidate)
 
     def _before(self) -> float:
@@ -215,24 +218,28 @@ class Search:
             return None
         if self._spares(whole):
             return whole
-        return self._gentler(path) or (whole if self.keeps(whole) else None)
+        found = [one for one in (self._gentler(path), whole) if one is not None and self.keeps(one)]
+        return min(found, key=self._rank, default=None)
 
     def _spares(self, candidate: Candidate) -> bool:
-        """Whether it keeps what must stay, each source of it for itself."""
-        return self.keeps(candidate) and not candidate.below(self._keep)
+        """Whether it keeps what must stay, each source of it for itself, and as many of the first choices."""
+        return self.keeps(candidate) and not candidate.below(self._keep) and candidate.chosen_first >= self._keep
 
     def _gentler(self, path: Path) -> Candidate | None:
         """The strongest part of an edit that spares everything and forgets everything; if none does, then the weakest
-        that forgets everything, where it keeps what must stay.
+        that forgets everything.
 
         The weakest that is tried is one step above the weakest that forgets the questions, for other wordings of them.
         """
         if path not in self._gentle:
             tried = self._parts(path)
             least = _first(len(tried), lambda place: self.forgets(tried[place])) + 1
-            strongest_first = tried[least:][::-1]
-            place = _first(len(strongest_first) - 1, lambda place: self._spares(strongest_first[place]))
-            found = strongest_first[place] if strongest_first and self.keeps(strongest_first[place]) else None
+            found = next(iter(tried[least:]), None)
+            if found is not None and self._spares(found):
+                strongest_first = tried[least:][::-1]
+                found = strongest_first[
+                    _first(len(strongest_first) - 1, lambda place: self._spares(strongest_first[place]))
+                ]
             self._gentle[path] = self._tell(found)
         return self._gentle[path]
 
@@ -330,6 +337,7 @@ class Search:
                 Score.joined([scores[name] for name in questions]) for scores in (self.original, candidate.scores)
             )
             candidate.kept[ALL_HELD_OUT] = share_of_answers(before, after)
+            candidate.chosen_first = sum(after.answered) / sum(before.answered) if any(before.answered) else 1.0
         return candidate.keeps(self._keep)
 
     def _complete(self, candidate: Candidate) -> Candidate:
