@@ -575,13 +575,23 @@ def test_first_choices_of_others_are_spared_as_far_as_they_can_be(turned_from: f
     assert chosen.keeps(0.98), "first choices are no reason to refuse"
 
 
-def test_of_two_paths_the_one_that_spares_more_first_choices_is_taken() -> None:
+@pytest.mark.parametrize(("neighbours", "taken"), [(1.0, "cheap"), (0.97, "dear")])
+def test_of_two_paths_that_spare_every_source_the_one_that_spares_more_first_choices_is_taken(
+    neighbours: float, taken: str
+) -> None:
     class Dearer(Flips):
-        """Directions of the first layer turn twice as many."""
+        """One direction turns twice as many first choices. The other may cost the neighbours a little."""
+
+        def __init__(self, neighbours: float) -> None:
+            self._neighbours = neighbours
+            super().__init__(0.95, 0.0)
 
         def _score(self, name: str, edit: Any) -> Score:
-            self._turned = 20 if edit and edit.metadata.method == "dear" else 10
-            return super()._score(name, edit)
+            is_dear = bool(edit) and edit.metadata.method == "dear"
+            self._turned = 20 if is_dear else 10
+            found = super()._score(name, edit)
+            paid = bool(edit) and not is_dear and name == NEAR
+            return replace(found, probabilities=(0.8 * self._neighbours,) * 4) if paid else found
 
     def path(method: str, where: str) -> DirectionsPath:
         one = torch.tensor([[1.0], [0.0]])
@@ -592,11 +602,11 @@ def test_of_two_paths_the_one_that_spares_more_first_choices_is_taken() -> None:
 
     for order in ((0, 1), (1, 0)):
         paths = [path("dear", "dear"), path("cheap", "cheap")]
-        found = Search(Dearer(0.95, 0.0), (TEXT, NEAR, "held-out facts"), 0.98)  # type: ignore[arg-type]
+        found = Search(Dearer(neighbours), (TEXT, NEAR, "held-out facts"), 0.98)  # type: ignore[arg-type]
         chosen = found.choose([paths[place] for place in order])
         assert chosen is not None
         assert chosen.path is not None
-        assert chosen.path.where == "cheap"
+        assert chosen.path.where == taken
 
 
 def test_what_a_subject_needs_is_not_weakened_before_all_are_together() -> None:

@@ -133,9 +133,10 @@ class Search:
         first of all paths.
 
         The first path is taken that has an edit that forgets everything and spares what must stay, first choices among
-        it. If none has, the candidates of all paths are compared: of those that forget everything the one is taken
-        after which most answers about others are the first choice, then the one whose worst source keeps most;
-        otherwise the one that leaves fewest questions answered, then least of the answers.
+        it. If none has, the candidates of all paths are compared. Of those that forget everything one is taken that
+        costs no source too much, then the one after which most answers about others are the first choice, then the one
+        whose worst source keeps most; otherwise the one that leaves fewest questions answered, then least of the
+        answers.
 
         Returns:
             The candidate with all its scores; None if no path has one that keeps what must stay.
@@ -177,10 +178,11 @@ class Search:
                 self.of_each[subject] = chosen.path
         return united(found) if found else None
 
-    def _rank(self, candidate: Candidate) -> tuple[bool, float, float]:
+    def _rank(self, candidate: Candidate) -> tuple[float, ...]:
         """The lower the better."""
         if self.forgets(candidate):
-            return False, -candidate.chosen_first, -min(share.value for share in candidate.kept.values())
+            worst = min(share.value for share in candidate.kept.values())
+            return False, bool(candidate.below(self._keep)), -candidate.chosen_first, -worst
         return True, *self._left(candidate)
 
     def _before(self) -> float:
