@@ -48,6 +48,17 @@ def test_the_edit_that_was_taken_is_marked(capsys: pytest.CaptureFixture[str]) -
     assert "> as made" in by_hand
 
 
+def test_below_all_of_it_stands_how_many_answers_are_still_the_first_choice(capsys: pytest.CaptureFixture[str]) -> None:
+    part = selection()
+    chosen = next(one for one in part.candidates if one.chosen)
+    chosen.splits["held-out facts"] = chosen.splits["held-out facts"].model_copy(update={"answered": 3})
+    print_selection(Console(width=100, highlight=False), part)
+    last = [
+        line.split()[-1] for line in capsys.readouterr().out.splitlines() if line.split()[:1] in (["1.00"], ["0.00"])
+    ]
+    assert last == ["4/4", "1.00", "3/4"]  # no edit, one that was not asked about others, the one taken
+
+
 def test_where_not_all_sources_fit_the_lowest_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     part = selection()
     shares = {f"held-out source {number}": KeptPart(value=1 - number / 100, error=0.0) for number in range(5)}

@@ -28,8 +28,8 @@ def print_selection(console: Console, selection: SelectionPart) -> None:
     console.print(table)
     console.print(
         "Of forget questions: how many are answered, and below it the probability of what their answers say. Of the "
-        "rest: how much is left of that probability, or of the perplexity. A dash: not asked, because it was decided "
-        "without."
+        "rest: how much is left of that probability, or of the perplexity, and below all of it how many answers are "
+        "still the first choice. A dash: not asked, because it was decided without."
     )
     if selection.of_earlier:
         console.print(selection.of_earlier)
@@ -52,10 +52,16 @@ def _table(selection: SelectionPart, *, every_source: bool) -> Table:
     least = [] if every_source else ["100%"]
     if least:
         table.add_column("lowest\nheld-out", justify="right", no_wrap=True)
-    table.add_row("none", *(_judged(selection.original[name]) for name in asked), *("100%" for _ in kept), *least)
+    judged = [name for name in sources if name in selection.original]
+    before = sum(selection.original[name].answered for name in judged)
+    whole = [f"100%\n{before}/{before}" if name == ALL_HELD_OUT else "100%" for name in kept]
+    table.add_row("none", *(_judged(selection.original[name]) for name in asked), *whole, *least)
     for one in sorted(selection.candidates, key=lambda one: (one.where == "", one.where, one.dose or 0)):
         cells = [_judged(one.splits[name]) if name in one.splits else "-" for name in asked]
         shares = [f"{one.kept[name].value:.1%}" if name in one.kept else "-" for name in kept]
+        if ALL_HELD_OUT in one.kept:
+            still = sum(one.splits[name].answered for name in judged)
+            shares[kept.index(ALL_HELD_OUT)] += f"\n{still}/{before}"
         if least:
             shares.append(_least({name: one.kept[name] for name in sources if name in one.kept}))
         dose = "as made" if one.dose is None else f"{one.dose:.4g}"
