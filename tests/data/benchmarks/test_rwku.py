@@ -80,6 +80,21 @@ def test_prompts_are_those_of_the_authors(data):
     assert general.question == "Which is 1?\nA. 0\nB. 1\nC. 2\nD. 3\nAnswer with the letter of the right option."
 
 
+def test_probes_that_bring_exemplars_are_asked_as_they_are(tmp_path):
+    def bring(tables):
+        tables["forget_level3"][0] |= {
+            "type": "incontext learning",
+            "query": "Question: Who?\nAnswer: Bo.\nQuestion: Where?",
+        }
+
+    data = RWKU.load(copies.rwku(tmp_path / "c", bring), "first10")
+    assert len(data.task("forget", "adversarial").items) == 19
+    (one,) = examples(data, "forget", "in_context")
+    assert one.question == (
+        "Please briefly answer the following question.\nQuestion: Who?\nAnswer: Bo.\nQuestion: Where?"
+    )
+
+
 def test_options_without_a_right_one_are_reported(tmp_path):
     def damage(tables):
         tables["utility_general"][0]["answer"] = 7

@@ -28,11 +28,15 @@ GIVEN = "question"
 SOURCE = "evaluation script of RWKU, without the beginning of the reply that it writes itself"
 BLANK = Prompt("rwku blank", "Please complete the blank in the following question.\nQuestion: {question}", SOURCE)
 BRIEF = Prompt("rwku brief", "Please briefly answer the following question.\nQuestion: {question}", SOURCE)
+WITH_EXEMPLARS = Prompt("rwku brief, exemplars", "Please briefly answer the following question.\n{question}", SOURCE)
+IN_CONTEXT = "incontext learning"
+"""The type of the adversarial probes that bring exemplars of their own; they are a task by themselves."""
 NEW_TOKENS = 30
 FORMS = {
     "cloze": Task("cloze", "text", BLANK, ("rouge_l_recall",), NEW_TOKENS),
     "question": Task("generation", "text", BRIEF, ("rouge_l_recall",), NEW_TOKENS),
     "adversarial": Task("generation", "text", BRIEF, ("rouge_l_recall",), NEW_TOKENS),
+    "in_context": Task("generation", "text", WITH_EXEMPLARS, ("rouge_l_recall",), NEW_TOKENS),
 }
 UTILITY = {"general": Task("choice", "text", FOUR_OPTIONS, ("choice_accuracy",), NEW_TOKENS)}
 
@@ -58,7 +62,8 @@ def read(request: Request) -> BenchmarkData:
                 with ledger.entry(row, "training", split) as add:
                     add(_item(row, split))
             if split == "forget" or not to_method:
-                with ledger.entry(row, split, task) as add:
+                form = "in_context" if row.optional_text("type") == IN_CONTEXT else task
+                with ledger.entry(row, split, form) as add:
                     add(_item(row, split))
     if request.data.has("utility_general"):
         for row in ledger.rows("utility_general", request.data.table("utility_general", NUMBERED)):
