@@ -34,7 +34,7 @@ proving: real-model
 test: lint suite
 
 suite: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-newest:
 	rm -f .venv-newest/.ready
@@ -44,7 +44,7 @@ test-oldest:
 	$(MAKE) suite VENV=.venv-oldest PINS=requirements/oldest.txt
 
 unit: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not thorough"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not thorough"
 
 # Every reader of files that others wrote, with so many inputs each.
 FUZZ ?= 300
