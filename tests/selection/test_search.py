@@ -575,23 +575,29 @@ def test_first_choices_of_others_are_spared_as_far_as_they_can_be(turned_from: f
     assert chosen.keeps(0.98), "first choices are no reason to refuse"
 
 
-@pytest.mark.parametrize(("neighbours", "taken"), [(1.0, "cheap"), (0.97, "dear")])
-def test_of_two_paths_that_spare_every_source_the_one_that_spares_more_first_choices_is_taken(
-    neighbours: float, taken: str
+@pytest.mark.parametrize(
+    ("neighbours", "taken"),
+    [
+        ({"dear": 0.97, "cheap": 0.97}, "cheap"),  # both cost a source too much: first choices decide
+        ({"cheap": 0.97}, "dear"),
+        ({"dear": 0.97}, "cheap"),
+    ],
+)
+def test_of_two_paths_one_is_taken_that_costs_no_source_too_much_and_then_the_one_that_turns_fewer_first_choices(
+    neighbours: dict[str, float], taken: str
 ) -> None:
     class Dearer(Flips):
-        """One direction turns twice as many first choices. The other may cost the neighbours a little."""
+        """One direction turns twice as many first choices. Both may cost the neighbours a little."""
 
-        def __init__(self, neighbours: float) -> None:
+        def __init__(self, neighbours: dict[str, float]) -> None:
             self._neighbours = neighbours
             super().__init__(0.95, 0.0)
 
         def _score(self, name: str, edit: Any) -> Score:
-            is_dear = bool(edit) and edit.metadata.method == "dear"
-            self._turned = 20 if is_dear else 10
-            found = super()._score(name, edit)
-            paid = bool(edit) and not is_dear and name == NEAR
-            return replace(found, probabilities=(0.8 * self._neighbours,) * 4) if paid else found
+            method = edit.metadata.method if edit else ""
+            self._turned = 20 if method == "dear" else 10
+            found, left = super()._score(name, edit), self._neighbours.get(method, 1.0)
+            return replace(found, probabilities=(0.8 * left,) * 4) if name == NEAR else found
 
     def path(method: str, where: str) -> DirectionsPath:
         one = torch.tensor([[1.0], [0.0]])

@@ -29,7 +29,7 @@ def print_selection(console: Console, selection: SelectionPart) -> None:
     console.print(
         "Of forget questions: how many are answered, and below it the probability of what their answers say. Of the "
         "rest: how much is left of that probability, or of the perplexity, and below all of it how many answers are "
-        "still the first choice. A dash: not asked, because it was decided without."
+        "still the first choice, token by token. A dash: not asked, because it was decided without."
     )
     if selection.of_earlier:
         console.print(selection.of_earlier)

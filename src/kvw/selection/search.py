@@ -132,8 +132,8 @@ class Search:
         path. If this has an edit that forgets everything and keeps what must stay, it is taken. Otherwise it is the
         first of all paths.
 
-        The first path is taken that has an edit that forgets everything and spares what must stay, first choices among
-        it. If none has, the candidates of all paths are compared. Of those that forget everything one is taken that
+        The first path is taken that has an edit that forgets everything and keeps what must stay, each source of it for
+        itself. If none has, the candidates of all paths are compared. Of those that forget everything one is taken that
         costs no source too much, then the one after which most answers about others are the first choice, then the one
         whose worst source keeps most; otherwise the one that leaves fewest questions answered, then least of the
         answers.
@@ -151,7 +151,7 @@ class Search:
             chosen = self._kept_at(*ends[-1])
             if chosen is not None and (best is None or self._rank(chosen) < self._rank(best)):
                 best = chosen
-            if best is not None and self._spares(best):
+            if best is not None and not best.below(self._keep):
                 break
         if best is None:
             weakened = [one for end in ends if (one := self._weakened(*end)) is not None]
