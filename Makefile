@@ -33,8 +33,12 @@ proving: real-model
 
 test: lint suite
 
+# Two processes on two cores, one thread each. Hundreds of tests start programs: their bytecode is kept, whatever the
+# environment says.
+TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
 suite: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(TESTS) -m "not slow"
 
 test-newest:
 	rm -f .venv-newest/.ready
@@ -44,7 +48,7 @@ test-oldest:
 	$(MAKE) suite VENV=.venv-oldest PINS=requirements/oldest.txt
 
 unit: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not thorough"
+	$(TESTS) -m "not slow and not thorough"
 
 # Every reader of files that others wrote, with so many inputs each.
 FUZZ ?= 300
