@@ -99,8 +99,10 @@ class CtrlC:
         if name == "numpy.exceptions":  # far from the end
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, CtrlC())
+signal.signal(signal.SIGINT, signal.default_int_handler)
 """
-"""Sends the signal at the same moment of the imports, however busy the machine is."""
+"""Sends the signal at the same moment of the imports, however busy the machine is. What a shell starts in the background
+ignores it, and so would all that this starts."""
 
 
 def test_ctrl_c_while_a_program_imports_its_libraries_is_one_line(tmp_path):
