@@ -101,8 +101,8 @@ class CtrlC:
 sys.meta_path.insert(0, CtrlC())
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """
-"""Sends the signal at the same moment of the imports, however busy the machine is. What a shell starts in the background
-ignores it, and so would all that this starts."""
+"""Sends the signal at the same moment of the imports, however busy the machine is. What a shell starts in the
+background ignores it, and so would all that this starts."""
 
 
 def test_ctrl_c_while_a_program_imports_its_libraries_is_one_line(tmp_path):
