@@ -575,6 +575,26 @@ def test_first_choices_of_others_are_spared_as_far_as_they_can_be(turned_from: f
     assert chosen.keeps(0.98), "first choices are no reason to refuse"
 
 
+def test_the_whole_is_taken_where_no_part_of_it_spares_more() -> None:
+    class OnlyParts(Flips):
+        """Every part turns first choices, and the whole does not. The neighbours pay for both."""
+
+        def __init__(self) -> None:
+            super().__init__(0.4, 0.0)
+            self._prices = {NEAR: 0.09}
+
+        def _score(self, name: str, edit: Any) -> Score:
+            share = -float(edit.directions[MatrixKey(0)].changes()[0]) if edit else 0.0
+            self._turned = 20 if share < 0.99 else 0
+            return super()._score(name, edit)
+
+    found = Search(OnlyParts(), (TEXT, NEAR, "held-out facts"), 0.98)  # type: ignore[arg-type]
+    chosen = found.choose([removal()])
+    assert chosen is not None
+    assert chosen.path is not None
+    assert (chosen.path.where, chosen.chosen_first) == ("", 1.0)
+
+
 @pytest.mark.parametrize(
     ("neighbours", "taken"),
     [

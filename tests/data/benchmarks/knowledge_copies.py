@@ -61,7 +61,7 @@ def wmdp(root: Path, change: Change = lambda tables: None) -> dict[str, Path]:
     change(tables)
     own = {name: {"test": tables[name]} for name in ("wmdp-cyber", "wmdp-bio")}
     corpora = {name: {"train": rows} for name, rows in tables.items() if name.endswith("-corpus")}
-    mmlu = {"all": {"test": tables["all"], "dev": tables["all"][:1]}}
+    mmlu = {"all": {"dev": tables["all"][:1], "test": tables["all"]}}
     return {
         "": _write(root / "wmdp", own),
         "corpora": _write(root / "corpora", corpora),
