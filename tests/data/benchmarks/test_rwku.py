@@ -99,12 +99,19 @@ def test_options_without_a_right_one_are_reported(tmp_path):
     def damage(tables):
         tables["utility_general"][0]["answer"] = 7
         tables["utility_general"][1]["choices"][0] = "1"
+        tables["utility_general"][2]["choices"] = None
         tables["forget_level1"][0]["answer"] = ""
+        tables["forget_level1"][1]["subject"] = None
+        tables["forget_target"].insert(0, {"target": None, "intro": None})
+        tables["forget_target"].insert(0, tables["forget_target"][1])
 
     data = RWKU.load(copies.rwku(tmp_path / "c", damage), "first10")
+    assert data.forget_subjects == set(copies.TARGETS[:10])
     assert [one.reason for one in data.unusable] == [
         "answer is empty",
+        "it holds nothing that can be asked",
         "the answer 7 is the number of none of 4 options",
+        "options are empty or the same",
         "options are empty or the same",
     ]
 

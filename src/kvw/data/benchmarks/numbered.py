@@ -24,7 +24,7 @@ def numbered_choice(row: Row, subject: str) -> Item:
         Rejected: Two options are the same, or none has the number of the answer.
     """
     choices, correct = row.texts("choices"), row.values["answer"]
-    if len(choices) != len(row.values["choices"]):
+    if len(choices) != len(row.values["choices"] or [""]):
         raise Rejected("options are empty or the same")
     if isinstance(correct, bool) or not isinstance(correct, int) or not 0 <= correct < len(choices):
         raise Rejected(f"the answer {correct!r} is the number of none of {len(choices)} options")

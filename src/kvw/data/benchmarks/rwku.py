@@ -53,8 +53,10 @@ def read(request: Request) -> BenchmarkData:
     for table, (split, task) in TABLES.items():
         given = 0
         for row in ledger.rows(table, request.data.table(table, PROBES)):
-            if row.text("subject") not in targets:
-                ledger.outside(row)
+            subject = row.optional_text("subject")
+            if subject not in targets:
+                if subject is not None:  # without one it is reported
+                    ledger.outside(row)
                 continue
             given += 1
             to_method = task == GIVEN and (split == "forget" or given % 2 == 1)
@@ -83,7 +85,8 @@ def read(request: Request) -> BenchmarkData:
 def _targets(request: Request) -> Collection[str]:
     """The names of those to be forgotten."""
     wanted = int(request.setting.removeprefix("first"))
-    names = [str(row["target"]).strip() for row in request.data.table("forget_target", TARGETS)]
+    found = [str(row["target"] or "").strip() for row in request.data.table("forget_target", TARGETS)]
+    names = list(dict.fromkeys(filter(None, found)))
     if len(names) < wanted:
         raise UserError(
             f"The setting {request.setting} needs {wanted} targets.",
