@@ -123,3 +123,10 @@ def test_a_copy_without_utility_is_read(tmp_path):
         "forget",
         "retain",
     }
+
+
+def test_an_empty_file_is_one_message(tmp_path):
+    folder = copies.rwku(tmp_path / "c")
+    (folder / "forget_level2-test.jsonl").write_text("")
+    with pytest.raises(UserError, match="The table forget_level2 is empty"):
+        RWKU.load(folder, "first10")

@@ -167,6 +167,10 @@ class Store:
                 loaded = self._load_local(library, self.local, name)
         except (library.exceptions.DatasetsError, OSError, ValueError) as error:
             raise self._not_loaded(f"table {name}" if name else "table", error) from error
+        except StopIteration as error:  # the library looks for the first row
+            raise UserError(
+                f"The table {name or self.source} is empty.", found="a file without rows", do="download it again"
+            ) from error
         if not isinstance(loaded, library.DatasetDict):
             return loaded
         if split is not None:
