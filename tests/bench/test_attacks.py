@@ -217,6 +217,7 @@ def records_of(run):
     return [json.loads(path.read_text()) for path in sorted((run / "attacks" / "records").glob("*.json"))]
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_a_run_is_attacked_interrupted_and_gone_on_with(run, asked, monkeypatch, capsys):
     command = ["bench", "attack", run, "--at-most", "2", "--steps", "2", "--learning-rate", "1e-3"]

@@ -138,6 +138,7 @@ def test_settings_share_the_vanilla_model(saved, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == printed.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moments",
     [

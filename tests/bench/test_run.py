@@ -102,6 +102,7 @@ def whole(tmp_path_factory, small_toy):
     return Whole(recipe, out, len(counted))
 
 
+@pytest.mark.slow
 def test_killed_half_way_and_continued_gives_the_same_tables(whole, tmp_path, monkeypatch, asked, capsys):
     recipe = whole.recipe
     append, appended = Journal._append, []
@@ -133,6 +134,7 @@ def test_killed_half_way_and_continued_gives_the_same_tables(whole, tmp_path, mo
     assert capsys.readouterr().out == (tmp_path / "parts" / "table.csv").read_text()
 
 
+@pytest.mark.slow
 def test_settings_that_are_not_chosen_are_asked_the_tasks_of_the_choice_alone(whole, tmp_path, asked):
     recipe, out = tmp_path / "recipe.toml", tmp_path / "out"
     recipe.write_text(TOY + '[choice]\ntasks = ["seen"]\nfolds = "first"\n')
@@ -201,6 +203,7 @@ def test_a_grid_grows_without_asking_again_what_is_known(whole, tmp_path, asked)
     assert bench(whole.recipe, out) == 2, "what is there would be lost from the table"
 
 
+@pytest.mark.slow
 def test_seeds_of_one_recipe_are_put_together(tmp_path, capsys):
     recipe, out = tmp_path / "recipe.toml", tmp_path / "out"
     text = TOY.split("[[method]]")[0].replace('name = "toy"', 'name = "toy"\nseed = [0, 2]')
@@ -248,7 +251,10 @@ def test_results_for_machines(whole, tmp_path, capsys):
         assert told["lines"]
 
 
-@pytest.mark.parametrize(("name", "setting"), [("mllmu", "forget_5"), ("clear", "forget05"), ("tofu", "forget10")])
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [pytest.param("mllmu", "forget_5", marks=pytest.mark.slow), ("clear", "forget05"), ("tofu", "forget10")],
+)
 def test_copies_of_published_benchmarks_go_through(tmp_path, saved, name, setting):
     copy = getattr(copies, name)(tmp_path / "copy")
     recipe = tmp_path / "recipe.toml"

@@ -515,7 +515,10 @@ def test_a_full_disk_while_the_model_is_saved(people, saved, capsys, monkeypatch
     assert written[0].read_bytes() == written[1].read_bytes()
 
 
-@pytest.mark.parametrize("where", ["check_reload", "write_card", "_save", "check_saved"])
+@pytest.mark.parametrize(
+    "where",
+    ["check_reload", *(pytest.param(name, marks=pytest.mark.slow) for name in ("write_card", "_save", "check_saved"))],
+)
 @pytest.mark.parametrize("error", [UserError("broken"), ValueError("a bug"), KeyboardInterrupt()])
 @pytest.mark.thorough
 def test_whatever_fails_after_the_passes_keeps_what_they_gave(people, saved, capsys, monkeypatch, where, error):
@@ -544,7 +547,7 @@ def test_two_runs_into_one_folder(people, saved, capsys):
     assert erase(saved) == 0
 
 
-@pytest.mark.parametrize("name", ["r" * 250, "r" * 255])
+@pytest.mark.parametrize("name", [pytest.param("r" * 250, marks=pytest.mark.slow), "r" * 255])
 @pytest.mark.thorough
 def test_a_long_name_of_the_output(people, saved, name):
     assert erase(saved, out=name) == 0

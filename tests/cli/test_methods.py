@@ -156,7 +156,13 @@ def test_a_dry_run_counts_the_bytes_that_the_run_takes(people, saved, capsys, mo
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("setting", ["path=layer by layer", "schedule=sequential", "retain_rows=7"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "path=layer by layer",
+        *(pytest.param(more, marks=pytest.mark.slow) for more in ("schedule=sequential", "retain_rows=7")),
+    ],
+)
 def test_a_dry_run_layer_by_layer_counts_what_waits(people, saved, capsys, monkeypatch, setting):
     words = ["--set", setting, "--set", "matrices=both"]
     with monkeypatch.context() as patch:

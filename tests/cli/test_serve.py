@@ -173,6 +173,7 @@ def test_every_limit_of_the_operator_is_passed_on():
     assert given.limits() == Limits(4 * 2**20, 3, 2, 5.0, 1, 6, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_requests_that_hurt_a_server_without_limits_are_refused():
     """The benchmark of them fails if one is answered, or if the server's health is not."""

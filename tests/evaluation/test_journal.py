@@ -151,7 +151,7 @@ def test_damaged_lines_are_worked_out_again(damage, caplog):
         assert kept.find(("Q4", ())) == "after the damage"
 
 
-@pytest.mark.parametrize("bit", [1, 4, 32, 128])
+@pytest.mark.parametrize("bit", [4, *(pytest.param(bit, marks=pytest.mark.slow) for bit in (1, 32, 128))])
 def test_every_flipped_byte_is_found_and_told(bit, caplog):
     results = {(f"Q{number}", ()): f"answer {number}" for number in range(3)}
     with Journal(FINGERPRINT) as journal:

@@ -133,7 +133,7 @@ def test_one_unreadable_image_ends_all_processes_with_one_message(saved, people)
     assert not (people / "retain.safetensors").exists()
 
 
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_process_ends_the_others_and_the_next_run_goes_on(saved, people, lost, monkeypatch):
     arguments = measure_arguments(saved, people)
     ended = run_several(killed_while_measuring, lost, *arguments, folder=people / "logs")

@@ -444,7 +444,7 @@ def test_no_digest_of_a_run_can_be_guessed(saved, tmp_path):
     ],
     ids=["63 MB", "1.1 GB"],
 )
-@pytest.mark.parametrize("kind", ["gates", "low rank"])
+@pytest.mark.parametrize("kind", [pytest.param("gates", marks=pytest.mark.slow), "low rank"])
 def test_memory_is_a_few_copies_of_one_matrix(tmp_path, sizes, kind):
     ended = run_alone(watch_memory, tmp_path, sizes, kind, folder=tmp_path / "logs")
     assert ended.code == 0, ended.errors

@@ -79,7 +79,7 @@ def erase(out, *arguments):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("views", [len(WAYS), 2])
+@pytest.mark.parametrize("views", [pytest.param(len(WAYS), marks=pytest.mark.slow), 2])
 def test_the_edit_is_that_of_the_union_after_the_data_are_deleted(here, views, capsys):
     # With all ways every fact keeps three views, and each third one checks the directions.
     write("two.jsonl", rows(PEOPLE[1:3], WAYS[:views]))

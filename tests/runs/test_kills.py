@@ -10,7 +10,14 @@ from tests.several_processes import run_alone
 @pytest.mark.parametrize(
     "kills", [pytest.param(2, marks=pytest.mark.thorough), pytest.param(200, marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("scenario", ["erase", "erase force", "apply", "apply force", "bench"])
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        "erase force",
+        "bench",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("erase", "apply", "apply force")),
+    ],
+)
 def test_the_output_is_never_wrong_half_or_missing(tmp_path, scenario, kills):
     ended = run_alone(kill, scenario, kills, tmp_path, folder=tmp_path / "logs")
     assert ended.code == 0, ended.errors

@@ -99,7 +99,7 @@ def same_tensors(first, second):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["subspace", pytest.param("kvw", marks=pytest.mark.slow)])
 def test_the_union_is_solved_in_whatever_order_it_came(requests, saved, tmp_path, method):
     model = tmp_path / "model"
     model.symlink_to(saved["llava"])
@@ -127,7 +127,7 @@ def test_the_union_is_solved_in_whatever_order_it_came(requests, saved, tmp_path
     assert any(not torch.allclose(weight, weights(first, model)[key]) for key, weight in weights(alone, model).items())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["subspace", pytest.param("kvw", marks=pytest.mark.slow)])
 def test_who_asks_is_no_longer_kept(requests, saved, tmp_path, method):
     model = tmp_path / "model"
     model.symlink_to(saved["llava"])

@@ -142,6 +142,7 @@ def test_lessons_ask_about_the_given_people_in_every_form(untrained, features):
     assert not [person.name for person in features.people[3:] if person.name in few]
 
 
+@pytest.mark.slow
 def test_models_are_made_once_and_gold_has_not_met_its_forget_set(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "benchmark_world", lambda seed: replace(WORLD, seed=seed))
     monkeypatch.setattr(train, "ProcessPoolExecutor", _HereAndNow)

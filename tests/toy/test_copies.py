@@ -69,6 +69,7 @@ def test_every_choice_has_one_right_answer_and_three_wrong_ones(folders):
     assert len({item.correct for item in asked}) == 4
 
 
+@pytest.mark.slow
 def test_a_damaged_copy_is_told_and_written_again(caplog):
     folder = cached_copy("mllmu")
     content = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -278,6 +278,7 @@ def test_the_tables_divide_by_the_forward_pass_and_by_kvw():
     assert "| 7 |" in cost_tables(on_device)
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_the_command_measures_each_method_in_a_process_of_its_own(tmp_path, monkeypatch, capsys):
     kinds = []
