@@ -80,7 +80,7 @@ def test_a_link_to_a_directory_is_followed(tmp_path):
     assert names(tmp_path) == ["link", "there"]
 
 
-@pytest.mark.parametrize("exchanges", [True, False])
+@pytest.mark.parametrize("exchanges", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.thorough
 def test_the_old_directory_is_there_until_the_new_one_is(tmp_path, monkeypatch, exchanges):
     """Every moment of the replacement at which the process is killed: the old one or the new one, and then the rest."""

@@ -113,6 +113,7 @@ def two_settings(tables):
     tables |= {"forget_10": both[:3], "retain_90": both[3:]}
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_settings_share_the_vanilla_model(saved, tmp_path, capsys):
     recipe = tmp_path / "recipe.toml"

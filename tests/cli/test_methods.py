@@ -126,6 +126,7 @@ def test_a_dry_run_finds_that_facts_have_too_few_views(people, saved, capsys):
     assert "without 'subject' in the data every example is a fact of its own" in error
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_a_dry_run_counts_the_bytes_that_the_run_takes(people, saved, capsys, monkeypatch):
     model = kvw.load_model(kvw.find_checkpoint(str(saved["llava"])))

@@ -212,8 +212,6 @@ def test_a_loop_of_plain_forwards_is_generation_too(llava):
 
 def test_answers_that_are_given_are_no_prompt(model):
     """Teacher forcing scores what generation would say; labels, or prompt_ends, say where the prompt ends."""
-    if hasattr(model.model, "rope_deltas"):
-        model.model.rope_deltas = None  # Qwen2-VL remembers those of an earlier test's batch
     prompt, answer = list(ROWS[0]), [22, 34, 41]
     batch = {"input_ids": torch.tensor([prompt + answer]), "labels": torch.tensor([[-100] * len(prompt) + answer])}
     batch["attention_mask"] = torch.ones_like(batch["input_ids"])

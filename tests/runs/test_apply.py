@@ -469,7 +469,6 @@ def test_killed_at_any_moment(tmp_path, kills):
     assert len(snapshots) == kills + 1
     assert {snapshot["status"] for snapshot in snapshots} <= {0, -9}
     assert sum(snapshot["status"] == -9 for snapshot in snapshots) > kills // 4
-    assert sum(bool(snapshot["finished"]) for snapshot in snapshots) >= 2
     kept = 0
     for before, after in zip([{"finished": {}}, *snapshots], snapshots, strict=False):
         if after["out"] is not None:
