@@ -541,6 +541,20 @@ def test_what_costs_others_too_much_is_weakened_as_far_as_it_still_forgets(
     assert chosen.path.where == (f"at {taken / 12:.0%}" if taken < 12 else "")
 
 
+def test_a_part_that_costs_a_source_too_much_is_not_asked_about_the_others() -> None:
+    scorer = Gradual(0.4, 0.031)
+    found = Search(scorer, ("held-out facts", NEAR), 0.98)  # type: ignore[arg-type]
+    chosen = found.choose([removal()])
+    assert chosen is not None
+
+    def shares(asked: str) -> list[int]:
+        edits: list[Any] = [edit for edit, name in scorer.asked if name == asked]
+        return sorted(round(-12 * float(edit.directions[MatrixKey(0)].changes()[0])) for edit in edits)
+
+    assert shares("held-out facts") == [6, 7, 12]  # the whole, before it is known who pays; and what spares both
+    assert shares(NEAR) == [6, 7, 8, 9, 12]
+
+
 class Flips(Gradual):
     """The probabilities of others stay; of forty first choices some turn once a share of the direction is gone."""
 

@@ -220,12 +220,27 @@ class Search:
             return None
         if self._spares(whole):
             return whole
-        found = [one for one in (self._gentler(path), whole) if one is not None and self.keeps(one)]
+        gentler = self._gentler(path)
+        if gentler is not None and self._spares(gentler):
+            return gentler
+        found = [one for one in (gentler, whole) if one is not None and self.keeps(one)]
         return min(found, key=self._rank, default=None)
 
     def _spares(self, candidate: Candidate) -> bool:
-        """Whether it keeps what must stay, each source of it for itself, and as many of the first choices."""
-        return self.keeps(candidate) and not candidate.below(self._keep) and candidate.chosen_first >= self._keep
+        """Whether it keeps what must stay, each source of it for itself, and as many of the first choices.
+
+        Sources of which earlier edits have left least are asked first, and after one that is lost no other is.
+        """
+        if not self._keeps_text(candidate):
+            return False
+        seen = [one.kept for one in self.candidates]
+        questions = [name for name in self._must_stay if name != TEXT]
+        for name in sorted(
+            questions, key=lambda name: min((kept[name].value for kept in seen if name in kept), default=1)
+        ):
+            if self._share(candidate, name).value < self._keep:
+                return False
+        return self.keeps(candidate) and candidate.chosen_first >= self._keep
 
     def _gentler(self, path: Path) -> Candidate | None:
         """The strongest part of an edit that spares everything and forgets everything; if none does, then the weakest
@@ -333,7 +348,7 @@ class Search:
         questions = [name for name in self._must_stay if name != TEXT]
         self._score(candidate, questions)
         for name in questions:
-            candidate.kept[name] = share_of_answers(self.original[name], candidate.scores[name])
+            self._share(candidate, name)
         if questions:
             before, after = (
                 Score.joined([scores[name] for name in questions]) for scores in (self.original, candidate.scores)
@@ -341,6 +356,12 @@ class Search:
             candidate.kept[ALL_HELD_OUT] = share_of_answers(before, after)
             candidate.chosen_first = sum(after.answered) / sum(before.answered) if any(before.answered) else 1.0
         return candidate.keeps(self._keep)
+
+    def _share(self, candidate: Candidate, name: str) -> Share:
+        """What is left of a source of questions."""
+        self._score(candidate, [name])
+        candidate.kept[name] = share_of_answers(self.original[name], candidate.scores[name])
+        return candidate.kept[name]
 
     def _complete(self, candidate: Candidate) -> Candidate:
         """The candidate with all its scores, whatever it keeps."""
