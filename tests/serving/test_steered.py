@@ -96,8 +96,14 @@ def test_a_steered_stream_and_a_plain_one_at_the_same_time(toy, server):
 def test_the_model_is_plain_again_after_a_steered_request(toy, server):
     example = toy.examples[0]
     asked(server, "steered", example)
-    until(lambda: "generate" not in server.model.__dict__)  # the answer is there a moment before
-    until(lambda: not any(module._forward_pre_hooks for module in server.model.modules()))
+
+    def is_plain():
+        return "generate" not in server.model.__dict__ and not any(
+            module._forward_pre_hooks for module in server.model.modules()
+        )
+
+    until(is_plain)  # the answer is there a moment before
+    assert is_plain()
 
 
 def test_a_client_cannot_ask_for_it_under_a_wrong_name(server):

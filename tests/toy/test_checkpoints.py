@@ -98,15 +98,15 @@ def test_an_answer_continues_the_tokens_of_its_prompt(loaded):
 
 @pytest.fixture(scope="module")
 def scores(loaded, world):
-    """Exact match of both models on forty lines of every split, asked anew."""
-    splits = {name: read_examples(world / f"{name}.jsonl")[:: -(-len(WORLD.split(name)) // 40)] for name in SPLITS}
+    """Exact match of both models on twenty lines of every split, asked anew."""
+    splits = {name: read_examples(world / f"{name}.jsonl")[:: -(-len(WORLD.split(name)) // 20)] for name in SPLITS}
     return {name: evaluate(*loaded[name], splits, max_new_tokens=LONGEST_ANSWER).summaries for name in NAMES}
 
 
 @pytest.mark.thorough
 def test_vanilla_reaches_the_requirement(scores):
     for group in ("forget", *KEPT):
-        # One mistake in fifty is what 0.98 allows: none in forty.
+        # One mistake in fifty is what 0.98 allows: none in twenty.
         assert scores["vanilla"][group].exact >= 0.98, group
         for variant in HELD_OUT:
             assert scores["vanilla"][group + variant].exact >= 0.9, group + variant
