@@ -17,6 +17,7 @@ from tests.families import (
     family_batch,
 )
 from tests.reference import coefficients, scale_in_place
+from tests.sampling import one_in
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM
 
 import kvw
@@ -40,7 +41,7 @@ NOT_RELOADABLE = {
 same."""
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=one_in(3, FAMILIES))
 def model(request):
     return copy.deepcopy(build_family(request.param))
 

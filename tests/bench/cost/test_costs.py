@@ -7,6 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
+from tests.sampling import one_in
 from tests.several_processes import server
 
 import kvw
@@ -104,10 +105,7 @@ QUICKER = {"auvic": {"epochs": 1}}
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(
-    "method",
-    [name if place % 8 == 0 else pytest.param(name, marks=pytest.mark.slow) for place, name in enumerate(METHODS)],
-)
+@pytest.mark.parametrize("method", one_in(8, METHODS))
 def test_every_method_can_be_measured(method):
     flops, matrix, _ = done(method, QUICKER.get(method), DATA.model_copy(update={"forget": 3, "retain": 6}))
     assert sum(flops.values()) > 0
