@@ -8,8 +8,8 @@ SEEDS ?= 0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOCS := $(VENV)/.docs
-# A module is compiled when it is first imported, not all 30,000 at installation. Later programs find that, whatever the
-# environment says.
+# A module is compiled when it is first imported, not every one at installation. The result is kept, whatever the environment
+# says.
 export PYTHONDONTWRITEBYTECODE =
 # Some packages come as source (rouge-score): they are built with tested tools, whatever the versions.
 VERSIONS := --build-constraint requirements/tested.txt \

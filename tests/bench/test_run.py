@@ -251,10 +251,7 @@ def test_results_for_machines(whole, tmp_path, capsys):
         assert told["lines"]
 
 
-@pytest.mark.parametrize(
-    ("name", "setting"),
-    [pytest.param("mllmu", "forget_5", marks=pytest.mark.slow), ("clear", "forget05"), ("tofu", "forget10")],
-)
+@pytest.mark.parametrize(("name", "setting"), [("mllmu", "forget_5"), ("clear", "forget05"), ("tofu", "forget10")])
 def test_copies_of_published_benchmarks_go_through(tmp_path, saved, name, setting):
     copy = getattr(copies, name)(tmp_path / "copy")
     recipe = tmp_path / "recipe.toml"

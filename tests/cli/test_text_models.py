@@ -64,10 +64,7 @@ def people(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture(
-    scope="module",
-    params=["llama", "gpt2", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("qwen3", "opt"))],
-)
+@pytest.fixture(scope="module", params=text_models.KINDS)
 def erased(request, checkpoints, tmp_path_factory):
     """A checkpoint, the folder in which a run of kvw erase lies, and what that run printed on stdout and stderr."""
     folder, checkpoint = tmp_path_factory.mktemp("people"), checkpoints[request.param]

@@ -116,7 +116,6 @@ for make in test_stored.MAKE:
 """
 
 
-@pytest.mark.slow
 @pytest.mark.thorough
 def test_the_same_edit_has_the_same_bytes_in_every_process(tmp_path):
     (tmp_path / "there").mkdir()

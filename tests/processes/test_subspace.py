@@ -292,7 +292,6 @@ def test_all_processes_gather_what_must_stay_and_come_to_one_choice(saved, peopl
     assert [part["chosen"] for part in two["candidates"]] == [part["chosen"] for part in one["candidates"]]
 
 
-@pytest.mark.slow
 def test_the_command_line_program_comes_to_the_same_scores_and_bounds(saved, people, monkeypatch):  # noqa: F811
     monkeypatch.setattr(labelled, "token_budget", lambda device: 90)
     with pytest.raises(SystemExit):

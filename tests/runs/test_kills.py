@@ -14,7 +14,8 @@ from tests.several_processes import run_alone
     "scenario",
     [
         "erase force",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("erase", "apply", "apply force", "bench")),
+        "bench",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("erase", "apply", "apply force")),
     ],
 )
 def test_the_output_is_never_wrong_half_or_missing(tmp_path, scenario, kills):

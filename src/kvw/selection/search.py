@@ -229,7 +229,7 @@ class Search:
     def _spares(self, candidate: Candidate) -> bool:
         """Whether it keeps what must stay, each source of it for itself, and as many of the first choices.
 
-        Sources of which earlier edits have left least are asked first, and after one that is lost no other is.
+        The sources of which earlier edits have left least are asked first. The first that loses too much ends it.
         """
         if not self._keeps_text(candidate):
             return False
