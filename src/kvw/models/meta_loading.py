@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_utils import str_to_torch_dtype
 from transformers.utils import logging
 
@@ -71,7 +72,7 @@ def loading_report(model: PreTrainedModel, checkpoint_folder: Path) -> Report:
     Raises:
         UserError: A file is damaged, or transformers cannot convert what it holds.
     """
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
     for path in weight_files(checkpoint_folder):
         for name, stored in read_header(path).items():
             if stored.dtype not in str_to_torch_dtype:
@@ -80,11 +81,34 @@ def loading_report(model: PreTrainedModel, checkpoint_folder: Path) -> Report:
                     found=f"{name} in {stored.dtype}",
                     do="write the checkpoint in bfloat16, float16 or float32",
                 )
-            tensors[name] = torch.empty(stored.shape, dtype=str_to_torch_dtype[stored.dtype], device="meta")
-    with built_from_config(checkpoint_folder), _quiet():
-        loaded: Any = type(model).from_pretrained(
+            tensors[name] = str_to_torch_dtype[stored.dtype], stored.shape
+    config = copy.deepcopy(model.config)
+    config.name_or_path = ""
+    settings = config.to_json_string(use_diff=False)
+    return _report_on(_Described(type(model), settings, tuple(tensors.items()), config, checkpoint_folder))
+
+
+@dataclass(frozen=True)
+class _Described:
+    """All that a report depends on, and what it is made from, which says the same."""
+
+    model: type[PreTrainedModel]
+    settings: str
+    tensors: tuple[tuple[str, tuple[torch.dtype, tuple[int, ...]]], ...]
+    config: PretrainedConfig = field(compare=False)
+    folder: Path = field(compare=False)
+
+
+@lru_cache(maxsize=8)
+def _report_on(described: _Described) -> Report:
+    """The report; one run asks for it several times, of a checkpoint and of copies that must be like it."""
+    tensors: dict[str, Tensor] = {
+        name: torch.empty(shape, dtype=dtype, device="meta") for name, (dtype, shape) in described.tensors
+    }
+    with built_from_config(described.folder), _quiet():
+        loaded: Any = described.model.from_pretrained(
             None,
-            config=copy.deepcopy(model.config),
+            config=copy.deepcopy(described.config),
             state_dict=tensors,
             device_map={"": "meta"},
             ignore_mismatched_sizes=True,
