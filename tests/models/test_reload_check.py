@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from kvw.errors import UserError
-from kvw.models import companions
+from kvw.models import companions, meta_loading
 from kvw.models.headers import read_header
 from kvw.models.loading import Checkpoint, find_checkpoint, load_model
 from kvw.models.reload_check import check_copy, check_reload
@@ -28,6 +28,13 @@ def shard(folder, number=1):
 
 def test_a_right_copy(written):
     check_reload(*written)
+
+
+def test_transformers_is_asked_once_what_it_makes_of_files_that_are_alike(written):
+    meta_loading._report_on.cache_clear()
+    check_copy(written[0])
+    check_reload(*written)
+    assert meta_loading._report_on.cache_info().misses == 1
 
 
 def test_another_configuration(written, saved):
