@@ -24,8 +24,9 @@ from kvw.methods.subspace.method import matrices_in
 from kvw.runs.choosing import paths_of, settings_to_solve
 from kvw.runs.material import gather_material
 from kvw.runs.request import EraseRequest, read_data
+from kvw.selection.candidate import Candidate
 from kvw.selection.scoring import Scorer
-from kvw.selection.search import Candidate, Search
+from kvw.selection.search import Search
 
 Result = TypeVar("Result")
 

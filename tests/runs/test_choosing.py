@@ -38,8 +38,8 @@ from kvw.runs.earlier import keep
 from kvw.runs.erase import erase
 from kvw.runs.knowing import chosen_first
 from kvw.runs.request import EraseRequest, read_data
+from kvw.selection.candidate import Candidate
 from kvw.selection.scoring import Score, Share
-from kvw.selection.search import Candidate
 from kvw.selection.splits import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET, OWN_WORDS, TEXT
 from kvw.toy import checkpoint
 

@@ -10,9 +10,10 @@ import torch
 from kvw.edits.edit import EditMetadata
 from kvw.edits.low_rank import REMOVED, Directions, LowRankEdit
 from kvw.models.value_matrix import MatrixKey
+from kvw.selection.candidate import Candidate
 from kvw.selection.paths import DirectionsPath
 from kvw.selection.scoring import Score, Share
-from kvw.selection.search import Candidate, Search
+from kvw.selection.search import Search
 from kvw.selection.splits import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET, OWN_WORDS, TEXT
 
 NEAR = "held-out neighbours"

@@ -21,9 +21,10 @@ from kvw.runs.material import Material
 from kvw.runs.others import ask_others, tell_of_others
 from kvw.runs.own_words import OwnWords, replies_to_forget, said_by, scorer_for
 from kvw.runs.request import EraseRequest
+from kvw.selection.candidate import LEAST, Candidate
 from kvw.selection.paths import DirectionsPath, Path, SharePath, StrengthPath
 from kvw.selection.scoring import Score, Share
-from kvw.selection.search import LEAST, Candidate, Search
+from kvw.selection.search import Search
 from kvw.selection.splits import AS_ASKED, FORGETTING, OWN_WORDS
 
 ROUNDS = 2

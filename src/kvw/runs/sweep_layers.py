@@ -19,8 +19,9 @@ from kvw.runs.language import heard
 from kvw.runs.material import Material
 from kvw.runs.own_words import scorer_for
 from kvw.runs.request import DataSets, EraseRequest
+from kvw.selection.candidate import Candidate
 from kvw.selection.scoring import Scorer
-from kvw.selection.search import Candidate, Search
+from kvw.selection.search import Search
 from kvw.selection.splits import ALL_HELD_OUT, FORGETTING, TEXT
 from kvw.selection.windows import Layers, windows
 
