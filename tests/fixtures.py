@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
     # What the libraries are made of lives to the end; no collection need go through it again.
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_forced_to_the_disk() -> None:
+    # That takes a few milliseconds each time, and no machine is switched off in a test.
+    os.fsync = lambda _: None
 
 
 @pytest.fixture(scope="session", autouse=True)

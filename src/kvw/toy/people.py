@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 from typing import Any, cast
 
@@ -168,16 +169,21 @@ def make_people(count: int, seed: int) -> list[Person]:
             found=f"{count} people",
             do=f"ask for 1 to {limit}",
         )
+    return list(_made(count, seed))
+
+
+@lru_cache(maxsize=4)
+def _made(count: int, seed: int) -> tuple[Person, ...]:
     random = Random(f"people {seed}")
     names = _make_names(count, random)
     dealt = {attribute: _deal(values, count, random) for attribute, values in ATTRIBUTES.items()}
     looks: list[Appearance] = []
     for _ in range(count):
         looks.append(_make_appearance(looks, random))
-    return [
+    return tuple(
         Person(index, names[index], {key: values[index] for key, values in dealt.items()}, looks[index])
         for index in range(count)
-    ]
+    )
 
 
 def _deal(values: tuple[str, ...], count: int, random: Random) -> list[str]:
