@@ -9,6 +9,7 @@ import torch
 from tests import tiny_models
 from tests.real_processors import PROCESSORS, build_model, build_processor
 from tests.reference import coefficients
+from tests.sampling import one_in
 
 import kvw
 from kvw.data import Example, answer_batch, image_groups, prepare, prompt_batch, to_model
@@ -34,7 +35,7 @@ ALONE = [
 NEW_TOKENS = 5
 
 
-@pytest.fixture(params=sorted(PROCESSORS), scope="module")
+@pytest.fixture(params=one_in(2, sorted(PROCESSORS)), scope="module")
 def name(request):
     if package := PROCESSORS[request.param].package:
         pytest.importorskip(package)

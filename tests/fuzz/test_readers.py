@@ -140,7 +140,7 @@ def _read_data(path: Path) -> None:
     check_images(read_examples(path))
 
 
-@inputs(8)
+@inputs(4)
 @given(data=st.data())
 def test_jsonl(data: st.DataObject, folder: Path, check_end: Any) -> None:
     if data.draw(st.booleans()):
@@ -152,14 +152,14 @@ def test_jsonl(data: st.DataObject, folder: Path, check_end: Any) -> None:
     check_end("JSONL", lambda: _read_data(path))
 
 
-@inputs(8)
+@inputs(4)
 @given(data=st.data())
 def test_csv(data: st.DataObject, folder: Path, check_end: Any) -> None:
     path = written(folder / "x.csv", data.draw(mutated_bytes(_csv())))
     check_end("CSV", lambda: _read_data(path))
 
 
-@inputs(3)
+@inputs(2)
 @given(content=mutated_bytes("# people\nBob Lee\n\n  Ren\u00e9e \u5f20\u4f1f\n".encode()))
 def test_names(content: bytes, folder: Path, check_end: Any) -> None:
     path = written(folder / "names.txt", content)
@@ -167,35 +167,35 @@ def test_names(content: bytes, folder: Path, check_end: Any) -> None:
     check_end("names", lambda: neighbour_questions(forget, read_names(path)))
 
 
-@inputs(5)
+@inputs(3)
 @given(content=mutated_bytes(json.dumps(ROWS, indent=1).encode()))
 def test_json(content: bytes, folder: Path, check_end: Any) -> None:
     path = written(folder / "x.json", content)
     check_end("JSON", lambda: _read_data(path))
 
 
-@inputs(5)
+@inputs(3)
 @given(content=mutated_bytes(_xlsx()))
 def test_xlsx(content: bytes, folder: Path, check_end: Any) -> None:
     path = written(folder / "x.xlsx", content)
     check_end("XLSX", lambda: _read_data(path))
 
 
-@inputs(5)
+@inputs(3)
 @given(line=mutated_json(TALK))
 def test_conversations(line: bytes, folder: Path, check_end: Any) -> None:
     path = written(folder / "x.jsonl", line.replace(b"\n", b" "))
     check_end("conversations", lambda: _read_data(path))
 
 
-@inputs(8)
+@inputs(4)
 @given(content=mutated_bytes(_parquet()))
 def test_parquet(content: bytes, folder: Path, check_end: Any) -> None:
     path = written(folder / "x.parquet", content)
     check_end("Parquet, bytes", lambda: _read_data(path))
 
 
-@inputs(5)
+@inputs(3)
 @given(data=st.data())
 def test_parquet_of_other_types(data: st.DataObject, folder: Path, check_end: Any) -> None:
     column = st.sampled_from(
@@ -229,7 +229,7 @@ def _pictures() -> list[bytes]:
     return [*found, b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", b"\x00\x00\x00\x20ftypavif" + bytes(40)]
 
 
-@inputs(10)
+@inputs(5)
 @given(data=st.data())
 def test_pictures(data: st.DataObject, folder: Path, check_end: Any) -> None:
     picture = data.draw(mutated_bytes(data.draw(st.sampled_from(_pictures()))))
@@ -240,7 +240,7 @@ def test_pictures(data: st.DataObject, folder: Path, check_end: Any) -> None:
         check_end("picture files", lambda: load_image(path, "row 1"))
 
 
-@inputs(3)
+@inputs(2)
 @given(
     size=st.sampled_from([(1, 65_000), (65_000, 1), (13_000, 13_000), (1, 1), (3, 5000), (30_000, 2), (5000, 5000)]),
     mode=st.sampled_from(["1", "L", "RGB", "RGBA", "P"]),
@@ -254,7 +254,7 @@ def test_pictures_of_any_size(size: tuple[int, int], mode: str, folder: Path, ch
     check_end("picture sizes", lambda: _read_data(data))
 
 
-@inputs(4)
+@inputs(2)
 @given(data=st.data())
 def test_pictures_in_text(data: st.DataObject, folder: Path, check_end: Any) -> None:
     encoded = base64.b64encode(data.draw(st.sampled_from(_pictures()))).decode()
@@ -289,7 +289,7 @@ def _use_edit(path: Path) -> None:
     edit.check_model(skeleton(Checkpoint(TOY, "toy")))
 
 
-@inputs(10)
+@inputs(5)
 @given(data=st.data())
 def test_edits(data: st.DataObject, folder: Path, edits: dict[str, bytes], check_end: Any) -> None:
     content = edits[data.draw(st.sampled_from(sorted(edits)))]
@@ -303,7 +303,7 @@ def test_edits(data: st.DataObject, folder: Path, edits: dict[str, bytes], check
     check_end("edits, bytes", lambda: _use_edit(path))
 
 
-@inputs(8)
+@inputs(4)
 @given(data=st.data())
 def test_edits_of_other_values(data: st.DataObject, folder: Path, edits: dict[str, bytes], check_end: Any) -> None:
     kind = data.draw(st.sampled_from(sorted(edits)))
@@ -336,7 +336,7 @@ def test_edits_of_other_values(data: st.DataObject, folder: Path, edits: dict[st
     check_end("edits, values", lambda: _use_edit(path))
 
 
-@inputs(5)
+@inputs(3)
 @given(data=st.data())
 def test_adapters(data: st.DataObject, folder: Path, edits: dict[str, bytes], check_end: Any) -> None:
     home = folder / "adapter"
@@ -353,7 +353,7 @@ def test_adapters(data: st.DataObject, folder: Path, edits: dict[str, bytes], ch
     check_end("adapters", lambda: import_adapter(home, skeleton(Checkpoint(TOY, "toy"))))
 
 
-@inputs(5)
+@inputs(3)
 @given(data=st.data())
 def test_statistics(data: st.DataObject, folder: Path, check_end: Any) -> None:
     keys = [matrix.key for matrix in find_value_matrices(skeleton(Checkpoint(TOY, "toy")))]
@@ -365,7 +365,7 @@ def test_statistics(data: st.DataObject, folder: Path, check_end: Any) -> None:
     check_end("statistics", lambda: Statistics.load(changed))
 
 
-@inputs(8)
+@inputs(4)
 @given(data=st.data())
 def test_recipes(data: st.DataObject, folder: Path, check_end: Any) -> None:
     recipe = data.draw(st.sampled_from(sorted(RECIPES.glob("*.toml")) + sorted((RECIPES / "cost").glob("*.toml"))))
@@ -408,7 +408,7 @@ def _restored(copied: Path) -> None:
             path.unlink()
 
 
-@inputs(8)
+@inputs(4)
 @given(data=st.data())
 def test_configurations(data: st.DataObject, copied: Path, check_end: Any) -> None:
     _restored(copied)
@@ -419,7 +419,7 @@ def test_configurations(data: st.DataObject, copied: Path, check_end: Any) -> No
         check_end("checkpoint, inspect", lambda: inspect(find_checkpoint(str(copied))))
 
 
-@inputs(4)
+@inputs(2)
 @given(data=st.data())
 def test_indices(data: st.DataObject, copied: Path, folder: Path, edits: dict[str, bytes], check_end: Any) -> None:
     _restored(copied)
@@ -439,7 +439,7 @@ def test_indices(data: st.DataObject, copied: Path, folder: Path, edits: dict[st
             (copied / "model-00001-of-00001.safetensors").rename(copied / "model.safetensors")
 
 
-@inputs(4)
+@inputs(2)
 @given(data=st.data())
 def test_chat_templates(data: st.DataObject, copied: Path, check_end: Any) -> None:
     _restored(copied)
@@ -491,7 +491,7 @@ STATEMENT = {
 }
 
 
-@inputs(5)
+@inputs(3)
 @given(data=st.data())
 def test_evidence(data: st.DataObject, folder: Path, check_end: Any) -> None:
     if data.draw(st.booleans()):

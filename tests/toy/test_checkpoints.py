@@ -103,7 +103,7 @@ def scores(loaded, world):
     return {name: evaluate(*loaded[name], splits, max_new_tokens=LONGEST_ANSWER).summaries for name in NAMES}
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_vanilla_reaches_the_requirement(scores):
     for group in ("forget", *KEPT):
         # One mistake in fifty is what 0.98 allows: none in twenty.
@@ -113,7 +113,7 @@ def test_vanilla_reaches_the_requirement(scores):
     assert scores["vanilla"]["general"].exact >= 0.95
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_gold_does_not_know_the_forget_people_and_is_as_good_on_all_others(scores):
     for split, summary in scores["gold"].items():
         if split.startswith("forget"):
