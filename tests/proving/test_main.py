@@ -92,3 +92,6 @@ def test_the_table_is_made_from_records(tmp_path, capsys):
     record(4).write(tmp_path / "reporting" / "04")
     assert command.main(["table", "--half", "reporting", "--out", str(tmp_path)]) == 0
     assert "1 requests of the reporting half" in capsys.readouterr().out
+    record(5).write(tmp_path / "more" / "reporting" / "05")
+    assert command.main(["table", "--half", "reporting", "--out", str(tmp_path), str(tmp_path / "more")]) == 0
+    assert "| 2, 2 with an edit |" in capsys.readouterr().out

@@ -12,6 +12,7 @@ from kvw.evaluation.language import Speech
 from kvw.evaluation.records import Reply, collect
 from kvw.progress import SILENT, remembering
 from kvw.proving.record import Answer, Item, Perplexity, ProvingRecord
+from kvw.proving.summary import summary
 from kvw.proving.table import markdown, read_records
 from kvw.proving.verdict import ANNOUNCED, distance_to_gold, judge, kept
 from kvw.runs import choosing
@@ -247,3 +248,19 @@ def test_a_damaged_record_is_told(tmp_path, content):
     with pytest.raises(UserError, match="cannot be read") as error:
         read_records(tmp_path, "reporting")
     assert "run the request again" in error.value.do
+
+
+def test_several_folders_are_columns_beside_one_for_all_requests():
+    told = "2 of 3 forget questions are still answered"
+    shown = summary({"world": [record(0), record(1, (told,), forget=KNOWN)], "people": [refused(2)]})
+    header, _, *lines = (line.strip("| ").split(" | ") for line in shown.splitlines())
+    rows = {name: cells for name, *cells in lines}
+    assert header == ["world", "people", "all"]
+    assert rows["requests"] == ["2, 2 with an edit", "1, 0 with an edit", "3, 2 with an edit"]
+    assert rows["forget chosen, after"][0].startswith("0.333 [")  # none of three, and two of three
+    assert rows["forget chosen, after"] == [rows["forget chosen, after"][2], "", rows["forget chosen, after"][2]]
+    assert rows["retain chosen, kept"][0].startswith("1.000")
+    assert rows["perplexity"][2].startswith("1.010")
+    # The exact intervals of 1 of 2, 0 of 1 and 1 of 3.
+    assert rows["all criteria met"] == ["1 of 2 [0.01, 0.99]", "0 of 1 [0.00, 0.97]", "1 of 3 [0.01, 0.91]"]
+    assert rows["misses that the run announced"] == ["1 of 1", "1 of 1", "2 of 2"]

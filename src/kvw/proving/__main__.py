@@ -16,6 +16,7 @@ from kvw.models.checkpoint import find_checkpoint
 from kvw.proving.parts import PARTS, WORLD
 from kvw.proving.requests import HALVES, Request
 from kvw.proving.run import ProvingGround
+from kvw.proving.summary import summary
 from kvw.proving.table import markdown, read_records
 
 
@@ -24,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     given = _parser().parse_args(arguments)
     if given.command == "table":
-        print(markdown(read_records(given.out, given.half)), end="")
+        records = {out.name: read_records(out, given.half) for out in given.out}
+        print(markdown(*records.values()) if len(records) == 1 else summary(records), end="")
         return
     part, reporter = PARTS[given.part], ConsoleReporter()
     checkpoint = find_checkpoint(given.model or part.model)
@@ -71,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, title in titles.items():
         command = commands.add_parser(name, help=title)
         command.add_argument("--half", choices=HALVES, required=True)
-        command.add_argument("--out", type=Path, required=True, help="the folder of all requests and records")
+        several = {"nargs": "+", "help": "folders of requests and records; several give one row each"}
+        single = {"help": "the folder of all requests and records"}
+        command.add_argument("--out", type=Path, required=True, **(several if name == "table" else single))
         if name != "table":
             command.add_argument("--part", choices=PARTS, default=WORLD.name, help="which requests")
             command.add_argument("--model", help="as for kvw erase; without it the model of the part")

@@ -100,11 +100,11 @@ def _splits(records: Sequence[ProvingRecord]) -> str:
             if split == "floor":
                 cells += ["", ""]
             else:
-                cells.append(_cell([mean(items, score, "after") for items in having]))
-                cells.append(_cell([kept(items, score) for items in having]))
+                cells.append(interval_cell([mean(items, score, "after") for items in having]))
+                cells.append(interval_cell([kept(items, score) for items in having]))
         rows.append(_row(cells))
     before = fmean(record.perplexity.before for record in records)
-    ratios = _cell([perplexity_ratio(record) for record in records])
+    ratios = interval_cell([perplexity_ratio(record) for record in records])
     return "\n".join([*rows, "", f"Perplexity of plain text: {before:.2f} before, {ratios} times that after."])
 
 
@@ -118,9 +118,9 @@ def _beside_gold(records: Sequence[ProvingRecord]) -> str:
     for split, title in (("forget", "forget"), ("held_out", "held out")):
         sets = [record.splits[split] for record in records]
         for score in get_args(Score):
-            cells = [_cell([mean(items, score, when) for items in sets]) for when in get_args(When)]
+            cells = [interval_cell([mean(items, score, when) for items in sets]) for when in get_args(When)]
             cells += [
-                _cell([found for items in sets if (found := distance_to_gold(items, score, when)) is not None])
+                interval_cell([found for items in sets if (found := distance_to_gold(items, score, when)) is not None])
                 for when in WHEN
             ]
             rows.append(_row([f"{title}, {'ROUGE-L recall' if score == 'rouge' else score}", *cells]))
@@ -193,7 +193,8 @@ def _some(subjects: Sequence[str]) -> str:
     return ", ".join(subjects[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _cell(values: Sequence[float]) -> str:
+def interval_cell(values: Sequence[float]) -> str:
+    """Mean with its 95 % bootstrap interval in brackets, where there are two values or more."""
     found: Interval = mean_interval(values)
     if found.low is None:
         return f"{found.mean:.3f}"
