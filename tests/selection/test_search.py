@@ -678,47 +678,6 @@ def test_directions_that_cost_too_much_are_weakened_although_they_no_longer_forg
         assert float(-value.changes()[0]) == pytest.approx(taken / 12, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("scorer", "taken"),
-    [
-        (Gradual(2.0, 0.029), 8),  # .981 of the neighbours are left, at 9/12 of the direction .978
-        (Gradual(2.0, 0.085), 2),  # 2/12 leave .986, and all of it .915: no wreck
-        (Flips(2.0, 0.6), 7),  # from 8/12 on first choices of others turn
-        (Gradual(2.0, 0.5), 2),  # not even 1/12 spares the neighbours: .917 of them are left at 2/12, at 3/12 a wreck
-    ],
-)
-def test_what_is_not_forgotten_spares_each_source_if_it_can(scorer: Gradual, taken: int) -> None:
-    found = Search(scorer, (TEXT, NEAR, "held-out facts"), 0.98)  # type: ignore[arg-type]
-    chosen = found.choose([removal()])
-    assert isinstance(chosen, Candidate)
-    assert isinstance(chosen.edit, LowRankEdit)
-    assert chosen.answered()
-    (value,) = chosen.edit.directions.values()
-    assert float(-value.changes()[0]) == pytest.approx(taken / 12, abs=1e-6)
-
-
-def test_of_two_paths_that_do_not_forget_the_one_that_spares_each_source_is_taken() -> None:
-    class Dear(Gradual):
-        """The dear direction leaves less of what is to be forgotten, and its weakest part costs the neighbours 8 %."""
-
-        def _score(self, name: str, edit: Any) -> Score:
-            found, method = super()._score(name, edit), edit.metadata.method if edit else ""
-            left = {("dear", NEAR): 0.92, ("dear", FORGET): 0.5}.get((method, name), 1.0)
-            return replace(found, probabilities=tuple(left * value for value in found.probabilities))
-
-    one = torch.tensor([[1.0], [0.0]])
-    parts = {MatrixKey(0): Directions(one, one, torch.tensor([REMOVED]))}
-    paths = [
-        DirectionsPath(LowRankEdit(parts, metadata=EditMetadata(method=method)), 0.0) for method in ("dear", "cheap")
-    ]
-    for ordered in (paths, paths[::-1]):
-        found = Search(Dear(2.0, 0.0), (TEXT, NEAR, "held-out facts"), 0.98)  # type: ignore[arg-type]
-        chosen = found.choose(ordered)
-        assert chosen is not None
-        assert chosen.edit is not None
-        assert chosen.edit.metadata.method == "cheap"
-
-
 def test_what_leaves_no_question_answered_need_not_spare_each_source() -> None:
     class Unlikely(Gradual):
         """No question is answered from 4/12 on, but a fifth of the probability stays."""

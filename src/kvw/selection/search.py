@@ -74,8 +74,8 @@ class Search:
         The first path is taken that has an edit that forgets everything and keeps what must stay, each source of it for
         itself. If none has, the candidates of all paths are compared. Of those that forget everything one is taken that
         costs no source too much, then the one after which most answers about others are the first choice, then the one
-        whose worst source keeps most. Otherwise it is one that leaves no question answered, or spares what must stay;
-        then the one that leaves fewest questions answered, then least of the answers.
+        whose worst source keeps most; otherwise the one that leaves fewest questions answered, then least of the
+        answers.
 
         Returns:
             The candidate with all its scores; None if no path has one that keeps what must stay.
@@ -122,8 +122,7 @@ class Search:
         if self.forgets(candidate):
             worst = min(share.value for share in candidate.kept.values())
             return False, bool(candidate.below(self._keep)), -candidate.chosen_first, -worst
-        answered, left = self._left(candidate)
-        return True, answered > 0 and not self._spares(candidate), answered, left
+        return True, *self._left(candidate)
 
     def _before(self) -> float:
         return Candidate(None, None, None, self.original).left()
@@ -201,24 +200,16 @@ class Search:
         return self._gentle[path]
 
     def _weakened(self, path: Path, last: int) -> Candidate | None:
-        """The strongest candidate that keeps what must stay. If it leaves questions answered, then rather the strongest
-        that spares everything; None if none keeps what must stay."""
+        """The strongest candidate up to a place that keeps what must stay, or the strongest part of all directions that
+        does, whichever leaves less; None if there is none."""
         if last < 0:
             return None
-        strongest = self._strongest(path, last, self.keeps)
-        if strongest is None or not strongest.answered():
-            return strongest
-        return self._strongest(path, last, self._spares) or strongest
-
-    def _strongest(self, path: Path, last: int, holds: Callable[[Candidate], bool]) -> Candidate | None:
-        """The strongest up to a place for which a condition holds, or the strongest part of all directions, whichever
-        leaves less; None if there is none."""
-        if holds(self._at(path, last)):
+        if self.keeps(self._at(path, last)):
             return self._at(path, last)
-        too_much = _first(last, lambda place: not holds(self._at(path, place)))
+        too_much = _first(last, lambda place: not self.keeps(self._at(path, place)))
         found = [self._at(path, too_much - 1)] if too_much else []
         strongest_first = self._parts(path)[::-1]
-        enough = _first(len(strongest_first), lambda place: holds(strongest_first[place]))
+        enough = _first(len(strongest_first), lambda place: self.keeps(strongest_first[place]))
         found += [one for one in strongest_first[enough : enough + 1] if self._tell(one)]
         return min(found, key=self._rank, default=None)
 
