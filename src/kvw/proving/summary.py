@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from kvw.optional import optional
 from kvw.proving.record import ProvingRecord
-from kvw.proving.table import interval_cell
+from kvw.proving.table import interval_cell, table_row
 from kvw.proving.verdict import distance_to_gold, judge, kept, mean, perplexity_ratio
-from kvw.report.sheets import markdown_table
 
 ALL = "all"
 
@@ -27,8 +26,9 @@ def summary(folders: Mapping[str, Sequence[ProvingRecord]]) -> str:
     """
     columns = {title: _column(records) for title, records in folders.items()}
     columns[ALL] = _column([record for records in folders.values() for record in records])
-    rows = [[name, *(column[name] for column in columns.values())] for name in columns[ALL]]
-    return markdown_table(["", *columns], rows, 1) + "\n"
+    rows = [["", *columns], ["---", *["---:"] * len(columns)]]
+    rows += [[name, *(column[name] for column in columns.values())] for name in columns[ALL]]
+    return "\n".join(map(table_row, rows)) + "\n"
 
 
 def _column(records: Sequence[ProvingRecord]) -> dict[str, str]:

@@ -88,7 +88,7 @@ def _heading(records: Sequence[ProvingRecord]) -> str:
 def _splits(records: Sequence[ProvingRecord]) -> str:
     titles = ["split", "questions"]
     titles += [f"{score}{when}" for score in SCORES for when in (" before", ", after", ", kept")]
-    rows = [_row(titles), _row(["---", *["---:"] * (len(titles) - 1)])]
+    rows = [table_row(titles), table_row(["---", *["---:"] * (len(titles) - 1)])]
     for split, sets in _rows(records).items():
         cells = [split, str(sum(map(len, sets)))]
         for score in SCORES:
@@ -102,7 +102,7 @@ def _splits(records: Sequence[ProvingRecord]) -> str:
             else:
                 cells.append(interval_cell([mean(items, score, "after") for items in having]))
                 cells.append(interval_cell([kept(items, score) for items in having]))
-        rows.append(_row(cells))
+        rows.append(table_row(cells))
     before = fmean(record.perplexity.before for record in records)
     ratios = interval_cell([perplexity_ratio(record) for record in records])
     return "\n".join([*rows, "", f"Perplexity of plain text: {before:.2f} before, {ratios} times that after."])
@@ -114,7 +114,7 @@ def _has_gold(record: ProvingRecord) -> bool:
 
 def _beside_gold(records: Sequence[ProvingRecord]) -> str:
     titles = ["beside gold", "original", "unlearned", "gold", "distance before", "distance after"]
-    rows = [_row(titles), _row(["---", *["---:"] * (len(titles) - 1)])]
+    rows = [table_row(titles), table_row(["---", *["---:"] * (len(titles) - 1)])]
     for split, title in (("forget", "forget"), ("held_out", "held out")):
         sets = [record.splits[split] for record in records]
         for score in get_args(Score):
@@ -123,7 +123,7 @@ def _beside_gold(records: Sequence[ProvingRecord]) -> str:
                 interval_cell([found for items in sets if (found := distance_to_gold(items, score, when)) is not None])
                 for when in WHEN
             ]
-            rows.append(_row([f"{title}, {'ROUGE-L recall' if score == 'rouge' else score}", *cells]))
+            rows.append(table_row([f"{title}, {'ROUGE-L recall' if score == 'rouge' else score}", *cells]))
     text = "Distance: mean absolute difference to the gold model, question by question."
     return "\n".join([*rows, "", text])
 
@@ -143,7 +143,8 @@ def _rows(records: Sequence[ProvingRecord]) -> dict[str, list[list[Item]]]:
     return {title: sets for title, sets in asked.items() if sets}
 
 
-def _row(cells: Sequence[str]) -> str:
+def table_row(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
@@ -165,7 +166,7 @@ def _by_request(records: Sequence[ProvingRecord]) -> str:
     titles = ["request", "to forget", "forget chosen", "held out chosen", "retain kept", "unused kept", "perplexity"]
     gold = any(map(_has_gold, records))
     titles += ["distance to gold"] if gold else []
-    rows = [_row([*titles, "missed"]), _row(["---", "---", *["---:"] * (len(titles) - 2), "---"])]
+    rows = [table_row([*titles, "missed"]), table_row(["---", "---", *["---:"] * (len(titles) - 2), "---"])]
     for record in records:
         verdict = judge(record)
         cells = [f"{record.number:02d}", _some(record.subjects)]
@@ -182,7 +183,7 @@ def _by_request(records: Sequence[ProvingRecord]) -> str:
         if gold:
             before, after = (distance_to_gold(record.splits["forget"], "probability", when) for when in WHEN)
             cells.append("" if before is None or after is None else f"{before:.3f} to {after:.3f}")
-        rows.append(_row([*cells, ", ".join(told)]))
+        rows.append(table_row([*cells, ", ".join(told)]))
     text = "Kept: of the facts that are chosen first, and of the probability of the answers."
     text += " Distance to gold: of the probability of the forget answers." if gold else ""
     return "\n".join([*rows, "", text])
