@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from kvw.bench import harness
+from kvw.bench import harness, lmms
 from kvw.edits.edit import EditMetadata
 from kvw.edits.gates import GateEdit
 from kvw.errors import UserError
@@ -67,10 +67,13 @@ def test_an_edit_of_other_weights_is_refused(registered, tmp_path):
         registered["kvw-text"](pretrained="m", edit=str(tmp_path / "edit.safetensors"))
 
 
-def test_without_the_harness_the_extra_is_named(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("command", "installed"), [(harness, '"kvw[harness]"'), (lmms, 'lmms-eval "filelock<3.21"')], ids=["lm", "lmms"]
+)
+def test_without_their_harness_what_installs_it_is_named(monkeypatch, capsys, command, installed):
     def absent(name):
         raise ModuleNotFoundError(name=name.partition(".")[0])
 
     monkeypatch.setattr("kvw.optional.import_module", absent)
-    assert harness.main() == 2
-    assert 'pip install "kvw[harness]"' in capsys.readouterr().err
+    assert command.main() == 2
+    assert f"pip install {installed}" in capsys.readouterr().err

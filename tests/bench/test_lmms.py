@@ -109,12 +109,6 @@ def test_what_kvw_does_not_do_is_told(edited_model):
             refused([])
 
 
-def test_without_lmms_eval_the_extra_is_named(monkeypatch, capsys):
-    def absent(name):
-        raise ModuleNotFoundError(name=name.partition(".")[0])
-
-    monkeypatch.setattr("kvw.optional.import_module", absent)
-    assert lmms.main() == 2
-    assert 'pip install lmms-eval "filelock<3.21"' in capsys.readouterr().err
+def test_the_module_has_nothing_else_of_theirs():
     with pytest.raises(AttributeError):
         lmms.nothing_of_this_name  # noqa: B018

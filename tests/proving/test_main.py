@@ -95,3 +95,7 @@ def test_the_table_is_made_from_records(tmp_path, capsys):
     record(5).write(tmp_path / "more" / "reporting" / "05")
     assert command.main(["table", "--half", "reporting", "--out", str(tmp_path), str(tmp_path / "more")]) == 0
     assert "| 2, 2 with an edit |" in capsys.readouterr().out
+    record(6).write(tmp_path / "other" / "more" / "reporting" / "06")
+    namesakes = [str(tmp_path / "more"), str(tmp_path / "other" / "more")]
+    assert command.main(["table", "--half", "reporting", "--out", *namesakes]) == 0
+    assert "| 2, 2 with an edit |" in capsys.readouterr().out

@@ -252,7 +252,9 @@ def test_a_damaged_record_is_told(tmp_path, content):
 
 def test_several_folders_are_columns_beside_one_for_all_requests():
     told = "2 of 3 forget questions are still answered"
-    shown = summary({"world": [record(0), record(1, (told,), forget=KNOWN)], "people": [refused(2)]})
+    first = record(0)
+    first.splits["unused"] += [one.model_copy(update={"named": True}) for one in items([(True, 0.9)], [(False, 0.0)])]
+    shown = summary({"world": [first, record(1, (told,), forget=KNOWN)], "people": [refused(2)]})
     header, _, *lines = (line.strip("| ").split(" | ") for line in shown.splitlines())
     rows = {name: cells for name, *cells in lines}
     assert header == ["world", "people", "all"]
@@ -260,6 +262,7 @@ def test_several_folders_are_columns_beside_one_for_all_requests():
     assert rows["forget chosen, after"][0].startswith("0.333 [")  # none of three, and two of three
     assert rows["forget chosen, after"] == [rows["forget chosen, after"][2], "", rows["forget chosen, after"][2]]
     assert rows["retain chosen, kept"][0].startswith("1.000")
+    assert rows["unused chosen, kept"][0].startswith("1.000")  # what the run has named itself is not unused
     assert rows["perplexity"][2].startswith("1.010")
     # The exact intervals of 1 of 2, 0 of 1 and 1 of 3.
     assert rows["all criteria met"] == ["1 of 2 [0.01, 0.99]", "0 of 1 [0.00, 0.97]", "1 of 3 [0.01, 0.91]"]

@@ -16,6 +16,7 @@ from kvw.data.example import Example
 from kvw.data.images import png
 from kvw.errors import UserError
 from kvw.evaluation.generation import generate_answers
+from kvw.evaluation.loaded import Loaded
 from kvw.exit_codes import program
 from kvw.optional import optional
 
@@ -31,7 +32,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(name)
 
 
-def replies(loaded: Any, requests: Sequence[tuple[str, Sequence[Any], Mapping[str, Any]]]) -> list[str]:
+def replies(loaded: Loaded, requests: Sequence[tuple[str, Sequence[Any], Mapping[str, Any]]]) -> list[str]:
     """Greedy replies, cut where the task says.
 
     Args:
@@ -96,7 +97,7 @@ def _only_replies() -> UserError:
 
 
 def _module(name: str) -> Any:
-    return optional(name, use="This harness is", package="""lmms-eval "filelock<3.21\"""")
+    return optional(name, use="Their harness for pictures needs", package="""lmms-eval "filelock<3.21\"""")
 
 
 @program

@@ -90,7 +90,7 @@ def loading_report(model: PreTrainedModel, checkpoint_folder: Path) -> Report:
 
 @dataclass(frozen=True)
 class _Described:
-    """All that a report depends on, and what it is made from, which says the same."""
+    """All that a report depends on; ``config`` and ``folder`` say the same as the rest once more, for transformers."""
 
     model: type[PreTrainedModel]
     settings: str
@@ -108,7 +108,7 @@ def _report_on(described: _Described) -> Report:
     with built_from_config(described.folder), _quiet():
         loaded: Any = described.model.from_pretrained(
             None,
-            config=copy.deepcopy(described.config),
+            config=described.config,
             state_dict=tensors,
             device_map={"": "meta"},
             ignore_mismatched_sizes=True,

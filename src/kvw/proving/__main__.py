@@ -25,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     given = _parser().parse_args(arguments)
     if given.command == "table":
-        records = {out.name: read_records(out, given.half) for out in given.out}
+        names = [out.resolve().name for out in given.out]
+        titles = names if len(set(names)) == len(names) else list(map(str, given.out))
+        records = {title: read_records(out, given.half) for title, out in zip(titles, given.out, strict=True)}
         print(markdown(*records.values()) if len(records) == 1 else summary(records), end="")
         return
     part, reporter = PARTS[given.part], ConsoleReporter()
@@ -73,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, title in titles.items():
         command = commands.add_parser(name, help=title)
         command.add_argument("--half", choices=HALVES, required=True)
-        several = {"nargs": "+", "help": "folders of requests and records; several give one row each"}
+        several = {"nargs": "+", "help": "folders of requests and records; several give one column each"}
         single = {"help": "the folder of all requests and records"}
         command.add_argument("--out", type=Path, required=True, **(several if name == "table" else single))
         if name != "table":
