@@ -104,7 +104,7 @@ class AuditRecord(Strict):
     left_out: dict[str, str]
     """Why an attack was not made."""
     verdict: list[str]
-    """The verdict in one or two sentences."""
+    """The verdict in one to three sentences."""
     warnings: list[str]
     costs: CostPart
     versions: dict[str, str]

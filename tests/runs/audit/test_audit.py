@@ -281,6 +281,16 @@ def test_no_floor_of_membership_is_below_guessing(name, floor, expected):
     assert auditing._line(name, {"now": found(0.9), "floor": found(floor)}, request).floor == expected
 
 
+@pytest.mark.parametrize(("floor", "gold", "told"), [(0.05, False, True), (0.05, True, False), (0.3, True, True)])
+def test_a_trace_of_the_edit_is_told_beside_what_gold_gives(floor, gold, told):
+    shares = {"now": 0.0, "original": 0.9, "floor": floor}
+    found = {role: Found(questions=4, found=None, share=share, tries=[]) for role, share in shares.items()}
+    model = find_checkpoint("toy:gold")
+    request = AuditRequest(model, [], Path("out"), gold=model if gold else None)
+    assert bool(auditing._traces(request, auditing.Results(found={"membership": found}))) == told
+    assert not auditing._traces(request, auditing.Results(found={"asked": found}))
+
+
 def test_weights_that_are_quantised_are_not_rounded_again():
     class Packed:
         quantised = "4bit"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvw.records.audit import AttackLine, Share
-from kvw.runs.audit.verdict import sentences, verdict_of
+from kvw.runs.audit.verdict import sentences, traces, verdict_of
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,21 @@ def test_all_attacks_in_words():
     assert first == "Holds: none of 1 attack brings back more than 10% above the floor."
     assert silent.startswith("No evidence: name says nothing")
     assert sentences([line("asked", "says nothing", 0)], 0.1)[0].startswith("Nothing is known")
+
+
+@pytest.mark.parametrize(
+    ("now", "original", "gold", "told"),
+    [
+        (0.0, 0.94, None, True),
+        (0.0, 0.94, 0.3, True),
+        (0.0, 0.94, 0.05, False),  # gold finds them as improbable
+        (0.25, 0.19, None, False),  # it was so before the edit
+        (0.39, 0.94, None, True),
+        (0.4, 0.94, 0.9, False),  # no further below chance than what counts
+        (0.0, None, None, False),
+    ],
+)
+def test_answers_that_are_less_probable_than_those_about_nobody_are_a_trace(now, original, gold, told):
+    found = traces(now, original, gold, 0.1)
+    assert bool(found) == told
+    assert not told or f"area {now:.2f}; before it was 0.94" in found[0]

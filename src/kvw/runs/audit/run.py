@@ -27,7 +27,7 @@ from kvw.runs.audit.models import Attacker, Role, Target, why_not
 from kvw.runs.audit.questions import Questions
 from kvw.runs.audit.request import AuditRequest, AuditSets, Served, read_audit_data
 from kvw.runs.audit.served import ServedModel, served_costs, served_results
-from kvw.runs.audit.verdict import sentences, verdict_of
+from kvw.runs.audit.verdict import sentences, traces, verdict_of
 from kvw.runs.costs import Stopwatch
 from kvw.runs.counts import Count
 from kvw.runs.record_parts import model_part
@@ -215,12 +215,20 @@ def _record(request: AuditRequest, sets: AuditSets, results: Results, reporter: 
         settings={name: settings[name] for name in kept},
         lines=lines,
         left_out=results.left_out,
-        verdict=sentences(lines, request.threshold),
+        verdict=[*sentences(lines, request.threshold), *_traces(request, results)],
         warnings=list(reporter.warnings),
         costs=results.costs,
         versions=package_versions(),
         answers={line.attack: {role: one.tries for role, one in results.found[line.attack].items()} for line in lines},
     )
+
+
+def _traces(request: AuditRequest, results: Results) -> list[str]:
+    found = results.found.get("membership")
+    if found is None or "membership" in results.left_out:
+        return []
+    original, floor = (found[role].share if role in found else None for role in ("original", "floor"))
+    return traces(found["now"].share, original, floor if request.gold else None, request.threshold)
 
 
 def _line(name: str, found: Mapping[Role, Found], request: AuditRequest) -> AttackLine:

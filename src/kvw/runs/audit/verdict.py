@@ -48,6 +48,24 @@ def sentences(lines: Sequence[AttackLine], threshold: float) -> list[str]:
     return [first, f"No evidence: {', '.join(silent)} {say} nothing, because the original does not give more either."]
 
 
+def traces(now: float, original: float | None, gold: float | None, threshold: float) -> list[str]:
+    """A sentence, if the membership attack sees that something was removed.
+
+    A model that never knew the answers finds them about as probable as those about subjects that do not exist. An edit
+    that goes further leaves a trace: the area falls below that of the original, of gold, and of chance.
+
+    Args:
+        now, original, gold: Areas under the ROC curve; None if they are not known.
+        threshold: What below the others counts.
+    """
+    if original is None or min(original, 0.5 if gold is None else min(gold, 0.5)) - now <= threshold + ROUNDING:
+        return []
+    return [
+        "It shows that something was removed: the answers are less probable than those about subjects that do not "
+        f"exist (membership, area {now:.2f}; before it was {original:.2f})."
+    ]
+
+
 def shown(share: Share) -> str:
     """A share in words."""
     return f"area {share.share:.2f}" if share.found is None else f"{share.found} of {share.questions} questions"
