@@ -85,9 +85,10 @@ class ConsoleReporter:
         def report(done: int, total: int) -> None:
             nonlocal last
             now = time.monotonic()
-            if total and done < total and now - last > SECONDS_BETWEEN_LINES:
-                left = (now - start) / done * (total - done)
-                self._console.print(f"{title}: {done} of {total}, about {left:.0f} s left")
-                last = now
+            if not done or (total and done >= total) or now - last <= SECONDS_BETWEEN_LINES:
+                return
+            left = f" of {total}, about {(now - start) / done * (total - done):.0f} s left" if total else " so far"
+            self._console.print(f"{title}: {done}{left}")
+            last = now
 
         yield report
