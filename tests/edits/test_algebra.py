@@ -89,6 +89,18 @@ def test_scaling_twice_is_scaling_by_the_product_and_mixing_is_linear_in_the_gat
     torch.testing.assert_close(logs(twice), logs(once), rtol=4 * LAST_PLACE, atol=1e-30)
 
 
+def test_an_edit_weakened_by_itself_says_where_it_comes_from_as_before():
+    edit = small(-0.5, -2.0, method="kvw", forget_digest="data")
+    for found, expected in (
+        (edit.scaled(0.5), scale(edit, 0.5)),
+        (edit.mixed(0.5), mix(edit, 0.5)),
+        (edit.inverted(), invert(edit)),
+    ):
+        assert torch.equal(logs(found), logs(expected))
+        assert found.metadata.model_copy(update={"amplifies": False}) == edit.metadata
+    assert edit.inverted().metadata.amplifies
+
+
 @quick
 @given(edits, st.floats(0.01, 0.99))
 def test_mixing_gives_way_faster_than_scaling(edit, part):

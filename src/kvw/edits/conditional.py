@@ -108,9 +108,9 @@ class ConditionalGateEdit(Edit):
         """Counts and means of the gates, as they are for samples that are affected."""
         return self.gates.describe()
 
-    def scaled(self, strength: float, metadata: EditMetadata) -> ConditionalGateEdit:
+    def scaled(self, strength: float, metadata: EditMetadata | None = None) -> ConditionalGateEdit:
         """Log-gates times the strength, for the same samples."""
-        return ConditionalGateEdit(self.gates.scaled(strength, metadata), self.condition)
+        return ConditionalGateEdit(self.gates.scaled(strength, metadata or self.metadata), self.condition)
 
     def tensors(self) -> dict[str, Tensor]:
         """``<key>.log_gates`` for every value matrix, and ``condition.layer``, ``.filter`` and ``.threshold``."""

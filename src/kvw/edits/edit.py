@@ -184,24 +184,35 @@ class Edit(ABC):
         """
         raise cls._refusal("composed", "attach or apply them one after the other")
 
-    def scaled(self, strength: float, metadata: EditMetadata) -> Edit:
+    def scaled(self, strength: float, metadata: EditMetadata | None = None) -> Edit:
         """This edit at a part of its strength, see :func:`kvw.edits.scale`.
+
+        Args:
+            strength: 0 leaves the model as it is, 1 is the edit itself.
+            metadata: Of the result; this edit's if None.
 
         Raises:
             UserError: Edits of this kind cannot be scaled.
         """
         raise self._refusal("scaled", "make it again at another strength")
 
-    def mixed(self, share: float, metadata: EditMetadata) -> Edit:
+    def mixed(self, share: float, metadata: EditMetadata | None = None) -> Edit:
         """This edit's weights mixed with the original ones, see :func:`kvw.edits.mix`.
+
+        Args:
+            share: 0 is the original model, 1 the edit itself.
+            metadata: Of the result; this edit's if None.
 
         Raises:
             UserError: Edits of this kind cannot be mixed.
         """
         raise self._refusal("mixed with the original", "make it again at another strength")
 
-    def inverted(self, metadata: EditMetadata) -> Edit:
+    def inverted(self, metadata: EditMetadata | None = None) -> Edit:
         """What undoes this edit, see :func:`kvw.edits.invert`.
+
+        Args:
+            metadata: Of the result; this edit's if None.
 
         Raises:
             UserError: Edits of this kind, or these numbers, cannot be inverted.

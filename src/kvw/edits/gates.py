@@ -96,18 +96,20 @@ class GateEdit(WeightEdit):
             sums[key] = parts.sort(0).values.sum(0)
         return cls._derived(sums, metadata)
 
-    def scaled(self, strength: float, metadata: EditMetadata) -> GateEdit:
+    def scaled(self, strength: float, metadata: EditMetadata | None = None) -> GateEdit:
         """Log-gates times the strength; see :func:`kvw.edits.scale`."""
-        return self._derived({key: value * strength for key, value in self.log_gates.items()}, metadata)
+        return self._derived(
+            {key: value * strength for key, value in self.log_gates.items()}, metadata or self.metadata
+        )
 
-    def mixed(self, share: float, metadata: EditMetadata) -> GateEdit:
+    def mixed(self, share: float, metadata: EditMetadata | None = None) -> GateEdit:
         """The logarithm of 1 - share + share g; see :func:`kvw.edits.mix`."""
         if share == 1:  # where a gate near 0 would otherwise vanish beside the 1 it is taken from
-            return self._derived(self.log_gates, metadata)
+            return self._derived(self.log_gates, metadata or self.metadata)
         mixed = {key: torch.log1p(share * torch.expm1(value.double())) for key, value in self.log_gates.items()}
-        return self._derived(mixed, metadata)
+        return self._derived(mixed, metadata or self.metadata)
 
-    def inverted(self, metadata: EditMetadata) -> GateEdit:
+    def inverted(self, metadata: EditMetadata | None = None) -> GateEdit:
         """Log-gates with the other sign; see :func:`kvw.edits.invert`.
 
         Raises:
@@ -123,7 +125,7 @@ class GateEdit(WeightEdit):
                     found=f"{int(lost.sum())} of {lost.numel()} in {key}, such as exp({float(value[lost][0]):.1f})",
                     do="detach the edit, or go back to the original checkpoint",
                 )
-        return self._derived({key: -value for key, value in self.log_gates.items()}, metadata)
+        return self._derived({key: -value for key, value in self.log_gates.items()}, metadata or self.metadata)
 
     def tensors(self) -> dict[str, Tensor]:
         """``<key>.log_gates`` for every value matrix."""

@@ -85,9 +85,9 @@ class WeightsEdit(WeightEdit):
         exact = torch.promote_types(weight.dtype, torch.float32)
         return torch.lerp(weight.to(exact), other.to(exact), self.share).to(weight.dtype)
 
-    def mixed(self, share: float, metadata: EditMetadata) -> WeightsEdit:
+    def mixed(self, share: float, metadata: EditMetadata | None = None) -> WeightsEdit:
         """The same weights at a part of their share; see :func:`kvw.edits.mix`."""
-        return WeightsEdit(self.weights, self.share * share, metadata)
+        return WeightsEdit(self.weights, self.share * share, metadata or self.metadata)
 
     @property
     def does_nothing(self) -> bool:
