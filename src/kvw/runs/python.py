@@ -43,8 +43,8 @@ class EraseOptions(TypedDict, total=False):
         method: Its name, or the place of its object as ``path/to/file.py:METHOD``; ``subspace`` by default.
         settings: Some of the method's settings by name, as ``{"layers": "1:25", "rank": 8}``, or an object of its class
             of settings.
-        retain_sources: What must stay beside ``retain``: any of ``everyday``, ``pictures``, ``facts``, ``text`` and
-            ``neighbours``; all by default.
+        retain_sources: What must stay beside ``retain``: any of ``everyday``, ``pictures``, ``facts``, ``text``,
+            ``neighbours`` and ``picture-neighbours``; all by default.
         write_damaged: Write an edit that loses what must stay, with a warning.
         eval: Further data files to score before and after, by name.
         eval_limit: Score at most this many examples of each file; 0 for all. 200 by default.
