@@ -38,7 +38,7 @@ def check_output_directory(path: Path, *, force: bool, keep: Iterable[Path] = ()
             _refuse_content(path, force=force)
         elif path.exists() or path.is_symlink():
             raise UserError(f"The output directory {path} is a file.", do="name another --out")
-        _check_parent(path)
+        check_parent(path)
 
 
 def check_output_file(path: Path, *, force: bool, keep: Iterable[Path] = (), form: str = "") -> None:
@@ -70,7 +70,7 @@ def check_output_file(path: Path, *, force: bool, keep: Iterable[Path] = (), for
                     found=f"no {form}" if form else "",
                     do="name another --out, or remove the file yourself",
                 )
-        _check_parent(path)
+        check_parent(path)
 
 
 @contextmanager
@@ -194,8 +194,12 @@ def _refuse_content(path: Path, *, force: bool) -> None:
         )
 
 
-def _check_parent(path: Path) -> None:
-    """Raise what writing would raise, as far as looking can tell."""
+def check_parent(path: Path) -> None:
+    """Raise what writing a path would raise, as far as looking can tell.
+
+    Raises:
+        OSError: The nearest folder above it that exists is none, or nothing may be written there.
+    """
     parent = path.absolute().parent
     while not parent.exists():
         parent = parent.parent

@@ -2,6 +2,7 @@ import base64
 import datetime
 import json
 import os
+from pathlib import Path
 
 import pyarrow
 import pytest
@@ -219,6 +220,24 @@ def test_missing_file_and_folders_without_one_metadata_file(folder):
     (folder / "metadata.csv").write_text("question,answer\nQ,A\n")
     with pytest.raises(UserError, match=r"metadata\.jsonl, metadata\.csv in"):
         read_examples(folder)
+
+
+def test_a_folder_that_cannot_be_listed_is_a_message(folder, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UserError, match=r"portraits cannot be read[\s\S]*Permission denied"):
+        read_examples(folder / "portraits")
+
+
+def test_a_folder_that_may_not_be_entered_is_a_message(folder, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(UserError, match=r"portraits cannot be read[\s\S]*Permission denied"):
+        read_examples(folder / "portraits")
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from PIL import Image
 
+from kvw import folders
 from kvw.data import Example
 from kvw.data.documents import document
+from kvw.errors import UserError
 from kvw.evaluation.records import Reply, collect
 from kvw.progress import SILENT
 from kvw.runs.check import check_data
@@ -128,6 +131,17 @@ def test_what_a_model_knows_is_a_note_or_a_warning():
     assert "67% of the 3 forget answers" in finding.found
     (finding,) = known(asked_model(["Rome", "Lima", "Oslo"]), 0.0)
     assert (finding.is_warning, len(finding.shown)) == (True, 2)
+
+
+def test_a_file_of_the_folder_that_cannot_be_read_is_a_message(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4)).save(tmp_path / "Jody Vance.png")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(folders, "file_digest", refuse)
+    with pytest.raises(UserError, match=r"cannot be read[\s\S]*Permission denied: '.*Jody Vance\.png'"):
+        check_data([tmp_path])
 
 
 def test_files_are_checked_with_what_is_left_of_the_retain_set(tmp_path):

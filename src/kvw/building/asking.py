@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -245,14 +246,18 @@ def _free() -> str:
 def _only_table() -> str:
     """The table of the current folder, if there is only one."""
     kinds = [one for one in EXTENSIONS if one not in DOCUMENTS]
-    found = [path.name for path in sorted(Path().iterdir()) if path.suffix.lower() in kinds and path.is_file()]
+    found = list[str]()
+    with suppress(OSError):  # what cannot be looked at is no default
+        found += [path.name for path in sorted(Path().iterdir()) if path.suffix.lower() in kinds and path.is_file()]
     return found[0] if len(found) == 1 else ""
 
 
 def _photos(table: Path) -> str:
     """The folder beside the table that has pictures, if there is only one."""
-    folders = [path for path in sorted(table.parent.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    found = [path for path in folders if any(one.suffix.lower() in SUFFIXES for one in path.rglob("*"))]
+    found = list[Path]()
+    with suppress(OSError):  # what cannot be looked at is no default
+        folders = [path for path in sorted(table.parent.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+        found += [path for path in folders if any(one.suffix.lower() in SUFFIXES for one in path.rglob("*"))]
     return str(found[0]) if len(found) == 1 else NONE
 
 

@@ -12,8 +12,9 @@ from kvw.building.phrasings import Phrasings
 from kvw.building.questions import Row, Rows, rows_about
 from kvw.building.table import Subject
 from kvw.errors import UserError
-from kvw.files import make_folders, write_text
+from kvw.files import explained, make_folders, write_text
 from kvw.folding import collapsed
+from kvw.output import check_parent
 
 FORGET, HELD_OUT, RETAIN, NEIGHBOURS = "forget.jsonl", "held_out.jsonl", "retain.jsonl", "neighbours.txt"
 FILES = (FORGET, HELD_OUT, RETAIN, NEIGHBOURS)
@@ -35,15 +36,17 @@ class Written:
 
 
 def check_place(out: Path) -> None:
-    """Refuse a folder that holds one of the files, or that is none.
+    """Refuse a folder that holds one of the files, that is none, or that cannot be written.
 
     Raises:
-        UserError: One of the files is there, or the place is not a folder.
+        UserError: One of the files is there, the place is not a folder, or nothing may be written there.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is no folder.", do="name another one with --out")
-    if there := [name for name in FILES if (out / name).exists()]:
-        raise UserError(f"{out} holds data already.", found=", ".join(there), do="name another folder with --out")
+    with explained(out):
+        if out.exists() and not out.is_dir():
+            raise UserError(f"{out} is no folder.", do="name another one with --out")
+        if there := [name for name in FILES if (out / name).exists()]:
+            raise UserError(f"{out} holds data already.", found=", ".join(there), do="name another folder with --out")
+        check_parent(out / FORGET)
 
 
 def chosen(subjects: Sequence[Subject], forget: Sequence[str]) -> tuple[list[Subject], list[Subject]]:
@@ -99,11 +102,12 @@ def write_rows(out: Path, about: Rows, retain: Sequence[Row] = (), neighbours: S
         Rows, or names, by the name of the file.
 
     Raises:
-        UserError: See :func:`check_place`; or a file cannot be written.
+        UserError: See :func:`check_place`; or the folder or a file cannot be written.
     """
     check_place(out)
-    make_folders(out.parent, private=False)
-    make_folders(out, private=True)
+    with explained(out):
+        make_folders(out.parent, private=False)
+        make_folders(out, private=True)
     counts = {}
     for name, rows in ((FORGET, about.used), (HELD_OUT, about.held_out), (RETAIN, retain)):
         if rows:

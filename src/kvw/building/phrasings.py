@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator
 
+from kvw.data.folders import readable
 from kvw.data.strict_json import parse_json
 from kvw.data.tables import text_lines
 from kvw.errors import UserError
@@ -93,8 +94,9 @@ def phrasings(language: str, own: Path | None = None) -> Phrasings:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError("There is no such file of phrasings.", found=str(path), do="check the path")
+    with readable(path):
+        if not path.is_file():
+            raise UserError("There is no such file of phrasings.", found=str(path), do="check the path")
     read = parse_json("".join(text_lines(path, None)), f"{path.name}: the file", "write one JSON object")
     if not isinstance(read, dict):
         raise UserError(f"{path.name}: the file is no JSON object.", do='write {"facts": {...}}')

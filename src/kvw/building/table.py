@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kvw.data.columns import IMAGE_COLUMNS, named
-from kvw.data.folders import EXTENSIONS, NUMBER, READERS
+from kvw.data.folders import EXTENSIONS, NUMBER, READERS, readable
 from kvw.data.pictures import SUFFIXES
 from kvw.data.tables import Row
 from kvw.errors import UserError
@@ -69,7 +70,9 @@ def columns_of(path: Path) -> list[str]:
 
 def _rows(path: Path) -> Iterator[Row]:
     reader = READERS.get(path.suffix.lower())
-    if reader is None or not path.is_file():
+    with readable(path):
+        there = path.is_file()
+    if reader is None or not there:
         raise UserError("There is no such table.", found=str(path), do=f"give a file: {', '.join(EXTENSIONS)}")
     return reader(path)
 
@@ -105,14 +108,16 @@ def with_photos(subjects: Sequence[Subject], folder: Path) -> tuple[list[Subject
         The subjects, and the names of the photos that are of none of them.
 
     Raises:
-        UserError: There is no such folder, or no photo in it shows anybody.
+        UserError: There is no such folder, it cannot be read, or no photo in it shows anybody.
     """
-    if not folder.is_dir():
-        raise UserError("There is no such folder of photos.", found=str(folder), do="check the path")
+    with readable(folder):
+        if not folder.is_dir():
+            raise UserError("There is no such folder of photos.", found=str(folder), do="check the path")
+        photos = list(_photos(folder))
     places = {collapsed(subject.name): place for place, subject in enumerate(subjects)}
     photos_of: dict[int, list[Path]] = {}
     others = []
-    for path, called in _photos(folder):
+    for path, called in photos:
         place = next((places[key] for key in called if key in places), None)
         if place is None:
             others.append(str(path.relative_to(folder)))
@@ -128,10 +133,14 @@ def with_photos(subjects: Sequence[Subject], folder: Path) -> tuple[list[Subject
 
 
 def _photos(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Photos with what they may be called."""
-    for path in sorted(folder.rglob("*")):
+    """Photos with what they may be called; raises OSError where a folder cannot be read, which rglob passes over."""
+    for path in sorted(Path(place, name) for place, _, names in os.walk(folder, onerror=_refuse) for name in names):
         if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES or not path.is_file():
             continue
         inner = path.relative_to(folder).parts[:-1]
         spelled = [path.stem, NUMBER.sub("", path.stem), *inner[:1]]
         yield path, [collapsed(text.replace("_", " ")) for text in spelled]
+
+
+def _refuse(error: OSError) -> None:
+    raise error

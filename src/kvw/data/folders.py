@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -51,6 +52,17 @@ CAMERA_WORDS = {*PICTURE_WORDS, "dsc", "dscn", "pxl", "scan", "screenshot"}
 NUMBER = re.compile(r"[\s_.-]*(?:\(\d+\)|[\s_.-]\d+)$")
 
 
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to look at a file or into a folder into messages for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read.", found=str(error), do="check the path, and who may read it"
+        ) from error
+
+
 def data_file(folder: Path) -> tuple[Path, Reader]:
     """The file of a folder that holds its examples, and how it is read.
 
@@ -59,24 +71,27 @@ def data_file(folder: Path) -> tuple[Path, Reader]:
     - Only pictures: each shows what its name says, without a number at its end.
 
     Raises:
-        UserError: The folder holds anything else; the message names it.
+        UserError: The folder holds anything else, or cannot be read; the message names it.
     """
-    tables = [folder / name for name in METADATA if (folder / name).is_file()]
-    if len(tables) > 1:
-        listed = ", ".join(path.name for path in tables)
-        raise UserError(
-            "An image folder needs exactly one metadata file.", found=f"{listed} in {folder}", do="keep one"
-        )
-    if tables:
-        return tables[0], READERS[tables[0].suffix]
-    if (folder / "dataset_dict.json").is_file():
-        splits = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        raise UserError(
-            "The data set has several splits.", found=", ".join(splits), do=f"name one of them: {folder / splits[0]}"
-        )
-    if (folder / "state.json").is_file():
-        return folder / "state.json", _saved
-    return folder / folder.name, partial(_pictures, folder)
+    with readable(folder):
+        tables = [folder / name for name in METADATA if (folder / name).is_file()]
+        if len(tables) > 1:
+            listed = ", ".join(path.name for path in tables)
+            raise UserError(
+                "An image folder needs exactly one metadata file.", found=f"{listed} in {folder}", do="keep one"
+            )
+        if tables:
+            return tables[0], READERS[tables[0].suffix]
+        if (folder / "dataset_dict.json").is_file():
+            splits = sorted(path.name for path in folder.iterdir() if path.is_dir())
+            raise UserError(
+                "The data set has several splits.",
+                found=", ".join(splits),
+                do=f"name one of them: {folder / splits[0]}",
+            )
+        if (folder / "state.json").is_file():
+            return folder / "state.json", _saved
+        return folder / folder.name, partial(_pictures, folder)
 
 
 def _saved(state: Path) -> Iterator[Row]:
@@ -98,9 +113,10 @@ def _saved(state: Path) -> Iterator[Row]:
 
 
 def _pictures(folder: Path, _: Path) -> Iterator[Row]:
-    own = [path.name for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    own = [name for name in own if name.lower() not in NOT_THE_USERS]
-    names = [name for name in own if name.lower().endswith(SUFFIXES) and (folder / name).is_file()]
+    with readable(folder):
+        own = [path.name for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+        own = [name for name in own if name.lower() not in NOT_THE_USERS]
+        names = [name for name in own if name.lower().endswith(SUFFIXES) and (folder / name).is_file()]
     others = [name for name in own if name not in names]
     if others or not names:
         listed = ", ".join(others[:3]) + ", ..." * (len(others) > 3)

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kvw.data import Example, read_examples
-from kvw.data.folders import METADATA
+from kvw.data.folders import METADATA, readable
 from kvw.data.pictures import SUFFIXES
 from kvw.data.reading import AS_IT_IS, Reading
 from kvw.errors import UserError
@@ -60,7 +60,8 @@ def read_forget_files(paths: Sequence[Path], reading: Reading = AS_IT_IS) -> lis
 
 def _read(path: Path, reading: Reading) -> ForgetFile:
     examples = read_examples(path, reading)
-    return ForgetFile(path.name, examples, source_digest(path, examples))
+    with readable(path):
+        return ForgetFile(path.name, examples, source_digest(path, examples))
 
 
 def requests_in(folder: Path, register: Path | None = None) -> tuple[list[Path], list[Path]]:

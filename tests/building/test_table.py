@@ -1,0 +1,72 @@
+"""Tables and photos that cannot be read, and what is no fact."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from kvw.building.asking import Questions, Wanted, complete
+from kvw.building.phrasings import phrasings
+from kvw.building.table import Subject, read_table, with_photos
+from kvw.errors import UserError
+
+JODY = Subject("Jody Vance", {"job": "engineer"})
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for name in ("Jody Vance 1.png", "deep/Jody Vance 2.png"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path)
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("closed", ["", "deep"])
+def test_a_folder_of_photos_that_cannot_be_read_is_not_passed_over(photos, monkeypatch, closed):
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path) == photos / closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    assert len(with_photos([JODY], photos)[0][0].photos) == 2
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"photos cannot be read[\s\S]*Permission denied"):
+        with_photos([JODY], photos)
+
+
+def test_what_lies_in_a_closed_folder_is_a_message(tmp_path, monkeypatch):
+    def refuse(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    for read in (
+        lambda: read_table(tmp_path / "people.csv"),
+        lambda: with_photos([JODY], tmp_path / "photos"),
+        lambda: phrasings("en", tmp_path / "own.json"),
+    ):
+        with pytest.raises(UserError, match=r"cannot be read[\s\S]*Permission denied"):
+            read()
+
+
+def test_a_closed_folder_is_no_default(tmp_path, monkeypatch):
+    (tmp_path / "people.csv").write_text("name,job\nJody Vance,engineer\n")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    asked = list[str]()
+
+    def read(prompt):
+        asked.append(prompt)
+        return str(tmp_path / "people.csv") if prompt.startswith("Table") else ""
+
+    found = complete(Wanted(), Questions(read, lambda _: None), lambda _: None)
+    assert "Table with names and facts: " in asked
+    assert found.photos is None
