@@ -70,3 +70,17 @@ def test_a_closed_folder_is_no_default(tmp_path, monkeypatch):
     found = complete(Wanted(), Questions(read, lambda _: None), lambda _: None)
     assert "Table with names and facts: " in asked
     assert found.photos is None
+
+
+@pytest.mark.parametrize("column", ["foto", "photo", "image", "file_name", "Bild", "img_path", "path", "seen on"])
+def test_a_column_of_pictures_is_no_fact(tmp_path, column):
+    (tmp_path / "t.csv").write_text(f"name;town;{column}\nBo Lind;Rome;\nJody Vance;Cologne;j.png\n")
+    with pytest.raises(UserError, match=rf"t\.csv:3: the column '{column}' looks like pictures") as refused:
+        read_table(tmp_path / "t.csv")
+    assert refused.value.found == "'j.png'"
+    assert "'Jody Vance 1.jpg', name it with --photos, and remove the column" in refused.value.do
+
+
+def test_what_only_sounds_like_pictures_is_a_fact(tmp_path):
+    (tmp_path / "t.csv").write_text("photo;best picture;image;id\nJody Vance.png;Alien; ;1\n")
+    assert read_table(tmp_path / "t.csv", "photo") == [Subject("Jody Vance.png", {"best picture": "Alien"})]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kvw.data.columns import IMAGE_COLUMNS, named
+from kvw.data.columns import named, picture_column
 from kvw.data.folders import EXTENSIONS, NUMBER, READERS, readable
 from kvw.data.pictures import SUFFIXES
 from kvw.data.tables import Row
@@ -17,7 +17,7 @@ from kvw.errors import UserError
 from kvw.folding import collapsed, folded
 from kvw.printable import shortened
 
-NOT_FACTS = {"id", "subject", *IMAGE_COLUMNS}
+NOT_FACTS = {"id", "subject"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def read_table(path: Path, name_column: str = "name") -> list[Subject]:
         name_column: Which column names the subject.
 
     Raises:
-        UserError: The table cannot be read, a row has no name or no fact, or two rows have one name.
+        UserError: The table cannot be read, a row has no name, two rows have one, or a column seems to hold pictures.
     """
     subjects: dict[str, Subject] = {}
     for number, row in _rows(path):
@@ -88,9 +88,16 @@ def _subject(row: dict[str, Any], where: str, name_column: str) -> Subject:
     name = _cell(row[name_column])
     if not name:
         raise UserError(f"{where}: the name is empty.", do="fill it in, or remove the row")
-    cells = {column: _cell(value) for column, value in row.items() if column not in NOT_FACTS}
-    facts = {column: value for column, value in cells.items() if value and column != name_column}
-    return Subject(name, facts)
+    said = {column: value for column, value in row.items() if column != name_column and _cell(value)}
+    pictured = picture_column(said, (), has_picture=False)
+    if pictured is not None:
+        raise UserError(
+            f"{where}: the column {shortened(pictured, 40)!r} looks like pictures, which are no facts.",
+            found=shortened(repr(said[pictured]), 60),
+            do=f"put the photos into a folder, called by the names, such as '{name} 1.jpg', name it with --photos, and "
+            "remove the column; if it holds a fact, give it another name",
+        )
+    return Subject(name, {column: _cell(value) for column, value in said.items() if column not in NOT_FACTS})
 
 
 def _cell(value: Any) -> str:

@@ -64,10 +64,7 @@ def look_alikes(column: str, names: Iterable[str]) -> list[str]:
 def refuse_unread_pictures(
     row: Mapping[str, Any], where: str, read: Collection[str] = (), *, has_picture: bool
 ) -> None:
-    """Stop at a column that is not read although it seems to hold pictures.
-
-    By its name ("img", "image_path", "Foto") where it is not empty; and in a row without a picture also by what it
-    holds, or as the name of a file ("path", "file_names").
+    """Stop at a column that is not read although it seems to hold pictures, see :func:`picture_column`.
 
     Args:
         row: The row.
@@ -78,18 +75,35 @@ def refuse_unread_pictures(
     Raises:
         UserError: Names the column.
     """
+    name = picture_column(row, (*COLUMNS, *read), has_picture=has_picture)
+    if name is not None:
+        raise UserError(
+            f"{where}: the column {shortened(name, 40)!r} looks like the picture, and is not read.",
+            found=shortened(repr(row[name]), 60),
+            do=f"rename the column to 'image' ({', '.join(IMAGE_COLUMNS)} are read), or say what it is called: "
+            f"--columns image={shortened(name, 40)}; or leave it out",
+        )
+
+
+def picture_column(row: Mapping[str, Any], read: Collection[str], *, has_picture: bool) -> str | None:
+    """The first column that seems to hold pictures.
+
+    By its name ("img", "image_path", "Foto") where it is not empty; and in a row without a picture also by what it
+    holds, or as the name of a file ("path", "file_names").
+
+    Args:
+        row: The row.
+        read: Columns that hold something else.
+        has_picture: Whether the row has a picture.
+    """
     for name, value in row.items():
-        if name in COLUMNS or name in read or not value or not isinstance(value, (str, bytes, list, dict)):
+        if name in read or not value or not isinstance(value, (str, bytes, list, dict)):
             continue
         kind = _kind(name)
         may_be = looks_like_picture(value) or (kind == "file" and _no_other(value))
         if kind == "picture" or (may_be and not has_picture):
-            raise UserError(
-                f"{where}: the column {shortened(name, 40)!r} looks like the picture, and is not read.",
-                found=shortened(repr(value), 60),
-                do=f"rename the column to 'image' ({', '.join(IMAGE_COLUMNS)} are read), or say what it is called: "
-                f"--columns image={shortened(name, 40)}; or leave it out",
-            )
+            return name
+    return None
 
 
 @functools.lru_cache(maxsize=MOST_COLUMNS)
