@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from kvw.building.asking import Questions, Wanted, complete
 from kvw.errors import UserError
@@ -19,7 +20,10 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("people.csv").write_text("Who,name,job\nx,Ada Vance,pilot\ny,Bo Lind,cook\n")
     Path("faces").mkdir()
-    Path("faces/Ada Vance 1.png").write_bytes(b"")
+    Image.new("RGB", (4, 4)).save("faces/Ada Vance 1.png")
+    Path(".torn").mkdir()
+    Path(".torn/Ada Vance.png").write_bytes(b"\x89PNG")
+    Path("faces/towns.json").write_text('{"facts": {"town": {"questions": ["a", "b"], "answer": "{value}"}}}')
     Path("faces/own.json").write_text(
         '{"fact": {"questions": ["{name}?", "And {name}?"], "answer": "{name}: {value}."}}'
     )
@@ -76,8 +80,20 @@ def test_what_an_option_says_is_not_asked():
         ({"photos": None}, {"folder": ["gone", "faces"]}, "no such folder of photos", {"photos": Path("faces")}),
         ({"forget": None}, {"whom": ["Cy", "ada vance;"]}, "not in the table", {"forget": ("ada vance",)}),
         ({"forget": None}, {"whom": [";", "all"]}, "names nobody", {"forget": ()}),
+        (
+            {"photos": None},
+            {"folder": [".torn", "faces"]},
+            "1 photo in .torn cannot be used",
+            {"photos": Path("faces")},
+        ),
         ({"language": None}, {"language": ["xx", "FR"]}, "no answer to this", {"language": "fr"}),
         ({"phrasings": None}, {"json": ["gone", "faces/own.json"]}, "gone", {"phrasings": Path("faces/own.json")}),
+        (
+            {"phrasings": None},
+            {"json": ["faces/towns.json", "none"]},
+            "call the facts as their columns are called: Who, job",
+            {"phrasings": None},
+        ),
         ({"out": None}, {"folder": ["people.csv", "made"]}, "is no folder", {"out": Path("made")}),
     ],
 )

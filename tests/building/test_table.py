@@ -84,3 +84,21 @@ def test_a_column_of_pictures_is_no_fact(tmp_path, column):
 def test_what_only_sounds_like_pictures_is_a_fact(tmp_path):
     (tmp_path / "t.csv").write_text("photo;best picture;image;id\nJody Vance.png;Alien; ;1\n")
     assert read_table(tmp_path / "t.csv", "photo") == [Subject("Jody Vance.png", {"best picture": "Alien"})]
+
+
+def test_photos_that_cannot_be_opened_are_counted_and_the_first_is_named(photos):
+    whole = (photos / "Jody Vance 1.png").read_bytes()
+    (photos / "Jody Vance 3.png").write_bytes(whole[:40])
+    with pytest.raises(UserError, match=r"^1 photo in .*photos cannot be used") as refused:
+        with_photos([JODY], photos)
+    assert "Jody Vance 3.png: " in refused.value.found
+    (photos / "Jody Vance 0.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(UserError, match=r"^2 photos in .*photos cannot be used") as refused:
+        with_photos([JODY], photos)
+    assert refused.value.found.endswith("Jody Vance 0.heic: no picture in a known format; and 1 more")
+    assert "PNG, JPEG" in refused.value.do
+
+
+def test_photos_of_nobody_are_not_opened(photos):
+    (photos / "Nobody.heic").write_bytes(b"")
+    assert with_photos([JODY], photos)[1] == ["Nobody.heic"]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from kvw.building.files import check_place, chosen
-from kvw.building.phrasings import LANGUAGES, phrasings
-from kvw.building.table import Subject, columns_of, read_table, with_photos
+from kvw.building.phrasings import LANGUAGES, check_facts, phrasings
+from kvw.building.table import Subject, columns_of, facts_of, read_table, with_photos
 from kvw.data.folders import DOCUMENTS, EXTENSIONS
 from kvw.data.pictures import SUFFIXES
 from kvw.errors import UserError
@@ -129,8 +129,7 @@ def complete(wanted: Wanted, ask: Questions, check_model: Callable[[str], object
         title = f"Language of the questions ({', '.join(LANGUAGES)})"
         wanted = replace(wanted, language=ask.ask(title, LANGUAGE, _one_of({one: one for one in languages})))
     if wanted.phrasings is None:
-        language = str(wanted.language)
-        own = ask.ask("JSON file of phrasings of your own", NONE, lambda text: _own(text, language))
+        own = ask.ask("JSON file of phrasings of your own", NONE, lambda text: _own(text, wanted))
         wanted = replace(wanted, phrasings=own)
     if wanted.out is None:
         wanted = replace(wanted, out=ask.ask("Folder to write", _free(), _place))
@@ -224,11 +223,13 @@ def _forget(text: str, subjects: list[Subject]) -> tuple[str, ...]:
     return names
 
 
-def _own(text: str, language: str) -> Path | None:
+def _own(text: str, wanted: Wanted) -> Path | None:
     if text == NONE:
         return None
     path = Path(text).expanduser()
-    phrasings(language, path)
+    words = phrasings(str(wanted.language), path)
+    if wanted.table is not None:
+        check_facts(words, facts_of(read_table(wanted.table, str(wanted.name))))
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,24 @@ def phrasings(language: str, own: Path | None = None) -> Phrasings:
             found=f"{place}: {first['msg']}",
             do='write {"facts": {"profession": {"questions": ["...", "..."], "answer": "{name} is {value}."}}}',
         ) from error
+
+
+def check_facts(words: Phrasings, facts: Sequence[str]) -> None:
+    """Refuse wordings of what nobody is asked for.
+
+    Args:
+        words: The phrasings.
+        facts: What is asked about the subjects: columns of the table.
+
+    Raises:
+        UserError: A wording is for something else.
+    """
+    if unknown := [fact for fact in words.facts if fact not in facts]:
+        raise UserError(
+            "The phrasings are for a fact that the table does not have.",
+            found=shortened(", ".join(unknown)),
+            do=f"call the facts as their columns are called: {shortened(', '.join(facts), 500) or 'there is none'}",
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from typing import Any
 
 from kvw.data.columns import named, picture_column
 from kvw.data.folders import EXTENSIONS, NUMBER, READERS, readable
+from kvw.data.images import FORMATS, image_faults
 from kvw.data.pictures import SUFFIXES
 from kvw.data.tables import Row
 from kvw.errors import UserError
 from kvw.folding import collapsed, folded
+from kvw.plural import counted
 from kvw.printable import shortened
 
 NOT_FACTS = {"id", "subject"}
@@ -55,6 +57,11 @@ def read_table(path: Path, name_column: str = "name") -> list[Subject]:
     if not subjects:
         raise UserError("The table names nobody.", found=str(path), do="check that it is the right file")
     return list(subjects.values())
+
+
+def facts_of(subjects: Sequence[Subject]) -> list[str]:
+    """What is known of at least one of the subjects, by columns, in their order."""
+    return list(dict.fromkeys(fact for subject in subjects for fact in subject.facts))
 
 
 def columns_of(path: Path) -> list[str]:
@@ -115,7 +122,8 @@ def with_photos(subjects: Sequence[Subject], folder: Path) -> tuple[list[Subject
         The subjects, and the names of the photos that are of none of them.
 
     Raises:
-        UserError: There is no such folder, it cannot be read, or no photo in it shows anybody.
+        UserError: There is no such folder, it cannot be read, no photo in it shows anybody, or one that does cannot be
+            opened.
     """
     with readable(folder):
         if not folder.is_dir():
@@ -136,7 +144,18 @@ def with_photos(subjects: Sequence[Subject], folder: Path) -> tuple[list[Subject
             found=", ".join(others[:3]) or f"no picture in {folder}",
             do=f"call the photos by the names, such as '{subjects[0].name} 1.jpg', or give each a folder of its name",
         )
+    _check(folder, [photo for found in photos_of.values() for photo in found])
     return [replace(one, photos=tuple(photos_of.get(place, ()))) for place, one in enumerate(subjects)], others
+
+
+def _check(folder: Path, photos: Sequence[Path]) -> None:
+    """Open every photo; all that cannot be opened are one message."""
+    if faults := list(image_faults({photo: photo.name for photo in sorted(photos)})):
+        raise UserError(
+            f"{counted(len(faults), 'photo')} in {folder} cannot be used.",
+            found=faults[0].found + (f"; and {len(faults) - 1} more" if len(faults) > 1 else ""),
+            do=f"give whole pictures in the formats {', '.join(FORMATS)}, or remove from the folder what is none",
+        )
 
 
 def _photos(folder: Path) -> Iterator[tuple[Path, list[str]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Lock
@@ -81,19 +81,34 @@ def check_images(examples: Iterable[Example]) -> None:
     Raises:
         UserError: An image cannot be read; names the example.
     """
-    owners = {source: example.identifier for example in examples for source in example.images}
+    for fault in image_faults({source: example.identifier for example in examples for source in example.images}):
+        raise fault
+
+
+def image_faults(images: Mapping[ImageSource, str]) -> Iterator[UserError]:
+    """Decode images once, several at a time.
+
+    Args:
+        images: How messages name what each belongs to.
+
+    Yields:
+        What :func:`load_image` says of each that cannot be read, in their order.
+    """
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(_check, owners.items()):
-            pass
+        yield from filter(None, pool.map(_fault, images.items()))
 
 
-def _check(owned: tuple[ImageSource, str]) -> None:
-    height, width = image_size(*owned)
-    if height * width <= LARGE:
-        load_image(*owned)
-    else:
-        with _one_large:
+def _fault(owned: tuple[ImageSource, str]) -> UserError | None:
+    try:
+        height, width = image_size(*owned)
+        if height * width <= LARGE:
             load_image(*owned)
+        else:
+            with _one_large:
+                load_image(*owned)
+    except UserError as error:
+        return error
+    return None
 
 
 def image_digest(source: ImageSource) -> str:

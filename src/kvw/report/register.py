@@ -8,6 +8,7 @@ from datetime import date
 from rich.table import Table
 from rich.text import Text
 
+from kvw.plural import counted
 from kvw.register.requests import Request
 from kvw.report.terminal import console
 
@@ -18,7 +19,7 @@ def print_requests(found: Sequence[Request]) -> None:
     """A line for each request."""
     table = Table("request", "who", "received", "due", "state", "runs", "still in", box=None, padding=(0, 2, 0, 0))
     for request in found:
-        still = f"{len(request.holds)} {'model' if len(request.holds) == 1 else 'models'}"
+        still = counted(len(request.holds), "model")
         days = (request.received, request.due, _state(request))
         table.add_row(str(request.number), Text(request.who), *days, str(len(request.runs)), still)
     console().print(table)

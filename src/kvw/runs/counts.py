@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kvw.data.example import Example
+from kvw.plural import counted
 from kvw.progress import Reporter
 
 
@@ -31,8 +32,8 @@ class Count:
         return cls(len(listed), sum(bool(example.images) for example in listed), len(subjects))
 
     def __str__(self) -> str:
-        named = _plural(self.subjects, "subject") if self.subjects else "no subjects named"
-        return f"{_plural(self.examples, 'example')}, {self.pictures:,} with pictures, {named}"
+        named = counted(self.subjects, "subject") if self.subjects else "no subjects named"
+        return f"{counted(self.examples, 'example')}, {self.pictures:,} with pictures, {named}"
 
 
 def tell_windows(name: str, before: Count, after: Sequence[Example], reporter: Reporter) -> None:
@@ -46,7 +47,3 @@ def tell_windows(name: str, before: Count, after: Sequence[Example], reporter: R
     """
     if len(after) > before.examples:
         reporter.note(f"{name}: documents are read in parts that overlap, {len(after):,} examples with them.")
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

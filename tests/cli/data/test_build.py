@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import select
@@ -28,6 +29,12 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "own.json").write_text(
         '{"fact": {"questions": ["{name}?", "And {name}?"], "answer": "{name} has the {fact} {value}."}}'
     )
+    (tmp_path / ".torn").mkdir()
+    wording = {"questions": ["{name}?", "{name}!"], "answer": "{value}"}
+    (tmp_path / ".torn" / "towns.json").write_text(
+        json.dumps({"facts": {"town": wording, "profession": wording, "age": wording}})
+    )
+    (tmp_path / ".torn" / "Jody Vance.png").write_bytes(b"\x89PNG")
     return tmp_path
 
 
@@ -39,7 +46,7 @@ def test_a_table_becomes_files_and_the_next_command_is_told(here, capsys):
     assert run("data", "build", "people.csv", "--forget", "Jody Vance", "--out", "made") == 0
     out = capsys.readouterr().out
     assert [lines(here / "made" / name) for name in ("forget.jsonl", "held_out.jsonl", "retain.jsonl")] == [4, 2, 4]
-    assert "made/neighbours.txt: 1 names" in out
+    assert "made/neighbours.txt: 1 name\n" in out
     assert (
         "Next: kvw erase MODEL --forget made/forget.jsonl --retain made/retain.jsonl --neighbours made/neighbours.txt "
         "--eval held_out=made/held_out.jsonl --out run" in out
@@ -76,6 +83,8 @@ def test_every_option_changes_what_is_asked(here, options, question):
         ("people.csv --photos gone", "There is no such folder of photos"),
         ("--from-model toy:vanilla --about Ada --name who", "--name goes with a table"),
         ("--from-model toy:vanilla --about Ada --confirm", "no terminal to ask in"),
+        ("people.csv --photos .torn", "1 photo in .torn cannot be used"),
+        ("people.csv --phrasings .torn/towns.json", "a fact that the table does not have. found: town, age do: call"),
         ("people.csv --out .", "holds data already"),
         ("people.csv --out people.csv", "people.csv is no folder"),
         ("gone.csv --out people.csv/made", "people.csv/made could not be written"),
@@ -88,6 +97,7 @@ def test_what_does_not_fit_together_is_told(here, capsys, command, message):
         assert run("data", "build", *command.split()) == 2, "nothing is written over"
     else:
         assert code == 2
+        assert not (here / "made").exists()
     assert message in " ".join(capsys.readouterr().err.split())
 
 

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from kvw.cli.options import LOAD_DEFAULTS, LoadOptions, ServedName, find_model
 from kvw.errors import UserError
+from kvw.plural import counted
 from kvw.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def build(
     else:
         counts = _from_model(str(wanted.from_model), out, wanted, words, load)
     for file, count in counts.items():
-        print(f"{out / file}: {count} {'names' if file.endswith('.txt') else 'questions'}")
+        print(f"{out / file}: {counted(count, 'name' if file.endswith('.txt') else 'question')}")
     print(_next(out, counts, wanted.from_model))
 
 
@@ -124,16 +125,18 @@ def _from_table(
 ) -> dict[str, int]:
     from kvw.building.asking import NAME
     from kvw.building.files import chosen, write_request
-    from kvw.building.table import read_table, with_photos
+    from kvw.building.phrasings import check_facts
+    from kvw.building.table import facts_of, read_table, with_photos
     from kvw.console import ConsoleReporter
 
     subjects, others = read_table(table, wanted.name or NAME), list[str]()
+    check_facts(words, facts_of(subjects))
     if wanted.photos is not None:
         subjects, others = with_photos(subjects, wanted.photos)
     gone, kept = chosen(subjects, wanted.forget or ())
     reporter = ConsoleReporter()
     if server is not None:
-        words = _with_paraphrases(words, list(dict.fromkeys(fact for one in subjects for fact in one.facts)), *server)
+        words = _with_paraphrases(words, facts_of(subjects), *server)
     written = write_request(out, gone, kept, words, others)
     if written.without_photos:
         reporter.warn(f"There is no photo of {_some(written.without_photos)}: the questions about them show no photo.")

@@ -21,6 +21,7 @@ from kvw.cli.options import (
     find_model,
     print_json,
 )
+from kvw.plural import counted
 from kvw.quiet import quiet_libraries
 
 
@@ -60,5 +61,5 @@ def check(
     elif not checked.warnings:
         print("No fault was found.")
     else:
-        print(f"{len(checked.warnings)} {'thing' if len(checked.warnings) == 1 else 'things'} should be looked at.")
+        print(f"{counted(len(checked.warnings), 'thing')} should be looked at.")
     end_strictly(strict, checked.warnings)

@@ -14,6 +14,7 @@ from kvw.methods.gradient.settings import TrainedSettings, flat, read, steps
 from kvw.methods.grid import every_combination
 from kvw.methods.method import LoadedModel, Method, Stages
 from kvw.methods.trained import Trained
+from kvw.plural import counted
 from kvw.progress import Progress
 from kvw.training.settings import ADAPTERS, TrainingSettings
 
@@ -193,7 +194,7 @@ class GradientMethod(WithTraining, Trained[TrainedSettings]):
         if settings.training is None:
             return [f"{self.name} runs every example once. {edit}"]
         count, training = steps(settings.training, len(forget)), settings.training
-        rows, times = training.batch_size * training.accumulation, "1 step" if count == 1 else f"{count:,} steps"
+        rows, times = training.batch_size * training.accumulation, counted(count, "step")
         return [
             f"{self.name} trains the model in {times} of up to {rows} forget and {rows} retain examples. It takes "
             f"memory for a copy of the weights, and for gradients and two averages of what is trained. {edit}"

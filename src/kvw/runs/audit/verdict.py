@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvw.percent import percent
+from kvw.plural import counted
 from kvw.records.audit import AttackLine, Share, Verdict
 
 ROUNDING = 1e-9
@@ -32,16 +33,16 @@ def sentences(lines: Sequence[AttackLine], threshold: float) -> list[str]:
     back = sorted((line for line in lines if line.verdict == "comes back"), key=lambda line: -line.excess)
     silent = [line.attack for line in lines if line.verdict == "says nothing"]
     if len(silent) == len(lines):
-        return [f"Nothing is known: none of {_attacks(len(lines))} finds more in the original than the floor."]
+        return [f"Nothing is known: none of {counted(len(lines), 'attack')} finds more in the original than the floor."]
     if back:
         worst = back[0]
         first = (
-            f"Not forgotten: {len(back)} of {_attacks(len(lines))} bring back more than {percent(threshold)} above the "
-            f"floor, most of all {worst.attack} ({shown(worst.now)}, floor {worst.floor:.0%})."
+            f"Not forgotten: {len(back)} of {counted(len(lines), 'attack')} bring back more than {percent(threshold)} "
+            f"above the floor, most of all {worst.attack} ({shown(worst.now)}, floor {worst.floor:.0%})."
         )
     else:
         known = len(lines) - len(silent)
-        first = f"Holds: none of {_attacks(known)} brings back more than {percent(threshold)} above the floor."
+        first = f"Holds: none of {counted(known, 'attack')} brings back more than {percent(threshold)} above the floor."
     if not silent:
         return [first]
     say = "says" if len(silent) == 1 else "say"
@@ -69,7 +70,3 @@ def traces(now: float, original: float | None, gold: float | None, threshold: fl
 def shown(share: Share) -> str:
     """A share in words."""
     return f"area {share.share:.2f}" if share.found is None else f"{share.found} of {share.questions} questions"
-
-
-def _attacks(count: int) -> str:
-    return f"{count} attack{'' if count == 1 else 's'}"

@@ -1,0 +1,12 @@
+"""Counts with their nouns."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvw.plural import counted
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 names"), (1, "1 name"), (2, "2 names"), (1000, "1,000 names")])
+def test_one_is_singular(count, text):
+    assert counted(count, "name") == text
