@@ -133,9 +133,20 @@ def test_phrasings_of_the_users_own(tmp_path):
     [
         ("[]", "is no JSON object"),
         ("{", "is not JSON"),
-        ('{"fact": {"questions": ["a"], "answer": "b"}}', r"cannot be used[\s\S]*fact\.questions"),
+        (
+            '{"facts": {"job": {"questions": ["a"], "answer": "b"}}}',
+            r"facts\.job\.questions: at least 2 questions are needed, because one of them is held out",
+        ),
+        ('{"fact": {"questions": ["a", "b"]}}', r"fact\.answer: it is missing"),
+        ('{"fact": {"questions": ["a", "b"], "answer": 1}}', r"fact\.answer: it is no text"),
+        ('{"fact": {"questions": ["a", " "], "answer": "b"}}', r"fact\.questions: a text is empty"),
+        ('{"fact": {"questions": ["a", "b"], "answer": ""}}', r"fact\.answer: a text is empty"),
+        ('{"fact": {"questions": "a", "answer": "b"}}', r"fact\.questions: it is no list of texts"),
+        ('{"fact": "a"}', r"fact: it is no object"),
+        ('{"facts": []}', r"facts: it is no object"),
+        ('{"facts": {"job": {"asked": 1}}}', "asked: no such entry is read, only questions, answer"),
         ('{"fact": {"questions": ["{who}?", "b"], "answer": "b"}}', r"\{who\} is not one of \{name\}"),
-        ('{"other": 1}', r"cannot be used[\s\S]*other"),
+        ('{"other": 1}', "other: no such entry is read, only fact, seen, shown, about, facts"),
     ],
 )
 def test_phrasings_that_cannot_be_used(tmp_path, text, message):
@@ -163,8 +174,10 @@ def test_names_and_photos_that_fit_nobody(folder):
     subjects = read_table(folder / "people.csv")
     with pytest.raises(UserError, match=r"not in the table[\s\S]*Ada"):
         chosen(subjects, ["Ada"])
-    with pytest.raises(UserError, match="nothing is known"):
-        chosen([Subject("Jo")], [])
+    with pytest.raises(UserError, match=r"neither a fact nor a photo of Jo, so[\s\S]*--photos, or"):
+        chosen([Subject("Jo"), Subject("Ada", {"job": "cook"})], [])
+    with pytest.raises(UserError, match=r"neither a fact nor a photo of Jo, A, B and 1 more, so"):
+        chosen([Subject(name) for name in ("Jo", "A", "B", "C")], [])
     with pytest.raises(UserError, match=r"No photo is called by a name[\s\S]*'Ada 1\.jpg'"):
         with_photos([Subject("Ada")], folder / "photos")
     with pytest.raises(UserError, match="no such folder of photos"):

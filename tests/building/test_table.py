@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from kvw.building.asking import Questions, Wanted, complete
-from kvw.building.phrasings import phrasings
+from kvw.building.phrasings import check_facts, phrasings
 from kvw.building.table import Subject, read_table, with_photos
 from kvw.errors import UserError
 
@@ -102,3 +102,14 @@ def test_photos_that_cannot_be_opened_are_counted_and_the_first_is_named(photos)
 def test_photos_of_nobody_are_not_opened(photos):
     (photos / "Nobody.heic").write_bytes(b"")
     assert with_photos([JODY], photos)[1] == ["Nobody.heic"]
+
+
+def test_phrasings_of_a_fact_without_a_column_name_it(tmp_path):
+    words = phrasings("en")
+    words = words.model_copy(update={"facts": {"job": words.fact, "town": words.fact}})
+    check_facts(words, ["town", "job", "age"])
+    for facts, do in ((["job", "age"], "call the facts as their columns are called: job, age"), ([], "leave out")):
+        with pytest.raises(UserError, match="a fact that the table does not have") as refused:
+            check_facts(words, facts)
+        assert "town" in refused.value.found
+        assert refused.value.do.startswith(do)

@@ -256,7 +256,7 @@ def other_table(folder):
         (spreadsheet_error, r"d\.xlsx:2: a cell holds an error[\s\S]*#REF!"),
         (camera, r"does not say what it shows[\s\S]*IMG_0001\.png"),
         (splits, r"several splits[\s\S]*test, train[\s\S]*name one of them"),
-        (other_table, r"exactly one metadata file[\s\S]*1 pictures, and people\.csv"),
+        (other_table, r"exactly one metadata file[\s\S]*1 picture, and people\.csv"),
     ],
 )
 def test_broken_folders_and_books_are_one_message_with_the_fix(tmp_path, make, message):

@@ -183,7 +183,7 @@ def test_row_errors_name_the_example(tmp_path, row, parts):
         ("d.jsonl", '{"question": "é"}'.encode("utf-16") + b"x", ["d.jsonl: the text is broken UTF-16"]),
         ("d.csv", "question,answer\nQ,é\n".encode("latin-1"), ["d.csv:2: the text is not UTF-8"]),
         ("d.csv", b"question,answer\nQ,A,extra\n", ["d.csv:2: the row does not fit", "3 cells for 2"]),
-        ("d.csv", b"question,answer\nQ\n", ["d.csv:2: the row does not fit", "1 cells for 2"]),
+        ("d.csv", b"question,answer\nQ\n", ["d.csv:2: the row does not fit", "1 cell for 2"]),
         ("d.csv", b'question,answer\nQ,"A\n', ["d.csv: the file is not valid CSV", "line 2"]),
         ("d.csv", b"question,answer,answer\nQ,A,B\n", ["d.csv: a column name occurs twice", "answer"]),
         ("d.csv", b"question,answer\nQ,\n", ["d.csv:2: the answer is empty"]),

@@ -15,6 +15,8 @@ from kvw.errors import UserError
 from kvw.files import explained, make_folders, write_text
 from kvw.folding import collapsed
 from kvw.output import check_parent
+from kvw.plural import some
+from kvw.printable import shortened
 
 FORGET, HELD_OUT, RETAIN, NEIGHBOURS = "forget.jsonl", "held_out.jsonl", "retain.jsonl", "neighbours.txt"
 FILES = (FORGET, HELD_OUT, RETAIN, NEIGHBOURS)
@@ -69,7 +71,10 @@ def chosen(subjects: Sequence[Subject], forget: Sequence[str]) -> tuple[list[Sub
         )
     gone = [one for one in subjects if not wanted or collapsed(one.name) in wanted]
     if empty := [one.name for one in gone if not one.facts and not one.photos]:
-        raise UserError("Of somebody to be forgotten nothing is known.", found=empty[0], do="give a fact or a photo")
+        raise UserError(
+            f"There is neither a fact nor a photo of {shortened(some(empty), 300)}, so nothing can be asked.",
+            do="fill in cells of the row, give photos with --photos, or name only others with --forget",
+        )
     return gone, [one for one in subjects if one not in gone]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from kvw.data.folders import readable
 from kvw.data.strict_json import parse_json
@@ -21,6 +22,18 @@ SHIPPED = Path(__file__).parent / "phrasings"
 LANGUAGES = tuple(sorted(path.stem for path in SHIPPED.glob("*.json")))
 FIELD = re.compile(r"\{(\w*)\}")
 FIELDS = ("name", "fact", "value")
+FEWEST = 2
+"""Questions of a wording: one of them is held out."""
+TOLD = {
+    "too_short": f"at least {FEWEST} questions are needed, because one of them is held out",
+    "missing": "it is missing",
+    "string_type": "it is no text",
+    "tuple_type": "it is no list of texts",
+    **dict.fromkeys(("dict_type", "model_type"), "it is no object {...}"),
+}
+"""What is wrong with an entry, by the name that pydantic has for it."""
+MISSPELT = "extra_forbidden"
+"""This is told first: it is why another entry is missing."""
 
 
 class Wording(Strict):
@@ -29,13 +42,15 @@ class Wording(Strict):
     ``{name}`` stands for the subject, ``{fact}`` for what is asked, ``{value}`` for the answer.
     """
 
-    questions: tuple[str, ...] = Field(min_length=2)
-    answer: str = Field(min_length=1)
+    questions: tuple[str, ...] = Field(min_length=FEWEST)
+    answer: str
 
     @field_validator("questions", "answer")
     @classmethod
     def _known_fields(cls, given: Any) -> Any:
         for text in [given] if isinstance(given, str) else given:
+            if not text.strip():
+                raise ValueError("a text is empty")
             if unknown := [name for name in FIELD.findall(text) if name not in FIELDS]:
                 raise ValueError(f"{{{unknown[0]}}} is not one of {', '.join(f'{{{name}}}' for name in FIELDS)}")
         return given
@@ -85,13 +100,20 @@ def phrasings(language: str, own: Path | None = None) -> Phrasings:
     try:
         return Phrasings.model_validate(found)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = min(error.errors(), key=lambda one: one["type"] != MISSPELT)
         place = ".".join(map(str, first["loc"]))
         raise UserError(
             f"{own}: the phrasings cannot be used.",
-            found=f"{place}: {first['msg']}",
+            found=f"{shortened(place)}: {_told(first)}",
             do='write {"facts": {"profession": {"questions": ["...", "..."], "answer": "{name} is {value}."}}}',
         ) from error
+
+
+def _told(error: ErrorDetails) -> str:
+    if error["type"] == MISSPELT:
+        fields = Phrasings.model_fields if len(error["loc"]) == 1 else Wording.model_fields
+        return f"no such entry is read, only {', '.join(fields)}"
+    return TOLD.get(error["type"], error["msg"].removeprefix("Value error, "))
 
 
 def check_facts(words: Phrasings, facts: Sequence[str]) -> None:
@@ -105,10 +127,11 @@ def check_facts(words: Phrasings, facts: Sequence[str]) -> None:
         UserError: A wording is for something else.
     """
     if unknown := [fact for fact in words.facts if fact not in facts]:
+        known = f"call the facts as their columns are called: {shortened(', '.join(facts), 500)}"
         raise UserError(
             "The phrasings are for a fact that the table does not have.",
             found=shortened(", ".join(unknown)),
-            do=f"call the facts as their columns are called: {shortened(', '.join(facts), 500) or 'there is none'}",
+            do=known if facts else "leave out 'facts': the table has none",
         )
 
 

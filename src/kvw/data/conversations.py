@@ -8,6 +8,7 @@ from typing import Any
 
 from kvw.data.example import ImageSource, Turn
 from kvw.errors import UserError
+from kvw.plural import counted
 from kvw.printable import shortened
 
 COLUMNS = ("messages", "conversations")
@@ -79,7 +80,7 @@ def questions_of(messages: Any, images: Sequence[ImageSource], where: str, pictu
     if rest:
         raise UserError(
             f"{where}: the conversation does not show every picture of the row.",
-            found=f"{len(images)} pictures, {len(rest)} of them left over",
+            found=f"{counted(len(images), 'picture')}, {len(rest)} of them left over",
             do=f"put one part of type image, or one {MARK}, for each picture",
         )
     if read[-1].role != "assistant":

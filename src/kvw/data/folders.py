@@ -19,6 +19,7 @@ from kvw.data.spreadsheets import read_xlsx
 from kvw.data.tables import Row, read_arrow, read_csv, read_parquet
 from kvw.errors import UserError
 from kvw.folding import folded
+from kvw.plural import counted
 
 Reader = Callable[[Path], Iterator[Row]]
 
@@ -122,7 +123,7 @@ def _pictures(folder: Path, _: Path) -> Iterator[Row]:
         listed = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
         raise UserError(
             "An image folder needs exactly one metadata file, or only pictures that are called what they show.",
-            found=f"no metadata file, {len(names)} pictures, and {listed or 'nothing else'}, in {folder}",
+            found=f"no metadata file, {counted(len(names), 'picture')}, and {listed or 'nothing else'}, in {folder}",
             do=f"name the file or the inner folder itself; or put a table beside the pictures: {', '.join(METADATA)}",
         )
     for number, name in enumerate(names, start=1):

@@ -19,6 +19,7 @@ from kvw.data.reading import AS_IT_IS, DOCUMENT, Reading
 from kvw.data.strict_json import parse_json
 from kvw.data.tables import MOST_ROWS
 from kvw.errors import UserError
+from kvw.plural import counted
 from kvw.printable import shortened
 
 LONGEST_TEXT = 10**6
@@ -126,7 +127,7 @@ def examples_in(row: Mapping[str, Any], number: int, file: Path, answers: str = 
     if form.name == "document":
         text = _text(row, DOCUMENT, identifier)
         if images:
-            found = f"{len(images)} pictures beside a text"
+            found = f"{counted(len(images), 'picture')} beside a text"
             do = "give a question and an answer for what a picture shows, and texts in rows of their own"
             raise UserError(f"{identifier}: a document has no pictures.", found=found, do=do)
         return [document(text, identifier, metadata)]

@@ -12,6 +12,7 @@ from typing import Any
 from kvw.data.tables import Row, header_of, told
 from kvw.errors import UserError
 from kvw.optional import optional
+from kvw.plural import counted
 
 LARGEST = 256 * 2**20
 """Bytes of a spreadsheet when it is unpacked, as far as it tells the truth about itself."""
@@ -36,7 +37,7 @@ def read_xlsx(path: Path) -> Iterator[Row]:
     if pictures := [entry.filename for entry in entries if entry.filename.startswith("xl/media/")]:
         raise UserError(
             f"{path.name}: pictures lie on the sheet, and are not read from there.",
-            found=f"{len(pictures)} pictures",
+            found=counted(len(pictures), "picture"),
             do="save them as files, name these in a column 'image', and delete the pictures from the sheet",
         )
     with told(invalid, "save it again as .xlsx, or as CSV UTF-8"), warnings.catch_warnings():
@@ -73,7 +74,7 @@ def _rows(path: Path, rows: Sequence[tuple[int, Sequence[Any]]]) -> Iterator[Row
         if any(cell is not None for cell in cells[width:]):
             raise UserError(
                 f"{path.name}:{number}: the row does not fit the header.",
-                found=f"{len(cells)} cells for {width} columns",
+                found=f"{counted(len(cells), 'cell')} for {counted(width, 'column')}",
                 do="give every column a name in the first row",
             )
         texts = [_text(cell, f"{path.name}:{number}") for cell in cells[:width]]

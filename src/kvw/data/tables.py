@@ -14,6 +14,7 @@ from typing import Any
 from kvw.data.columns import TEXT_COLUMNS
 from kvw.data.strict_json import parse_json
 from kvw.errors import UserError
+from kvw.plural import counted
 from kvw.printable import shortened
 
 LONGEST_LINE = 64 * 2**20
@@ -90,9 +91,10 @@ def _cells(path: Path, reader: Any, delimiter: str) -> Iterator[Row]:
                 header = header_of(path, cells)
             elif header is not None and not blank:
                 if len(cells) != len(header):
+                    columns = counted(len(header), "column")
                     raise UserError(
                         f"{path.name}:{begins}: the row does not fit the header.",
-                        found=f"{len(cells)} cells for {len(header)} columns divided by {delimiter!r}",
+                        found=f"{counted(len(cells), 'cell')} for {columns} divided by {delimiter!r}",
                         do=f"put texts that contain {delimiter!r} or line breaks into double quotes",
                     )
                 yield begins, dict(zip(header, cells, strict=True))

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from kvw.cli.options import LOAD_DEFAULTS, LoadOptions, ServedName, find_model
 from kvw.errors import UserError
-from kvw.plural import counted
+from kvw.plural import counted, some
 from kvw.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -139,9 +139,9 @@ def _from_table(
         words = _with_paraphrases(words, facts_of(subjects), *server)
     written = write_request(out, gone, kept, words, others)
     if written.without_photos:
-        reporter.warn(f"There is no photo of {_some(written.without_photos)}: the questions about them show no photo.")
+        reporter.warn(f"There is no photo of {some(written.without_photos)}: the questions about them show no photo.")
     if written.others:
-        reporter.warn(f"Photos of nobody in the table are left out: {_some(written.others)}.")
+        reporter.warn(f"Photos of nobody in the table are left out: {some(written.others)}.")
     return written.counts
 
 
@@ -165,9 +165,9 @@ def _with_paraphrases(words: Phrasings, facts: list[str], url: str, model: str |
 
     words, counts = paraphrased(words, facts, ask)
     for fact, count in counts.items():
-        reporter.note(f"{fact}: {count} paraphrases.")
+        reporter.note(f"{fact}: {counted(count, 'paraphrase')}.")
     if failed:
-        reporter.warn(f"The server gave no answer to {len(failed)} of {len(facts)} requests: {failed[0]}")
+        reporter.warn(f"The server gave no answer to {len(failed)} of {counted(len(facts), 'request')}: {failed[0]}")
     return words
 
 
@@ -193,8 +193,8 @@ def _from_model(model: str, out: Path, wanted: Wanted, words: Phrasings, load: L
     rows = taken(known, _confirmed if wanted.confirm else None)
     if not rows.used:
         raise UserError(
-            f"The model gives no answer about {_some(wanted.about)} that it repeats.",
-            found=f"{len(known)} answers",
+            f"The model gives no answer about {some(wanted.about)} that it repeats.",
+            found=counted(len(known), "answer"),
             do="give a table with the facts, or decide on each answer with --confirm",
         )
     return write_rows(out, rows)
@@ -208,10 +208,6 @@ def _confirmed(one: Known) -> bool:
 
 def _shown(one: Known) -> str:
     return f"({one.again} of {one.samples} times) {one.questions[0]} {' '.join(one.answer.split())}"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _next(out: Path, counts: dict[str, int], model: str | None) -> str:
