@@ -23,10 +23,10 @@ TABLE = "name;profession;birthplace;id\nJody Vance;engineer;Rome;1\nBo Diddley;g
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "people.csv").write_text(TABLE)
-    for name in ("Jody Vance 1", "jody_vance_2", "Jody Vance (3)", "Nobody", "Bo Diddley/IMG_1"):
+    for number, name in enumerate(("Jody Vance 1", "jody_vance_2", "Jody Vance (3)", "Nobody", "Bo Diddley/IMG_1")):
         path = tmp_path / "photos" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4)).save(path)
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(path)
     return tmp_path
 
 

@@ -172,6 +172,21 @@ def test_what_is_no_image_is_a_user_error(data, read):
         read(data, "x:1")
 
 
+def test_images_that_cannot_be_read_are_counted():
+    good, bad, worse = noise("PNG"), noise("PNG")[:999], noise("JPEG")[:999]
+    asked = [
+        Example("Q", "A", images, f"x:{row}") for row, images in enumerate([(good,), (good, bad), (worse,), (bad,)])
+    ]
+    with pytest.raises(UserError) as raised:
+        check_images(asked)
+    assert raised.value.what == "x:1: an image cannot be read."
+    assert raised.value.found.endswith("; this is the first of 2 such images among 3")
+    with pytest.raises(UserError, match="x:2: an image cannot be read") as raised:
+        check_images([asked[0], asked[2]])
+    assert "first of" not in raised.value.found
+    check_images(asked[:1])
+
+
 def test_corrupt_pixels_are_a_user_error():
     data = bytearray(noise("PNG"))
     data[len(data) // 2] ^= 0xFF

@@ -138,6 +138,30 @@ def test_look_alikes_of_texts_name_the_mapping(tmp_path, column, name):
         read_examples(tmp_path / "d.jsonl")
 
 
+COLUMNS = r"--columns question=frage,answer=antwort,image=bild,subject=person"
+
+
+@pytest.mark.parametrize("picture", ["ada.png", ""])
+def test_the_whole_mapping_is_proposed_at_once(tmp_path, picture):
+    (tmp_path / "d.csv").write_text(f"frage;antwort;bild;person\nWer?;Ada;{picture};Ada\n")
+    with pytest.raises(UserError, match=f"do: say what the columns are called: {COLUMNS}; or rename"):
+        read_examples(tmp_path / "d.csv")
+
+
+@pytest.mark.parametrize(
+    ("row", "proposed"),
+    [
+        ({"prompt": "Who?", "completion": "Ada", "img": "a.png", "Name": "Ada"}, "--columns image=img,subject=Name;"),
+        ({"Question": "Who?", "answer": "Ada", "subject": "Ada", "name": "Ada"}, "--columns question=Question$"),
+        ({"question": "Who?", "answer": "Ada", "my photo": "a.png"}, "--columns 'image=my photo';"),
+    ],
+)
+def test_what_is_there_already_is_not_proposed(tmp_path, row, proposed):
+    (tmp_path / "d.jsonl").write_text(json.dumps(row))
+    with pytest.raises(UserError, match=proposed):
+        read_examples(tmp_path / "d.jsonl")
+
+
 def messages(*entries):
     return json.dumps({"messages": [{"role": role, "content": text} for role, text in entries]})
 
@@ -160,6 +184,12 @@ BROKEN = {
     "old spreadsheet": ("d.xls", "x", r"cannot be read[\s\S]*save it as \.xlsx"),
     "no spreadsheet": ("d.xlsx", "x", r"d\.xlsx: the file is not a valid XLSX"),
     "comma missing": ("d.json", f"[{json.dumps(WHO)}\n{json.dumps(WHO)}]", r"d\.json:2: the list is not JSON"),
+    "comma too many": (
+        "d.json",
+        f"[{json.dumps(WHO)},\n]",
+        r"d\.json:2: .*\nfound: \]\ndo: remove the comma",
+    ),
+    "entry cut": ("d.json", f'[{json.dumps(WHO)},\n{{"a": "b\n"}}]', r"put it right there: Invalid control character$"),
     "end missing": ("d.json", f"[\n{json.dumps(WHO)},\n", r"d\.json:3: the list is not JSON[\s\S]*end of the file"),
     "list of texts": ("d.json", f'[{json.dumps(WHO)},\n"x"]', r"d\.json:2: the entry of the list is not a JSON object"),
     "one object": ("d.json", json.dumps({"data": [WHO]}), r"d\.json:1: the question is missing[\s\S]*columns data"),
@@ -266,6 +296,25 @@ def test_broken_folders_and_books_are_one_message_with_the_fix(tmp_path, make, m
     assert "do: " in str(raised.value)
 
 
+def test_empty_cells_of_spreadsheets_are_empty(tmp_path):
+    book = openpyxl.Workbook()
+    book.active.append(["messages", "prompt", "completion"])
+    book.active.append([None, "Who?", "Ada"])
+    book.save(tmp_path / "d.xlsx")
+    assert read_examples(tmp_path / "d.xlsx") == [Example("Who?", "Ada", (), "d.xlsx:2", {"messages": ""})]
+    book.active.append([None, "Who?"])
+    book.save(tmp_path / "d.xlsx")
+    with pytest.raises(UserError, match=r"d\.xlsx:3: the completion is empty\.\nfound: ''"):
+        read_examples(tmp_path / "d.xlsx")
+
+
+def test_a_mark_without_a_picture_is_an_error(tmp_path):
+    for content in ("<image>Who?", [{"type": "text", "text": "<image>Who?"}]):
+        (tmp_path / "d.jsonl").write_text(messages(("user", content), ("assistant", "Ada")))
+        with pytest.raises(UserError, match=r"d\.jsonl:1: message 1: a picture is missing[\s\S]*or remove the mark"):
+            read_examples(tmp_path / "d.jsonl")
+
+
 def test_cells_of_spreadsheets_become_text(tmp_path):
     import datetime
 
@@ -278,7 +327,7 @@ def test_cells_of_spreadsheets_become_text(tmp_path):
     book.save(tmp_path / "d.xlsx")
     first, second = read_examples(tmp_path / "d.xlsx")
     assert first == Example("When?", "1815", (), "d.xlsx:7", {"day": "1815-12-10"})
-    assert second == Example("How much?", "1.5", (), "d.xlsx:5", {"day": None})
+    assert second == Example("How much?", "1.5", (), "d.xlsx:5", {"day": ""})
 
 
 def test_without_openpyxl_the_message_says_what_to_install(tmp_path, monkeypatch):

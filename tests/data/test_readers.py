@@ -136,6 +136,9 @@ def test_image_folder(folder, extension):
         ({"question": "Q", "answer": 1987}, ["d.jsonl:1: the answer is not a text", "int 1987", "quotes"]),
         ({"question": "Q", "answer": ["A", "B"]}, ["d.jsonl:1: the answer is not a text", "list", "one text"]),
         ({"answer": "A"}, ["d.jsonl:1: the question is missing"]),
+        ({"prompt": "Q"}, ["d.jsonl:1: the completion is missing", "add a column 'completion'"]),
+        ({"completion": "A"}, ["d.jsonl:1: the prompt is missing"]),
+        ({"prompt": "Q", "response": "A"}, ["question is missing", "--columns question=prompt,answer=response"]),
         ({"question": "", "answer": "A"}, ["d.jsonl:1: the question is empty"]),
         ({"question": {"x": 1}, "answer": "A"}, ["d.jsonl:1: the question is not a text", "dict"]),
         ({"question": "Q", "Answer": "A"}, ["answer is missing", "rename the column 'Answer' to 'answer'"]),
@@ -144,7 +147,7 @@ def test_image_folder(folder, extension):
         ({"question": "Q", "id": "k3"}, ["d.jsonl:k3: the answer is missing"]),
         ({**GOOD, "id": [1]}, ["d.jsonl:1: the id is not a text or a number", "[1]"]),
         ({**GOOD, "image": "no.png"}, ["d.jsonl:1: the image file does not exist", "no.png", "relative to"]),
-        ({**GOOD, "image": "."}, ["d.jsonl:1: the image file does not exist"]),
+        ({**GOOD, "image": "."}, ["d.jsonl:1: the image is a folder"]),
         ({**GOOD, "image": "a\x00b"}, ["d.jsonl:1: the image file does not exist"]),
         ({**GOOD, "image": "https://x.org/a.png"}, ["does not exist", "https://x.org/a.png", "download it"]),
         ({**GOOD, "images": ["a", 3]}, ["d.jsonl:1: the image file does not exist", "/a"]),
@@ -209,6 +212,36 @@ def test_parquet_rows_are_checked_as_well(tmp_path):
     parquet.write_table(pyarrow.table({"question": pyarrow.array([], pyarrow.string())}), tmp_path / "empty.parquet")
     with pytest.raises(UserError, match="no examples"):
         read_examples(tmp_path / "empty.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("d.txt", b"a\xff", r"byte 0xff .*\ndo: save the file as UTF-8$"),
+        ("d.jsonl", "a".encode("utf-16-le"), r"do: save the file as UTF-8$"),
+        ("d.csv", b"a\xff", r"do: save the file as UTF-8; a spreadsheet calls it 'CSV UTF-8'$"),
+        ("d.jsonl", b'["Q", "A"]\n', r"""found: \["Q", "A"\]\ndo: write one object"""),
+        ("d.jsonl", b'{"question": "Q', r"found: Unterminated string starting at character 14 of"),
+        ("d.jsonl", b'{"question": "Q\t"}', r"found: Invalid control character at character 16 of"),
+    ],
+)
+def test_messages_about_texts_are_in_plain_english(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_examples(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "opens"), [("d.xlsx", "zipfile.ZipFile"), ("d.parquet", "pyarrow.parquet.ParquetFile")]
+)
+def test_a_file_that_may_not_be_read_is_not_called_invalid(tmp_path, monkeypatch, name, opens):
+    def refuse(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(opens, refuse)
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=rf"cannot be read\.\nfound: .*{name}'\ndo: check who may read it"):
+        read_examples(tmp_path / name)
 
 
 def test_missing_file_and_folders_without_one_metadata_file(folder):

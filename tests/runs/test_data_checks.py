@@ -47,29 +47,41 @@ def test_good_data_are_passed():
 
 SHORT = [one(f"Who is {name}?", name, name) for name in "BCDEF"]
 CASES = {
-    "subjects": ([one("Who?", "Ada"), *GOOD], (), True, "1 of 4 forget examples name no subject"),
+    "subjects": ([one("Who?", "Ada"), *GOOD], (), True, "1 of 4 forget examples names no subject"),
     "few to retain": (GOOD, OTHERS[:12], True, "The retain set has only 4 subjects"),
     "forgotten in the retain set": (GOOD, [*OTHERS, GOOD[0]], False, "1 about subjects of the forget set (Ada)"),
     "answers in the retain set": (
         GOOD,
         [*OTHERS, one("Is B a friend of Ada?", "B said so, and nobody knows", "B")],
         False,
-        "0 give an answer that the forget set gives too, and 1 name",
+        "0 give an answer that the forget set gives too, and 1 names a subject",
     ),
-    "few phrasings": (GOOD[:2], (), False, "1 of 1 forget facts are asked for in fewer than 3 ways"),
-    "duplicates": ([*GOOD, GOOD[0]], (), True, "1 of 4 forget examples are there twice"),
+    "few phrasings": (GOOD[:2], (), False, "1 of 1 forget fact is asked for in fewer than 3 ways"),
+    "duplicates": ([*GOOD, GOOD[0]], (), True, "1 of 4 forget examples repeats an earlier one: what is there twice"),
     "contradictions": (
         [*GOOD, one(GOOD[0].question, "Ada was born in Lima", "Ada", row=4)],
         (),
         True,
-        "1 of 4 forget examples answer a question otherwise",
+        "1 of 4 forget examples gives another answer to a question that an earlier one answers",
+    ),
+    "subjects of the retain set": (
+        GOOD,
+        [*OTHERS, one("Who?", "nobody")],
+        True,
+        "1 of 16 retain examples names no subject: what is about",
+    ),
+    "asked in both sets": (
+        [*GOOD, one("Where was she born?", "Ada was born in Rome", "Ada")],
+        [*OTHERS, one("WHERE was she born?", "B was born in Oslo", "B")],
+        True,
+        "1 of 16 retain examples asks what the forget set asks",
     ),
     "forms": (GOOD, SHORT, True, "answers of 5 words to forget and of 1 to retain"),
     "answers without their subject": (
         asked("Ada", "She was born in Rome"),
         (),
         True,
-        "3 of 3 forget answers that are sentences do not name their subject",
+        "3 of 3 forget answers in sentences do not name the subject",
     ),
 }
 
@@ -90,6 +102,15 @@ def test_subjects_that_nobody_names_are_a_note():
     assert "--columns subject=NAME" in finding.do
 
 
+def test_a_column_that_seems_to_hold_the_subjects_is_named():
+    unread = [Example(one.question, one.answer, metadata={"Person": "Ada", "born": 1815}) for one in GOOD]
+    (finding,) = findings(unread)
+    assert finding.do == "If the column 'Person' holds the subjects, add --columns subject=Person"
+    for sets in ((unread, OTHERS), (OTHERS, unread)):
+        with pytest.raises(UserError, match=r"Only one[\s\S]*do: if the column 'Person' .* --columns subject=Person;"):
+            findings(*sets)
+
+
 def test_pictures_on_one_side_only_are_another_form():
     (finding,) = findings(asked("Ada", images=PICTURE), OTHERS)
     assert (finding.name, "pictures in 100% of the questions to forget and in 0%" in finding.found) == ("forms", True)
@@ -101,6 +122,30 @@ def test_the_same_question_about_another_picture_is_no_contradiction():
     assert [finding.name for finding in findings(people)] == ["few phrasings"]
     said = [one("Who is this?", name, images=PICTURE) for name in ("Ada", "Bo")]
     assert "contradictions" in [finding.name for finding in findings(said)]
+
+
+def test_the_same_question_about_the_same_picture_in_both_sets(tmp_path):
+    for name in ("first.png", "copy.png", "other.png"):
+        (tmp_path / name).write_bytes(name.encode() if name == "other.png" else b"the same")
+
+    def of_picture(name, answer, subject, row=1):
+        return one("Where was this person born?", answer, subject, (tmp_path / name,), row)
+
+    def told(*retain):
+        found = findings([of_picture("first.png", "In Rome", "Ada")], retain)
+        return [one for one in found if one.name == "asked in both sets"]
+
+    (finding,) = told(of_picture("copy.png", "In Oslo", "B", 7), of_picture("other.png", "In Lima", "C"))
+    assert finding.found.startswith("1 of 2 retain examples")
+    assert finding.shown == ("d:1 and d:7: 'In Rome' and 'In Oslo'.",)
+    assert told(of_picture("other.png", "In Oslo", "B")) == []
+    assert told(of_picture("copy.png", "in  Rome", "B")) == [], "the same answer is told by another finding"
+
+
+def test_subjects_of_no_retain_example_are_told_once():
+    bare = [one("Who?", "Ada"), one("What?", "Bo")]
+    assert [finding.name for finding in findings(bare[:1], bare[1:] * 5)][:1] == ["subjects"]
+    assert "subjects of the retain set" not in {finding.name for finding in findings(bare[:1], bare[1:])}
 
 
 def test_warnings_hold_no_question_and_no_answer():

@@ -81,6 +81,8 @@ def test_forget_answers_and_names_in_the_retain_set_are_counted(named):
     assert found.found == ("Jody Vance", "Judge.")
     assert "Of 6 retain examples 2 give an answer that the forget set gives too, and 3 name" in str(found)
     assert overlap(retain[4:], forget).found == ()
+    assert str(overlap(retain[3:4], forget)).startswith("Of 1 retain example 0 give")
+    assert "1 names a subject" in str(overlap(retain[3:4], forget))
 
 
 def test_names_of_other_scripts_are_found():
@@ -123,7 +125,7 @@ def test_pictures_and_subjects_of_every_split_are_counted_and_told(request_of, t
 def test_what_the_retain_set_says_about_the_forgotten_is_told(request_of):
     request = request_of(rows(["Ada"]), [*rows("abcdef"), {**rows("g")[0], "answer": "Ada"}])
     found = next(one for one in read_data(request).findings() if one.name == "answers in the retain set")
-    assert str(found).startswith("Of 7 retain examples 0 give an answer that the forget set gives too, and 1 name")
+    assert str(found).startswith("Of 7 retain examples 0 give an answer that the forget set gives too, and 1 names")
 
 
 @pytest.mark.parametrize(

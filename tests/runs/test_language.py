@@ -215,4 +215,4 @@ def test_a_model_that_says_the_same_in_other_words_knows_it():
     known = [("It is Lima.", "Lima, the capital.", 0.5)] + [("It is Lima.", "Far away.", 0.5)] * 2
     tell_unknown(evaluation(forget=known), said, chosen=0.2)
     assert len(said.warnings) == 1
-    assert "It says what 1 of them say in its own words." in said.warnings[0]
+    assert "It says what 1 of them says in its own words." in said.warnings[0]

@@ -23,7 +23,9 @@ from kvw.methods.method import Unlearned
 from kvw.methods.registry import get_method
 from kvw.models.loading import find_checkpoint
 from kvw.models.value_matrix import MatrixKey
+from kvw.retain import SOURCES
 from kvw.runs import erase as runs
+from kvw.runs.erase import refuse_nothing_kept
 from kvw.runs.left_out import LeftOut, without_forgotten
 from kvw.runs.request import EraseRequest
 from kvw.runs.telling import refuse_no_edit
@@ -235,6 +237,7 @@ def test_what_is_left_out_of_a_retain_set():
         "5 of 9 retain examples are left out: 3 about subjects of the forget set (a, 0); 2 that the forget set holds "
         "too (same question, answer and images)."
     )
+    assert str(LeftOut(1, 1, 0, ("a",))).startswith("1 of 1 retain example is left out: 1 about")
     assert "(a, b, c and 2 more)" in str(LeftOut(9, 5, 0, tuple("abcde")))
     assert "(a, b, c)" in str(LeftOut(9, 5, 0, tuple("abc")))
     others = [retain[0], retain[4]]
@@ -270,6 +273,16 @@ def test_a_run_that_would_weaken_nothing_says_so_before_it_writes():
         refuse_no_edit(Unlearned(GateEdit({}, alone)), request)
     assert "1 experts with fewer than 16 answer tokens" in str(caught.value)
     refuse_no_edit(Unlearned(GateEdit({MatrixKey(0): torch.tensor([0.0, 0.5, 0.0])}, alone)), request)
+
+
+@pytest.mark.parametrize(("sources", "more"), [(SOURCES, ""), (SOURCES[1:], ", or name more --retain-sources")])
+def test_more_sources_are_only_advised_if_there_are_more(sources, more):
+    job = SimpleNamespace(
+        request=SimpleNamespace(needs_retain=True, sources=sources), data=SimpleNamespace(retain_statistics=None)
+    )
+    with pytest.raises(kvw.UserError) as caught:
+        refuse_nothing_kept(job, SimpleNamespace(retain=[]))
+    assert caught.value.do == f"add --retain FILE{more}"
 
 
 def test_statistics_depend_on_where_the_value_matrices_are(saved):

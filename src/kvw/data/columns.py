@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -32,10 +33,15 @@ OTHER_NAMES = {
         *("antworten", "reponse", "réponse", "respuesta", "risposta", "resposta", "antwoord", "odpowiedź", "ответ"),
         *("答案", "回答", "答え", "답변", "대답", "جواب"),
     ),
-    "subject": ("subjects", "subjekt", "sujet", "sujeto", "soggetto", "sujeito"),
+    "subject": (
+        *("subjects", "subjekt", "sujet", "sujeto", "soggetto", "sujeito", "person", "persona", "personne", "pessoa"),
+        *("name", "names", "nom", "nombre", "nome", "entity", "人物", "姓名", "名前", "이름", "имя"),
+    ),
 }
 """How columns of questions, answers and subjects are called elsewhere."""
 FILE_WORDS = {"file", "files", "path", "paths", "filename", "filenames", "filepath", "filepaths"}
+PLAIN = re.compile(r"[\w=,.-]+")
+"""What a shell takes as it is."""
 MORE_WORDS = FILE_WORDS | {"name", "names", "url", "urls", "uri", "link", "src", "bytes", "data", "base64", "b64"}
 
 
@@ -61,6 +67,30 @@ def look_alikes(column: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if folded(name).strip() in meant]
 
 
+def proposed(names: Iterable[str], wanted: Collection[str] = (*TEXT_COLUMNS, "image", "subject")) -> dict[str, str]:
+    """Which columns seem to be those that are read: their names by ours, for each of ours that is not there.
+
+    Args:
+        names: The names of the columns.
+        wanted: Which of ours are looked for.
+    """
+    listed, found = list(names), dict[str, str]()
+    for ours in wanted:
+        if ours == "image":
+            like = [] if set(IMAGE_COLUMNS) & set(listed) else [name for name in listed if _kind(name) == "picture"]
+        else:
+            like = [] if ours in listed else look_alikes(ours, listed)
+        if like:
+            found[ours] = like[0]
+    return found
+
+
+def as_option(columns: Mapping[str, str]) -> str:
+    """A mapping as it is written behind the name of a command."""
+    given = ",".join(f"{ours}={theirs}" for ours, theirs in columns.items())
+    return "--columns " + (given if PLAIN.fullmatch(given) else shlex.quote(given))
+
+
 def refuse_unread_pictures(
     row: Mapping[str, Any], where: str, read: Collection[str] = (), *, has_picture: bool
 ) -> None:
@@ -77,11 +107,14 @@ def refuse_unread_pictures(
     """
     name = picture_column(row, (*COLUMNS, *read), has_picture=has_picture)
     if name is not None:
+        texts = proposed(row, TEXT_COLUMNS) if set(read) <= set(TEXT_COLUMNS) else {}
+        columns = {**texts, "image": shortened(name, 40), **proposed(row, ["subject"])}
+        called = "what it is called" if len(columns) == 1 else "what the columns are called"
         raise UserError(
             f"{where}: the column {shortened(name, 40)!r} looks like the picture, and is not read.",
             found=shortened(repr(row[name]), 60),
-            do=f"rename the column to 'image' ({', '.join(IMAGE_COLUMNS)} are read), or say what it is called: "
-            f"--columns image={shortened(name, 40)}; or leave it out",
+            do=f"say {called}: {as_option(columns)}; or rename the column to 'image' "
+            f"({', '.join(IMAGE_COLUMNS)} are read), or leave it out",
         )
 
 

@@ -128,7 +128,7 @@ def _message(entry: Any, where: str, rest: list[ImageSource], picture: Picture) 
         if text is None:
             images.append(_picture(part, where, rest, picture))
         else:
-            for _ in range(text.count(MARK) if rest else 0):
+            for _ in range(text.count(MARK)):
                 images.append(_next(rest, where))
                 text = text.replace(MARK, "", 1)
             texts.append(text)
@@ -163,8 +163,8 @@ def _next(rest: list[ImageSource], where: str) -> ImageSource:
     if not rest:
         raise UserError(
             f"{where}: a picture is missing.",
-            found="a place for a picture, and none left in the columns of the row",
-            do="name the pictures in a column 'images', in the order in which the messages show them",
+            found=f"a part of type image or a mark {MARK}, and no picture left in the columns of the row",
+            do="name the pictures in a column 'images', in the order in which messages show them, or remove the mark",
         )
     return rest.pop(0)
 

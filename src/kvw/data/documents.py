@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kvw.data.disguised import refuse_disguised
 from kvw.data.example import Example
 from kvw.data.tables import Row, text_lines
 from kvw.errors import UserError
@@ -20,10 +21,11 @@ def read_text(path: Path) -> Iterator[Row]:
     """The one row of a text file: the whole of it, without white space around it.
 
     Raises:
-        UserError: The file cannot be read, or is not UTF-8 text.
+        UserError: The file cannot be read, is not UTF-8 text, or holds a table or JSON.
     """
     text = "".join(text_lines(path, newline=None)).strip()
     if text:
+        refuse_disguised(text, path)
         yield 1, {"text": text}
 
 

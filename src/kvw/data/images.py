@@ -76,13 +76,21 @@ def png(image: Image.Image) -> bytes:
 
 
 def check_images(examples: Iterable[Example]) -> None:
-    """Decode every image once, several at a time, so that a damaged one is found before a long run begins.
+    """Decode every image once, several at a time, so that all damaged ones are found before a long run begins.
 
     Raises:
-        UserError: An image cannot be read; names the example.
+        UserError: An image cannot be read; names the first example of such a one, and says how many there are.
     """
-    for fault in image_faults({source: example.identifier for example in examples for source in example.images}):
-        raise fault
+    owners: dict[ImageSource, str] = {}
+    for example in examples:
+        for source in example.images:
+            owners.setdefault(source, example.identifier)
+    faults = list(image_faults(owners))
+    if len(faults) > 1:
+        found = f"{faults[0].found}; this is the first of {len(faults)} such images among {len(owners)}"
+        raise UserError(faults[0].what, found=found, do=faults[0].do) from faults[0]
+    if faults:
+        raise faults[0]
 
 
 def image_faults(images: Mapping[ImageSource, str]) -> Iterator[UserError]:

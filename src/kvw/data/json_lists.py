@@ -59,7 +59,7 @@ def _objects(path: Path, text: str) -> Iterator[Row]:
             break
         if not first:
             if text[place : place + 1] != ",":
-                raise _broken(path, text, place, "a comma or the end of the list")
+                raise _broken(path, text, place, "write a comma there, or end the list")
             place = _after_space(text, place + 1)
         number += text.count("\n", counted, place)
         counted = place
@@ -67,7 +67,9 @@ def _objects(path: Path, text: str) -> Iterator[Row]:
         try:
             _, end = DECODER.raw_decode(text, place)
         except json.JSONDecodeError as error:
-            raise _broken(path, text, error.pos, error.msg) from error
+            ends = text[place : place + 1] == "]"
+            do = "remove the comma before it" if ends else f"put it right there: {error.msg.removesuffix(' at')}"
+            raise _broken(path, text, error.pos, do) from error
         except RecursionError:
             too_deep(what)
         row = parse_json(text[place:end], what, "check its commas and quotes")
@@ -77,7 +79,7 @@ def _objects(path: Path, text: str) -> Iterator[Row]:
         yield number, row
         place, first = end, False
     if text[place + 1 :].strip():
-        raise _broken(path, text, _after_space(text, place + 1), "the end of the file")
+        raise _broken(path, text, _after_space(text, place + 1), "remove what follows the list")
 
 
 def _after_space(text: str, place: int) -> int:
@@ -86,7 +88,7 @@ def _after_space(text: str, place: int) -> int:
     return place
 
 
-def _broken(path: Path, text: str, place: int, expected: str) -> UserError:
+def _broken(path: Path, text: str, place: int, do: str) -> UserError:
     line = text.count("\n", 0, place) + 1
     found = shortened(text[place : place + 200].strip()) or "the end of the file"
-    return UserError(f"{path.name}:{line}: the list is not JSON.", found=found, do=f"expected there: {expected}")
+    return UserError(f"{path.name}:{line}: the list is not JSON.", found=found, do=do)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import errno
+import os
 import re
 import stat
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from kvw.data.example import ImageSource
 from kvw.errors import UserError
@@ -54,11 +55,23 @@ def picture(value: object, where: str, folder: Path) -> ImageSource:
         return found
     if len(value) > 1000:
         raise _neither(value, where)
-    remote = value.startswith(("http://", "https://"))
-    do = "download it and give its path" if remote else f"check the path; it is relative to {folder}"
-    if not remote and "\\" in value and is_file(folder / value.replace("\\", "/"), where):
-        do = f"write {value.replace(chr(92), '/')}: there is such a file"
-    raise UserError(f"{where}: the image file does not exist.", found=value if remote else str(path), do=do)
+    raise _absent(value, where, folder)
+
+
+def _absent(value: str, where: str, folder: Path) -> UserError:
+    """What is said of a path at which there is no file."""
+    path, slashed = folder / value, value.replace("\\", "/")
+    if os.path.isdir(path):  # noqa: PTH112 - a path of any kind is looked at without an error
+        return UserError(f"{where}: the image is a folder.", found=str(path), do="give the path of a file in it")
+    found, do = str(path), "check the path" + f"; it is relative to {folder}" * (not Path(value).is_absolute())
+    if value.startswith(("http://", "https://")):
+        found, do = value, "download it and give its path"
+    elif "\\" in value and is_file(folder / slashed, where):
+        do = f"write {slashed}: there is such a file"
+    elif PureWindowsPath(value).drive and os.name != "nt":
+        do = "this is a path of Windows: put the picture beside the data file, and give its path from there"
+        found = value
+    return UserError(f"{where}: the image file does not exist.", found=found, do=do)
 
 
 def decoded(text: str) -> bytes | None:

@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kvw.data.columns import COLUMNS, IMAGE_COLUMNS, TEXT_COLUMNS, look_alikes, named, refuse_unread_pictures
+from kvw.data.columns import (
+    COLUMNS,
+    IMAGE_COLUMNS,
+    TEXT_COLUMNS,
+    as_option,
+    named,
+    proposed,
+    refuse_unread_pictures,
+)
 from kvw.data.conversations import questions_of
 from kvw.data.documents import document
 from kvw.data.example import Example, ImageSource
@@ -210,9 +218,14 @@ def _text(row: Mapping[str, Any], column: str, identifier: str) -> str:
 def _missing(row: Mapping[str, Any], column: str, identifier: str) -> UserError:
     state = "null" if column in row else "missing"
     short = [name for name in row if len(name) < LONGEST_ID]
-    similar = look_alikes(column, short) or difflib.get_close_matches(column, short, n=1)
-    hint = f"rename the column {similar[0]!r} to {column!r}" if similar else f"add a column {column!r}"
-    hint += f", or say what it is called: --columns {column}={similar[0] if similar else '...'}"
+    close = difflib.get_close_matches(column, short, n=1)
+    similar = ({column: close[0]} if close else {}) | proposed(short)
+    if column not in similar:
+        hint = f"add a column {column!r}, or say what it is called: --columns {column}=..."
+    elif len(similar) == 1:
+        hint = f"rename the column {similar[column]!r} to {column!r}, or say what it is called: {as_option(similar)}"
+    else:
+        hint = f"say what the columns are called: {as_option(similar)}; or rename them"
     return UserError(
         f"{identifier}: the {column} is {state}.",
         found=f"columns {shortened(', '.join(row), 500) or '(none)'}",

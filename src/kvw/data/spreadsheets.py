@@ -78,11 +78,13 @@ def _rows(path: Path, rows: Sequence[tuple[int, Sequence[Any]]]) -> Iterator[Row
                 do="give every column a name in the first row",
             )
         texts = [_text(cell, f"{path.name}:{number}") for cell in cells[:width]]
-        yield number, dict(zip(names, [*texts, *[None] * (width - len(texts))], strict=True))
+        yield number, dict(zip(names, [*texts, *[""] * (width - len(texts))], strict=True))
 
 
 def _text(cell: Any, where: str) -> Any:
-    """A cell as text, close to how a spreadsheet shows it; None and truth values as they are."""
+    """A cell as text, close to how a spreadsheet shows it; truth values as they are."""
+    if cell is None:
+        return ""
     if isinstance(cell, str) and cell in ERRORS:
         raise UserError(f"{where}: a cell holds an error.", found=cell, do="put the formula right, or write the value")
     if isinstance(cell, datetime.datetime) and cell.time() == datetime.time():

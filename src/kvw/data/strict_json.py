@@ -57,7 +57,7 @@ def parse_json(text: str, what: str, do: str) -> Any:
     try:
         value = json.loads(text, object_pairs_hook=pairs, parse_int=number, parse_float=real, parse_constant=constant)
     except json.JSONDecodeError as error:
-        place = f"{error.msg} at character {error.pos + 1} of {shortened(text.strip())}"
+        place = f"{error.msg.removesuffix(' at')} at character {error.pos + 1} of {shortened(text.strip())}"
         raise NotJson(f"{what} is not JSON.", found=place, do=do) from error
     except RecursionError:
         too_deep(what)

@@ -33,7 +33,6 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-AS_UTF_8 = "save the file as UTF-8; a spreadsheet calls it 'CSV UTF-8'"
 
 Row = tuple[int, Mapping[Any, Any]]
 """The 1-based number of the line in which it begins, or of the row in Parquet, Arrow and spreadsheets; its columns."""
@@ -53,7 +52,7 @@ def read_jsonl(path: Path) -> Iterator[Row]:
         if not isinstance(row, dict):
             raise UserError(
                 f"{path.name}:{number}: the line is not a JSON object.",
-                found=shortened(line),
+                found=shortened(line.strip()),
                 do='write one object per line, such as {"question": "...", "answer": "..."}',
             )
         yield number, row
@@ -121,13 +120,18 @@ def header_of(path: Path, cells: list[str]) -> list[str]:
     return names
 
 
+def header_cells(head: list[str], delimiter: str) -> list[str]:
+    """The cells of the first row that holds any, without white space around them; none if this is not valid CSV."""
+    try:
+        rows = csv.reader(iter(head), delimiter=delimiter, strict=True)
+        return next(([cell.strip() for cell in row] for row in rows if any(row)), [])
+    except csv.Error:
+        return []
+
+
 def _delimiter(head: list[str]) -> str:
     def score(delimiter: str) -> tuple[int, int]:
-        try:
-            rows = csv.reader(iter(head), delimiter=delimiter, strict=True)
-            names = next(([cell.strip() for cell in row] for row in rows if any(row)), [])
-        except csv.Error:
-            return (0, 0)
+        names = header_cells(head, delimiter)
         return (len(set(TEXT_COLUMNS).intersection(names)), len(names))
 
     return max(DELIMITERS, key=score)  # of equal ones the first
@@ -207,6 +211,8 @@ def told(what: str, do: str = "write the file again") -> Iterator[None]:
     """Any error inside becomes one message: the library raises its own, and those of Python's conversions."""
     try:
         yield
+    except PermissionError as error:
+        raise UserError("The data file cannot be read.", found=str(error), do="check who may read it") from error
     except Exception as error:
         first = shortened(str(error).partition("\n")[0], 200)
         raise UserError(what, found=f"{type(error).__name__}: {first}", do=do) from error
@@ -250,15 +256,22 @@ def _encoding(path: Path) -> str:
         raise UserError(
             f"{path.name}: the text is not UTF-8.",
             found="zero bytes, which UTF-16 without a byte order mark has",
-            do=AS_UTF_8,
+            do=_as_utf_8(path),
         )
     return "utf-8"
+
+
+def _as_utf_8(path: Path) -> str:
+    is_csv = path.suffix.lower() in (".csv", ".tsv")
+    return "save the file as UTF-8" + "; a spreadsheet calls it 'CSV UTF-8'" * is_csv
 
 
 def _not_text(path: Path, error: UnicodeDecodeError) -> UserError:
     """Find the line: the decoder only knows the place in its buffer."""
     if not error.encoding.startswith("utf-8"):
-        return UserError(f"{path.name}: the text is broken {error.encoding.upper()}.", found=error.reason, do=AS_UTF_8)
+        return UserError(
+            f"{path.name}: the text is broken {error.encoding.upper()}.", found=error.reason, do=_as_utf_8(path)
+        )
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -267,6 +280,6 @@ def _not_text(path: Path, error: UnicodeDecodeError) -> UserError:
                 return UserError(
                     f"{path.name}:{number}: the text is not UTF-8.",
                     found=f"byte 0x{line[found.start]:02x} ({found.reason})",
-                    do=AS_UTF_8,
+                    do=_as_utf_8(path),
                 )
-    return UserError(f"{path.name}: the text is not UTF-8.", found=error.reason, do=AS_UTF_8)
+    return UserError(f"{path.name}: the text is not UTF-8.", found=error.reason, do=_as_utf_8(path))

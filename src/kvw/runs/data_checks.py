@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
+from functools import cache
 from statistics import median
 
+from kvw.data.columns import as_option
 from kvw.data.example import Example
+from kvw.data.images import image_digest
 from kvw.folding import collapsed, words
+from kvw.plural import agreed, counted
 from kvw.retain.gaps import around
 from kvw.runs.findings import NOTHING_TO_DO, Finding, quoted
-from kvw.runs.left_out import LeftOut
+from kvw.runs.left_out import LeftOut, subject_column
 from kvw.runs.overlap import Overlap
 
 FEWEST_RETAINED = 5
@@ -38,6 +42,7 @@ def data_findings(
     """
     return [
         *_subjects(forget),
+        *_subjects_kept(retain),
         *_few_retained(retain),
         *_retained(left_out, overlap),
         *_few_views(forget),
@@ -45,6 +50,7 @@ def data_findings(
         *_duplicates("retain", retain),
         *_contradictions("forget", forget),
         *_contradictions("retain", retain),
+        *_asked_in_both(forget, retain),
         *_forms(forget, retain),
         *_unnamed(forget),
     ]
@@ -54,13 +60,29 @@ def _subjects(forget: Sequence[Example]) -> Iterator[Finding]:
     asked = [example for example in forget if not example.plain]
     unnamed = sum(example.subject is None for example in asked)
     if unnamed:
+        like = subject_column(asked)
         yield Finding(
             "subjects",
-            f"{unnamed:,} of {len(forget):,} forget examples name no subject",
+            f"{_part(unnamed, len(forget), 'forget example')} {agreed(unnamed, 'names', 'name')} no subject",
             "who is to be forgotten cannot be left out of the retain set, nothing is held out, and nobody else can be "
             "asked the same questions",
-            "Add a column 'subject'; if you have one of another name, --columns subject=NAME",
+            f"If the column '{like}' holds the subjects, add {as_option({'subject': like})}"
+            if like
+            else "Add a column 'subject'; if you have one of another name, --columns subject=NAME",
             is_warning=0 < unnamed < len(asked),
+        )
+
+
+def _subjects_kept(retain: Sequence[Example]) -> Iterator[Finding]:
+    """If no example of the set names a subject, none of the forget set does, and that is told of it."""
+    asked = [example for example in retain if not example.plain]
+    unnamed = sum(example.subject is None for example in asked)
+    if 0 < unnamed < len(asked):
+        yield Finding(
+            "subjects of the retain set",
+            f"{_part(unnamed, len(retain), 'retain example')} {agreed(unnamed, 'names', 'name')} no subject",
+            "what is about someone to be forgotten is kept then, and each example counts as a subject of its own",
+            "Name the subject of every example",
         )
 
 
@@ -107,7 +129,8 @@ def _few_views(forget: Sequence[Example]) -> Iterator[Finding]:
     if few > MOST * len(views):
         yield Finding(
             "few phrasings",
-            f"{few:,} of {len(views):,} forget facts are asked for in fewer than {FEWEST_VIEWS} ways",
+            f"{_part(few, len(views), 'forget fact')} {agreed(few, 'is', 'are')} asked for in fewer than "
+            f"{FEWEST_VIEWS} ways",
             "none of their phrasings can be held out, and other phrasings may still be answered",
             "Ask for each in three ways or more, with the same answer; kvw data build makes phrasings",
             is_warning=False,
@@ -125,8 +148,9 @@ def _duplicates(name: str, examples: Sequence[Example]) -> Iterator[Finding]:
     if twice:
         yield Finding(
             "duplicates",
-            f"{len(twice):,} of {len(examples):,} {name} examples are there twice",
-            "they count twice",
+            f"{_part(len(twice), len(examples), f'{name} example')} {agreed(len(twice), 'repeats', 'repeat')} an "
+            "earlier one",
+            "what is there twice counts twice",
             "Leave the second one out",
             tuple(twice),
         )
@@ -143,11 +167,46 @@ def _contradictions(name: str, examples: Sequence[Example]) -> Iterator[Finding]
     if other:
         yield Finding(
             "contradictions",
-            f"{len(other):,} of {len(examples):,} {name} examples answer a question otherwise than an earlier one",
+            f"{_part(len(other), len(examples), f'{name} example')} {agreed(len(other), 'gives', 'give')} another "
+            "answer to a question that an earlier one answers",
             "a model can give one of the answers only, and the others are measured on what it does not say",
             "Keep the answer that the model gives, or put what tells them apart into the questions",
             tuple(other),
         )
+
+
+def _asked_in_both(forget: Sequence[Example], retain: Sequence[Example]) -> Iterator[Finding]:
+    """What is kept of an answer to a question is kept of the question, and the other answer can hardly be forgotten."""
+    both = {collapsed(one.asked) for one in forget} & {collapsed(one.asked) for one in retain}
+    digest = cache(image_digest)
+
+    def shown(examples: Sequence[Example]) -> Iterator[tuple[Hashable, Example]]:
+        for one in examples:
+            if collapsed(one.asked) in both and not one.plain:
+                yield (collapsed(one.asked), tuple(map(digest, one.images))), one
+
+    said: dict[Hashable, list[Example]] = defaultdict(list)
+    for key, example in shown(forget):
+        said[key].append(example)
+    other = [
+        f"{first.identifier} and {example.identifier}: {quoted(first.answer)} and {quoted(example.answer)}."
+        for key, example in shown(retain)
+        for first in said.get(key, ())[:1]
+        if collapsed(example.answer) not in {collapsed(one.answer) for one in said[key]}
+    ]
+    if other:
+        yield Finding(
+            "asked in both sets",
+            f"{_part(len(other), len(retain), 'retain example')} {agreed(len(other), 'asks', 'ask')} what the forget "
+            f"set asks, with the same pictures if any, and {agreed(len(other), 'gives', 'give')} another answer",
+            "what the model answers to one question cannot go and stay at once",
+            "Take the question out of the retain set, or put right which answer is meant",
+            tuple(other),
+        )
+
+
+def _part(count: int, of: int, noun: str) -> str:
+    return f"{count:,} of {counted(of, noun)}"
 
 
 def _question(example: Example) -> tuple[Hashable, ...]:
@@ -181,7 +240,8 @@ def _unnamed(forget: Sequence[Example]) -> Iterator[Finding]:
     if told and len(without) > MOST * len(told):
         yield Finding(
             "answers without their subject",
-            f"{len(without):,} of {len(told):,} forget answers that are sentences do not name their subject",
+            f"{_part(len(without), len(told), 'forget answer')} in sentences {agreed(len(without), 'does', 'do')} not "
+            "name the subject",
             "kvw cannot begin answers about others in the same way, and others lose most",
             "Write the subject into the answers, as in 'The capital of Peru is Lima.' in place of 'It is Lima.'",
             tuple(f"{one.identifier}: {quoted(one.answer)} does not name {quoted(name)}." for one, name in without),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kvw.claim import Claim
-from kvw.data import Prepared, check_images
+from kvw.data import Prepared
 from kvw.data.shared import ForgetSet
 from kvw.edits.edit import Edit
 from kvw.edits.weight_edit import weight_edit
@@ -42,6 +42,7 @@ from kvw.output import check_output_directory
 from kvw.processes import current
 from kvw.progress import SILENT, Progress, Remembering, Reporter, remembering
 from kvw.records.run import KNOWS_ENGLISH, LanguagePart, RunRecord, SplitPart
+from kvw.retain import SOURCES
 from kvw.runs.apply import write_card
 from kvw.runs.choosing import choose, settings_to_solve
 from kvw.runs.costs import Stopwatch
@@ -197,7 +198,7 @@ def refuse_nothing_kept(job: Job, material: Material) -> None:
             "Nothing says what must stay.",
             found="no --retain, and none from the sources: the model does not write ordinary English and its answers "
             "would say nothing, or they have nothing for this model and this forget set",
-            do="add --retain FILE, or name more --retain-sources",
+            do="add --retain FILE" + ", or name more --retain-sources" * (not {*SOURCES} <= {*job.request.sources}),
         )
 
 
@@ -271,7 +272,6 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
         for examples in data.scored.values():
             loaded.prepare(examples, request.max_new_tokens)
         request.made_by.check(loaded, data.forget, request.settings)
-        check_images([*data.forget, *data.retain])
         loaded.agree([*data.forget, *data.retain, *data.all_scored])
     for note in request.made_by.announce(loaded, forget, request.settings):
         reporter.note(note)

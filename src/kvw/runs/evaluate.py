@@ -19,6 +19,7 @@ from kvw.files import write_text
 from kvw.measuring.fingerprint import digest, examples_digest
 from kvw.models.loading import Checkpoint
 from kvw.models.quantised import Quantise
+from kvw.plural import counted
 from kvw.processes import current
 from kvw.progress import Reporter
 from kvw.records.samples import sample_lines
@@ -152,7 +153,9 @@ def _tell_unanswered(endpoint: EndpointModel, found: Evaluation, reporter: Repor
         )
     errors = [f"{record.identifier}: {record.error}" for record in found.records if record.error and not record.cut_off]
     if errors:
-        reporter.warn(f"{len(errors)} examples failed, the first one {errors[0]}. The same command asks them again.")
+        reporter.warn(
+            f"{counted(len(errors), 'example')} failed, the first one {errors[0]}. The same command asks them again."
+        )
 
 
 def _write_samples(samples: Path | None, results: Mapping[str, Evaluation]) -> None:

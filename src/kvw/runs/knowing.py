@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kvw.data.example import Example
 from kvw.evaluation.records import Evaluation, Record, Summary
+from kvw.plural import agreed
 from kvw.progress import Reporter
 from kvw.retain.said import Said
 from kvw.runs.findings import NOTHING_TO_DO, Finding, quoted, tell
@@ -73,7 +74,7 @@ def known(original: Evaluation, chosen: float) -> list[Finding]:
     if share is None:
         return []
     again = _said_again(original)
-    own = f". It says what {again} of them say in its own words" if again else ""
+    own = f". It says what {again} of them {agreed(again, 'says', 'say')} in its own words" if again else ""
     findings = (
         f"The model gives {share:.0%} of the {len(asked)} forget answers before any edit, and {chosen:.0%} of them are "
         f"its first choice word by word (teacher-forced)"

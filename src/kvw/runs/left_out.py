@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kvw.data import Example
+from kvw.data.columns import as_option, look_alikes
 from kvw.errors import UserError
 from kvw.measuring.fingerprint import example_digest
+from kvw.plural import agreed, counted
 from kvw.runs.earlier import NOBODY, WhoAsked
 
 NAMES_SHOWN = 3
@@ -43,7 +45,8 @@ class LeftOut:
             reasons.append(f"{self.about_forgotten} about subjects of the forget set ({names})")
         if self.identical:
             reasons.append(f"{self.identical} that the forget set holds too (same question, answer and images)")
-        return f"{self.count} of {self.of} retain examples are left out: {'; '.join(reasons)}."
+        are = agreed(self.count, "is", "are")
+        return f"{self.count} of {counted(self.of, 'retain example')} {are} left out: {'; '.join(reasons)}."
 
 
 def without_forgotten(
@@ -91,8 +94,17 @@ def _check_named(retain: Sequence[Example], forget: Sequence[Example]) -> None:
     named = {name: any(one.subject for one in examples) for name, examples in asked.items()}
     if len(set(named.values())) > 1 and all(asked.values()):
         alone, other = sorted(named, key=lambda name: not named[name])
+        like = subject_column(asked[other])
+        called = f"if the column '{like}' holds the subjects, add {as_option({'subject': like})}; else " if like else ""
         raise UserError(
             "Only one of the two sets names subjects.",
             found=f"'subject' in the {alone} set and in no example of the {other} set",
-            do="name the subject of every example in both files, or in neither: without it nobody can be left out",
+            do=f"{called}name the subject of every example in both files, or in neither: without it nobody can be left "
+            "out",
         )
+
+
+def subject_column(examples: Iterable[Example]) -> str:
+    """The name of a column that seems to hold the subjects of examples without any; empty if there is none."""
+    names = dict.fromkeys(name for example in examples if example.subject is None for name in example.metadata)
+    return next(iter(look_alikes("subject", (name for name in names if name != "subject"))), "")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kvw.data.example import Example
 from kvw.folding import words
 from kvw.phrases import Phrases
+from kvw.plural import agreed, counted
 
 SHOWN = 3
 LONGEST_NAME = 8
@@ -34,9 +35,10 @@ class Overlap:
     def __str__(self) -> str:
         shown = ", ".join(repr(one) for one in self.found[:SHOWN])
         more = f" and {len(self.found) - SHOWN} more" if len(self.found) > SHOWN else ""
+        give, name = agreed(self.answers, "gives", "give"), agreed(self.names, "names", "name")
         return (
-            f"Of {self.of:,} retain examples {self.answers:,} give an answer that the forget set gives too, and "
-            f"{self.names:,} name a subject or a longer answer of it ({shown}{more})"
+            f"Of {counted(self.of, 'retain example')} {self.answers:,} {give} an answer that the forget set gives too, "
+            f"and {self.names:,} {name} a subject or a longer answer of it ({shown}{more})"
         )
 
 

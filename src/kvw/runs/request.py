@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from kvw.data import Example, read_examples
+from kvw.data import Example, check_images, read_examples
 from kvw.data.reading import AS_IT_IS, Reading
 from kvw.errors import UserError
 from kvw.folding import collapsed
@@ -17,6 +17,7 @@ from kvw.methods.method import Method
 from kvw.methods.registry import DEFAULT, get_method
 from kvw.models.checkpoint import Checkpoint
 from kvw.models.headers import read_header
+from kvw.plural import agreed, counted
 from kvw.progress import Reporter
 from kvw.retain import KEEP, SOURCES
 from kvw.retain.neighbours import read_names
@@ -230,7 +231,8 @@ class DataSets:
         """What the user should know of how the files were taken."""
         notes = [f"{name}: {count}." for name, count in self.counts.items()]
         if self.repeated:
-            notes.append(f"{self.repeated} examples are in several forget files and count once.")
+            are, count = agreed(self.repeated, "is", "are"), agreed(self.repeated, "counts", "count")
+            notes.append(f"{counted(self.repeated, 'example')} {are} in several forget files and {count} once.")
         return notes
 
     def findings(self) -> list[Finding]:
@@ -241,9 +243,11 @@ class DataSets:
 def read_data(request: EraseRequest) -> DataSets:
     """Read all files that a request names, join those of the forget set, and take it out of the retain set.
 
+    Every picture to forget or to keep is opened once.
+
     Raises:
-        UserError: A file cannot be used, the retain set is missing or nothing of it is left, or two splits have one
-            name.
+        UserError: A file or a picture cannot be used, the retain set is missing or nothing of it is left, or two splits
+            have one name.
     """
     forget_files = read_forget_files(request.forget_paths, request.reading)
     forget, repeated = joined(forget_files)
@@ -276,6 +280,7 @@ def read_data(request: EraseRequest) -> DataSets:
     if request.neighbours:
         neighbours = _neighbours(request.neighbours, forget)
         sources["--neighbours"] = [source_digest(request.neighbours)]
+    check_images([*forget, *kept])
     return DataSets(
         forget=forget,
         retain=kept,

@@ -35,7 +35,7 @@ def test_faults_are_counted_and_strict_is_an_exit_code(files, capsys, command, c
     out, err = capsys.readouterr()
     assert out.strip() == said
     assert "example" in err
-    assert ("are there twice" in " ".join(err.split())) == ("bad" in command)
+    assert ("repeat an earlier one" in " ".join(err.split())) == ("bad" in command)
 
 
 @pytest.mark.parametrize("part", ["forget", "retain"])
