@@ -71,7 +71,7 @@ def chosen(method: str, out: Path, reporter: Reporter) -> Mapping[str, Any]:
         return candidates[0]
     left = []
     for number, settings in enumerate(candidates):
-        [record] = carried_out(method, settings, "choosing", [0], out / f"choosing-{number}", reporter)
+        [record] = carried_out(method, settings, "choosing", [0], out / f"{method}-{number}", reporter)
         left.append(mean(record.splits["forget"], "probability", now(record)))
     return candidates[left.index(min(left))]
 
@@ -159,8 +159,8 @@ def main() -> None:
     attacks: list[list[str]] = []
     first = 0.0
     for method in arguments.methods.split(","):
-        out = arguments.out / method
-        settings = chosen(method, out, reporter)
+        out = arguments.out / "reporting" / method
+        settings = chosen(method, arguments.out / "choosing", reporter)
         records = carried_out(method, settings, "reporting", arguments.only, out, reporter)
         first = first or seconds(records)
         cells = row(records, out)
