@@ -107,6 +107,20 @@ def test_the_edit_is_that_of_the_union_after_the_data_are_deleted(here, views, c
     assert "--earlier EARLIER --earlier EARLIER --earlier-key EARLIER-KEY" in record["command"]
 
 
+@pytest.mark.parametrize("closed", ["asked", "asked/one"])
+def test_a_folder_of_requests_that_may_not_be_read_is_told(here, capsys, monkeypatch, closed):
+    Path("asked/one").mkdir(parents=True)
+    listed = Path.iterdir
+
+    def refuse(path):
+        if path == Path(closed):
+            raise PermissionError(13, "Permission denied", closed)
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert_refused(capsys, erase("run", "--requests", "asked"), f"{closed} cannot be read", "Permission denied")
+
+
 @pytest.mark.thorough
 def test_a_folder_of_requests_is_all_of_them(here, capsys):
     assert_refused(capsys, erase("run", "--requests", "gone"), "gone holds no requests", "no such folder")

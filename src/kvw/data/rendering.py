@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from kvw.data.example import Example
+from kvw.data.images import check_images
 from kvw.data.placeholders import IMAGE_PLACEHOLDERS as IMAGE_PLACEHOLDERS
 from kvw.data.placeholders import OTHER_PLACEHOLDERS as OTHER_PLACEHOLDERS
 from kvw.data.placeholders import placeholder_in
@@ -174,6 +175,17 @@ def check_texts(example: Example) -> None:
             )
     if not example.answer.strip():
         raise UserError(f"{example.identifier}: the answer is empty.", do="give an answer or remove the example")
+
+
+def check_examples(examples: Sequence[Example]) -> None:
+    """Check every text, and open every picture once, before a model is loaded.
+
+    Raises:
+        UserError: See :func:`check_texts` and :func:`kvw.data.images.check_images`.
+    """
+    for example in examples:
+        check_texts(example)
+    check_images(examples)
 
 
 def _texts(example: Example) -> list[tuple[str, str]]:

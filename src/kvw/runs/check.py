@@ -8,8 +8,9 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from kvw.data import Example, check_images, read_examples
+from kvw.data import Example, read_examples
 from kvw.data.reading import AS_IT_IS, Reading
+from kvw.data.rendering import check_examples
 from kvw.runs.counts import Count
 from kvw.runs.data_checks import data_findings
 from kvw.runs.findings import Finding
@@ -64,7 +65,7 @@ def check_data(files: Sequence[Path], retain: Path | None = None, reading: Readi
     kept, left_out = list[Example](), LeftOut()
     if retain is not None:
         kept, left_out = without_forgotten(read_examples(retain, reading), forget)
-    check_images([*forget, *kept])
+    check_examples([*forget, *kept])
     sets = {"forget": forget, **({"retain": kept} if retain is not None else {})}
     findings = data_findings(forget, kept, left_out, overlap(kept, forget))
     return Checked(forget, {name: Count.of(examples) for name, examples in sets.items()}, findings)

@@ -8,8 +8,9 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from kvw.data import Example, check_images, read_examples
+from kvw.data import Example, read_examples
 from kvw.data.reading import AS_IT_IS, Reading
+from kvw.data.rendering import check_examples
 from kvw.errors import UserError
 from kvw.folding import collapsed
 from kvw.measuring.fingerprint import examples_digest, source_digest
@@ -243,11 +244,11 @@ class DataSets:
 def read_data(request: EraseRequest) -> DataSets:
     """Read all files that a request names, join those of the forget set, and take it out of the retain set.
 
-    Every picture to forget or to keep is opened once.
+    Every text to forget or to keep is looked at, and every picture opened once.
 
     Raises:
-        UserError: A file or a picture cannot be used, the retain set is missing or nothing of it is left, or two splits
-            have one name.
+        UserError: A file, a text or a picture cannot be used, the retain set is missing or nothing of it is left, or
+            two splits have one name.
     """
     forget_files = read_forget_files(request.forget_paths, request.reading)
     forget, repeated = joined(forget_files)
@@ -280,7 +281,7 @@ def read_data(request: EraseRequest) -> DataSets:
     if request.neighbours:
         neighbours = _neighbours(request.neighbours, forget)
         sources["--neighbours"] = [source_digest(request.neighbours)]
-    check_images([*forget, *kept])
+    check_examples([*forget, *kept])
     return DataSets(
         forget=forget,
         retain=kept,

@@ -81,7 +81,7 @@ def requests_in(folder: Path, register: Path | None = None) -> tuple[list[Path],
         UserError: There is no such folder, it holds no folder, one in it is no request, or its folders are not the
             requests of the register.
     """
-    inner = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    inner = sorted(path for path in _listed(folder) if path.is_dir()) if folder.is_dir() else []
     if not inner:
         raise UserError(
             f"{folder} holds no requests.",
@@ -97,7 +97,7 @@ def requests_in(folder: Path, register: Path | None = None) -> tuple[list[Path],
             data.append(forget)
         elif gone.is_file():
             kept.append(gone)
-        elif any(file.name.lower().endswith(READ) for file in path.iterdir()):
+        elif any(file.name.lower().endswith(READ) for file in _listed(path)):
             data.append(path)
         else:
             raise UserError(
@@ -106,6 +106,11 @@ def requests_in(folder: Path, register: Path | None = None) -> tuple[list[Path],
                 do=f"put {FORGET} into it, or what else it asks to be forgotten; or give another folder",
             )
     return data, kept
+
+
+def _listed(folder: Path) -> list[Path]:
+    with readable(folder):
+        return list(folder.iterdir())
 
 
 def _check_register(folder: Path, names: Sequence[str], register: Path) -> None:
