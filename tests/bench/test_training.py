@@ -184,7 +184,7 @@ def test_dpo_gets_as_many_wrong_answers_as_examples(tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(bench_run, "train_and_put_back", lambda *all_: given.append(all_))
     monkeypatch.setattr(bench_run, "TrainedChange", lambda folder: folder)
-    monkeypatch.setattr(people, "PEOPLE", 40)
+    monkeypatch.setattr(people, "PEOPLE", 20)
     monkeypatch.setattr(items, "_world", items._world.__wrapped__)  # keeps the world of 200 people
     (tmp_path / "recipe.toml").write_text(RECIPE.split("[[method]]")[0] + '[[method]]\nname = "dpo"\n')
     recipe = read_recipe(tmp_path / "recipe.toml")

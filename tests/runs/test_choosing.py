@@ -370,7 +370,8 @@ def test_settings_that_fix_the_strength_switch_the_choice_off(request_for):
 def test_neighbours_that_cannot_be_asked_about_are_told(run_of, tmp_path):
     (tmp_path / "names.txt").write_text("Ann Lee\n")
     by_hand = kvw.SubspaceSettings(strength=0.1)
-    record = erase(run_of(neighbours=tmp_path / "names.txt", settings=by_hand, write_damaged=True))
+    asked = {"neighbours": tmp_path / "names.txt", "sources": ("neighbours",)}
+    record = erase(run_of(**asked, settings=by_hand, write_damaged=True))
     assert any("No question could be asked about the neighbours" in warning for warning in record.warnings)
 
 
