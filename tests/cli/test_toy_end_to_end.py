@@ -70,21 +70,16 @@ def test_four_people_are_weakened_and_plain_transformers_answers(world, tmp_path
     )
     assert found.stdout.splitlines() == [sample["unlearned"]["prediction"] for sample in samples]
 
+    # The written model is the source but for the value matrices of the edit.
+    before = load_file(checkpoint("vanilla") / "model.safetensors")
+    after = load_file(run / "model" / "model.safetensors")
+    changed = {name for name in before if not (before[name] == after[name]).all()}
+    layers = {key.layer for key in kvw.load_edit(run / "edit.safetensors").widths}
+    assert changed == {f"language_model.model.layers.{layer}.mlp.down_proj.weight" for layer in layers}
+    assert layers == set(range(6))
+
 
 def run_program(arguments):
     with pytest.raises(SystemExit) as stopped:
         main([str(argument) for argument in arguments])
     return stopped.value.code
-
-
-@pytest.mark.thorough
-def test_the_written_toy_model_is_the_source_but_for_the_value_matrices(world, tmp_path):
-    arguments = ["erase", "toy:vanilla", "--forget", world / "forget.jsonl", "--retain", world / "retain.jsonl"]
-    arguments += ["--method", "kvw", "--gamma", "2", "--eval-limit", "4", "--write-damaged"]
-    assert run_program([*arguments, "--out", tmp_path / "run"]) == 0
-    before = load_file(checkpoint("vanilla") / "model.safetensors")
-    after = load_file(tmp_path / "run" / "model" / "model.safetensors")
-    changed = {name for name in before if not (before[name] == after[name]).all()}
-    layers = {key.layer for key in kvw.load_edit(tmp_path / "run" / "edit.safetensors").widths}
-    assert changed == {f"language_model.model.layers.{layer}.mlp.down_proj.weight" for layer in layers}
-    assert layers == {1, 2, 3}
