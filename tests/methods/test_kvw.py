@@ -319,3 +319,10 @@ def test_weights_that_hold_nan_are_noticed(llava):
 def test_settings_are_those_of_the_paper_code():
     assert KvwSettings() == KvwSettings(gamma=0.02, update_every=1, epochs=1, positions="answer")
     assert KvwSettings().schedule == "progressive"
+
+
+def test_by_default_the_first_layer_and_the_last_two_are_left_alone(llava):
+    last = max(matrix.key.layer for matrix in find_value_matrices(llava))
+    edit = kvw.weaken(llava, FORGET, RETAIN, KvwSettings(schedule="one-shot"))
+    assert {key.layer for key in edit.log_gates} == set(range(1, last - 1))
+    assert edit.log_gates
