@@ -62,8 +62,8 @@ def traces(now: float, original: float | None, gold: float | None, threshold: fl
     if original is None or min(original, 0.5 if gold is None else min(gold, 0.5)) - now <= threshold + ROUNDING:
         return []
     return [
-        "It shows that something was removed: the answers are less probable than those about subjects that do not "
-        f"exist (membership, area {now:.2f}; before it was {original:.2f})."
+        "The removal can be noticed: the answers are less probable than those about subjects that do not exist "
+        f"(membership, area {now:.2f}; before it was {original:.2f})."
     ]
 
 
