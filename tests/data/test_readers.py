@@ -255,20 +255,12 @@ def test_missing_file_and_folders_without_one_metadata_file(folder):
         read_examples(folder)
 
 
-def test_a_folder_that_cannot_be_listed_is_a_message(folder, monkeypatch):
+@pytest.mark.parametrize("look", ["iterdir", "is_file"])  # it cannot be listed, or not entered
+def test_a_folder_that_may_not_be_read_is_a_message(folder, monkeypatch, look):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(UserError, match=r"portraits cannot be read[\s\S]*Permission denied"):
-        read_examples(folder / "portraits")
-
-
-def test_a_folder_that_may_not_be_entered_is_a_message(folder, monkeypatch):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(Path, "is_file", refuse)
+    monkeypatch.setattr(Path, look, refuse)
     with pytest.raises(UserError, match=r"portraits cannot be read[\s\S]*Permission denied"):
         read_examples(folder / "portraits")
 
