@@ -33,3 +33,13 @@ def test_it_does_not_tell_all_the_time(capsys):
     with ConsoleReporter().stage("counting") as progress:
         progress(3, 0)
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_message_is_one_line_of_a_log(capsys):
+    reporter = ConsoleReporter()
+    long = "a folder with a long name " * 20
+    reporter.note(long)
+    reporter.warn(long)
+    with reporter.stage(long):
+        pass
+    assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == ["note", "warning", "done"]

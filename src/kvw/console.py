@@ -42,7 +42,7 @@ def console_reporter() -> Reporter:
 
 
 class ConsoleReporter:
-    """Bars with the remaining time on a terminal; plain lines elsewhere, so that logs stay readable."""
+    """Bars with the remaining time on a terminal; elsewhere plain lines, one a message, so logs can be searched."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, emoji=False)
@@ -53,15 +53,18 @@ class ConsoleReporter:
         start = time.monotonic()
         with self._bar(title) if self._console.is_terminal else self._lines(title) as report:
             yield report
-        self._console.print(f"[green]done[/green] {title} ({time.monotonic() - start:.1f} s)")
+        self._print(f"[green]done[/green] {title} ({time.monotonic() - start:.1f} s)")
 
     def note(self, text: str) -> None:
         """Print a fact."""
-        self._console.print(f"[cyan]note[/cyan] {escape(text)}")
+        self._print(f"[cyan]note[/cyan] {escape(text)}")
 
     def warn(self, text: str) -> None:
         """Print a warning."""
-        self._console.print(f"[yellow]warning[/yellow] {escape(text)}")
+        self._print(f"[yellow]warning[/yellow] {escape(text)}")
+
+    def _print(self, message: str) -> None:
+        self._console.print(message, soft_wrap=not self._console.is_terminal)
 
     @contextmanager
     def _bar(self, title: str) -> Iterator[ProgressFunction]:
@@ -88,7 +91,7 @@ class ConsoleReporter:
             if not done or (total and done >= total) or now - last <= SECONDS_BETWEEN_LINES:
                 return
             left = f" of {total}, about {(now - start) / done * (total - done):.0f} s left" if total else " so far"
-            self._console.print(f"{title}: {done}{left}")
+            self._print(f"{title}: {done}{left}")
             last = now
 
         yield report
