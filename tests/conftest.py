@@ -7,6 +7,7 @@ import os
 # Before anything imports huggingface_hub, which reads it once: no test touches the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import gc
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from tests.deprecations import watched
 
 from kvw.cache import cache_directory
 from kvw.runs.environment import packages
+
+# While modules are imported and tests gathered, nothing is thrown away; ``tests/fixtures.py`` switches it on again.
+gc.disable()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -41,6 +41,9 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
     # What the libraries are made of lives to the end; no collection need go through it again.
     gc.freeze()
+    # Each test leaves little behind; to look for it after every few hundred new objects takes longer.
+    gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

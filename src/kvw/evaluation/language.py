@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from kvw.data import Example, prepare, read_examples
+from kvw.data import Example, Prepared, prepare, read_examples
 from kvw.data.rendering import Processor
 from kvw.evaluation.generation import generate_answers
 from kvw.evaluation.journal import Journal
@@ -64,8 +64,8 @@ def listen(
         UserError: The processor cannot ask without a picture, memory runs out on a single sentence, or the model's
             output is not a number.
     """
-    sentences = perplexity(model, processor, progress)
     prepared = prepare(everyday_examples(), processor)
+    sentences = _perplexity(model, processor, prepared, progress)
     answers = generate_answers(
         model, processor, prepared[:PROMPTS], max_new_tokens=LONGEST_ANSWER, journal=journal, progress=progress
     )
@@ -74,7 +74,13 @@ def listen(
 
 def perplexity(model: PreTrainedModel, processor: Processor, progress: Progress | None = None) -> float:
     """Perplexity of the shipped sentences, see :class:`Speech`; arguments and errors as of :func:`listen`."""
-    scores = token_scores(model, processor, prepare(everyday_examples(), processor), progress=progress)
+    return _perplexity(model, processor, prepare(everyday_examples(), processor), progress)
+
+
+def _perplexity(
+    model: PreTrainedModel, processor: Processor, prepared: list[Prepared], progress: Progress | None
+) -> float:
+    scores = token_scores(model, processor, prepared, progress=progress)
     tokens = [value for each in scores for value in each.log_probabilities]
     loss = min(-math.fsum(tokens) / len(tokens), 700.0)  # exp of more is infinite in float64
     return math.exp(loss)
