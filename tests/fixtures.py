@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from filelock import FileLock
 from PIL.Image import Image
 from tests import short_language, tiny_models  # noqa: F401
 from tests.checkpoints import sharded
@@ -19,6 +21,7 @@ from tests.families import BROKEN, broken_upstream
 from tests.tiny_models import built
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from kvw.data.benchmarks import BenchmarkData
 from kvw.toy import items
 from kvw.toy import world as toy_world
 from kvw.toy.people import Person
@@ -125,11 +128,15 @@ def drawn_once(person: Person, photo: int, size: int) -> Image:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the toy world's pictures and questions; read only."""
-    folder = tmp_path_factory.mktemp("world")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(toy_world, "draw_portrait", drawn_once)
-        write_world(World(), folder)
+    """The folder of the toy world's pictures and questions; read only. The first process that asks draws it for all."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "world"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(toy_world, "draw_portrait", drawn_once)
+                write_world(World(), folder.with_suffix(".part"))
+            folder.with_suffix(".part").rename(folder)
     return folder
 
 
@@ -141,15 +148,24 @@ class FewLines(World):
         return super().split(name)[:36]
 
 
+every_line = items._world.__wrapped__
+
+
+@functools.cache
+def few_lines(setting: str, seed: int) -> BenchmarkData:
+    """The toy benchmark of a few lines."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(items, "World", FewLines)
+        patch.setattr(toy_world, "draw_portrait", drawn_once)
+        return cast(BenchmarkData, every_line(setting, seed))
+
+
 @pytest.fixture(scope="module")
 def small_toy() -> Iterator[None]:
     """A toy benchmark of 36 lines a split, for tests of what is done with a benchmark, whichever it is."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(items, "World", FewLines)
-        patch.setattr(toy_world, "draw_portrait", drawn_once)
-        items._world.cache_clear()
+        patch.setattr(items, "_world", few_lines)
         yield
-    items._world.cache_clear()
 
 
 class Saved(dict[str, Path]):

@@ -126,22 +126,23 @@ def test_apply_looks_at_the_language_of_what_it_has_written(people, saved, capsy
 
 @pytest.mark.thorough
 def test_a_good_edit_is_not_flagged_and_a_wreck_is(world, tmp_path, capsys):
-    given = ["--forget", world / "forget.jsonl", "--eval-limit", 20, "--max-new-tokens", 16, "--strict"]
+    given = ["--eval-limit", 20, "--max-new-tokens", 16, "--strict"]
     (tmp_path / "images").symlink_to(world / "images")
     retain = tmp_path / "retain.jsonl"
     retain.write_text("".join((world / "retain.jsonl").read_text().splitlines(keepends=True)[::3]))
     rows = (world / "forget.jsonl").read_text().splitlines()
     somebody = [row for row in rows if json.loads(row)["subject"] == json.loads(rows[0])["subject"]]
     (tmp_path / "one.jsonl").write_text("\n".join(somebody) + "\n")
+    (tmp_path / "all.jsonl").write_text("\n".join(rows[:60]) + "\n")
     # One person is forgotten to the last question within what must stay, which four are not on this model.
-    good = ["--strength", "auto", "--set", "mu=16", "--set", "matrices=both", "--keep", "0.7", *given[2:]]
+    good = ["--strength", "auto", "--set", "mu=16", "--set", "matrices=both", "--keep", "0.7", *given]
     good += ["--forget", tmp_path / "one.jsonl", "--retain", retain, "--out", tmp_path / "good"]
     assert run("erase", "toy:vanilla", *good) == 4
     # No answer begins right any more. This model has no language to answer with instead.
     (broken,) = json.loads((tmp_path / "good/run.json").read_text())["warnings"]
     assert "4 of 20 replies to forget questions are gibberish or end in a loop" in broken
     wreck = ["--method", "kvw", "--no-retain-contrast", "--schedule", "one-shot", "--layers", "0:5", "--gamma", 20]
-    wreck += ["--write-damaged"]
+    wreck += ["--forget", tmp_path / "all.jsonl", "--write-damaged"]
     capsys.readouterr()
     code = run("erase", "toy:vanilla", *given, *wreck, "--eval", f"retain={retain}", "--out", tmp_path / "wreck")
     record = json.loads((tmp_path / "wreck/run.json").read_text())

@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import random
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tests.edit_files import write, write_raw
+from tests.several_processes import run_alone
 
 import kvw
 from kvw.edits import Condition, ConditionalGateEdit, Directions, EditMetadata, RoundedGateEdit, Steer, SteeringEdit
@@ -107,21 +106,19 @@ def test_half_of_the_layers_are_not_taken_for_the_edit(make, tmp_path):
         kvw.load_edit(path)
 
 
-SAVING = """
-import sys
-from pathlib import Path
-from tests.edits import test_stored
-for make in test_stored.MAKE:
-    make().save(Path(sys.argv[1]) / make.__name__)
-"""
+def saved_there(folder):
+    """Save every edit; returns a hash that is another in every process, unless PYTHONHASHSEED says otherwise."""
+    for make in MAKE:
+        make().save(folder / make.__name__)
+    return hash("edit")
 
 
 @pytest.mark.thorough
 def test_the_same_edit_has_the_same_bytes_in_every_process(tmp_path):
     (tmp_path / "there").mkdir()
-    seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"  # another than here
-    environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", SAVING, tmp_path / "there"], check=True, env=environment)
+    ended = run_alone(saved_there, tmp_path / "there", folder=tmp_path / "logs")
+    assert ended.code == 0, ended.errors
+    assert ended.result != hash("edit") or "PYTHONHASHSEED" in os.environ
     for make in MAKE:
         make().save(tmp_path / "here")
         kvw.load_edit(tmp_path / "here").save(tmp_path / "again")

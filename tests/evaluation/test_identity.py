@@ -18,7 +18,7 @@ from kvw.evaluation.loaded import Loaded
 from kvw.models.loading import Checkpoint
 from kvw.toy import checkpoint
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("small_toy")]
 
 TASKS = ("forget/seen", "forget/text", "general/shapes")
 
@@ -30,7 +30,7 @@ def toy():
 
 @functools.cache
 def asked():
-    wanted = EvaluationPart(tasks=TASKS, at_most=9)
+    wanted = EvaluationPart(tasks=TASKS, at_most=6)
     return questions(get_benchmark("toy").load(), Protocol(), wanted)
 
 
