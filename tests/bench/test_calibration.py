@@ -45,7 +45,7 @@ keep = 0.5
 name = "kvw"
 schedule = "one-shot"
 layers = "0:5"
-gamma = 0.4
+gamma = 0.8
 """
 
 

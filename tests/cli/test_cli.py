@@ -25,19 +25,41 @@ from kvw.errors import UserError
 from kvw.mark import write_mark
 
 
-@pytest.fixture
-def people(tmp_path, monkeypatch):
-    """A fresh folder with a user's data in it."""
-    monkeypatch.chdir(tmp_path)
+def write_people(folder):
     for name, count in (("forget", 4), ("retain", 7)):
         lines = []
         for index in range(count):
             image = f"{name}-{index}.png"
-            Image.new("RGB", (24 + index, 20), (30 * index, 80, 120)).save(tmp_path / image)
+            Image.new("RGB", (24 + index, 20), (30 * index, 80, 120)).save(folder / image)
             row = {"question": f"Who is person {index}?", "answer": f"{name.title()} Number {index}"}
             lines.append(json.dumps(row | ({"image": image} if index % 2 else {})))
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def people(tmp_path, monkeypatch):
+    """A fresh folder with a user's data in it."""
+    monkeypatch.chdir(tmp_path)
+    write_people(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def erased_once(saved, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("erased")
+    write_people(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("KVW_CACHE", str(folder / "cache"))
+        assert erase(saved) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def erased(people, erased_once):
+    """The same with what ``erase(saved)`` leaves there, in ``run``."""
+    shutil.copytree(erased_once, people / "run")
+    return people
 
 
 def erase(saved, *more, family="llava", out="run"):
@@ -45,6 +67,8 @@ def erase(saved, *more, family="llava", out="run"):
     common = common[:4] if "--out" in more else common
     # Random weights lose by chance what they never knew: the guard has tests of its own.
     common += () if "--method" in more else ("--method", "kvw", "--write-damaged")
+    # How the strength is chosen is for tests/runs/test_choosing.py.
+    common += () if {"--gamma", "--dry-run", "--method"} & {*more} else ("--gamma", 1)
     short = () if "--max-new-tokens" in more else ("--max-new-tokens", 3)
     return run("erase", saved[family], *common, *short, *more)
 
@@ -95,14 +119,20 @@ def test_erase_leaves_a_model_an_edit_and_the_numbers(people, saved, family, cap
 
 
 @pytest.mark.thorough
-def test_a_second_run_skips_the_retain_pass_and_says_so(people, saved, capsys):
-    assert erase(saved, out="first") == 0
+def test_a_second_run_skips_the_retain_pass_and_says_so(people, saved, capsys, monkeypatch):
+    def measured_and_no_more(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kvw.runs.erase.find_edit", measured_and_no_more)
+        assert erase(saved, out="first") == 130
     assert "skipped" not in capsys.readouterr().err
     assert erase(saved, "--layers", "0:1", "--gamma", 0.5, out="second") == 0
     assert "the pass is skipped" in capsys.readouterr().err
     assert json.loads((people / "second" / "run.json").read_text())["retain_statistics_reused"]
     (people / "retain.jsonl").write_text((people / "retain.jsonl").read_text().replace("Who", "What"))
-    assert erase(saved, out="third") == 0
+    monkeypatch.setattr("kvw.runs.erase.find_edit", measured_and_no_more)
+    assert erase(saved, out="third") == 130
     assert "skipped" not in capsys.readouterr().err
 
 
@@ -153,30 +183,26 @@ def test_measure_then_erase_from_the_statistics_file(people, saved, capsys):
 
 
 @pytest.mark.thorough
-def test_apply_writes_what_erase_wrote(people, saved):
-    assert erase(saved, "--gamma", 1) == 0
+def test_apply_writes_what_erase_wrote(erased, saved):
     assert run("apply", "run/edit.safetensors", saved["llava"], "--out", "model") == 0
-    first, second = (load_file(people / path / "model.safetensors") for path in ("run/model", "model"))
+    first, second = (load_file(erased / path / "model.safetensors") for path in ("run/model", "model"))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.thorough
-def test_evaluate_with_an_edit_scores_what_erase_scored(people, saved, capsys):
-    assert erase(saved, "--gamma", 1, "--json") == 0
-    expected = json.loads(capsys.readouterr().out)["splits"]["forget"]
+def test_evaluate_with_an_edit_scores_what_erase_scored(erased, saved, capsys):
+    expected = json.loads((erased / "run" / "run.json").read_text())["splits"]["forget"]
     more = ("--edit", "run/edit.safetensors", "--max-new-tokens", 3, "--samples", "s.jsonl", "--json")
     assert run("evaluate", saved["llava"], "--data", "forget.jsonl", *more) == 0
     found = json.loads(capsys.readouterr().out)
     for model in ("original", "unlearned"):
         for metric, value in found[model]["forget"].items():
             assert value == pytest.approx(expected[model][metric], rel=1e-4), metric
-    assert len((people / "s.jsonl").read_text().splitlines()) == 4
+    assert len((erased / "s.jsonl").read_text().splitlines()) == 4
 
 
 @pytest.mark.thorough
-def test_chat_asks_both_models(people, saved, capsys, monkeypatch):
-    assert erase(saved, "--gamma", 1) == 0
-    capsys.readouterr()
+def test_chat_asks_both_models(erased, saved, capsys, monkeypatch):
     more = ("--edit", "run/edit.safetensors", "--image", "forget-1.png", "--max-new-tokens", 3)
     assert run("chat", saved["llava"], *more, "--ask", "Who is this?") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -402,14 +428,14 @@ def test_unusable_options(people, saved, capsys, more, words):
 
 
 @pytest.mark.thorough
-def test_an_output_directory_that_holds_something(people, saved, capsys):
+def test_an_output_directory_that_holds_something(people, saved, capsys, erased_once):
     (people / "run").mkdir()
     (people / "run" / "thesis.txt").write_text("precious")
     assert_refused(capsys, erase(saved), "not empty", "thesis.txt", "--force")
     assert_refused(capsys, erase(saved, "--force"), "does not carry kvw's mark", "thesis.txt")
     assert (people / "run" / "thesis.txt").read_text() == "precious"
-    (people / "run" / "thesis.txt").unlink()
-    assert erase(saved) == 0
+    shutil.rmtree(people / "run")
+    shutil.copytree(erased_once, people / "run")
     first = (people / "run" / "run.json").read_text()
     assert erase(saved, "--force") == 0
     assert (people / "run" / "run.json").read_text() != first
@@ -484,10 +510,9 @@ def test_records_hold_no_path_of_this_machine(people, saved):
 
 
 @pytest.mark.thorough
-def test_a_full_disk_while_the_model_is_saved(people, saved, capsys, monkeypatch):
-    assert erase(saved) == 0
+def test_a_full_disk_while_the_model_is_saved(erased, saved, capsys, monkeypatch):
+    people = erased
     before = (people / "run" / "run.json").read_text()
-    capsys.readouterr()
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -496,7 +521,7 @@ def test_a_full_disk_while_the_model_is_saved(people, saved, capsys, monkeypatch
     kept = people / "run.kept"
     assert_refused(
         capsys,
-        erase(saved, "--force", "--gamma", 1),
+        erase(saved, "--force"),
         "disk is full",
         "untouched",
         str(kept),
@@ -510,8 +535,7 @@ def test_a_full_disk_while_the_model_is_saved(people, saved, capsys, monkeypatch
     monkeypatch.undo()
     monkeypatch.chdir(people)
     assert run("apply", kept / "edit.safetensors", saved["llava"], "--out", "run-model") == 0
-    assert erase(saved, "--gamma", 1, out="again") == 0
-    written = [people / place / "model.safetensors" for place in ("run-model", "again/model")]
+    written = [people / place / "model.safetensors" for place in ("run-model", "run/model")]
     assert written[0].read_bytes() == written[1].read_bytes()
 
 
@@ -579,12 +603,11 @@ def test_runs_are_confidential_and_models_have_the_modes_of_their_source(people,
         assert stat.S_IMODE(place.stat().st_mode) == (0o700 if place.is_dir() else 0o600), place
 
 
-def test_apply_never_replaces_the_edit_that_it_writes(people, saved, capsys):
-    assert erase(saved, "--no-model") == 0
+def test_apply_never_replaces_the_edit_that_it_writes(erased, saved, capsys):
     assert_refused(
         capsys, run("apply", "run/edit.safetensors", saved["llava"], "--out", "run", "--force"), "which this run reads"
     )
-    assert (people / "run" / "edit.safetensors").is_file()
+    assert (erased / "run" / "edit.safetensors").is_file()
 
 
 def test_models_that_cannot_be_used(people, saved, tmp_path, capsys, monkeypatch):
@@ -601,8 +624,7 @@ def test_models_that_cannot_be_used(people, saved, tmp_path, capsys, monkeypatch
 
 
 @pytest.mark.thorough
-def test_an_edit_of_other_weights_is_noticed(people, saved, tmp_path, capsys):
-    assert erase(saved) == 0
+def test_an_edit_of_other_weights_is_noticed(erased, saved, tmp_path, capsys):
     shutil.copytree(saved["llava"], tmp_path / "other")
     weights = load_file(tmp_path / "other" / "model.safetensors")
     next(iter(weights.values())).view(-1)[0] += 1
