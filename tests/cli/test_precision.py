@@ -53,7 +53,7 @@ def test_a_model_quantised_while_loading_is_written_in_its_own_precision(people,
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert sum(not torch.equal(first[name], source[name]) for name in first) == 1  # layers 1 to L - 3
-    assert erase(saved, "--gamma", 1, out="full") == 0
+    assert erase(saved, "--gamma", 1, "--no-model", "--eval-limit", 1, out="full") == 0
     assert json.loads((people / "full" / "run.json").read_text())["model"]["quantised"] == ""
     packed, full = (kvw.load_edit(people / name / "edit.safetensors") for name in ("run", "full"))
     for key, gates in packed.log_gates.items():
@@ -126,7 +126,7 @@ def test_a_packed_checkpoint_gets_an_edit_and_no_model(people, packed, capsys):
 
 def test_subspace_weakening_needs_no_full_precision(people, saved, packed, capsys):
     data = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--write-damaged", *QUIET)
-    data += ("--set", "mu=30", "--set", "matrices=both")
+    data += ("--set", "mu=30", "--set", "matrices=both", "--strength", 1)
     assert run("erase", saved["llava"], *data, "--quantise", "8bit", "--out", "run") == 0
     record = json.loads((people / "run" / "run.json").read_text())
     assert record["model"]["quantised"] == "bitsandbytes Linear8bitLt"

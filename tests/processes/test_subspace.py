@@ -248,6 +248,7 @@ def program_with_small_batches(*arguments):
 
 def erase_arguments(saved, folder, out):
     sets = ["--forget", folder / "forget.jsonl", "--retain", folder / "retain.jsonl", "--max-new-tokens", "3"]
+    sets += ["--strength", "1"]  # to come to one choice has a test of its own
     return ["erase", saved["llava"], *sets, "--set", "matrices=both", "--write-damaged", "--out", folder / out]
 
 

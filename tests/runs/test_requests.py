@@ -34,7 +34,7 @@ from kvw.runs.union import ForgetFile, joined, read_forget_files
 pytestmark = pytest.mark.thorough
 
 METHODS = {
-    "subspace": kvw.SubspaceSettings(gate="wiener", mu=30, held_out_ratio=0),
+    "subspace": kvw.SubspaceSettings(gate="wiener", mu=30, held_out_ratio=0, strength=1.0),
     "kvw": kvw.KvwSettings(schedule="one-shot", gamma=0.5, layers=(0, 3)),
 }
 
@@ -150,7 +150,7 @@ def test_who_asks_is_no_longer_kept(requests, saved, tmp_path, method):
 
 def test_the_program_joins_files_and_says_whom_it_leaves_out(requests, saved, capsys):
     given = ["--forget", "monday.jsonl", "--forget", "tuesday.jsonl", "--retain", "retain with them.jsonl"]
-    given += ["--max-new-tokens", 1, "--eval-limit", 1]
+    given += ["--max-new-tokens", 1, "--eval-limit", 1, "--strength", 1, "--write-damaged"]
     assert run("erase", saved["llava"], *given, "--out", "run", "--dry-run", "--json") == 0
     shown = capsys.readouterr()
     plan = json.loads(shown.out)
