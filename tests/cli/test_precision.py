@@ -126,7 +126,7 @@ def test_a_packed_checkpoint_gets_an_edit_and_no_model(people, packed, capsys):
 
 def test_subspace_weakening_needs_no_full_precision(people, saved, packed, capsys):
     data = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--write-damaged", *QUIET)
-    data += ("--set", "mu=30", "--set", "matrices=both", "--strength", 1)
+    data += ("--set", "mu=30", "--set", "matrices=both")
     assert run("erase", saved["llava"], *data, "--quantise", "8bit", "--out", "run") == 0
     record = json.loads((people / "run" / "run.json").read_text())
     assert record["model"]["quantised"] == "bitsandbytes Linear8bitLt"

@@ -258,7 +258,7 @@ def edits_by_default():
 def test_every_setting_changes_the_edit(llava, llava_processor, values, edits_by_default):
     def made(**settings):
         return steering(
-            llava, examples(4, 0), examples(24, 1), SteeringSettings(**settings), processor=llava_processor
+            llava, examples(3, 0), examples(12, 1), SteeringSettings(**settings), processor=llava_processor
         ).tensors()
 
     # The model has the same weights in every test, so its default edit is made once.

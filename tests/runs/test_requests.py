@@ -34,7 +34,7 @@ from kvw.runs.union import ForgetFile, joined, read_forget_files
 pytestmark = pytest.mark.thorough
 
 METHODS = {
-    "subspace": kvw.SubspaceSettings(gate="wiener", mu=30, held_out_ratio=0, strength=1.0),
+    "subspace": kvw.SubspaceSettings(gate="wiener", mu=30, held_out_ratio=0),
     "kvw": kvw.KvwSettings(schedule="one-shot", gamma=0.5, layers=(0, 3)),
 }
 
