@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 
 import pytest
@@ -30,9 +31,15 @@ def folders(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def loaded(folders):
+    """A copy as the adapter reads it for a setting, read once."""
+    return functools.cache(lambda name, setting: get_benchmark(name).load(folders / name, setting))
+
+
 @pytest.mark.parametrize(("name", "setting"), [(name, setting) for name, sizes in SIZES.items() for setting in sizes])
-def test_the_adapter_of_the_real_benchmark_uses_every_row(folders, name, setting):
-    data = get_benchmark(name).load(folders / name, setting)
+def test_the_adapter_of_the_real_benchmark_uses_every_row(loaded, name, setting):
+    data = loaded(name, setting)
     assert data.unusable == ()
     assert len(data.forget_subjects) == SIZES[name][setting]
     assert {item.subject for item in data.planted} - {item.subject for item in data.gold} == data.forget_subjects
@@ -41,9 +48,9 @@ def test_the_adapter_of_the_real_benchmark_uses_every_row(folders, name, setting
         assert {"forget", "retain"} <= half.splits.keys()
 
 
-def test_what_is_planted_is_the_same_for_every_setting(folders):
+def test_what_is_planted_is_the_same_for_every_setting(loaded):
     for name, sizes in SIZES.items():
-        planted = [get_benchmark(name).load(folders / name, setting).planted for setting in sizes]
+        planted = [loaded(name, setting).planted for setting in sizes]
         contents = [sorted((item.question, item.answer, item.images) for item in items) for items in planted]
         assert contents[0] == contents[1] == contents[2]
 
@@ -56,10 +63,10 @@ def test_nobody_planted_is_known_to_the_shipped_models():
     assert forgotten(fictitious_people(), 1) == fictitious_people()[:2]
 
 
-def test_every_choice_has_one_right_answer_and_three_wrong_ones(folders):
+def test_every_choice_has_one_right_answer_and_three_wrong_ones(loaded):
     tasks = [
-        *get_benchmark("mllmu").load(folders / "mllmu", "forget_5").splits["retain"].values(),
-        *get_benchmark("clear").load(folders / "clear", "forget05").splits["real_world"].values(),
+        *loaded("mllmu", "forget_5").splits["retain"].values(),
+        *loaded("clear", "forget05").splits["real_world"].values(),
     ]
     asked = [item for task in tasks if task.kind == "choice" for item in task.items]
     assert len(asked) > 50

@@ -151,16 +151,24 @@ def _scorer(kind: str) -> RougeScorer:
 class _EveryScript:
     """The tokenizer of ``rouge-score`` for Latin words, and :func:`kvw.folding.words` for the rest."""
 
-    def __init__(self) -> None:
-        self._ascii = DefaultTokenizer(use_stemmer=True)
-
     def tokenize(self, text: str) -> list[str]:
         if text.isascii():
-            return list(self._ascii.tokenize(text))
+            return [token for part in text.split() for token in _stemmed(part)]
         tokens: list[str] = []
         for word in words(text):
-            tokens += (self._ascii.tokenize(word) if latin(word) else []) or [word]
+            tokens += (_stemmed(word) if latin(word) else ()) or (word,)
         return tokens
+
+
+@functools.lru_cache(maxsize=2**16)
+def _stemmed(text: str) -> tuple[str, ...]:
+    """The package's tokens of a word: the same words come again and again, and a stem takes its time."""
+    return tuple(_package().tokenize(text))
+
+
+@functools.cache
+def _package() -> DefaultTokenizer:
+    return DefaultTokenizer(use_stemmer=True)
 
 
 def _plain(text: str) -> str:
