@@ -136,7 +136,9 @@ def table(name: str, found: Mapping[int, Curve]) -> str:
 
 
 def draw(axes: Axes, name: str, curve: Curve) -> None:
-    """One request as a picture: forgetting solid, keeping dashed."""
+    """One request as a picture: forgetting solid, keeping dashed, dotted what was brought before."""
+    before = [mean(one.splits["held_out"], "chosen", "before") for one in curve.values()]
+    axes.plot(range(len(curve)), before, ":", color="grey", label="held out, brought before")
     for title, points in values(curve).items():
         axes.plot(range(len(points)), points, "--s" if "kept" in title else "-o", markersize=4, label=title)
     axes.set_xticks(range(len(curve)), [str(count) for count in curve])
