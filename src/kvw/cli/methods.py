@@ -8,9 +8,9 @@ from cyclopts import Parameter
 
 from kvw.cli.options import Json, print_json
 
-OPTIONS = """{default} runs unless --method names another. Three options of kvw erase matter most:
+OPTIONS = """{default} runs unless --method names another. These options matter most:
   --keep 0.98         share of what must stay that is left; decides the strength
-  --neighbours FILE   names like those to be forgotten; else the model names them
+  --neighbours FILE   names like those to be forgotten; else from the model
   --strength NUMBER   fixes the strength by hand, 1 being the edit as found
 """
 
