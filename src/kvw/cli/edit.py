@@ -86,7 +86,10 @@ def scale(
     out: OutFile,
     force: Force = False,
 ) -> None:
-    """Weaken an edit: each gate g becomes g^STRENGTH."""
+    """Weaken an edit: each gate g becomes g^STRENGTH.
+
+    Gates of 0 stay 0, and most edits of the default method have them: kvw edit mix weakens those, too.
+    """
     _check_part("strength", strength)
     _check([edit], out, force)
 

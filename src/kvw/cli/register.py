@@ -68,7 +68,7 @@ def retire(
     *,
     file: File = DEFAULT,
 ) -> None:
-    """Say that a model is kept nowhere any more, so that it holds nothing."""
+    """Say that a model and all its copies were deleted, so that it holds no request any more."""
     from kvw.register.requests import retire as enter
 
     entry = enter(file, weights)
