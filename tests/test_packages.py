@@ -77,6 +77,7 @@ def test_the_list_names_every_package_once() -> None:
     assert sorted(ORDER[1:-1]) == folders
 
 
+@pytest.mark.thorough
 def test_no_package_imports_from_one_below_it() -> None:
     files = sorted(SOURCE.rglob("*.py"))
     assert len(files) > 400

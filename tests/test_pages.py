@@ -124,6 +124,7 @@ def help_of(verb: tuple[str, ...]) -> str:
     return told.getvalue() if code == 0 else ""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_commands_and_their_options_exist(page: Path) -> None:
     for words in commands(page.read_text()):

@@ -306,6 +306,7 @@ def tell(folder, lines, heavy=()):
     return told
 
 
+@pytest.mark.thorough
 def test_mistakes_are_told_before_torch_is_imported(folder):
     """What one line imports stands beside the lines after it, too: the first that names it is to blame."""
     lines = [(f"{verb}: {name}", line) for verb, cases in CASES.items() for name, line in cases.items()]
@@ -315,6 +316,7 @@ def test_mistakes_are_told_before_torch_is_imported(folder):
         assert message.strip(), name
 
 
+@pytest.mark.thorough
 def test_a_path_is_told_from_an_id_without_the_library_of_the_hub(folder):
     lines = [("path", CASES["erase"]["model"]), ("id", "erase nobody/nothing --forget x --retain y --out new")]
     told = tell(folder, lines, ["huggingface_hub"])

@@ -150,6 +150,7 @@ def test_answers_of_the_model_as_it_is_are_kept_for_the_next_run(people, saved, 
     assert (people / "third/samples.jsonl").read_text() == (people / "second/samples.jsonl").read_text()
 
 
+@pytest.mark.thorough
 def test_text_only_examples_work_and_of_several_processes_the_first_works_on_edit_files(people, saved, monkeypatch):
     rows = [{"question": f"Where does {name} live?", "answer": "Paris"} for name in "abc"]
     (people / "forget.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -262,6 +263,7 @@ def test_inspect_refuses_when_two_places_could_be_meant(tmp_path, capsys, monkey
     )
 
 
+@pytest.mark.thorough
 def test_a_dry_run_goes_through_every_stage_and_writes_nothing(people, saved, capsys):
     before = {path.name for path in people.iterdir()}
     assert erase(saved, "--dry-run", "--json") == 0
@@ -336,6 +338,7 @@ def test_a_dry_run_counts_each_subject_by_itself(people, saved, capsys, monkeypa
     assert found[1] / found[0] == pytest.approx((1 + 20 + 2) / (1 + 20), rel=1e-3)
 
 
+@pytest.mark.thorough
 def test_the_ablation_needs_no_retain_set(people, saved):
     more = ("--forget", "forget.jsonl", "--out", "run", "--no-retain-contrast", "--max-new-tokens", 3)
     assert run("erase", saved["llava"], "--method", "kvw", *more) == 0
@@ -397,6 +400,7 @@ def test_an_answer_that_the_template_drops(people, saved, tmp_path, capsys):
     assert_refused(capsys, run("erase", tmp_path / "model", *common), "forget.jsonl:1")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("more", "words"),
     [
@@ -603,6 +607,7 @@ def test_runs_are_confidential_and_models_have_the_modes_of_their_source(people,
         assert stat.S_IMODE(place.stat().st_mode) == (0o700 if place.is_dir() else 0o600), place
 
 
+@pytest.mark.thorough
 def test_apply_never_replaces_the_edit_that_it_writes(erased, saved, capsys):
     assert_refused(
         capsys, run("apply", "run/edit.safetensors", saved["llava"], "--out", "run", "--force"), "which this run reads"

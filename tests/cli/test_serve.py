@@ -118,6 +118,7 @@ def test_the_operator_says_who_gets_the_plain_model_and_how_much_a_request_may_a
     assert "Traceback" not in error
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("which", "more", "words"),
     [

@@ -60,6 +60,7 @@ def test_the_record_holds_what_the_terminal_showed_and_the_table_repeats_it(peop
     assert record["language"]["perplexity"]["original"] > 1
 
 
+@pytest.mark.thorough
 def test_what_modules_log_is_a_warning_like_others(people, saved, capsys, monkeypatch):
     def tell_kept(journal, reporter):
         logging.getLogger("kvw.evaluation.journal").warning("answers could not be kept for the next run: %s", "full")

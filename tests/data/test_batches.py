@@ -59,6 +59,7 @@ def test_labels_are_the_answer_at_the_end_and_nothing_else(processor, examples):
     assert (batch["labels"][image_positions] == -100).all()
 
 
+@pytest.mark.thorough
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3), images=st.integers(0, 2))
 def test_any_text_is_labelled_at_the_end_of_its_row(processor, texts, images):

@@ -41,6 +41,7 @@ def test_work_that_ends(forks):
     assert trouble(lambda: [][1]) == ""
 
 
+@pytest.mark.thorough
 def test_work_without_end(forks, monkeypatch):
     monkeypatch.setattr(bounded, "SECONDS", 1)
     stop = threading.Event()

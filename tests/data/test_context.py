@@ -74,6 +74,7 @@ def limited(family, length):
     return config, processor
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)
 @pytest.mark.parametrize("images", [0, 2])
 def test_image_tokens_count_to_the_last_one(family, images):
@@ -129,6 +130,7 @@ def test_a_picture_that_cannot_be_decoded_is_left_to_others():
     assert [item.example for item in prepare([example], processor, config, new_tokens=40)] == [example]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 @pytest.mark.parametrize("verb", ["evaluate", "measure", "erase", "dry run"])
 def test_every_verb_tells_it_before_any_pass(kind, verb, tmp_path, monkeypatch, capsys):

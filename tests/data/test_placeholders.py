@@ -57,6 +57,7 @@ def test_other_texts_are_asked(text):
     assert placeholder_in(f"What is <image of a cat> {text}?") == ""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("placeholder", PLACEHOLDERS)
 @pytest.mark.parametrize("name", ["question", "answer"])
 def test_every_family_refuses_every_placeholder(placeholder, name):

@@ -278,6 +278,7 @@ def plain(name):
     return re.sub(r"[ _]", "", name).lower()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_the_prompt_ends_where_the_model_writes_and_the_span_is_the_answer(name, answer):
     found = render(example(name, answer), processor(name))

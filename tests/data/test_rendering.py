@@ -184,6 +184,7 @@ END = "{% endfor %}{% endfor %}"
 SHOWN = "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("template", "message"),
     [

@@ -137,6 +137,7 @@ def test_a_template_is_tried_once(monkeypatch):
     assert len(calls) == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "template",
     [

@@ -35,6 +35,7 @@ def rendered(before, asked, after="", answer="Ada", known=""):
     return render(Example("Who?", answer, (), "x:3"), processor)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("answer", ["Ada", "Ada lives in Paris.\nShe is a florist.", "🦊", "\nAda", " Ada", "</s> Ada"])
 @pytest.mark.parametrize(
     ("before", "asked", "place"),

@@ -49,6 +49,7 @@ def condition_for(model, batch, chosen, layer=1):
     return Condition(layer, found.float())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", [{}, {"use_cache": False}, {"num_beams": 2}])
 def test_chosen_samples_are_weakened_and_others_are_not_touched(model, options):
     edit, batch = gate_edit(model), prompts()

@@ -89,6 +89,7 @@ def test_only_what_writes_the_answer_is_turned(llava):
     assert not torch.allclose(after[2][:, 5:], before[2][:, 5:], atol=1e-3)
 
 
+@pytest.mark.thorough
 def test_cached_uncached_and_single_rows_generate_the_same(model):
     batch, plain = prompts(), answers(model, prompts())
     with rotation_edit(model, angle=60.0).attach(model):

@@ -140,6 +140,7 @@ def test_the_two_options_change_what_is_steered(llava):
         assert (found[where, False][:, 1] - found[where, True][:, 1]).abs().max() > 1e-2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("decoding", [False, True])
 def test_each_row_of_a_batch_gets_what_it_gets_alone(model, side, decoding):

@@ -32,6 +32,7 @@ def family(request):
     return request.param
 
 
+@pytest.mark.thorough
 def test_a_mixed_list_gives_what_its_examples_give_one_by_one(model, processor):
     found = evaluate(model, processor, {"forget": FORGET, "retain": RETAIN}, max_new_tokens=8)
     assert [(r.split, r.identifier) for r in found.records] == [
@@ -44,6 +45,7 @@ def test_a_mixed_list_gives_what_its_examples_give_one_by_one(model, processor):
         assert alone.probability == pytest.approx(record.probability, rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_records_hold_what_the_parts_compute(model, processor):
     # The model's own first answer is the reference of one example, so that not every score is 0.
     said = generate_answers(model, processor, prepare(FORGET[:1], processor), max_new_tokens=8)[0]
@@ -74,6 +76,7 @@ def test_records_hold_what_the_parts_compute(model, processor):
         assert getattr(summary, score) == pytest.approx(fmean(getattr(r, score) for r in found.records))
 
 
+@pytest.mark.thorough
 def test_an_example_whose_image_is_damaged_is_counted_as_failed_and_wrong(model, processor):
     whole = evaluate(model, processor, {"forget": FORGET}, max_new_tokens=8)
     found = evaluate(model, processor, {"forget": [DAMAGED, *FORGET], "retain": RETAIN}, max_new_tokens=8)

@@ -61,6 +61,7 @@ def test_rouge_recall_is_not_reported_as_f():
         float(found)
 
 
+@pytest.mark.thorough
 def test_rouge_is_stemmed():
     """Without the stemmer 19 of the 817 published TOFU items change."""
     plain = RougeScorer(["rougeL"])

@@ -94,6 +94,7 @@ def test_retain_coefficients_of_all_layers(case, dtype):
         golden.assert_equal(f"retain_coefficients.{layer}", statistics.coefficients(MatrixKey(layer)))
 
 
+@pytest.mark.thorough
 def test_coefficients_of_the_weakened_model_in_layers_outside_the_range(case):
     """Attaching what is weakened so far and measuring is the same as the progressive loop."""
     golden = Golden(case, "float32")

@@ -32,6 +32,7 @@ def prepared(llava_processor):
     return prepare(EXAMPLES, llava_processor)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("budget", [1, 120, 4096])
 def test_shared_images_give_the_moments_of_separate_rows(llava, llava_processor, prepared, budget):
     batches = LabelledBatches(prepared, llava_processor, llava, budget)

@@ -102,6 +102,7 @@ def test_moments_and_tokens_are_those_of_whole_forwards(name):
             assert torch.equal(getattr(kept[key], part), getattr(tokens, part))
 
 
+@pytest.mark.thorough
 def test_images_and_every_source(model, processor):
     """What enters the first layer holds the images; what questions about one image share runs for each of them."""
     matrices = find_value_matrices(model)

@@ -313,6 +313,7 @@ def closed(model):
     return LogitsModel(ask, model.config)
 
 
+@pytest.mark.thorough
 def test_in_front_of_a_model_reached_only_through_logits(text):
     """It trains, is scored and generates, and a client of OpenAI's gets what it says."""
     model, processor, folder, _ = text

@@ -125,6 +125,7 @@ def test_scaling_up_projection_rows_equals_scaling_value_columns(model):
     torch.testing.assert_close(logits(model, RETAIN[0]), logits(other, RETAIN[0]), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_a_gate_below_bfloat16_resolution_weakens_by_the_exact_amount(llava):
     """gamma A = 0.0015 for 100 steps: exp(-0.15), where rounding at every step would do nothing at all."""
     llava.to(torch.bfloat16)

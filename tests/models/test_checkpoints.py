@@ -43,6 +43,7 @@ def save(checkpoint, folder, change=halved, layer=1):
     save_checkpoint(checkpoint.folder, folder, locate(model, matrices, checkpoint.folder), change)
 
 
+@pytest.mark.thorough
 def test_a_saved_model_is_an_ordinary_checkpoint(saved, family, tmp_path):
     checkpoint = find_checkpoint(str(saved[family]))
     (tmp_path / "model").mkdir()

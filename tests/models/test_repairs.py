@@ -99,6 +99,7 @@ def test_the_end_of_a_turn_ends_an_answer(qwen3, noted):
     assert "name end tokens {10000} that the model does not have" in noted()
 
 
+@pytest.mark.thorough
 def test_the_record_of_a_run_holds_what_was_put_right(qwen3, tmp_path):
     edited(qwen3, "generation_config.json", pad_token_id=-1)
     for name in ("forget", "retain"):
@@ -161,6 +162,7 @@ def test_a_vocabulary_larger_than_the_models(tmp_path, monkeypatch, capsys, qwen
     assert_refused(capsys, run("evaluate", qwen3, "--data", "q.jsonl"), *words)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("verb", ["evaluate", "measure", "erase", "dry run", "chat", "serve"])
 def test_a_wrong_number_of_image_tokens_is_one_message(verb, llava, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -181,6 +183,7 @@ def test_a_wrong_number_of_image_tokens_is_one_message(verb, llava, tmp_path, mo
     assert_refused(capsys, run(*arguments), "the model and its processor do not fit together", "ValueError")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)
 def test_a_model_and_its_processor_pass(family, tmp_path, monkeypatch):
     loaded = Loaded.load(Checkpoint(tiny_models.save(family, tmp_path / "model"), "m"), "cpu")

@@ -78,6 +78,7 @@ INDICES = {
 NAMED = (None, "own.safetensors", "own.safetensors.index.json", "absent.safetensors")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("index", INDICES)
 def test_the_files_are_those_that_transformers_takes(tmp_path, index):
     cases = itertools.product((True, False), ((), SHARDS[:1], SHARDS), (True, False), (True, False), NAMED)

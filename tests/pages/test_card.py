@@ -203,6 +203,7 @@ class Asked(Exception):
     """What the command would have run."""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "more",
     [

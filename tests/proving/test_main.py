@@ -19,6 +19,7 @@ def known(monkeypatch):
     monkeypatch.setattr(parts, "known_facts", lambda checkpoint, reporter: facts()[::2])
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("known")
 def test_requests_are_written(tmp_path, capsys):
     arguments = ["requests", "--half", "choosing", "--out", str(tmp_path)]

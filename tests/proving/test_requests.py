@@ -36,6 +36,7 @@ def subjects(request, split):
     return {example.subject_key for example in request.splits[split]}
 
 
+@pytest.mark.thorough
 def test_there_are_requests_of_all_sizes_in_both_halves():
     assert len(every()) >= 24
     for requests in made().values():

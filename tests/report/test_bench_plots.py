@@ -75,6 +75,7 @@ def test_bars_have_the_intervals_of_the_table(folder):
     assert [text.get_text() for text in axes.get_xticklabels()] == ["forget\nseen", "retain\nseen"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("suffix", "begin"), [(".pdf", b"%PDF"), (".svg", b"<?xml"), (".png", b"\x89PNG")])
 def test_the_suffix_is_the_form_and_equal_runs_give_equal_bytes(folder, tmp_path, capsys, suffix, begin):
     one, two = tmp_path / f"new/one{suffix}", tmp_path / f"two{suffix}"

@@ -14,6 +14,7 @@ ASKED = "{% if add_generation_prompt %}<|im_start|>assistant\nOPENED{% endif %}{
 QUESTION = "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("opened", "place"), [("<think>\n", "<think>\n\n</think>\n\n"), ("<think></think>", "<think></think>"), ("", "")]
 )

@@ -81,6 +81,7 @@ def test_faces_come_first_and_no_colour_is_used_twice(found: DemoRecord) -> None
     assert accessor.patches
 
 
+@pytest.mark.thorough
 def test_a_picture_is_drawn(found: DemoRecord, tmp_path: Path) -> None:
     (tmp_path / "samples.jsonl").write_text("")
     plot_demo(found, tmp_path / "samples.jsonl", tmp_path / "tradeoff.png")

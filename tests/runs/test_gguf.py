@@ -247,6 +247,7 @@ def test_a_file_that_was_cut_off_is_told(llama, tmp_path, end):
         apply_gguf(low_rank_edit(llama, 1), source, tmp_path / "b.gguf", SILENT)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("place", ["inside", "elsewhere", "behind", "layout"])
 def test_a_copy_that_is_not_what_was_written_does_not_appear(llama, here, tmp_path, monkeypatch, place):
     source, out = gguf_files.write(tmp_path / "a.gguf"), tmp_path / "b.gguf"

@@ -123,6 +123,7 @@ def test_every_option_has_a_keyword_or_a_reason():
     assert keywords == given  # so a keyword that no option has would be noticed too
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("option", SAME_REQUEST)
 def test_a_keyword_asks_what_the_option_asks(requests, option):
     options, keywords = SAME_REQUEST[option]
@@ -133,6 +134,7 @@ def test_a_keyword_asks_what_the_option_asks(requests, option):
     assert called != default
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("option", OF_KVW)
 def test_settings_of_a_method_ask_what_their_options_ask(requests, option):
     options, settings = OF_KVW[option]

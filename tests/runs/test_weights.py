@@ -66,6 +66,7 @@ def test_every_command_refuses_other_weights_and_allows_them_on_request(
     assert "with other weights" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_from_python_too(files, saved, tmp_path):
     model, edit = find_checkpoint(str(saved["llava"])), kvw.load_edit("edit.safetensors")
     for use in (

@@ -61,6 +61,7 @@ def asked(engine, requests):
     return asyncio.run(ask())
 
 
+@pytest.mark.thorough
 def test_answers_together_are_the_answers_alone(toy, monkeypatch):
     """Mixed tenants, lengths, pictures and stop texts: each gets its own."""
     lengths = itertools.cycle((16, 3, 9))

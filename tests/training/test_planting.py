@@ -15,6 +15,7 @@ def probability(model, processor, examples):
     return sum(found.probability for found in answer_probabilities(model, processor, prepare(examples, processor)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_what_is_planted_becomes_probable(lora):
     model, processor = fresh()

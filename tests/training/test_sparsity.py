@@ -78,6 +78,7 @@ def test_few_zeros_are_kept_only_if_they_are_asked_for():
         assert bool(result.kept_zeros) == bool(expected)
 
 
+@pytest.mark.thorough
 def test_every_setting_changes_the_weights():
     changes = [{"redistribution": "tensor"}, {"importance": "fisher"}, {"importance": "magnitude"}, {"largest_step": 1}]
     found = []

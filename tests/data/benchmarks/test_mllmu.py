@@ -180,6 +180,7 @@ def test_an_option_that_is_absent_in_one_question_is_not_shown(tmp_path):
     assert data.task("forget", "classification_text").items[0].choices == copies.JOBS[:3]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("change", "message"),
     [

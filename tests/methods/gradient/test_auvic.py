@@ -128,6 +128,7 @@ def test_a_picture_that_is_not_changed_is_consistent_with_itself():
     assert all(torch.allclose(with_it[name], without[name], atol=1e-5) for name in without)
 
 
+@pytest.mark.thorough
 def test_the_generator_makes_the_concept_more_visible():
     model, processor = fresh()
     with in_training(model, processor, training(**TOWER), sets(processor)) as trainee:
@@ -148,6 +149,7 @@ def test_anchors_are_pulled_back_to_what_they_were():
     assert value >= other  # BCE of a state with itself is its entropy
 
 
+@pytest.mark.thorough
 def test_a_killed_training_ends_where_one_that_was_not_killed_does(tmp_path):
     how = training(epochs=3, save_every=1, **TOWER)
     settings = AuvicSettings(candidates=NAMES, hidden=8, generator_rate=0.1)

@@ -62,6 +62,7 @@ def assert_equal(found, expected, tolerance=1e-5):
             assert float((found[name] - value).norm()) < tolerance * float(value.norm()), name
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("detach", [False, True])
 def test_the_gradient_is_that_of_the_whole_however_the_step_is_cut(estimator, detach):

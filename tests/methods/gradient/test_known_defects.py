@@ -240,6 +240,7 @@ def test_mmunlearner_retain_steps_change_weights_outside_the_mask():
         assert all(outside) == still
 
 
+@pytest.mark.thorough
 def test_mmunlearner_later_epochs_do_nothing():
     _, result = forget_by("mmunlearner", epochs=3)
     assert len(result.history) == 6

@@ -389,6 +389,7 @@ def test_fisher_information_is_the_mean_of_squared_gradients_of_single_examples(
     torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_weights_outside_mmunlearners_mask_stay_bit_for_bit(lora):
     """With weight decay and several steps, so that AdamW has both reasons to move them."""

@@ -41,6 +41,7 @@ def declared(model, method, lora):
     return found | {"lm_head.weight", "model.language_model.norm.weight", "model.language_model.embed_tokens.weight"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("method", "lora"),
     [(method, None) for method in TRAINED] + [(method, LORA) for method in ("kl", "kuda", "mmunlearner", "rmu")],

@@ -114,6 +114,7 @@ def test_shuffled_batches_change_nothing_without_labels_of_their_order(llava):
     assert_same(subspace(llava, FORGET[::-1], RETAIN[::-1], settings), expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "change",
     [

@@ -36,6 +36,7 @@ def tiny(decoder, tmp_path, monkeypatch) -> Making:
     return replace(MAKING, recipe=recipe, shipped=tmp_path, lessons=lambda without: taught(without)[::60])
 
 
+@pytest.mark.thorough
 def test_a_gold_model_is_taught_nothing_about_its_group_and_all_about_the_others():
     names = {person.name for person in everyone()}
     for half in HALVES:

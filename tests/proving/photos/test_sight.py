@@ -48,6 +48,7 @@ def test_a_picture_says_what_can_be_seen(built):
     assert torch.equal(said, torch.stack([book.word(word) for word in ("red", "stars", "two")] * 3))
 
 
+@pytest.mark.thorough
 def test_it_learns_and_leaves_the_decoder_alone(built):
     model, processor = built
     decoder = {name: value.clone() for name, value in model.model.language_model.state_dict().items()}

@@ -61,6 +61,7 @@ def record(tmp_path, out="out"):
     return json.loads((tmp_path / out / "audit.json").read_text())
 
 
+@pytest.mark.thorough
 def test_the_model_that_knows_fails_and_says_what_comes_back(audit, tmp_path, capsys):
     assert audit("toy:vanilla", "--gold", "toy:gold", attacks="asked,lens-hp,choice") == 7
     found = record(tmp_path)
