@@ -207,7 +207,9 @@ def test_chat_asks_both_models(erased, saved, capsys, monkeypatch):
     more = ("--edit", "run/edit.safetensors", "--image", "forget-1.png", "--max-new-tokens", 3)
     assert run("chat", saved["llava"], *more, "--ask", "Who is this?") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["original", "unlearned"]
+    (before, original), (after, unlearned) = (line.split(": ", 1) for line in lines)
+    assert (before, after) == ("original", "unlearned")
+    assert original != unlearned
     monkeypatch.setattr("sys.stdin", io.StringIO("Who?\n\nWhere?\n"))
     assert run("chat", saved["llava"], "--max-new-tokens", 3) == 0
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["original", "original"]
