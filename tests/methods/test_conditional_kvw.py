@@ -9,7 +9,7 @@ import torch
 from tests.methods.test_steering import examples
 
 import kvw
-from kvw.data import prepare
+from kvw.data import Example, prepare
 from kvw.edits import ConditionalGateEdit
 from kvw.evaluation.loaded import Loaded
 from kvw.methods.conditional_kvw.condition import find_condition
@@ -113,6 +113,15 @@ def test_empty_sets_are_refused(loaded):
     for sets in (([], RETAIN), (FORGET, [])):
         with pytest.raises(kvw.UserError, match="set is empty"):
             find_condition(loaded.model, loaded.processor, *sets, ConditionalKvwSettings())
+
+
+def test_plain_text_in_the_retain_set_is_left_out(loaded):
+    plain = Example("", "The kettle whistled in the kitchen.", plain=True)
+    found = [
+        find_condition(loaded.model, loaded.processor, FORGET, kept, ConditionalKvwSettings())[0].filter
+        for kept in (RETAIN, [plain, *RETAIN])
+    ]
+    assert torch.equal(*found)
 
 
 def test_a_recipe_and_the_command_line_know_it(saved, tmp_path):

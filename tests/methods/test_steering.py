@@ -369,6 +369,18 @@ def test_bad_input_is_refused(llava, llava_processor):
         steering(llava, forget, retain, SteeringSettings(layers=(2, 9)), processor=llava_processor)
 
 
+def test_plain_text_has_no_question_that_could_decide(llava, llava_processor):
+    forget, retain = examples(4, 0), examples(6, 1)
+    plain = Example("", "The kettle whistled in the kitchen.", identifier="a sentence", plain=True)
+    edits = [steering(llava, forget, kept, processor=llava_processor) for kept in (retain, [plain, *retain])]
+    assert all(torch.equal(steer.filter, edits[1].steers[layer].filter) for layer, steer in edits[0].steers.items())
+    with pytest.raises(kvw.UserError, match="no question at whose end") as caught:
+        steering(llava, [*forget, plain], retain, processor=llava_processor)
+    assert "a sentence" in str(caught.value)
+    with pytest.raises(kvw.UserError, match="retain set is empty"):
+        steering(llava, forget, [plain], processor=llava_processor)
+
+
 def test_states_that_are_not_finite_are_refused(llava, llava_processor):
     with torch.no_grad():
         llava.model.language_model.layers[1].mlp.down_proj.weight[0, 0] = float("nan")

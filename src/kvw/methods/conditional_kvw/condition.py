@@ -33,7 +33,7 @@ def find_condition(
         model: A loaded model of a known family; it stays as it was.
         processor: Its processor.
         forget: Examples that are to be affected; never empty.
-        retain: Examples that are not; never empty.
+        retain: Examples that are not; never empty. Plain text is left out.
         settings: ``layers``, ``threshold``, and those of the null space.
         progress: Called with batches done in the current pass and their total.
 
@@ -45,6 +45,7 @@ def find_condition(
         UserError: A set is empty, the layers do not fit the model, a state is not finite, or the retain set leaves no
             null space.
     """
+    retain = [example for example in retain if not example.plain]  # there is no prompt that could decide
     check_not_empty(forget, retain)
     layer, _ = settings.chosen_layers(len(decoder_layers(model)))
     forgotten, kept = (

@@ -43,14 +43,13 @@ def steering(
     The model stays as it was. Of the examples only questions and images are looked at, unless the pairs are made from
     the forget set. The states of all examples at their last prompt token are kept in memory, in float32.
 
-    Source: MLLMEraser, Ding et al., arXiv 2510.04217, as its authors run it; differences are listed in
-    docs/methods/steering.md.
+    Source: MLLMEraser, Ding et al., arXiv 2510.04217; docs/methods/steering.md lists where their code differs.
 
     Args:
         model: A loaded model of a known family.
         forget: Examples whose knowledge must go, or :func:`kvw.batches` of them; never empty. Their prompts and answers
             are read apart, so batches of the caller's own will not do.
-        retain: The same of what must stay; never empty. Do not score the result on them.
+        retain: The same of what must stay; never empty. Do not score the result on them. Plain text is left out.
         settings: See :class:`~kvw.methods.steering.settings.SteeringSettings`; or some of them by name.
         processor: The model's processor or tokenizer; not needed beside :func:`kvw.batches`.
         pairs: What the direction is made from; None for what the setting ``pairs`` says.
@@ -64,6 +63,7 @@ def steering(
     """
     settings = METHOD.settings_from(settings).for_model(model.config.model_type)
     loaded, (forgotten, kept) = examples_given(model, {"forget": forget, "retain": retain}, processor)
+    kept = [example for example in kept if not example.plain]  # there is no prompt that could decide
     check_not_empty(forgotten, kept)
     layers = settings.chosen_layers(len(decoder_layers(model)))
     if pairs is None and settings.pairs == "neutral":

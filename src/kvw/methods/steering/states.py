@@ -38,7 +38,17 @@ class Reading:
 
 
 def prompt_reading(prepared: Sequence[Prepared], places: Sequence[int], processor: Processor) -> Reading:
-    """Prompts, read at their last token."""
+    """Prompts, read at their last token.
+
+    Raises:
+        UserError: An example is plain text.
+    """
+    if plain := [item.example.identifier for item in prepared if item.example.plain]:
+        raise UserError(
+            "Plain text has no question at whose end a state could be read.",
+            found=plain[0],
+            do="ask questions about it (kvw data build makes some), or take another method",
+        )
     inputs = prompt_batch(prepared, processor)
     chosen = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
     chosen[:, -1] = True  # padded on the left

@@ -41,7 +41,7 @@ def _request(half: Half, number: int, people: Sequence[Person]) -> Request:
         tuple(person.name for person in people),
         {
             "forget": [one for person in people for one in _of_the_user(person)],
-            "held_out": [one for person in people for one in _held_out(person)],
+            "held_out": [one for person in people for one in new_views(person)],
             "retain": [one for person in others[::2] for one in _once(person)],
             "unused": [one for person in others[1::2] for one in _once(person)],
             "floor": [
@@ -59,7 +59,7 @@ def _of_the_user(person: Person) -> list[Example]:
     return shown + [by_name(person, fact, way + place) for place, fact in _facts() for way in range(SAID)]
 
 
-def _held_out(person: Person) -> list[Example]:
+def new_views(person: Person) -> list[Example]:
     """The same facts in photos and phrasings that no model has seen."""
     shown = [
         by_photo(person, fact, PHOTOS + (place + way) % NEW_PHOTOS, way, held_out=True)
