@@ -14,12 +14,12 @@ from pathlib import Path
 
 from kvw.bench.attacks.plan import find_targets
 from kvw.bench.finished import FinishedRun
-from kvw.bench.record import MANIFEST
+from kvw.bench.folders import MANIFEST
 from kvw.bench.results import read_results
 from kvw.progress import SILENT
 from kvw.records.run import RunRecord
 from kvw.report.sheets import markdown_table
-from kvw.runs.answer_classes import CLASSES, Classifier, counts
+from kvw.runs.answer_classes import CLASSES, AnswerClass, Classifier, counts
 from kvw.runs.costs import Stopwatch
 
 
@@ -40,12 +40,12 @@ def of_a_benchmark(place: Path) -> Iterator[list[str]]:
     asked = {(*one.place, one.example.identifier): one for one in finished.asked}
     classifier = Classifier(one.example for one in finished.asked)
     halves, split = results.manifest.folds, finished.recipe.choice.forget
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[AnswerClass]] = {}
     for target in find_targets(results.manifest, results.choices, finished.records):
         for item in finished.files.items(target.record.identifier) or []:
             if item.split == split and 1 - halves[item.subject] in target.chosen_on:
                 example = asked[item.split, item.task, item.identifier].example
-                kind = classifier.kind(example.question, example.subject_key, example.answer, item.reply)
+                kind = classifier.kind(example.question, example.subject_key, example.answer, item.reply or "")
                 found.setdefault(target.record.label, []).append(kind)
     for label, kinds in found.items():
         yield [label, str(place), *_cells(counts(kinds)), "", ""]

@@ -1,7 +1,7 @@
-"""What edits of a model in memory forget and lose, where nothing chooses their strength.
+"""What edits of a model in memory forget and lose: the one that kvw.find_edit chooses, and some that nothing chooses.
 
 The forget and retain file of examples/smollm2: the mean probability of their answers, the perplexity of the shipped
-sentences, and the share of free answers that are empty or end in a loop, for subspace weakening as it is and in parts.
+sentences, and the share of free answers that are empty or end in a loop, for subspace weakening.
 
 usage: python benchmarks/in_memory.py
 """
@@ -46,8 +46,10 @@ def main() -> None:
         kvw.subspace(loaded.model, forget, retain, settings, processor=loaded.processor)
         for settings in (kvw.SubspaceSettings(), kvw.SubspaceSettings(gate="thresholded wiener", layers=(0, 14)))
     )
+    found = kvw.find_edit(loaded.model, forget, retain, processor=loaded.processor)
     edits = {
-        "defaults": whole,
+        "`kvw.find_edit`": found.edit,
+        "`kvw.subspace`, defaults": whole,
         "`edit.scaled(0.1)`": whole.scaled(0.1),
         "`edit.mixed(0.3)`": whole.mixed(0.3),
         "`edit.mixed(0.1)`": whole.mixed(0.1),

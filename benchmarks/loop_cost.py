@@ -24,6 +24,7 @@ from kvw.methods.subspace.method import matrices_in
 from kvw.runs.choosing import paths_of, settings_to_solve
 from kvw.runs.material import gather_material
 from kvw.runs.request import EraseRequest, read_data
+from kvw.runs.task import Task
 from kvw.selection.candidate import Candidate
 from kvw.selection.scoring import Scorer
 from kvw.selection.search import Search
@@ -41,7 +42,7 @@ def timed(work: Callable[[], Result]) -> tuple[float, Result]:
 def compare(request: EraseRequest, loaded: Loaded) -> float:
     """Print what each part of one request takes, and return the loop over its bound."""
     data = read_data(request)
-    material = gather_material(loaded, data, request, speaks=True)
+    material = gather_material(Task(request=request, loaded=loaded, data=data), speaks=True)
     settings = settings_to_solve(request)
 
     def retain_pass() -> None:

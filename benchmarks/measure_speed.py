@@ -99,7 +99,7 @@ def compare(loaded: Loaded, prepared: list[Prepared], repeats: int) -> None:
     print(f"median speed-up of the retain pass: {statistics.median(ratios):.1f} x")
     print(f"model: {parameter_bytes(loaded.model) / 1e6:.1f} MB")
     print(f"memory beyond the loaded model: process peak grew by {extra / 1e6:.1f} MB while measuring")
-    print(f"peak memory by device: {peak_memory(loaded.model.device)}")
+    print(f"peak memory by device: {peak_memory(loaded.model)}")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from kvw.cli.options import find_model
 from kvw.console import ConsoleReporter
 from kvw.data import Example, Prepared, prepare, read_examples
 from kvw.edits import Edit, compose, diff
+from kvw.edits.weight_edit import weight_edit
 from kvw.evaluation.evaluation import evaluate
 from kvw.evaluation.loaded import Loaded
 from kvw.measuring.examples import measure_examples
@@ -82,9 +83,10 @@ class Study:
     def changes(self, edits: Sequence[Edit]) -> list[torch.Tensor]:
         """What edits, put on in this order, add to each value matrix."""
         found = []
-        for matrix in edits[0].value_matrices(self.loaded.model).values():
+        folding = [weight_edit(edit) for edit in edits]
+        for matrix in folding[0].value_matrices(self.loaded.model).values():
             weight = matrix.read()
-            for edit in reversed(edits):  # coefficients meet the edit that is put on first before the others
+            for edit in reversed(folding):  # coefficients meet the edit that is put on first before the others
                 weight = edit.changed(matrix, weight)
             found.append(weight - matrix.read())
         return found

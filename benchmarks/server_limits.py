@@ -128,7 +128,7 @@ def sent(
 
 def memory(process: psutil.Process) -> float:
     """Resident, in MiB."""
-    return process.memory_info().rss / MIB
+    return float(process.memory_info().rss) / MIB
 
 
 def message(content: str) -> str:

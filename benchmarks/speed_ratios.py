@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from unittest.mock import patch
@@ -43,6 +44,7 @@ from kvw.quiet import quiet_libraries
 from kvw.runs.erase import erase
 from kvw.runs.material import gather_material
 from kvw.runs.request import EraseRequest, read_data
+from kvw.runs.task import Task
 from measure_speed import plain_loop
 
 FORGET = Path(__file__).parents[1] / "examples/smollm2/play.jsonl"
@@ -74,13 +76,20 @@ def plain_forward(loaded: Loaded, prepared: Sequence[Prepared]) -> None:
             loaded.model.base_model(**batch, use_cache=False)
 
 
+def forward_over(loaded: Loaded, examples: Sequence[Example]) -> None:
+    """The same over examples that are rendered first."""
+    plain_forward(loaded, loaded.prepare(examples))
+
+
 def plain_generate(loaded: Loaded, prepared: Sequence[Prepared], new_tokens: int) -> list[str]:
     """Greedy answers by transformers' own batched generate."""
     answers = []
     for some in ordered(loaded, prepared, new_tokens):
         batch = to_model(prompt_batch(some, loaded.processor), loaded.model)
         with torch.inference_mode(), decoding(loaded.model, loaded.processor.tokenizer, new_tokens):
-            produced = loaded.model.generate(**batch, generation_config=loaded.model.generation_config)
+            produced = loaded.model.generate(  # type: ignore[operator]
+                **batch, generation_config=loaded.model.generation_config
+            )
         answers += loaded.processor.tokenizer.batch_decode(produced[:, batch["input_ids"].shape[1] :])
     return answers
 
@@ -94,7 +103,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 def in_turns(ways: dict[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
     """CPU seconds of every way in every turn, in an order by lot, after one turn to warm up."""
-    draw, taken = Random(0), {name: [] for name in ways}
+    draw = Random(0)
+    taken: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(turns + 1):
         for name in draw.sample(list(ways), len(ways)):
             took = seconds(ways[name])
@@ -146,12 +156,12 @@ def compare_erase(loaded: Loaded) -> None:
         for what in ("first request", "a further request"):
             out = Path(folder, what.replace(" ", "-"))
             request = EraseRequest(loaded.checkpoint, FORGET, None, out, choose=True, save_model=False)
-            whole = seconds(lambda request=request: erase(request))
-            material = gather_material(loaded, read_data(request), request, speaks=True)
+            whole = seconds(partial(erase, request))
+            material = gather_material(Task(request=request, loaded=loaded, data=read_data(request)), speaks=True)
             given = [*material.forget, *material.retain, *(one for some in material.judged.values() for one in some)]
-            forward = seconds(lambda given=given: plain_forward(loaded, loaded.prepare(given)))
+            forward = seconds(partial(forward_over, loaded, given))
             shown = loaded.prepare(read_data(request).forget, new_tokens=50)
-            generation = 2 * seconds(lambda shown=shown: plain_generate(loaded, shown, 50))
+            generation = 2 * seconds(partial(plain_generate, loaded, shown, 50))
             print(
                 f"| erase, {what} / (forward over {len(given)} examples + generation of 2 x {len(shown)} answers) | "
                 f"{whole / (forward + generation):.2f} | {whole:.0f} s / ({forward:.0f} s + {generation:.0f} s) |",
@@ -185,7 +195,7 @@ def compare_growth(loaded: Loaded, questions: int) -> None:
     few = [replace(one, question=f"{one.question} ({number})") for number in range(100) for one in short_questions(10)]
     base = 0.0
     for times in (1, 10, 100):
-        took = seconds(lambda times=times: retain_pass(loaded, few[: 10 * times]))
+        took = seconds(partial(retain_pass, loaded, few[: 10 * times]))
         base = base or took
         print(f"| retain pass, {10 * times} examples, beside 10 | {took / base:.1f} | peak {peak()} |", flush=True)
     forget, retain = short_questions(4 + questions)[:4], short_questions(4 + questions)[4:]
@@ -193,10 +203,10 @@ def compare_growth(loaded: Loaded, questions: int) -> None:
         of = random_model(loaded, size)
         parameters = of.model.num_parameters() / 1e9
         prepared = of.prepare([*forget, *retain])
-        forward = seconds(lambda of=of, prepared=prepared: plain_forward(of, prepared))
-        one_pass = seconds(lambda of=of: retain_pass(of, [*forget, *retain]))
+        forward = seconds(partial(plain_forward, of, prepared))
+        one_pass = seconds(partial(retain_pass, of, [*forget, *retain]))
         with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, KVW_CACHE=folder):
-            solve = seconds(lambda of=of: subspace_edit(of, forget, retain, SubspaceSettings(), lambda *_: None))
+            solve = seconds(partial(subspace_edit, of, forget, retain, SubspaceSettings(), lambda *_: None))
         print(
             f"| {parameters:.2f} B parameters: retain pass, solve with its passes, beside the plain forward | "
             f"{one_pass / forward:.2f}, {solve / forward:.2f} | {forward:.1f} s, peak {peak()} |",

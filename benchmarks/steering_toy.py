@@ -167,7 +167,9 @@ def show_cost(bench: Bench, edit: SteeringEdit, examples: Sequence[Example], tur
         def seconds(attachment: AbstractContextManager[Any], batch: dict[str, Any] = batch, rows: int = rows) -> float:
             with attachment:
                 start = time.process_time()
-                bench.model.generate(**batch, max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)
+                bench.model.generate(  # type: ignore[operator]
+                    **batch, max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False
+                )
                 return (time.process_time() - start) / TOKENS / rows
 
         seconds(nullcontext())

@@ -130,8 +130,10 @@ def main() -> None:
                 show_edit(f"KVW one-shot, gamma {gamma:g}", one_shot(*statistics, gamma=gamma, steps=144))
             for name, values in SETTINGS.items():
                 settings = SubspaceSettings(**{"layers": layers, **values})
-                labels = {"forget_labels": forget_labels, "retain_labels": retain_labels}
-                show_edit(name, subspace(model, forget, retain, settings, **labels))
+                edit = subspace(
+                    model, forget, retain, settings, forget_labels=forget_labels, retain_labels=retain_labels
+                )
+                show_edit(name, edit)
         show("*gold model*", load_model(find_model("toy:gold")))
 
 

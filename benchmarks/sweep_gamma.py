@@ -15,10 +15,11 @@ from kvw.evaluation.evaluation import evaluate
 from kvw.evaluation.loaded import Loaded
 from kvw.methods.kvw.settings import KvwSettings
 from kvw.quiet import quiet_libraries
-from kvw.report.tables import print_sweep
+from kvw.report.tables import print_evaluations, print_sweep
 from kvw.runs.costs import Stopwatch
-from kvw.runs.erase import check, measure_retain
+from kvw.runs.erase import check
 from kvw.runs.request import EraseRequest, read_data
+from kvw.runs.solving import measure_retain
 from kvw.runs.sweep import sweep
 from kvw.toy import SPLITS, World, write_world
 from kvw.toy.world import LONGEST_ANSWER
@@ -45,6 +46,7 @@ def main() -> None:
             forget=files["forget"],
             retain=files["retain"],
             out=Path(folder) / "run",
+            method="kvw",
             settings=KvwSettings(seed=0, schedule=arguments.schedule, layers=layers),
             splits={name: files[name] for name in SPLITS if name not in ("forget", "retain")},
             evaluate_at_most=arguments.examples,
@@ -55,7 +57,8 @@ def main() -> None:
             points = sweep(job, measure_retain(job, watch, reporter), arguments.gammas, progress)
         gold = Loaded.load(find_model("toy:gold"))
         found = evaluate(gold.model, gold.processor, read_data(request).scored, max_new_tokens=LONGEST_ANSWER)
-    print_sweep(points, {name: summary.exact for name, summary in found.summaries.items()})
+    print_sweep(points)
+    print_evaluations({"gold": found})
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from kvw.models.finding import find_value_matrices
     from kvw.models.loading import find_checkpoint, load_model, load_processor
     from kvw.processes import together
+    from kvw.runs.find_edit import FoundEdit, find_edit
     from kvw.runs.python import EraseOptions, apply, erase
 
 _NAMES = {
@@ -73,6 +74,7 @@ _NAMES = {
     "kvw.models.finding": "find_value_matrices",
     "kvw.models.loading": "find_checkpoint load_model load_processor",
     "kvw.processes": "together",
+    "kvw.runs.find_edit": "FoundEdit find_edit",
     "kvw.runs.python": "EraseOptions apply erase",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -82,6 +84,7 @@ __all__ = [
     "EditMetadata",
     "EraseOptions",
     "Example",
+    "FoundEdit",
     "GateEdit",
     "KvwSettings",
     "Labels",
@@ -105,6 +108,7 @@ __all__ = [
     "export_ia3",
     "export_lora",
     "find_checkpoint",
+    "find_edit",
     "find_value_matrices",
     "import_adapter",
     "invert",

@@ -124,14 +124,14 @@ def test_a_second_run_skips_the_retain_pass_and_says_so(people, saved, capsys, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("kvw.runs.erase.find_edit", measured_and_no_more)
+        patch.setattr("kvw.runs.solving.make_edit", measured_and_no_more)
         assert erase(saved, out="first") == 130
     assert "skipped" not in capsys.readouterr().err
     assert erase(saved, "--layers", "0:1", "--gamma", 0.5, out="second") == 0
     assert "the pass is skipped" in capsys.readouterr().err
     assert json.loads((people / "second" / "run.json").read_text())["retain_statistics_reused"]
     (people / "retain.jsonl").write_text((people / "retain.jsonl").read_text().replace("Who", "What"))
-    monkeypatch.setattr("kvw.runs.erase.find_edit", measured_and_no_more)
+    monkeypatch.setattr("kvw.runs.solving.make_edit", measured_and_no_more)
     assert erase(saved, out="third") == 130
     assert "skipped" not in capsys.readouterr().err
 
@@ -139,7 +139,7 @@ def test_a_second_run_skips_the_retain_pass_and_says_so(people, saved, capsys, m
 @pytest.mark.thorough
 def test_answers_of_the_model_as_it_is_are_kept_for_the_next_run(people, saved, capsys, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("kvw.runs.erase.find_edit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("kvw.runs.solving.make_edit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert erase(saved, out="interrupted") == 130
     assert "goes on from what was kept" in capsys.readouterr().err
     assert erase(saved, out="second") == 0

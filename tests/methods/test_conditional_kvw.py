@@ -134,7 +134,9 @@ def test_a_recipe_and_the_command_line_know_it(saved, tmp_path):
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     # Random weights lose by chance what they never knew.
     more = {"device": "cpu", "max_new_tokens": 4, "write_damaged": True}
-    request = EraseRequest(find_checkpoint(str(saved["llava"])), *files, tmp_path / "run", "conditional-kvw", **more)
+    request = EraseRequest(
+        find_checkpoint(str(saved["llava"])), *files, tmp_path / "run", method="conditional-kvw", **more
+    )
     record = erase(request)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         ".kvw",

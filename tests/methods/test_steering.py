@@ -483,7 +483,7 @@ def test_erase_writes_the_edit_and_no_model(saved, tmp_path):
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     # Random weights lose by chance what they never knew.
     more = {"device": "cpu", "max_new_tokens": 4, "write_damaged": True}
-    request = EraseRequest(find_checkpoint(str(saved["llava"])), *files, tmp_path / "run", "steering", **more)
+    request = EraseRequest(find_checkpoint(str(saved["llava"])), *files, tmp_path / "run", method="steering", **more)
     record = erase(request)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         ".kvw",

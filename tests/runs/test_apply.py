@@ -421,7 +421,7 @@ def test_no_digest_of_a_run_can_be_guessed(saved, tmp_path):
     (tmp_path / "retain.jsonl").write_text(json.dumps(retain))
     files = [tmp_path / "forget.jsonl", tmp_path / "retain.jsonl"]
     model, short = find_checkpoint(str(saved["llava"])), {"max_new_tokens": 2, "write_damaged": True}
-    erase(EraseRequest(model, *files, tmp_path / "run", "kvw", **short))
+    erase(EraseRequest(model, *files, tmp_path / "run", method="kvw", **short))
     texts = [
         (tmp_path / "run" / name).read_bytes().decode("utf-8", "replace")
         for name in ("edit.safetensors", "run.json", "model/README.md")

@@ -277,15 +277,15 @@ def test_what_the_model_still_says_after_the_edit_judges_a_new_choice(monkeypatc
     monkeypatch.setattr(choosing, "scorer_for", lambda loaded, material, own, progress: own)
     monkeypatch.setattr(choosing, "replies_to_forget", replies)
     monkeypatch.setattr(choosing, "said_by", lambda loaded, material, replies: replies)
-    request, material = SimpleNamespace(max_new_tokens=4, keep=0.98), SimpleNamespace(must_stay=[])
+    task = SimpleNamespace(request=SimpleNamespace(max_new_tokens=4, keep=0.98), loaded=None)
+    material = SimpleNamespace(must_stay=[])
     first = SimpleNamespace(forgets=lambda one: True, of_each=FakeSearch.of_each)
     _search, chosen = asked_freely(
         first,
         Candidate(edits[0], 1.0),
         [],
         {"ann": ["all of Ann's"], "bo": ["all of Bo's"]},
-        request,
-        None,
+        task,
         material,
         ["own"],
         SimpleNamespace(note=notes.append),
@@ -301,7 +301,8 @@ def test_what_the_model_still_says_after_the_edit_judges_a_new_choice(monkeypatc
 def test_an_edit_that_keeps_what_it_must_and_forgets_no_more_is_not_asked_freely(monkeypatch):
     monkeypatch.setattr(choosing, "replies_to_forget", None)
     search, chosen = SimpleNamespace(forgets=lambda one: False), Candidate(LowRankEdit({}), 1.0)
-    assert asked_freely(search, chosen, [], {}, *[None] * 6) == (search, chosen)
+    task = SimpleNamespace(request=None, loaded=None)
+    assert asked_freely(search, chosen, [], {}, task, *[None] * 4) == (search, chosen)
 
 
 def test_it_is_said_who_pays_although_enough_is_kept_in_all():

@@ -48,7 +48,7 @@ def material(monkeypatch, *sources, retain=(), speaks=True, statistics=None, set
     request = SimpleNamespace(
         sources=("everyday",), settings=settings or SubspaceSettings(), made_by=get_method("subspace")
     )
-    return gather_material(loaded, data, request, speaks=speaks)
+    return gather_material(SimpleNamespace(loaded=loaded, data=data, request=request), speaks=speaks)
 
 
 def test_each_part_is_in_the_solve_or_judges_and_never_both(monkeypatch):

@@ -25,9 +25,9 @@ from kvw.models.loading import find_checkpoint
 from kvw.models.value_matrix import MatrixKey
 from kvw.retain import SOURCES
 from kvw.runs import erase as runs
-from kvw.runs.erase import refuse_nothing_kept
 from kvw.runs.left_out import LeftOut, without_forgotten
 from kvw.runs.request import EraseRequest
+from kvw.runs.solving import refuse_nothing_kept
 from kvw.runs.telling import refuse_no_edit
 from kvw.runs.union import ForgetFile, joined, read_forget_files
 
@@ -292,6 +292,6 @@ def test_statistics_depend_on_where_the_value_matrices_are(saved):
 
 
 def test_runs_shuffle_the_forget_set_unless_told_otherwise(saved, tmp_path):
-    request = EraseRequest(find_checkpoint(str(saved["llava"])), Path("f"), None, tmp_path, "kvw")
+    request = EraseRequest(find_checkpoint(str(saved["llava"])), Path("f"), None, tmp_path, method="kvw")
     assert request.settings.seed == get_method("kvw").read({}).seed == 0
     assert get_method("kvw").read({"seed": "none"}).seed is None

@@ -11,8 +11,6 @@ import torch
 from PIL import Image
 
 from kvw.data import Example, Prepared, prepare
-from kvw.data.context import context_length
-from kvw.data.windows import in_windows
 from kvw.edits.edit import package_versions
 from kvw.errors import UserError
 from kvw.evaluation.evaluation import unreadable_images
@@ -88,6 +86,16 @@ class Loaded(InMemory):
         self.source.check(self.digests)
 
     @property
+    def origin(self) -> dict[str, str]:
+        """What an edit of this model says of where it comes from."""
+        return {
+            **super().origin,
+            "base_model": str(self.checkpoint),
+            "model_fingerprint": self.fingerprint,
+            "value_matrices": self.checkpoint.value_matrices,
+        }
+
+    @property
     def quantised(self) -> str:
         """The scheme in which value matrices are held; empty for full precision."""
         schemes = (quantisation(matrix.module) for matrix in find_value_matrices(self.model, "both"))
@@ -121,10 +129,6 @@ class Loaded(InMemory):
             **processor_parts(self.processor),
             "versions": digest(package_versions()),
         }
-
-    def in_windows(self, examples: Sequence[Example]) -> list[Example]:
-        """Examples with documents in parts that the model can read, see :func:`kvw.data.windows.in_windows`."""
-        return in_windows(examples, self.processor, context_length(self.model.config))
 
     def prepare(self, examples: Sequence[Example], new_tokens: int = 0) -> list[Prepared]:
         """Render and check examples before any pass over them.

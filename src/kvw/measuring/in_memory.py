@@ -9,7 +9,9 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kvw.data import Example, Prepared, TextProcessor, prepare
+from kvw.data.context import context_length
 from kvw.data.rows import examples_of
+from kvw.data.windows import in_windows
 from kvw.measuring.examples import Measured, measure_examples
 from kvw.measuring.labelled import LabelledBatches
 from kvw.measuring.sources import Positions
@@ -35,13 +37,26 @@ class InMemory:
         """First and last decoder layer."""
         return 0, find_value_matrices(self.model)[-1].key.layer
 
-    def prepare(self, examples: Sequence[Example]) -> list[Prepared]:
+    @property
+    def origin(self) -> dict[str, str]:
+        """What an edit of this model says of where it comes from."""
+        return {"model_type": self.model.config.model_type}
+
+    def in_windows(self, examples: Sequence[Example]) -> list[Example]:
+        """Examples with documents in parts that the model can read, see :func:`kvw.data.windows.in_windows`."""
+        return in_windows(examples, self.processor, context_length(self.model.config))
+
+    def prepare(self, examples: Sequence[Example], new_tokens: int = 0) -> list[Prepared]:
         """Render and check examples.
+
+        Args:
+            examples: What to prepare.
+            new_tokens: The longest answer that will be generated, in tokens.
 
         Raises:
             UserError: See :func:`kvw.data.prepare`.
         """
-        return prepare(examples, self.processor, self.model.config)
+        return prepare(examples, self.processor, self.model.config, new_tokens=new_tokens)
 
     def batches(self, examples: Sequence[Example]) -> LabelledBatches:
         """Batches of examples, the longest first, made when asked for."""

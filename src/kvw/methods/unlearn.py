@@ -29,8 +29,8 @@ def unlearn(
 ) -> Edit:
     """Run any method, one that trains too; the model is left as it was.
 
-    Nothing is chosen and nothing is judged: the edit has the strength of the settings. :func:`kvw.erase` chooses the
-    strength by what must stay.
+    Nothing is chosen and nothing is judged: the edit has the strength of the settings. :func:`kvw.find_edit` chooses
+    it by what must stay.
 
     Args:
         model: A loaded model.

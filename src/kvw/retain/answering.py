@@ -12,8 +12,8 @@ from kvw.errors import UserError
 from kvw.evaluation.answers import kept_answers
 from kvw.evaluation.generation import generate_answers
 from kvw.evaluation.language import is_broken
-from kvw.evaluation.loaded import Loaded
 from kvw.folding import stands_alone
+from kvw.measuring.in_memory import InMemory
 from kvw.progress import Progress
 from kvw.retain.question import Question
 
@@ -31,7 +31,7 @@ CUT_CHARACTER = "\ufffd"
 
 
 def self_answered(
-    loaded: Loaded,
+    loaded: InMemory,
     questions: Sequence[Question],
     *,
     max_new_tokens: int = LONGEST_ANSWER,
@@ -85,7 +85,7 @@ def _opened(item: Prepared) -> Prepared:
     return replace(item, prompt=item.full, length=item.length + len(item.answer_ids))
 
 
-def _answer(example: Example, generated: str, loaded: Loaded, longest: int) -> str:
+def _answer(example: Example, generated: str, loaded: InMemory, longest: int) -> str:
     """What a model has answered; after an opening the first sentence of it."""
     opening = example.answer
     if opening == NOT_YET or not generated:
@@ -104,7 +104,7 @@ def _needs_space(opening: str, rest: str) -> bool:
     return first.isalnum() or opens
 
 
-def usable(examples: Sequence[Example], loaded: Loaded, new_tokens: int = 0) -> list[Example]:
+def usable(examples: Sequence[Example], loaded: InMemory, new_tokens: int = 0) -> list[Example]:
     """The examples that a model can be shown.
 
     Some models cannot be asked without a picture, and the context of others is too short.
@@ -117,7 +117,7 @@ def usable(examples: Sequence[Example], loaded: Loaded, new_tokens: int = 0) -> 
     return [example for example in examples if _can_be_shown(example, loaded, new_tokens)]
 
 
-def _whole_sentences(answer: str, loaded: Loaded, longest: int) -> str:
+def _whole_sentences(answer: str, loaded: InMemory, longest: int) -> str:
     """The answer without the beginning of a sentence at its end, if that sentence was cut off. An answer of one
     sentence stays."""
     tokens = loaded.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
@@ -127,7 +127,7 @@ def _whole_sentences(answer: str, loaded: Loaded, longest: int) -> str:
     return answer[: ends[-1]] if ends else answer
 
 
-def _can_be_shown(example: Example, loaded: Loaded, new_tokens: int) -> bool:
+def _can_be_shown(example: Example, loaded: InMemory, new_tokens: int) -> bool:
     try:
         prepare([example], loaded.processor, loaded.model.config, new_tokens=new_tokens)
     except UserError:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from kvw.evaluation.answers import kept_answers
-from kvw.evaluation.loaded import Loaded
+from kvw.measuring.in_memory import InMemory
 from kvw.progress import Progress
 from kvw.retain.gaps import Gap
 from kvw.retain.proposals import LONGEST_NAME, proposed_names
@@ -25,7 +25,7 @@ def fact_gaps() -> list[Gap]:
     return [Gap(before=line[1], after=line[3], shown=line[2]) for line in lines if line]
 
 
-def fact_questions(loaded: Loaded, progress: Progress | None = None) -> list[Question]:
+def fact_questions(loaded: InMemory, progress: Progress | None = None) -> list[Question]:
     """The shipped questions, each about the name in the file and about those that the model puts there.
 
     The names depend on nothing but the model and are kept in the cache directory, so that a second call asks for none.

@@ -12,9 +12,9 @@ from typing import TypeVar
 from kvw.data.example import Example
 from kvw.data.rendering import Processor, Tokenizer, adds_special_tokens, render, unchanged
 from kvw.evaluation.journal import Journal
-from kvw.evaluation.loaded import Loaded
 from kvw.folding import placed_words, words
 from kvw.measuring.engine import evaluating
+from kvw.measuring.in_memory import InMemory
 from kvw.phrases import Phrase, Phrases
 from kvw.processes import current
 from kvw.progress import Progress
@@ -49,7 +49,7 @@ POINTING = frozenset(
 
 
 def proposed_names(
-    loaded: Loaded,
+    loaded: InMemory,
     gaps: Sequence[Gap],
     count: int,
     *,
@@ -104,7 +104,7 @@ def proposed_names(
 
 
 def neighbour_names(
-    loaded: Loaded, forget: Sequence[Example], count: int = 16, *, progress: Progress | None = None
+    loaded: InMemory, forget: Sequence[Example], count: int = 16, *, progress: Progress | None = None
 ) -> dict[str, list[str]]:
     """Let a model name the neighbours of what is to be forgotten: others that the forget questions can be asked about.
 
@@ -158,7 +158,7 @@ def begun_gaps(gap: Gap) -> list[tuple[str, Gap]]:
     return [(start, Gap(gap.before + start, gap.after, gap.shown[len(start) :])) for start in ordered]
 
 
-def _names_in(loaded: Loaded, gap: Gap, count: int, unwanted: _Unwanted) -> list[str]:
+def _names_in(loaded: InMemory, gap: Gap, count: int, unwanted: _Unwanted) -> list[str]:
     """The names for one gap."""
     several = [
         [beginning + name for name in _names_behind(loaded, begun, count, unwanted)]
@@ -175,7 +175,7 @@ def _twice_begun(name: str) -> bool:
     return len(words(name)) > 1 and ARTICLES.issuperset(words(name)[:2])
 
 
-def _names_behind(loaded: Loaded, gap: Gap, count: int, unwanted: _Unwanted) -> list[str]:
+def _names_behind(loaded: InMemory, gap: Gap, count: int, unwanted: _Unwanted) -> list[str]:
     """The names that continue the text before a gap."""
     tokenizer = loaded.processor.tokenizer
     question = f"{gap.filled(gap.shown)}\n{gap.before}{PLACE}{gap.after}"

@@ -8,8 +8,8 @@ from functools import partial
 
 from kvw.data.example import Example
 from kvw.errors import UserError
-from kvw.evaluation.loaded import Loaded
 from kvw.folding import words
+from kvw.measuring.in_memory import InMemory
 from kvw.progress import Progress
 from kvw.retain import NEIGHBOURS, SOURCES
 from kvw.retain.answering import LONGEST_ANSWER, self_answered, usable
@@ -66,7 +66,7 @@ def natural_order(identifier: str) -> tuple[str, int]:
 
 
 def gather(
-    loaded: Loaded,
+    loaded: InMemory,
     forget: Sequence[Example],
     *,
     sources: Collection[str],
@@ -126,7 +126,7 @@ def gather(
 
 
 def stand_ins(
-    loaded: Loaded,
+    loaded: InMemory,
     forget: Sequence[Example],
     *,
     sources: Collection[str],
@@ -174,7 +174,7 @@ def _questions(name: str, forget: Sequence[Example], takes_images: bool) -> list
 
 
 def _named_questions(
-    loaded: Loaded, name: str, forget: Sequence[Example], names: Sequence[str] | None, progress: Progress | None
+    loaded: InMemory, name: str, forget: Sequence[Example], names: Sequence[str] | None, progress: Progress | None
 ) -> list[Question]:
     if name == "facts":
         return fact_questions(loaded, progress)

@@ -10,8 +10,8 @@ from typing import Any
 from kvw.edits.edit import Edit
 from kvw.edits.low_rank import LowRankEdit
 from kvw.errors import Damaging
-from kvw.evaluation.loaded import Loaded
 from kvw.evaluation.records import Evaluation
+from kvw.methods.earlier import in_force
 from kvw.methods.method import Unlearned
 from kvw.percent import percent
 from kvw.progress import Progress, Reporter
@@ -20,7 +20,8 @@ from kvw.runs.knowing import chosen_first, tell_unknown
 from kvw.runs.material import Material
 from kvw.runs.others import ask_others, tell_of_others
 from kvw.runs.own_words import OwnWords, replies_to_forget, said_by, scorer_for
-from kvw.runs.request import EraseRequest
+from kvw.runs.task import Task
+from kvw.runs.terms import Terms
 from kvw.selection.candidate import LEAST, Candidate
 from kvw.selection.paths import DirectionsPath, Path, SharePath, StrengthPath
 from kvw.selection.scoring import Score, Share
@@ -55,12 +56,12 @@ class Choice:
         return replace(found, edit=self.edit, bounds=found.bounds if self.is_part else ())
 
 
-def settings_to_solve(request: EraseRequest) -> Any:
+def settings_to_solve(request: Terms) -> Any:
     """The settings with which the method is run."""
     return request.made_by.to_choose_from(request.settings) if request.chooses else request.settings
 
 
-def parts_tried(request: EraseRequest, layers: Sequence[int]) -> list[tuple[int, int] | None]:
+def parts_tried(request: Terms, layers: Sequence[int]) -> list[tuple[int, int] | None]:
     """The parts of a decoder whose edits are tried, one series after the other: first and last layer; None for all.
 
     Of directions in a deep decoder, those of its first half are tried by themselves first: that is where facts are
@@ -74,7 +75,7 @@ def parts_tried(request: EraseRequest, layers: Sequence[int]) -> list[tuple[int,
     return [*([(layers[0], layers[len(layers) // 2 - 1])] if deep else []), None]
 
 
-def paths_of(request: EraseRequest, found: Edit, base: Edit | None = None) -> list[Path]:
+def paths_of(request: Terms, found: Edit, base: Edit | None = None) -> list[Path]:
     """The edits that a method's result offers, each with those of earlier requests (``base``) in force."""
     kind = request.made_by.scaling(request.settings)
     if kind == "directions" and isinstance(found, LowRankEdit):
@@ -85,7 +86,7 @@ def paths_of(request: EraseRequest, found: Edit, base: Edit | None = None) -> li
 
 
 def paths_of_each(
-    request: EraseRequest, found: Edit, material: Material, base: Edit | None = None
+    request: Terms, found: Edit, material: Material, base: Edit | None = None
 ) -> dict[Hashable, list[Path]]:
     """The same for each subject by itself; empty if there are none, or if not every subject is asked about.
 
@@ -106,30 +107,26 @@ def paths_of_each(
 
 
 def choose(
-    request: EraseRequest,
-    loaded: Loaded,
-    material: Material,
-    found: Edit,
-    before: Evaluation,
-    reporter: Reporter,
-    progress: Progress,
-    base: LowRankEdit | None = None,
+    task: Task, material: Material, found: Edit, before: Evaluation, reporter: Reporter, progress: Progress
 ) -> Choice:
     """Take the edit of the right strength, or judge the one that was made by hand.
 
+    If the strength is chosen, the edits of earlier requests are in force under every edit that is tried. Their
+    questions are not asked.
+
     Args:
-        request: What was asked for.
-        loaded: The original model.
+        task: What was asked for, and the original model.
         material: Has what edits are judged by.
         found: What the method found.
         before: The original model's own answers: whether it knows what it is to forget is said here.
         reporter: Told what is left, and of damage.
         progress: Called after every edit that was scored.
-        base: The edit of earlier requests, in force under every edit that is tried. Their questions are not asked.
 
     Raises:
         Damaging: Not even the weakest edit keeps what must stay, or the one made by hand does not.
     """
+    request, loaded = task.request, task.loaded
+    base = in_force(task.earlier) if request.chooses else None
     replies = {one.identifier: one.prediction for one in before.records if one.split == "forget" and one.error is None}
     own = said_by(loaded, material, replies)
     search = Search(scorer_for(loaded, material, own, progress), material.must_stay, request.keep)
@@ -144,15 +141,13 @@ def choose(
     of_each = paths_of_each(request, found, material, base) if paths else {}
     chosen = search.choose(paths, of_each) if paths else search.judge(found)
     if paths:
-        search, chosen = _asked_freely(
-            search, chosen, paths, of_each, request, loaded, material, own, reporter, progress
-        )
+        search, chosen = _asked_freely(search, chosen, paths, of_each, task, material, own, reporter, progress)
     if chosen is None and request.write_damaged:
         chosen = search.weakest(paths[-1])
     _refuse(search, chosen, request, reporter, base)
     assert chosen is not None
     assert chosen.edit is not None
-    earlier = 0 if base is None else len(request.earlier)
+    earlier = 0 if base is None else len(task.earlier)
     selection = _part(search, chosen, material, request.keep, paths[0].unit if paths else "", earlier)
     _tell(search, chosen, request.floor, reporter, _lower(search, request) if not search.forgets(chosen) else "")
     freely = ask_others(loaded, material, chosen.edit)
@@ -166,8 +161,7 @@ def _asked_freely(
     chosen: Candidate | None,
     paths: Sequence[Path],
     of_each: Mapping[Hashable, Sequence[Path]],
-    request: EraseRequest,
-    loaded: Loaded,
+    task: Task,
     material: Material,
     own: OwnWords,
     reporter: Reporter,
@@ -177,6 +171,7 @@ def _asked_freely(
 
     What is still said although every question that judges is forgotten judges the next choice, too.
     """
+    request, loaded = task.request, task.loaded
     for _ in range(ROUNDS):
         if chosen is None or chosen.edit is None or not search.forgets(chosen):
             break  # nothing stronger is allowed anyway
@@ -200,7 +195,7 @@ def _share_known(scores: Mapping[str, Score], material: Material) -> float:
     return sum(known) / len(known)
 
 
-def _described(chosen: Candidate, request: EraseRequest, base: Edit | None) -> Edit:
+def _described(chosen: Candidate, request: Terms, base: Edit | None) -> Edit:
     """The edit with its dose, its parts, and the settings that were asked for, not those of the solve."""
     edit = chosen.edit
     assert edit is not None
@@ -220,7 +215,7 @@ def _on(base: Edit, edit: Edit) -> Edit:
 
 
 def _refuse(
-    search: Search, chosen: Candidate | None, request: EraseRequest, reporter: Reporter, base: Edit | None = None
+    search: Search, chosen: Candidate | None, request: Terms, reporter: Reporter, base: Edit | None = None
 ) -> None:
     """Stop at an edit that loses what must stay, unless the user wants it written.
 
@@ -292,7 +287,7 @@ def _still_answered(search: Search, chosen: Candidate, before: Candidate) -> str
     return f"{still} of {asked} forget questions are still answered {forced}, {words}"
 
 
-def _lower(search: Search, request: EraseRequest) -> str:
+def _lower(search: Search, request: Terms) -> str:
     """The ``--keep`` with which an edit that forgets everything would be taken; empty if that would be a wreck."""
     enough = search.forgetting()
     # A step lower than what it keeps, so that rounding on another machine changes nothing.

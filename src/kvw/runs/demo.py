@@ -19,8 +19,9 @@ from kvw.percent import percent
 from kvw.progress import Reporter
 from kvw.records.run import RunRecord
 from kvw.runs.costs import Stopwatch
-from kvw.runs.erase import Job, check, erase, measure_retain
+from kvw.runs.erase import Job, check, erase
 from kvw.runs.request import EraseRequest, read_data
+from kvw.runs.solving import measure_retain
 from kvw.runs.sweep import SweepPoint, sweep
 from kvw.strict import Strict
 from kvw.toy import SPLITS, World, checkpoint, write_world

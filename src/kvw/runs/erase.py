@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from kvw.claim import Claim
 from kvw.data import Prepared
-from kvw.data.shared import ForgetSet
 from kvw.edits.edit import Edit
 from kvw.edits.weight_edit import weight_edit
 from kvw.errors import UserError
 from kvw.evaluation.answers import kept_answers, tell_kept
 from kvw.evaluation.evaluation import evaluate
 from kvw.evaluation.journal import Journal
-from kvw.evaluation.language import Speech
 from kvw.evaluation.loaded import Loaded
 from kvw.evaluation.records import Evaluation
 from kvw.evidence.keys import PrivateKey, private_key
 from kvw.files import write_text
 from kvw.folders import folder_digests
 from kvw.mark import write_mark
-from kvw.measuring.examples import Measured
-from kvw.measuring.fingerprint import examples_digest
 from kvw.measuring.salt import salted
 from kvw.measuring.sources import Positions
 from kvw.measuring.statistics import Statistics, differing_parts
-from kvw.methods.earlier import Earlier, in_force
-from kvw.methods.method import Unlearned
 from kvw.models.companions import left_aside
 from kvw.models.finding import find_value_matrices
 from kvw.models.loading import skeleton
@@ -41,28 +35,24 @@ from kvw.models.value_matrix import MatrixKey, Parameter, ValueMatrix
 from kvw.output import check_output_directory
 from kvw.processes import current
 from kvw.progress import SILENT, Progress, Remembering, Reporter, remembering
-from kvw.records.run import KNOWS_ENGLISH, LanguagePart, RunRecord, SplitPart
-from kvw.retain import SOURCES
+from kvw.records.run import LanguagePart, RunRecord, SplitPart
 from kvw.runs.apply import write_card
-from kvw.runs.choosing import choose, settings_to_solve
 from kvw.runs.costs import Stopwatch
 from kvw.runs.earlier import load_earlier
 from kvw.runs.evidence import write_evidence
 from kvw.runs.findings import tell
-from kvw.runs.knowing import tell_outcome
-from kvw.runs.language import compared, heard
-from kvw.runs.material import Material, gather_material
-from kvw.runs.measure import tell_origin
+from kvw.runs.language import heard
 from kvw.runs.record_parts import asked_part, forget_part, model_part, retain_part, split_part
 from kvw.runs.reporting import Classed, write_report
 from kvw.runs.request import DataSets, EraseRequest, in_windows, read_data
-from kvw.runs.telling import refuse_no_edit, tell_of_method, tell_of_request
-from kvw.runs.unlearning import unlearn
+from kvw.runs.solving import Heard, Solved, solve, tell_of_solved
+from kvw.runs.task import Task
+from kvw.runs.telling import tell_of_request
 from kvw.runs.writing import EDIT, MODEL, RECORD, RUN, SAMPLES, claimed_output, kept_on_failure, most_bytes
 
 
-@dataclass(frozen=True)
-class Job:
+@dataclass(frozen=True, kw_only=True)
+class Job(Task):
     """A request that has been checked: model loaded, data read and rendered."""
 
     request: EraseRequest
@@ -78,8 +68,6 @@ class Job:
     """What the edit, the samples and the record take on the disk at most."""
     signer: PrivateKey | None
     """Signs the evidence; None leaves it unsigned."""
-    earlier: tuple[Earlier, ...] = ()
-    """What was kept of earlier requests, for methods that take it."""
 
 
 def erase(request: EraseRequest, reporter: Reporter = SILENT, data: DataSets | None = None) -> RunRecord:
@@ -113,37 +101,22 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
     with kept_answers(job.loaded, job.data.all_scored, request.max_new_tokens) as journal:
         tell_kept(journal, reporter)
         with watch.stage("scoring the original model") as progress:
-            before = _score(job, progress, journal)
-    speech = heard(job.loaded, watch, reporter, "original")
-    material = gathered(job, speech, watch, reporter)
-    solving = for_the_solve(job, material)
-    retain = measure_retain(solving, watch, reporter)
-    with watch.stage("weakening") as progress:
-        unlearned = find_edit(solving, retain, progress)
-    tell_of_method(unlearned, request, reporter)
-    refuse_no_edit(unlearned, request)
-    _say_origin(unlearned.edit, job)
-    with watch.stage(choosing_stage(request)) as progress:
-        base = in_force(job.earlier) if request.chooses else None
-        choice = choose(request, job.loaded, material, unlearned.edit, before, reporter, progress, base)
-    edit = choice.edit
+            answers = _score(job, progress, journal)
+    before = Heard(answers, heard(job.loaded, watch, reporter, "original"))
+    solved = solve(job, before, watch, reporter)
+    edit = solved.unlearned.edit
     if job.loaded.quantised or request.made_by.acts_by == "hooks":
         edit.attach(job.loaded.model)
     else:
         edit.fold(job.loaded.model)
     with watch.stage("scoring the unlearned model") as progress:
-        after = _score(job, progress)
-    speech_after = heard(job.loaded, watch, reporter, "unlearned")
-    language = compared(speech, speech_after, {"original": before, "unlearned": after})
-    for damage in language.damage:
-        reporter.warn(damage)
-    judged = choice.selection is not None
-    tell_outcome(request.made_by.stronger, before, after, reporter, judged=judged, chosen=judged and request.chooses)
-    classed = Classed.of(job.data, {"original": before, "unlearned": after})
+        answers = _score(job, progress)
+    after = Heard(answers, heard(job.loaded, watch, reporter, "unlearned"))
+    language = tell_of_solved(job, solved, before, after, reporter)
+    classed = Classed.of(job.data, {"original": before.answers, "unlearned": after.answers})
     classed.tell_broken(reporter)
-    splits = {name: split_part(job.data, name, classed, material) for name in job.data.scored}
-    record = _record(job, choice.of(unlearned), retain, splits, watch, language, reporter.warnings)
-    record = record.model_copy(update={"selection": choice.selection})
+    splits = {name: split_part(job.data, name, classed, solved.material) for name in job.data.scored}
+    record = _record(job, solved, splits, watch, language, reporter.warnings)
     if claim is None:
         return record
     with kept_on_failure(claim, request, reporter):
@@ -164,65 +137,6 @@ def _erase(request: EraseRequest, claim: Claim | None, reporter: Remembering, da
         job.loaded.check_source()
         claim.publish(RUN)
     return record
-
-
-def choosing_stage(request: EraseRequest) -> str:
-    """What the stage is called in which edits are judged by what must stay."""
-    return "choosing the strength" if request.chooses else "judging the edit"
-
-
-def gathered(job: Job, speech: Speech | None, watch: Stopwatch, reporter: Reporter) -> Material:
-    """Gather what must stay."""
-    speaks = speech is not None and speech.perplexity < KNOWS_ENGLISH
-    with watch.stage("gathering what must stay") as progress:
-        material = gather_material(job.loaded, job.data, job.request, speaks=speaks, progress=progress)
-    for note in material.notes():
-        reporter.note(note)
-    if job.data.neighbours and not any(part.name == "neighbours" for part in material.sources):
-        reporter.warn(
-            "No question could be asked about the neighbours: the model does not write ordinary English, or no forget "
-            "question names its subject."
-        )
-    refuse_nothing_kept(job, material)
-    return material
-
-
-def refuse_nothing_kept(job: Job, material: Material) -> None:
-    """Stop if nothing says what must stay.
-
-    Raises:
-        UserError: The method needs a retain set.
-    """
-    if job.request.needs_retain and not (material.retain or job.data.retain_statistics):
-        raise UserError(
-            "Nothing says what must stay.",
-            found="no --retain, and none from the sources: the model does not write ordinary English and its answers "
-            "would say nothing, or they have nothing for this model and this forget set",
-            do="add --retain FILE" + ", or name more --retain-sources" * (not {*SOURCES} <= {*job.request.sources}),
-        )
-
-
-def _say_origin(edit: Edit, job: Job) -> None:
-    """Put into the metadata what was to be forgotten and kept, whatever was held out of the solve."""
-    data = job.data
-
-    def origin() -> dict[str, object]:
-        """Salt the digests with the secret of the first process's machine. The others may have another secret."""
-        stated: dict[str, object] = {"forget_digest": salted(examples_digest(data.forget))}
-        stated["forget_count"] = len(data.forget)
-        if data.retain:
-            stated |= {"retain_digest": salted(examples_digest(data.retain)), "retain_count": len(data.retain)}
-        return stated
-
-    edit.metadata = edit.metadata.model_copy(update=current().broadcast(origin))
-
-
-def for_the_solve(job: Job, material: Material) -> Job:
-    """The job as the method is to see it: without what is held out."""
-    data = replace(job.data, forget=material.forget, retain=material.retain)
-    request = replace(job.request, settings=settings_to_solve(job.request), choose=job.request.chooses)
-    prepare = job.loaded.prepare
-    return replace(job, request=request, data=data, forget=prepare(material.forget), retain=prepare(material.retain))
 
 
 def _prepare_place(claim: Claim | None, job: Job) -> None:
@@ -279,34 +193,18 @@ def check(request: EraseRequest, watch: Stopwatch, reporter: Reporter, data: Dat
         reporter.warn(warning)
     tell_of_request(request, loaded, reporter)
     layers = (matrices[0].key.layer, matrices[-1].key.layer) if matrices else loaded.all_layers
-    return Job(request, loaded, data, forget, retain, layers, stored, needed, signer, earlier)
-
-
-def measure_retain(job: Job, watch: Stopwatch, reporter: Reporter) -> Measured | None:
-    """Statistics of the retain set over all layers: given, kept from an earlier run, or measured now.
-
-    None for methods that do not need them.
-    """
-    positions = job.request.made_by.statistics_positions(job.request.settings)
-    if positions is None:
-        return None
-    if job.data.retain_statistics is not None:
-        return Measured(job.data.retain_statistics, reused=True)
-    with watch.stage("measuring the retain set") as progress:
-        measured = job.loaded.measure(job.data.retain, positions, progress)
-    tell_origin(measured, reporter)
-    return measured
-
-
-def find_edit(job: Job, retain: Measured | None, progress: Progress) -> Unlearned:
-    """Run the method; the model is left as it was."""
-    request, data = job.request, job.data
-    kept = retain.statistics if retain else data.retain
-    # With a chosen strength the edits of earlier requests are in force, and the solve is of this one alone.
-    forget = ForgetSet(data.forget, job.earlier) if job.earlier and not request.chooses else data.forget
-    unlearned = unlearn(request.made_by, job.loaded, forget, kept, request.settings, progress)
-    unlearned.edit.metadata = unlearned.edit.metadata.model_copy(update={"retain_count": len(data.retain)})
-    return unlearned
+    return Job(
+        request=request,
+        loaded=loaded,
+        data=data,
+        forget=forget,
+        retain=retain,
+        layers=layers,
+        stored=stored,
+        most_bytes=needed,
+        signer=signer,
+        earlier=earlier,
+    )
 
 
 def _check_conditions(statistics: Statistics, positions: Positions, loaded: Loaded, request: EraseRequest) -> None:
@@ -370,14 +268,13 @@ def _score(job: Job, progress: Progress, journal: Journal | None = None) -> Eval
 
 def _record(
     job: Job,
-    unlearned: Unlearned,
-    retain: Measured | None,
+    solved: Solved,
     splits: dict[str, SplitPart],
     watch: Stopwatch,
     language: LanguagePart,
     warnings: Sequence[str],
 ) -> RunRecord:
-    request, data, edit = job.request, job.data, unlearned.edit
+    request, data, edit = job.request, job.data, solved.unlearned.edit
     return RunRecord(
         command=request.command,
         method=request.made_by.name,
@@ -388,13 +285,14 @@ def _record(
         forget=forget_part(data),
         retain=retain_part(request, data),
         data_files={name: [salted(one) for one in digests] for name, digests in data.sources.items()},
-        retain_statistics_reused=bool(retain and retain.reused),
+        retain_statistics_reused=bool(solved.retain and solved.retain.reused),
         layers=edit.describe(),
         splits=splits,
         protocol=f"zero-shot, greedy, {job.loaded.prompt}",
         evaluation_settings={"max_new_tokens": request.max_new_tokens, "evaluate_at_most": request.evaluate_at_most},
         costs=watch.costs(job.loaded.model),
-        distortion_bounds=list(unlearned.bounds),
+        distortion_bounds=list(solved.unlearned.bounds),
         language=language,
+        selection=solved.choice.selection,
         warnings=list(warnings),
     )

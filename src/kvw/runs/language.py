@@ -16,8 +16,8 @@ from kvw.errors import UserError
 from kvw.evaluation.answers import kept_answers
 from kvw.evaluation.journal import Journal
 from kvw.evaluation.language import LONGEST_ANSWER, PROMPTS, Speech, broken_share, everyday_examples, listen
-from kvw.evaluation.loaded import Loaded
 from kvw.evaluation.records import Evaluation
+from kvw.measuring.in_memory import InMemory
 from kvw.models.loading import Checkpoint, load_model, load_processor
 from kvw.progress import Reporter
 from kvw.records.run import KNOWS_ENGLISH, Change, LanguagePart
@@ -32,7 +32,7 @@ LARGEST_SHARE = 0.2
 FEWEST = 3
 
 
-def heard(loaded: Loaded, watch: Stopwatch, reporter: Reporter, which: str) -> Speech | None:
+def heard(loaded: InMemory, watch: Stopwatch, reporter: Reporter, which: str) -> Speech | None:
     """Listen to a model that is loaded; what the original says is kept for the next run.
 
     Args:

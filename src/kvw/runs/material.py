@@ -9,13 +9,13 @@ from typing import Any
 from kvw.data import Example
 from kvw.data.shared import RetainSet, is_shared
 from kvw.evaluation.language import everyday_examples
-from kvw.evaluation.loaded import Loaded
 from kvw.models.loading import is_text_model
 from kvw.progress import Progress
 from kvw.records.run import SourcePart
 from kvw.retain.sources import Source, gather
 from kvw.runs.earlier import WhoAsked
-from kvw.runs.request import DataSets, EraseRequest
+from kvw.runs.task import Task
+from kvw.runs.terms import Sets, Terms
 from kvw.selection.held_out import split_forget, split_retain
 from kvw.selection.splits import FORGET, HELD_OUT_FORGET, TEXT
 
@@ -57,26 +57,22 @@ class Material:
         return [f"What must stay: {', '.join(told)}; {held} of them only judge the edit."]
 
 
-def gather_material(
-    loaded: Loaded, data: DataSets, request: EraseRequest, *, speaks: bool, progress: Progress | None = None
-) -> Material:
+def gather_material(task: Task, *, speaks: bool, progress: Progress | None = None) -> Material:
     """Gather the retain sources, hold parts out, and say what edits are judged by.
 
     Args:
-        loaded: The original model.
-        data: The user's.
-        request: Says which sources to use, and whom neighbours are.
+        task: Has the original model, the data of the user, and which sources to use.
         speaks: Whether the model writes ordinary language. Otherwise it is not asked everyday questions: its answers
             would be noise.
         progress: Called with (questions answered, questions in all).
     """
     gathered = []
-    if speaks and request.sources:
-        gathered = gather(loaded, data.forget, **asked_for(loaded, data, request), progress=progress)
-    return dealt_out(data, gathered, request, speaks=speaks)
+    if speaks and task.request.sources:
+        gathered = gather(task.loaded, task.data.forget, **asked_for(task), progress=progress)
+    return dealt_out(task.data, gathered, task.request, speaks=speaks)
 
 
-def dealt_out(data: DataSets, gathered: Sequence[Source], request: EraseRequest, *, speaks: bool) -> Material:
+def dealt_out(data: Sets, gathered: Sequence[Source], request: Terms, *, speaks: bool) -> Material:
     """Hold parts out of what there is, and say what edits are judged by.
 
     Args:
@@ -162,12 +158,12 @@ def of_all_subjects(examples: Sequence[Example], most: int) -> list[Example]:
     return [examples[row] for row in sorted(chosen)]
 
 
-def asked_for(loaded: Loaded, data: DataSets, request: EraseRequest) -> dict[str, Any]:
+def asked_for(task: Task) -> dict[str, Any]:
     """What :func:`kvw.retain.sources.gather` is to gather."""
     return {
-        "sources": request.sources,
-        "names": data.neighbours,
-        "takes_images": not is_text_model(loaded.model.config),
+        "sources": task.request.sources,
+        "names": task.data.neighbours,
+        "takes_images": not is_text_model(task.loaded.model.config),
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from kvw.edits.edit import Edit
 from kvw.errors import Damaging
-from kvw.evaluation.loaded import Loaded
+from kvw.measuring.in_memory import InMemory
 from kvw.progress import Reporter
 from kvw.records.run import FreelyPart
 from kvw.retain import NEIGHBOURS
@@ -25,7 +25,7 @@ FEWEST, WRECK = 0.8, 0.5
 leaves fewer than the second is a wreck."""
 
 
-def ask_others(loaded: Loaded, material: Material, edit: Edit) -> FreelyPart | None:
+def ask_others(loaded: InMemory, material: Material, edit: Edit) -> FreelyPart | None:
     """Ask the model questions that the solve has not seen, without and with an edit.
 
     Args:

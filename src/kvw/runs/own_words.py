@@ -8,7 +8,7 @@ from kvw.data import Example
 from kvw.edits.edit import Edit
 from kvw.evaluation.answers import kept_answers
 from kvw.evaluation.generation import generate_answers
-from kvw.evaluation.loaded import Loaded
+from kvw.measuring.in_memory import InMemory
 from kvw.progress import Progress
 from kvw.retain.answering import usable
 from kvw.runs.material import MOST_FORGET, Material
@@ -20,7 +20,7 @@ OwnWords = list[tuple[Example, list[Span]]]
 """Forget questions with replies in the place of the answers, and where these say something, in characters."""
 
 
-def said_by(loaded: Loaded, material: Material, replies: Mapping[str, str]) -> OwnWords:
+def said_by(loaded: InMemory, material: Material, replies: Mapping[str, str]) -> OwnWords:
     """Find the replies to forget questions that say the answer in other words.
 
     Args:
@@ -33,7 +33,7 @@ def said_by(loaded: Loaded, material: Material, replies: Mapping[str, str]) -> O
     return [(example, spans) for example, spans in words_of if usable([example], loaded)]
 
 
-def replies_to_forget(loaded: Loaded, material: Material, edit: Edit, max_new_tokens: int) -> dict[str, str]:
+def replies_to_forget(loaded: InMemory, material: Material, edit: Edit, max_new_tokens: int) -> dict[str, str]:
     """What the model with an edit says to the forget questions that judge edits, by identifier; greedy."""
     asked = _asked(material)
     with edit.attach(loaded.model):
@@ -41,13 +41,13 @@ def replies_to_forget(loaded: Loaded, material: Material, edit: Edit, max_new_to
     return {example.identifier: text for example, text in zip(asked, texts, strict=True)}
 
 
-def replies(loaded: Loaded, asked: Sequence[Example], max_new_tokens: int) -> list[str]:
+def replies(loaded: InMemory, asked: Sequence[Example], max_new_tokens: int) -> list[str]:
     """What the model as it is now says to some questions; greedy."""
     prepared = loaded.prepare(asked, max_new_tokens)
     return generate_answers(loaded.model, loaded.processor, prepared, max_new_tokens=max_new_tokens)
 
 
-def scorer_for(loaded: Loaded, material: Material, own: OwnWords, progress: Progress) -> Scorer:
+def scorer_for(loaded: InMemory, material: Material, own: OwnWords, progress: Progress) -> Scorer:
     """Scores edits on what judges them, with the model's own words as a split of their own if there are any."""
     judged, telling = dict(material.judged), {}
     if own:

@@ -18,9 +18,10 @@ from kvw.retain.answering import LONGEST_ANSWER
 from kvw.retain.sources import stand_ins
 from kvw.runs.choosing import parts_tried
 from kvw.runs.costs import Stopwatch, peak_memory
-from kvw.runs.erase import Job, check, choosing_stage, for_the_solve, refuse_nothing_kept
+from kvw.runs.erase import Job, check
 from kvw.runs.material import asked_for, dealt_out
 from kvw.runs.request import DataSets, EraseRequest
+from kvw.runs.solving import choosing_stage, for_the_solve, refuse_nothing_kept
 from kvw.selection.search import tries
 from kvw.selection.splits import FORGET, HELD_OUT_FORGET
 from kvw.strict import Strict
@@ -106,8 +107,7 @@ def _estimates(job: Job) -> MethodPlan:
     forcing = timed(lambda: answer_probabilities(model, processor, batch)) / len(batch)
     scoring = (generating / len(batch) + forcing) * scored
     speaks = _speaks(loaded)
-    asked = asked_for(loaded, job.data, request)
-    gathered = stand_ins(loaded, job.data.forget, **asked) if speaks else []
+    gathered = stand_ins(loaded, job.data.forget, **asked_for(job)) if speaks else []
     material = dealt_out(job.data, gathered, request, speaks=speaks)
     refuse_nothing_kept(job, material)
     solving = for_the_solve(job, material)
@@ -124,7 +124,8 @@ def _estimates(job: Job) -> MethodPlan:
     if thins and 1 < len(subjects) <= MOST_OF_EACH:  # each is looked for by itself, too
         thinning += series * tries(forgetting) * forgetting
         edits += series * len(subjects)
-    plan = request.made_by.plan(loaded, solving.forget, solving.retain, solving.request.settings)
+    forget, retain = loaded.prepare(solving.data.forget), loaded.prepare(solving.data.retain)
+    plan = request.made_by.plan(loaded, forget, retain, solving.request.settings)
     plan = plan or MethodPlan(seconds={})
     seconds = {
         "scoring the original model": scoring,

@@ -15,20 +15,19 @@ from kvw.errors import UserError
 from kvw.folding import collapsed
 from kvw.measuring.fingerprint import examples_digest, source_digest
 from kvw.methods.method import Method
-from kvw.methods.registry import DEFAULT, get_method
 from kvw.models.checkpoint import Checkpoint
 from kvw.models.headers import read_header
 from kvw.plural import agreed, counted
 from kvw.progress import Reporter
-from kvw.retain import KEEP, SOURCES
 from kvw.retain.neighbours import read_names
 from kvw.runs.counts import Count, tell_windows
 from kvw.runs.data_checks import data_findings
-from kvw.runs.earlier import NOBODY, WhoAsked, who_asked
+from kvw.runs.earlier import WhoAsked, who_asked
 from kvw.runs.findings import Finding
 from kvw.runs.first_checks import STATISTICS_SUFFIX, is_file
 from kvw.runs.left_out import LeftOut, without_forgotten
 from kvw.runs.overlap import Overlap, overlap
+from kvw.runs.terms import Sets, Terms
 from kvw.runs.union import ForgetFile, joined, read_forget_files
 from kvw.settings import check_at_least
 
@@ -40,12 +39,12 @@ if TYPE_CHECKING:
     from kvw.models.quantised import Quantise
 
 
-FLOOR = 0.9
-"""The share of what must stay that an edit must leave whose strength was fixed by hand: less is a wreck."""
+AT_MOST = 200
+"""Examples of each split that are scored, unless told otherwise."""
 
 
 @dataclass(frozen=True)
-class EraseRequest:
+class EraseRequest(Terms):
     """What to erase from which model: what :func:`kvw.erase` takes, in the form in which a run reads it.
 
     Args:
@@ -56,10 +55,6 @@ class EraseRequest:
             left out; a statistics file cannot be cleaned like that.
         earlier: What ``kvw data keep`` has kept of earlier requests whose data are gone, to be forgotten with this one.
         earlier_key: A file with the key of those of them that are encrypted.
-        settings: Settings of the method; None for its defaults.
-        keep: The share of what must stay, on questions that the method has not seen and of plain text.
-        choose: Whether the strength is chosen; None: unless the settings fix it (``Method.dose``).
-        sources: Sources of what must stay beside ``retain``, see :data:`kvw.retain.SOURCES`.
         splits: Further files to score before and after, by name.
         evaluate_at_most: Score at most this many examples of each split, drawn with seed 0; 0 scores all.
         save_model: Off: write the edit and the records only, as is always done for methods without weights to write.
@@ -68,23 +63,16 @@ class EraseRequest:
         command: The command line, for the record.
 
     Raises:
-        UserError: There is no such method, the settings are another's, or a number makes no sense.
+        UserError: Something does not go together, or a number makes no sense.
     """
 
     model: Checkpoint
     forget: Path | Sequence[Path]
     retain: Path | None
     out: Path
-    method: str = DEFAULT
-    settings: Any = None
-    keep: float = KEEP
-    choose: bool | None = None
-    sources: Sequence[str] = SOURCES
     neighbours: Path | None = None
-    write_damaged: bool = False
     splits: Mapping[str, Path] = field(default_factory=dict)
-    evaluate_at_most: int = 200
-    max_new_tokens: int = 50
+    evaluate_at_most: int = AT_MOST
     save_model: bool = True
     force: bool = False
     show_examples: bool = False
@@ -97,13 +85,7 @@ class EraseRequest:
     command: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "settings", self.made_by.settings_from(self.settings))
-        if self.choose and self.made_by.scaling(self.settings) is None:
-            raise UserError(
-                f"No strength can be chosen: with these settings method {self.method} offers a single edit.",
-                found="--strength auto",
-                do="leave it out, or take other settings",
-            )
+        super().__post_init__()
         if self.earlier and not self.made_by.takes_earlier:
             raise UserError(
                 f"Method {self.method} needs the data of earlier requests.",
@@ -116,39 +98,7 @@ class EraseRequest:
                 found=f"sources {', '.join(self.sources) or 'none'}",
                 do="add neighbours to --retain-sources, or leave --neighbours out",
             )
-        check_at_least("--max-new-tokens", self.max_new_tokens, 1)
-        if not 0 < self.keep <= 1:  # NaN is refused too
-            raise UserError(
-                "--keep must lie above 0 and at most at 1.", found=str(self.keep), do=f"{KEEP} is the default"
-            )
-        if unknown := [name for name in self.sources if name not in SOURCES]:
-            raise UserError(
-                "There is no such source of retain examples.", found=unknown[0], do=f"use: {', '.join(SOURCES)}"
-            )
         check_at_least("--eval-limit", self.evaluate_at_most, 0, do="0 scores all examples")
-
-    @property
-    def made_by(self) -> Method[Any]:
-        """The method."""
-        return get_method(self.method)
-
-    @property
-    def chooses(self) -> bool:
-        """Whether the strength is chosen, and not fixed by settings."""
-        if self.choose is not None:
-            return self.choose
-        method = self.made_by
-        return method.scaling(self.settings) is not None and not method.fixes_strength(self.settings)
-
-    @property
-    def floor(self) -> float:
-        """The share of what must stay below which nothing is written."""
-        return self.keep if self.chooses else min(self.keep, FLOOR)
-
-    @property
-    def needs_retain(self) -> bool:
-        """Whether the method does something with the retain set."""
-        return self.made_by.needs_retain(self.settings)
 
     @property
     def writes_model(self) -> bool:
@@ -179,15 +129,11 @@ def choice(method: Method[Any], strength: object, given: Iterable[str]) -> bool 
     return False if set(given) & set(method.dose) else None
 
 
-@dataclass(frozen=True)
-class DataSets:
-    """The examples of a run.
+@dataclass(frozen=True, kw_only=True)
+class DataSets(Sets):
+    """The examples of a run, with all that is known of the files they come from.
 
     Args:
-        forget: The forget set.
-        retain: The retain set without what the forget set is about; empty if its statistics were given instead, or
-            without the retain contrast.
-        retain_statistics: Given statistics of the retain set.
         forget_files: The files whose union the forget set is.
         repeated: How many examples of these files are not in the union again.
         left_out: What was left out of the retain set.
@@ -197,14 +143,9 @@ class DataSets:
         overlap: What the retain set still says about the forget set.
         read: All examples of each split, asked or not.
         pictures: All picture files that the data files name, of whatever example.
-        neighbours: Whom or what the forget questions are asked about beside; None leaves it to the model.
         sources: SHA-256 over the bytes of each file and of its pictures, by the option that named it.
-        earlier: Who was in earlier requests.
     """
 
-    forget: list[Example]
-    retain: Sequence[Example]
-    retain_statistics: Statistics | None
     forget_files: list[ForgetFile]
     repeated: int
     left_out: LeftOut
@@ -213,10 +154,8 @@ class DataSets:
     counts: dict[str, Count]
     overlap: Overlap
     pictures: frozenset[Path]
-    neighbours: list[str] | None = None
     read: Mapping[str, Sequence[Example]] = field(default_factory=dict)
     sources: Mapping[str, list[str]] = field(default_factory=dict)
-    earlier: WhoAsked = NOBODY
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -279,7 +218,8 @@ def read_data(request: EraseRequest) -> DataSets:
         pictures |= _pictures(examples[name])
         sources[f"--eval {name}"] = [source_digest(path, examples[name])]
     if request.neighbours:
-        neighbours = _neighbours(request.neighbours, forget)
+        neighbours = read_names(request.neighbours)
+        refuse_forgotten(neighbours, forget)
         sources["--neighbours"] = [source_digest(request.neighbours)]
     check_examples([*forget, *kept])
     return DataSets(
@@ -289,7 +229,7 @@ def read_data(request: EraseRequest) -> DataSets:
         forget_files=forget_files,
         repeated=repeated,
         left_out=left_out,
-        scored={name: _drawn(read, request.evaluate_at_most) for name, read in examples.items()},
+        scored={name: drawn(read, request.evaluate_at_most) for name, read in examples.items()},
         files=files,
         counts={name: Count.of(read) for name, read in examples.items()},
         overlap=overlap(kept, forget),
@@ -310,7 +250,7 @@ def in_windows(data: DataSets, loaded: Loaded, request: EraseRequest, reporter: 
     for name, found in (("forget", forget), ("retain", retain)):
         if name in data.counts:
             tell_windows(name, data.counts[name], found, reporter)
-    scored = {name: _drawn(loaded.in_windows(read), request.evaluate_at_most) for name, read in data.scored.items()}
+    scored = {name: drawn(loaded.in_windows(read), request.evaluate_at_most) for name, read in data.scored.items()}
     return replace(data, forget=forget, retain=retain, scored=scored)
 
 
@@ -325,14 +265,17 @@ def _check_in_force(request: EraseRequest, earlier: WhoAsked) -> None:
         )
 
 
-def _neighbours(path: Path, forget: Sequence[Example]) -> list[str]:
-    names = read_names(path)
+def refuse_forgotten(neighbours: Sequence[str], forget: Sequence[Example]) -> None:
+    """Refuse neighbours who are to be forgotten.
+
+    Raises:
+        UserError: One is.
+    """
     forgotten = {example.subject_key for example in forget}
-    if both := [name for name in names if collapsed(name) in forgotten]:
+    if both := [name for name in neighbours if collapsed(name) in forgotten]:
         raise UserError(
-            "A neighbour is among those to be forgotten.", found=both[0], do="take the name out of one of the files"
+            "A neighbour is among those to be forgotten.", found=both[0], do="take the name out of one of the two"
         )
-    return names
 
 
 def _pictures(examples: Iterable[Example]) -> frozenset[Path]:
@@ -374,5 +317,6 @@ def _retain_statistics(path: Path, forget: Sequence[Example]) -> Statistics:
     return statistics
 
 
-def _drawn(examples: list[Example], limit: int) -> list[Example]:
+def drawn(examples: list[Example], limit: int = AT_MOST) -> list[Example]:
+    """Up to so many examples, drawn with seed 0; 0 takes all."""
     return Random(0).sample(examples, limit) if 0 < limit < len(examples) else examples

@@ -8,7 +8,8 @@ from dataclasses import replace
 from kvw.evaluation.evaluation import evaluate
 from kvw.measuring.examples import Measured
 from kvw.progress import Progress, unheard
-from kvw.runs.erase import Job, find_edit
+from kvw.runs.erase import Job
+from kvw.runs.solving import make_edit
 from kvw.strict import Strict
 
 
@@ -31,7 +32,7 @@ def sweep(job: Job, retain: Measured | None, gammas: Sequence[float], progress: 
     points = [SweepPoint(gamma=0, exact=_exact(job))]
     for done, gamma in enumerate(gammas, 1):
         request = replace(job.request, settings=replace(job.request.settings, gamma=gamma))
-        edit = find_edit(replace(job, request=request), retain, unheard).edit
+        edit = make_edit(replace(job, request=request), retain, unheard).edit
         with edit.attach(job.loaded.model):
             points.append(SweepPoint(gamma=gamma, exact=_exact(job)))
         progress(done, len(gammas))

@@ -14,11 +14,12 @@ from kvw.progress import Progress, Reporter
 from kvw.records.layer_sweep import LayerCurve, LayerPoint, LayerSweep
 from kvw.runs.choosing import paths_of
 from kvw.runs.costs import Stopwatch
-from kvw.runs.erase import Job, check, find_edit, for_the_solve, gathered, measure_retain
+from kvw.runs.erase import Job, check
 from kvw.runs.language import heard
 from kvw.runs.material import Material
 from kvw.runs.own_words import scorer_for
 from kvw.runs.request import DataSets, EraseRequest
+from kvw.runs.solving import for_the_solve, gathered, make_edit, measure_retain
 from kvw.selection.candidate import Candidate
 from kvw.selection.scoring import Scorer
 from kvw.selection.search import Search
@@ -66,7 +67,7 @@ def sweep_layers(
         solving = for_the_solve(job, material)
         retain = measure_retain(solving, watch, reporter)
         with watch.stage("weakening") as progress:
-            found = find_edit(solving, retain, progress).edit
+            found = make_edit(solving, retain, progress).edit
         layers = sorted({key.layer for key in found.widths})
         chosen = windows(asked, layers) if layers else []
         cut = [(one, within_layers(found, range(one[0], one[1] + 1))) for one in chosen]

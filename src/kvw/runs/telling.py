@@ -9,6 +9,7 @@ from kvw.evaluation.loaded import Loaded
 from kvw.methods.method import Unlearned
 from kvw.progress import Reporter
 from kvw.runs.request import EraseRequest
+from kvw.runs.terms import Terms
 
 
 def tell_of_request(request: EraseRequest, loaded: Loaded, reporter: Reporter) -> None:
@@ -27,7 +28,7 @@ def tell_of_request(request: EraseRequest, loaded: Loaded, reporter: Reporter) -
         reporter.warn("The tokenizer has no chat template: questions are asked as 'Question: ...', 'Answer:'.")
 
 
-def tell_of_method(unlearned: Unlearned, request: EraseRequest, reporter: Reporter) -> None:
+def tell_of_method(unlearned: Unlearned, request: Terms, reporter: Reporter) -> None:
     """Pass on what the method warns of."""
     for warning in unlearned.warnings:
         reporter.warn(warning)
@@ -38,7 +39,7 @@ def tell_of_method(unlearned: Unlearned, request: EraseRequest, reporter: Report
         )
 
 
-def refuse_no_edit(unlearned: Unlearned, request: EraseRequest) -> None:
+def refuse_no_edit(unlearned: Unlearned, request: Terms) -> None:
     """Stop before the model is scored again and written if the edit does nothing.
 
     Raises:
@@ -59,7 +60,7 @@ def refuse_no_edit(unlearned: Unlearned, request: EraseRequest) -> None:
         )
 
 
-def _too_few(request: EraseRequest) -> str:
+def _too_few(request: Terms) -> str:
     """How few answer tokens are too few; methods without a setting for that do not say."""
     fewest = asdict(request.settings).get("min_tokens")
     return "too few" if fewest is None else f"fewer than {fewest}"

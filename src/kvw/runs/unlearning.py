@@ -8,8 +8,8 @@ from typing import Any
 
 from kvw.data import Example
 from kvw.edits.edit import Edit
-from kvw.evaluation.loaded import Loaded
 from kvw.measuring.fingerprint import examples_digest
+from kvw.measuring.in_memory import InMemory
 from kvw.measuring.salt import salted
 from kvw.measuring.statistics import Statistics
 from kvw.methods.method import Method, Unlearned
@@ -21,7 +21,7 @@ Retain = Sequence[Example] | Statistics
 
 
 def unlearn(
-    method: Method[Any], loaded: Loaded, forget: Sequence[Example], retain: Retain, settings: Any, progress: Progress
+    method: Method[Any], loaded: InMemory, forget: Sequence[Example], retain: Retain, settings: Any, progress: Progress
 ) -> Unlearned:
     """Run a method; the model is left as it was.
 
@@ -48,7 +48,7 @@ def unlearn(
 
 
 def _describe(
-    edit: Edit, method: str, loaded: Loaded, forget: Sequence[Example], retain: Retain, settings: Any
+    edit: Edit, method: str, loaded: InMemory, forget: Sequence[Example], retain: Retain, settings: Any
 ) -> None:
     """Put the origin of an edit into its metadata."""
     if isinstance(retain, Statistics):
@@ -63,10 +63,7 @@ def _describe(
         update={
             "method": edit.metadata.method or method,
             "settings": asdict(settings) | edit.metadata.settings,
-            "base_model": str(loaded.checkpoint),
-            "model_fingerprint": loaded.fingerprint,
-            "model_type": loaded.model.config.model_type,
-            "value_matrices": loaded.checkpoint.value_matrices,
+            **loaded.origin,
             "forget_digest": digests[0],
             "forget_count": len(forget),
             "retain_digest": digests[1],

@@ -54,7 +54,7 @@ class Work(InMemory):
         """As many tokens as ``rows`` of the longest example have."""
         return self.rows * max(item.length for item in self.rendered.values())
 
-    def prepare(self, examples: Sequence[Example]) -> list[Prepared]:
+    def prepare(self, examples: Sequence[Example], new_tokens: int = 0) -> list[Prepared]:
         """The examples as they are: they have been rendered already."""
         return [self.rendered[id(example)] for example in examples]
 
