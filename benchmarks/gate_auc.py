@@ -39,6 +39,7 @@ from kvw.quiet import quiet_libraries
 from kvw.report.sheets import markdown_table
 from kvw.runs.material import gather_material
 from kvw.runs.request import read_data
+from kvw.runs.task import Task
 
 METHODS = ("r-muse", "steering")
 FORMS = ("by photo", "by name")
@@ -88,9 +89,10 @@ def judged(
     with tempfile.TemporaryDirectory() as folder:
         files = request.write(Path(folder))
         wanted = erase_request(checkpoint, files, Path(folder) / "run", {"method": method, **options})
-        loaded, data = Loaded.load(checkpoint), read_data(wanted)
+        loaded = Loaded.load(checkpoint)
         with reporter.stage(f"{method}, {request.name}: gathering what must stay") as progress:
-            material = gather_material(loaded, data, wanted, speaks=True, progress=progress)
+            task = Task(request=wanted, loaded=loaded, data=read_data(wanted))
+            material = gather_material(task, speaks=True, progress=progress)
         with reporter.stage(f"{method}, {request.name}: fitting gates") as progress:
             made = wanted.made_by.make(loaded, material.forget, material.retain, wanted.settings, progress)
         general = [*material.judged["held-out everyday"], *material.judged["held-out pictures"]]
