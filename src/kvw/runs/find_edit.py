@@ -95,26 +95,8 @@ def find_edit(
         Damaging: No edit keeps what must stay.
     """
     terms = Terms(method=method, settings=settings, keep=keep, sources=tuple(retain_sources))
-    loaded, (forgotten, given) = examples_given(model, {"forget": forget, "retain": retain}, processor)
-    if not forgotten:
-        raise UserError("The forget set is empty.", do="give what is to be forgotten")
-    refuse_forgotten(neighbours or [], forgotten)
-    kept, left_out = without_forgotten(given, forgotten)
-    check_examples([*forgotten, *kept])
-    made_by = terms.made_by
-    matrices = made_by.value_matrices(model, terms.settings)
-    if made_by.changes_weights_meanwhile(terms.settings):
-        for matrix in matrices:
-            refuse_quantised(matrix.name, matrix.module)
     with remembering(reporter) as told:
-        tell(data_findings(forgotten, kept, left_out, overlap(kept, forgotten)), told)
-        data = Sets(
-            forget=loaded.in_windows(forgotten),
-            retain=loaded.in_windows(kept),
-            neighbours=None if neighbours is None else list(neighbours),
-        )
-        made_by.check(loaded, data.forget, terms.settings)
-        task, watch = Task(request=terms, loaded=loaded, data=data), Stopwatch(told)
+        task, watch = _checked(model, forget, retain, terms, processor, neighbours, told), Stopwatch(told)
         before = _heard(task, watch, told, "original")
         solved = solve(task, before, watch, told)
         with solved.unlearned.edit.attach(model):
@@ -128,6 +110,37 @@ def find_edit(
         language=language,
         warnings=tuple(told.warnings),
     )
+
+
+def _checked(
+    model: PreTrainedModel,
+    forget: Given,
+    retain: Given,
+    terms: Terms,
+    processor: Any,
+    neighbours: Sequence[str] | None,
+    reporter: Reporter,
+) -> Task:
+    """Find everything that can be wrong with what was given before the first forward pass."""
+    loaded, (forgotten, given) = examples_given(model, {"forget": forget, "retain": retain}, processor)
+    if not forgotten:
+        raise UserError("The forget set is empty.", do="give what is to be forgotten")
+    refuse_forgotten(neighbours or [], forgotten)
+    kept, left_out = without_forgotten(given, forgotten)
+    check_examples([*forgotten, *kept])
+    tell(data_findings(forgotten, kept, left_out, overlap(kept, forgotten)), reporter)
+    data = Sets(
+        forget=loaded.in_windows(forgotten),
+        retain=loaded.in_windows(kept),
+        neighbours=None if neighbours is None else list(neighbours),
+    )
+    method, settings = terms.made_by, terms.settings
+    matrices = method.value_matrices(model, settings)
+    if method.changes_weights_meanwhile(settings):
+        for matrix in matrices:
+            refuse_quantised(matrix.name, matrix.module)
+    method.check(loaded, data.forget, settings)
+    return Task(request=terms, loaded=loaded, data=data)
 
 
 def _heard(task: Task, watch: Stopwatch, reporter: Reporter, which: str) -> Heard:

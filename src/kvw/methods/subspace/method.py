@@ -58,10 +58,9 @@ def subspace(
 ) -> LowRankEdit:
     """Find the directions that carry the forget set and not the retain set, and how much to weaken each.
 
-    The edit has the strength of the settings, with which many a model loses more than it should: :func:`kvw.find_edit`
-    chooses it. The model stays as it was. Nothing depends on how examples are split into batches, or on padding.
-    Several processes (:func:`kvw.processes.together`) share the work, and all get the edit of one process up to
-    rounding.
+    The model stays as it was. The strength is that of the settings (:func:`kvw.find_edit` chooses it). Nothing depends
+    on how examples are split into batches, or on padding. Several processes (:func:`kvw.processes.together`) share the
+    work, and all get the edit of one process up to rounding.
 
     Args:
         model: A loaded model of a known family.
