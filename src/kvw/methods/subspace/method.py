@@ -56,11 +56,10 @@ def subspace(
     on_warning: Callable[[str], None] = warn,
     progress: Progress | None = None,
 ) -> LowRankEdit:
-    """Find the directions that carry the forget set and not the retain set, and how much to weaken each.
+    """Find the directions that carry the forget set and not the retain set, and weaken them as the settings say.
 
-    The model stays as it was. The strength is that of the settings (:func:`kvw.find_edit` chooses it). Nothing depends
-    on how examples are split into batches, or on padding. Several processes (:func:`kvw.processes.together`) share the
-    work, and all get the edit of one process up to rounding.
+    :func:`kvw.find_edit` chooses the strength. Nothing depends on how examples are split, or on padding. Several processes
+    (:func:`kvw.processes.together`) share the work, and all get the edit of one process up to rounding.
 
     Args:
         model: A loaded model of a known family.
