@@ -58,7 +58,7 @@ def subspace(
 ) -> LowRankEdit:
     """Find the directions that carry the forget set and not the retain set, and weaken them as the settings say.
 
-    :func:`kvw.find_edit` chooses the strength. Nothing depends on how examples are split, or on padding. Several processes
+    :func:`kvw.find_edit` chooses the strength. Nothing depends on padding or batches. Several processes
     (:func:`kvw.processes.together`) share the work, and all get the edit of one process up to rounding.
 
     Args:
