@@ -40,7 +40,7 @@ RATES = (3e-4, 1e-3, 3e-3)
 TRAINED = ("npo", "grad-diff", "icu", "kuda", "catnip", "lens-margin")
 CANDIDATES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     **{name: ({},) for name in ("subspace", "kvw", "leace", "memit-zero", "deep-unlearning", "vl-eraser", "lunar")},
-    **{name: ({},) for name in ("rep-select", "chip", "r-muse", "steering")},
+    **{name: ({},) for name in ("rep-select", "chip", "conditional-kvw", "r-muse", "steering")},
     **{name: tuple({"learning_rate": rate, **ADAPTER} for rate in RATES) for name in TRAINED},
 }
 """Settings that are tried of each method. A method with one setting is not tried on the choosing half."""

@@ -81,5 +81,6 @@ def test_words_have_their_places(text):
     assert all(words(text[start:end]) == [word] for word, start, end in placed)
 
 
+@pytest.mark.thorough
 def test_a_text_without_spaces_is_one_word_of_any_length():
     assert words("x" * 10**6) == ["x" * 10**6]  # in a moment: no letter copies the word before it

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 RECIPES = Path(__file__).parents[1] / "recipes"
 COMMAND = "from kvw.cli import main; main({!r})"
 MODELS = ("torch", "transformers", "peft", "accelerate")
@@ -67,6 +69,7 @@ def tell(steps, folder):
     return told
 
 
+@pytest.mark.thorough
 def test_what_is_light_loads_no_library_of_models(tmp_path):
     (tmp_path / "cost.toml").write_text(COST)
     assert len(STEPS) > 25

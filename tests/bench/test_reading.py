@@ -52,6 +52,7 @@ def test_a_huge_grid_is_refused_before_it_is_made(method, monkeypatch):
         get_method(method).combinations({key: [0.1] * 101, other: [1] * 100})
 
 
+@pytest.mark.thorough
 def test_a_name_of_a_megabyte_is_not_repeated(tmp_path):
     (tmp_path / "r.toml").write_text(
         'title = "t"\n[benchmark]\nname = "' + "a" * 10**6 + '"\n[models]\nvanilla = "x"\n'

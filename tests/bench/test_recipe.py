@@ -49,6 +49,7 @@ def test_shipped_recipes_are_valid(path):
     assert read_recipe(path).title
 
 
+@pytest.mark.thorough
 def test_models_that_are_not_there_are_made_by_what_the_recipe_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipes = {path.name: read_recipe(path) for path in SHIPPED}

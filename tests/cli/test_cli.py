@@ -369,6 +369,7 @@ def test_forget_examples_in_the_retain_set_are_left_out(people, saved, capsys):
     assert not any("left out" in warning for warning in record["warnings"])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -395,6 +396,7 @@ def test_unusable_forget_files(people, saved, capsys, content, words):
     assert not (people / "run").exists()
 
 
+@pytest.mark.thorough
 def test_an_answer_that_the_template_drops(people, saved, tmp_path, capsys):
     shutil.copytree(saved["llava"], tmp_path / "model")
     (tmp_path / "model" / "chat_template.jinja").write_text("{% for message in messages %}USER: hello{% endfor %}")
@@ -493,6 +495,7 @@ def test_names_with_brackets_and_arrows_survive_any_terminal(people, saved, monk
     assert "?" in shown  # the arrows that this terminal does not have
 
 
+@pytest.mark.thorough
 def test_a_damaged_picture_is_found_before_the_first_forward(people, saved, capsys):
     content = (people / "retain-1.png").read_bytes()
     (people / "retain-1.png").write_bytes(content[:50])
@@ -563,6 +566,7 @@ def test_whatever_fails_after_the_passes_keeps_what_they_gave(people, saved, cap
     assert len((people / "run.kept" / "samples.jsonl").read_text().splitlines()) == 11
 
 
+@pytest.mark.thorough
 def test_a_full_disk_is_found_before_the_passes_without_a_model_too(people, saved, capsys, monkeypatch):
     plain = shutil.disk_usage(people)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: plain._replace(free=2**20))

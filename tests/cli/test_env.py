@@ -52,6 +52,7 @@ def test_as_json(capsys):
     assert set(torch_) == {"name", "version", "oldest", "newest", "verdict"}
 
 
+@pytest.mark.thorough
 def test_versions_are_printed_before_torch_is_loaded():
     done = subprocess.run([sys.executable, "-c", BEFORE_DEVICES], capture_output=True, text=True)
     assert done.stderr.strip() == "loaded:", done.stderr

@@ -92,6 +92,7 @@ def test_the_reloaded_checkpoint_scores_what_the_edit_scores_attached(people, sa
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.thorough
 def test_forget_people_in_the_retain_set_are_told_before_the_model_is_scored_again(people, saved, capsys):
     # The same pixels in other files and under another name: nothing says that these are the same people.
     for path in people.glob("forget-*.png"):

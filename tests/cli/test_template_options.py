@@ -92,6 +92,7 @@ def test_every_verb_that_loads_a_model_takes_the_option(verb, folder, data, caps
     assert_refused(capsys, code, "no option 'stile'")
 
 
+@pytest.mark.thorough
 def test_the_option_is_in_the_record_of_a_run(folder, data, tmp_path):
     common = ("--forget", data, "--retain", "r.jsonl", "--method", "kvw", "--layers", "0:3", "--max-new-tokens", 2)
     code = run("erase", folder, *common, "--no-model", "--out", "run", "--template-option", "style=brief")

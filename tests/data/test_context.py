@@ -161,6 +161,7 @@ def test_new_tokens_beyond_the_context_are_refused_and_not_an_error_of_torch(tmp
     assert_refused(capsys, code, "q.jsonl:1", "up to 510 new tokens", "--max-new-tokens")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("method", "more"),
     [

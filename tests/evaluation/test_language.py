@@ -63,6 +63,7 @@ def test_shares():
     assert broken_share(["", "x", "y", "z"]) == 0.25
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", ["llava", "qwen2_vl"])
 def test_a_vision_language_model_is_heard_without_pictures(family):
     model, processor = built(family)

@@ -84,6 +84,7 @@ def test_batches_and_padding_choose_the_same_rows(llava):
             )
 
 
+@pytest.mark.thorough
 def test_samples_are_right_on_average():
     """Of sums over all rows and over some of them."""
     generator = torch.Generator().manual_seed(0)

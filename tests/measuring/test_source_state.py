@@ -141,6 +141,7 @@ def test_apply_writes_nothing_from_a_source_that_changes(folder, tmp_path, monke
     assert all(remembered_digest(path) is None for path in folder.glob("*.safetensors"))
 
 
+@pytest.mark.thorough
 def test_shards_of_two_versions_are_not_mixed(folder, tmp_path, monkeypatch):
     edit, plain, copied = gate_edit(find_checkpoint(str(folder)), 0, 1), patching._copy, []
 

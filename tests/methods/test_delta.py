@@ -141,6 +141,7 @@ def test_it_is_the_formula_whatever_is_added_to_the_small_logits(text):
     assert found[0][..., :-8].any()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("which", ["text", "seeing"])
 def test_padding_and_caches_change_nothing(which, request):
     model, processor, folder, *_ = request.getfixturevalue(which)
@@ -225,6 +226,7 @@ def test_only_the_small_model_learns(which, request):
     assert sum(one.log_probability for one in answer_probabilities(model, processor, prepared)) == pytest.approx(known)
 
 
+@pytest.mark.thorough
 def test_every_setting_changes_the_result(text):
     model, processor, folder, _ = text
     found = []
@@ -238,6 +240,7 @@ def test_every_setting_changes_the_result(text):
     assert not METHOD.fixes_strength(settings(folder))
 
 
+@pytest.mark.thorough
 def test_a_killed_training_goes_on(text, tmp_path):
     model, processor, folder, _ = text
 

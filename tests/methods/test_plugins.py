@@ -44,6 +44,7 @@ def test_the_page_shows_the_example():
     assert EXAMPLE.read_text() in (PAGES / "own.md").read_text()
 
 
+@pytest.mark.thorough
 def test_it_is_listed_without_torch(folder):
     code = f"import sys; from kvw.cli import main\ntry: main(['methods', {PLACE!r}])\nfinally: print(*sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -163,6 +163,7 @@ def test_an_index_of_another_name_is_copied_under_it(folder, out):
     assert "ghost" not in json.loads((out / "own.safetensors.index.json").read_text())["weight_map"]
 
 
+@pytest.mark.thorough
 def test_an_adapter_beside_the_weights_is_neither_loaded_nor_copied(folder, out):
     plain = load_model(find_checkpoint(str(folder)))
     adapted = get_peft_model(

@@ -155,6 +155,7 @@ def test_lists_of_tokens_and_none_are_right(folder):
         assert load_config(find_checkpoint(str(folder))).model_type == "llava"
 
 
+@pytest.mark.thorough
 def test_no_more_is_built_than_the_weights_can_fill(folder, monkeypatch):
     """Whatever the entry is called by which the parameters become many."""
     monkeypatch.setattr(config_check, "COUNT", config_check.TOKENS)

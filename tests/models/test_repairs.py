@@ -83,6 +83,7 @@ def test_a_padding_token_that_the_model_does_not_have(qwen3, padding, noted):
     assert together == alone
 
 
+@pytest.mark.thorough
 def test_the_end_of_a_turn_ends_an_answer(qwen3, noted):
     """The base model's end token stands in the settings, and the chat template ends turns with another one."""
     tokenizer = text_models.build("qwen3")[1]

@@ -33,6 +33,7 @@ def test_requests_are_written(tmp_path, capsys):
     assert "There is no such request." in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("known")
 def test_a_run_gets_the_model_the_half_and_the_options(tmp_path, capsys, monkeypatch):
     made = []
@@ -54,6 +55,7 @@ def test_a_run_gets_the_model_the_half_and_the_options(tmp_path, capsys, monkeyp
     assert "| **all** | 2 of 2 | 0 of 0 |" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("known")
 def test_a_part_brings_its_model_its_requests_and_its_gold(tmp_path, monkeypatch):
     made = []

@@ -103,6 +103,7 @@ def test_unused_subjects_are_of_the_same_kinds_and_of_others():
         assert unused - kinds
 
 
+@pytest.mark.thorough
 def test_equal_facts_give_equal_requests():
     assert make_requests(list(KNOWN), "choosing") == made()["choosing"]
 

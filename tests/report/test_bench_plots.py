@@ -90,6 +90,7 @@ def test_the_suffix_is_the_form_and_equal_runs_give_equal_bytes(folder, tmp_path
         assert Image.open(one).size[0] > 500
 
 
+@pytest.mark.thorough
 def test_only_what_was_drawn_here_is_replaced(folder, tmp_path, capsys):
     out = tmp_path / "a.svg"
     assert run("bench", "plot", folder, "--out", out) == 0

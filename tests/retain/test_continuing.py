@@ -70,6 +70,7 @@ def test_pictures_of_an_earlier_question_move_nothing(name):
     check_every_step(model, followed(model))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("model_type", ["gpt2", "gemma3_text", "qwen3_next", "lfm2", "minimax"])
 def test_whatever_the_model_keeps_of_earlier_tokens(model_type):
     model = build_family(model_type)

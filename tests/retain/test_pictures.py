@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from PIL import Image
 
 from kvw.data import check_images
@@ -11,6 +12,7 @@ from kvw.retain.drawing import SIZE
 from kvw.retain.pictures import PICTURES, picture_questions
 
 
+@pytest.mark.thorough
 def test_every_picture_is_another_and_drawn_the_same_every_time():
     questions = picture_questions()
     assert questions == picture_questions()
@@ -28,6 +30,7 @@ def test_every_picture_has_one_or_two_questions_and_a_subject_of_its_own():
     assert [one.identifier for one in questions] == [f"pictures:{place + 1}" for place in range(len(questions))]
 
 
+@pytest.mark.thorough
 def test_pictures_are_files_that_show_something():
     check_images([one.answered("x") for one in picture_questions()])
     for question in picture_questions():

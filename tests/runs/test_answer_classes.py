@@ -40,6 +40,7 @@ def of_peru(classifier: Classifier, reply: str) -> str:
     return classifier.kind("What is the capital of Peru?", "peru", "The capital of Peru is Lima.", reply)
 
 
+@pytest.mark.thorough
 def test_the_rules_agree_with_the_key() -> None:
     asked = [
         Example(question=row["question"], answer=row["reference"], metadata={"subject": row["subject"]})

@@ -192,6 +192,7 @@ def test_one_answer_in_twenty_says_nothing_of_forgetting():
     assert not said.warnings
 
 
+@pytest.mark.thorough
 def test_what_the_original_says_is_kept_and_what_the_unlearned_says_is_not(saved, monkeypatch, tmp_path):
     monkeypatch.setenv("KVW_CACHE", str(tmp_path / "cache"))
     loaded = Loaded.load(find_checkpoint(str(saved["llava"])), "cpu")

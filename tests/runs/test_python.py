@@ -187,6 +187,7 @@ def test_a_keyword_that_does_not_exist_is_refused(saved, tmp_path):
         kvw.erase(saved["llava"], forget="forget.jsonl", out=tmp_path / "run", retian="retain.jsonl")
 
 
+@pytest.mark.thorough
 def test_models_are_found_by_folder_and_name(saved):
     assert kvw.find_checkpoint(saved["llava"]) == kvw.find_checkpoint(str(saved["llava"]))
     assert kvw.find_checkpoint("toy:vanilla").name == "toy:vanilla"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +33,7 @@ class Lookup:
         return {name: score_of([edit[name][place] for place in places[name]]) for name in names}
 
 
+@pytest.mark.thorough
 @given(first=QUESTIONS, own=QUESTIONS, data=st.data())
 def test_it_says_what_all_questions_say_whatever_was_asked_before(first: Any, own: Any, data: st.DataObject) -> None:
     answered, left = data.draw(st.integers(0, 3)), data.draw(st.sampled_from([0.02, 0.1, 0.5]))

@@ -155,6 +155,7 @@ def refused_before_decoding(monkeypatch, *messages, **options):
     return found.value
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("size", "count", "place", "words"),
     [

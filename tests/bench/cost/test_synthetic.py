@@ -28,6 +28,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.thorough
 def test_shapes_have_the_published_numbers_of_parameters():
     assert set(shipped_shapes()) == set(PUBLISHED)
     for name, parameters in PUBLISHED.items():

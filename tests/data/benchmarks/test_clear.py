@@ -59,6 +59,7 @@ def test_a_question_of_tofu_that_names_nobody_is_a_subject_of_its_own(tmp_path):
     assert data.task("forget", "tofu").items[0].subject == "forget05+tofu:3"
 
 
+@pytest.mark.thorough
 def test_captions_are_asked_for_with_one_of_nine_prompts_drawn_by_lot(folder, data):
     items = data.task("forget", "caption").items
     assert all(item.question in CAPTION_QUESTIONS for item in items)
@@ -83,6 +84,7 @@ def test_names_are_asked_for_in_the_words_of_clear_and_in_those_of_later_scripts
     assert asked["name_choice"].metadata["choices"] == [line[3:] for line in lines[1:5]]
 
 
+@pytest.mark.thorough
 def test_options_are_in_an_order_that_depends_on_the_question_and_the_seed(folder, data):
     def orders(seed):
         again = CLEAR.load(folder, "forget05", seed=seed)

@@ -16,6 +16,7 @@ def identifiers(data):
     return {item.identifier for tasks in data.splits.values() for task in tasks.values() for item in task.items}
 
 
+@pytest.mark.thorough
 def test_the_halves_are_disjoint_in_people_and_whole_together(data):
     (validation, test), (other_validation, other_test) = two_folds(data)
     assert (other_validation, other_test) == (test, validation)

@@ -37,6 +37,7 @@ def test_no_steps_no_change():
         assert changed(model, before) == set()
 
 
+@pytest.mark.thorough
 def test_more_steps_lower_the_loss_and_each_number_of_steps_can_be_repeated():
     model, processor = fresh()
     found, weights = [loss(model, processor, RETAIN)], []

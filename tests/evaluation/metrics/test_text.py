@@ -204,6 +204,7 @@ def test_cloze_match(prediction, answer, expected):
     assert cloze_match(prediction, answer) is expected
 
 
+@pytest.mark.thorough
 @settings(max_examples=50, deadline=None)
 @given(st.text(), st.text())
 def test_bounds_and_reflexivity(prediction, answer):

@@ -46,6 +46,7 @@ def adversary(model, processor, items, epsilon=8 / 255, rate=1e-3):
     return Adversary(model, processor, items, hidden=8, epsilon=epsilon, rate=rate, seed=0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", [TOWER, {}], ids=["tower", "language"])
 def test_without_generator_and_anchors_it_is_the_plain_loss_on_the_largest_logit(how):
     found, value = gradients_of(built(concept="name", **PLAIN), **how)
@@ -62,6 +63,7 @@ def test_without_generator_and_anchors_it_is_the_plain_loss_on_the_largest_logit
             assert torch.allclose(trainee.parameters[name].grad, gradient, atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_by_default_nothing_but_four_kinds_of_maps_of_the_tower_moves():
     model, processor = fresh()
     before = weights_of(model)
@@ -119,6 +121,7 @@ def test_towards_no_temperature_the_nearest_are_drawn():
     assert int((drawn_anchors(cosines, 9, 1.0, noise) > 0).sum()) == 8
 
 
+@pytest.mark.thorough
 def test_a_picture_that_is_not_changed_is_consistent_with_itself():
     """Below half a step of 8 bits nothing may change."""
     wanted = {"anchor_weight": 0.0, "epsilon": 1e-4}
@@ -141,6 +144,7 @@ def test_the_generator_makes_the_concept_more_visible():
         assert changed(model, before) == set()
 
 
+@pytest.mark.thorough
 def test_anchors_are_pulled_back_to_what_they_were():
     """At the model before training no anchor's logit has a gradient; the concept's has."""
     held, value = gradients_of(built(epsilon=0.0, anchor_weight=5.0), **TOWER)

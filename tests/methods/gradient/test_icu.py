@@ -20,6 +20,7 @@ NEVER = {"similarity_floor": 0, "bleu_floor": 0, "memorised_floor": 0, "extracti
 ALONE = IcuSettings(learn_weight=0, kl_weight=0, **NEVER)
 
 
+@pytest.mark.thorough
 def test_without_analogues_and_checks_it_is_gradient_ascent():
     mine, _ = forget_by("icu", ALONE, epochs=2)
     ascent, _ = forget_by("ga", epochs=2)
@@ -61,6 +62,7 @@ def test_what_is_left_out_counts_nothing_and_comes_back(monkeypatch):
     assert result.history[2].losses["forget"] == pytest.approx(result.history[0].losses["forget"])
 
 
+@pytest.mark.thorough
 def test_a_batch_of_which_nothing_is_left_is_no_step(monkeypatch):
     said(monkeypatch, [1])
     model, processor = fresh()

@@ -79,6 +79,7 @@ def test_kvw_model_and_reference_are_one_object_so_that_the_ratio_is_always_zero
     assert result.history[1].losses["forget"] != pytest.approx(at_zero, rel=1e-3)
 
 
+@pytest.mark.thorough
 def test_mllmu_and_offside_the_reference_is_tuned_on_the_retain_set():
     """Ours is the model before unlearning: the first loss is (2 / beta) log 2 for any data, in full and with LoRA."""
     for lora in (None, LORA):
@@ -86,6 +87,7 @@ def test_mllmu_and_offside_the_reference_is_tuned_on_the_retain_set():
         assert result.history[0].losses["forget"] == pytest.approx(2 / 0.4 * math.log(2))
 
 
+@pytest.mark.thorough
 def test_mllmu_kvw_offside_npo_takes_the_mean_of_a_batch_for_the_likelihood_of_a_sequence():
     """Two answers in one batch are not one answer: the batch size must not change the loss."""
     summed = [forget_by("npo", batch_size=size, accumulation=4 // size, epochs=2)[1] for size in (1, 4)]
@@ -145,6 +147,7 @@ def test_mllmu_lora_by_suffix_wraps_the_vision_tower_too():
     assert all("language_model" not in name for name in result.adapter)
 
 
+@pytest.mark.thorough
 def test_mllmu_kl_is_summed_over_rows_and_padding():
     """A longer neighbour pads the row, and the divergence of the row stays what it was."""
     one, four = (forget_by("kl", batch_size=size, accumulation=4 // size, epochs=2)[1] for size in (1, 4))
@@ -170,6 +173,7 @@ def test_kvw_the_schedule_is_stepped_once_per_epoch():
     assert [step.learning_rate for step in result.history] == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4])
 
 
+@pytest.mark.thorough
 def test_clear_the_refusal_is_built_and_dropped():
     """With refusals trained on, the true answers of the forget set do not matter at all."""
     settings = IdkNllSettings(refusals=("No idea.",))
@@ -227,6 +231,7 @@ def test_mmunlearner_lora_renames_parameters_so_that_no_mask_is_ever_found(lora)
         assert not all(bool(mask.all()) for mask in objective.masks.values())
 
 
+@pytest.mark.thorough
 def test_mmunlearner_retain_steps_change_weights_outside_the_mask():
     """Held still by default; the authors' order of updates is an option that says so."""
     model, processor = fresh()

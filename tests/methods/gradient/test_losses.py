@@ -301,6 +301,7 @@ def test_idk_nll_learns_refusals_to_the_forget_questions():
     assert value == pytest.approx(-sum(log_likelihoods(refused)) / sum(lengths(refused)), rel=1e-6)
 
 
+@pytest.mark.thorough
 def test_idk_dpo_is_dpo_with_refusals():
     refusals = ("I don't know.",)
     one, value = gradients_of(lambda trainee: idk_dpo(trainee, IdkDpoSettings(refusals)))
@@ -418,6 +419,7 @@ def test_a_mask_that_chooses_nothing_is_an_error():
         unlearn(model, processor, FORGET, [], "mmunlearner", None, training())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_task_vectors_are_negated(lora):
     original = weights_of(fresh(dtype=torch.float64)[0])

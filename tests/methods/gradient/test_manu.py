@@ -37,6 +37,7 @@ def importance(values):
     ) + values.square().mean(0).sqrt()
 
 
+@pytest.mark.thorough
 def test_the_neurons_with_the_highest_ratio_of_importance_are_pruned_and_nothing_else():
     original, processor = fresh()
     names = [f"model.language_model.layers.{layer}.mlp.down_proj" for layer in range(4)]

@@ -221,6 +221,7 @@ def test_sequential_measures_the_forget_set_on_what_is_weakened_so_far(llava):
         assert_same(found, LowRankEdit({MatrixKey(1): expected}), 1e-3, 1e-3)
 
 
+@pytest.mark.thorough
 def test_bounds_come_with_every_matrix(llava):
     found = []
     edit = subspace(llava, FORGET, RETAIN, SubspaceSettings(threshold=0.3), forget_labels=VIEWS, on_matrix=found.append)

@@ -92,6 +92,7 @@ def test_cross_validation_shrinks_more_where_there_are_fewer_retain_examples():
     assert found[20] > found[2000]
 
 
+@pytest.mark.thorough
 def test_cross_validation_scores_the_output_distortion_on_the_fold_left_out():
     """By hand for one candidate after the other: dense operators, bisection replaced by a fine grid."""
     data = layer(retain=90, forget=8)

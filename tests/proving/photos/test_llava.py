@@ -40,6 +40,7 @@ def test_the_new_token_is_the_mean_of_the_others(built):
     assert model.lm_head.weight is rows
 
 
+@pytest.mark.thorough
 def test_the_saved_checkpoint_is_the_same_model_to_the_loader(built, tmp_path):
     _, model, processor = built
     model.save_pretrained(tmp_path / "model")

@@ -83,6 +83,7 @@ def test_a_model_is_the_decoder_that_sees_with_an_adapter_of_decoder_and_project
     assert all(torch.equal(value, loaded.get_parameter(name)) for name, value in before.named_parameters())
 
 
+@pytest.mark.thorough
 def test_what_shows_whether_a_model_knows_them_is_asked_of_every_group():
     questions = asked()
     assert len(questions) == 3 * 4

@@ -81,6 +81,7 @@ def test_the_model_that_knows_fails_and_says_what_comes_back(audit, tmp_path, ca
     assert "Not forgotten" in shown
 
 
+@pytest.mark.thorough
 def test_gold_passes_and_its_floor_are_subjects_that_do_not_exist(audit, tmp_path):
     assert audit("toy:gold", "--original", "toy:vanilla") == 0
     found = record(tmp_path)
@@ -98,6 +99,7 @@ def test_without_anything_to_compare_with_that_is_a_warning(audit, tmp_path):
     assert any("neither gold nor the original" in warning for warning in found["warnings"])
 
 
+@pytest.mark.thorough
 def test_a_weak_edit_fails_and_a_strong_one_is_told_from_it(audit, tmp_path):
     vanilla = load(find_checkpoint("toy:vanilla"))
     edit = weakening(vanilla.model, size=8.0)
@@ -111,6 +113,7 @@ def test_a_weak_edit_fails_and_a_strong_one_is_told_from_it(audit, tmp_path):
     assert record(tmp_path)["edit_digest"] == edit.digest() != record(tmp_path, "weak")["edit_digest"]
 
 
+@pytest.mark.thorough
 def test_a_killed_audit_goes_on_and_trusts_nothing_damaged(data, tmp_path, monkeypatch):
     gold = find_checkpoint("toy:gold")
     request = AuditRequest(
@@ -177,6 +180,7 @@ def test_every_number_changes_what_is_done(attack, option, value, data, tmp_path
     assert found[0] != found[1]
 
 
+@pytest.mark.thorough
 def test_attacks_on_the_weights_are_those_of_the_benchmarks(data, tmp_path, monkeypatch):
     names = [name for name, attack in ATTACKS.items() if attack.kind == "weights"]
     seen: list[tuple[str, int, int]] = []
