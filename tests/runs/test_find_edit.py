@@ -62,6 +62,7 @@ def test_it_is_the_edit_of_the_whole_run_and_the_model_is_left_as_it_was(toy, tm
     record = erase(request)
     assert same(found.edit, kvw.load_edit(tmp_path / "run" / "edit.safetensors"))
     assert found.selection == record.selection
+    assert repr(found) == f"<FoundEdit: {record.selection.sentence}>"
     assert found.language.broken == record.language.broken
     assert found.language.perplexity.unlearned == pytest.approx(record.language.perplexity.unlearned)
     assert found.original.summaries["forget"] == record.splits["forget"].original

@@ -31,7 +31,7 @@ from kvw.runs.task import Task
 from kvw.runs.terms import Sets, Terms
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FoundEdit:
     """An edit of a model in memory, and what it forgets and costs.
 
@@ -51,6 +51,10 @@ class FoundEdit:
     unlearned: Evaluation
     language: LanguagePart
     warnings: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """What was found in a sentence or two; no question and no answer."""
+        return f"<FoundEdit: {self.selection.sentence if self.selection else 'there was nothing to judge it by'}>"
 
 
 def find_edit(
