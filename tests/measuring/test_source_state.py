@@ -18,7 +18,7 @@ from kvw.measuring.source_state import SourceState
 from kvw.models import patching
 from kvw.models.loading import find_checkpoint
 from kvw.progress import SILENT
-from kvw.runs import erase as erase_module
+from kvw.runs import solving
 from kvw.runs.apply import apply
 from kvw.runs.erase import erase
 from kvw.runs.request import EraseRequest
@@ -178,13 +178,13 @@ def test_erase_gives_no_run_of_a_source_that_changes(saved, tmp_path, monkeypatc
     for name in ("forget", "retain"):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         rows = [{"question": "When?", "answer": "in 1900"}]
-    plain = erase_module.find_edit
+    plain = solving.make_edit
 
     def changing(*arguments):
         change(tmp_path / "model" / "model.safetensors")
         return plain(*arguments)
 
-    monkeypatch.setattr(erase_module, "find_edit", changing)
+    monkeypatch.setattr(solving, "make_edit", changing)
     request = EraseRequest(
         model=find_checkpoint(str(tmp_path / "model")),
         forget=tmp_path / "forget.jsonl",
