@@ -28,7 +28,7 @@ def test_the_notebook_runs_and_forgets():
     before = ast.literal_eval(found[2])
     after = dict(line.split(" ", 1) for line in found[4].splitlines())
     assert ast.literal_eval(after["undone"]) == before
-    edited = ast.literal_eval(after["1"])
+    edited = ast.literal_eval(after["edited"])
     assert before["forget"][0] > 0.9
     assert edited["forget"][0] < before["forget"][0] / 2
     assert edited["retain"][0] > edited["forget"][0]
