@@ -265,9 +265,9 @@ def test_an_error_while_one_process_solves_ends_all_with_one_message(saved, peop
 def program_that_is_asked_everyday_questions(*arguments):
     """As if the model wrote English, with few questions and sentences."""
     from kvw.retain import sources
-    from kvw.runs import erase
+    from kvw.runs import solving
 
-    erase.KNOWS_ENGLISH = float("inf")
+    solving.KNOWS_ENGLISH = float("inf")
     questions, texts = sources.everyday_questions()[:6], sources.text_examples()[:6]
     sources.everyday_questions, sources.text_examples = (lambda: questions), (lambda: texts)
     program_with_small_batches(*arguments)

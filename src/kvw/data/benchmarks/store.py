@@ -165,12 +165,15 @@ class Store:
                 loaded = library.load_dataset(str(self.source), name)
             else:
                 loaded = self._load_local(library, self.local, name)
-        except (library.exceptions.DatasetsError, OSError, ValueError) as error:
+        except (library.exceptions.DatasetsError, OSError, ValueError, StopIteration) as error:
+            # The library looks for the first row, in older releases for what it says of the columns.
+            if isinstance(error, StopIteration) or isinstance(
+                error.__cause__, library.arrow_writer.SchemaInferenceError
+            ):
+                raise UserError(
+                    f"The table {name or self.source} is empty.", found="a file without rows", do="download it again"
+                ) from error
             raise self._not_loaded(f"table {name}" if name else "table", error) from error
-        except StopIteration as error:  # the library looks for the first row
-            raise UserError(
-                f"The table {name or self.source} is empty.", found="a file without rows", do="download it again"
-            ) from error
         if not isinstance(loaded, library.DatasetDict):
             return loaded
         if split is not None:
