@@ -47,7 +47,9 @@ def text():
 def test_it_is_the_edit_of_the_whole_run_and_the_model_is_left_as_it_was(toy, tmp_path):
     model, processor, forget, retain = toy
     before = copy.deepcopy(model.state_dict())
-    found = kvw.find_edit(model, forget, retain, LAYERS, processor=processor, reporter=SILENT)
+    told: list[str] = []
+    reporter = SimpleNamespace(warn=told.append, note=str, stage=SILENT.stage)
+    found = kvw.find_edit(model, forget, retain, LAYERS, processor=processor, reporter=reporter)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert kvw.evaluate(model, processor, {"forget": forget}) == found.original  # no edit is attached any more
 
@@ -68,7 +70,8 @@ def test_it_is_the_edit_of_the_whole_run_and_the_model_is_left_as_it_was(toy, tm
     assert found.original.summaries["forget"] == record.splits["forget"].original
     now, written = found.unlearned.summaries["forget"], record.splits["forget"].unlearned  # attached, and folded
     assert (now.exact, now.probability) == pytest.approx((written.exact, written.probability))
-    assert set(found.warnings) <= set(record.warnings)
+    assert list(found.warnings) == told != []
+    assert set(told) <= set(record.warnings)
     made, written = found.edit.metadata, kvw.load_edit(tmp_path / "run" / "edit.safetensors").metadata
     assert (made.method, made.forget_count) == (written.method, len(forget))
     assert json.loads(json.dumps(made.settings)) == written.settings
