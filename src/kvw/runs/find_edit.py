@@ -72,9 +72,9 @@ def find_edit(
 ) -> FoundEdit:
     """Do on a model in memory what ``kvw erase`` does on a checkpoint: make an edit and choose its strength.
 
-    The model answers shipped questions, and a part of everything is held out: the strongest edit is taken that keeps
-    ``keep`` of that. Nothing is written, and nothing is kept for the next call, as the weights may be others by then.
-    The model is left as it was.
+    The model answers shipped questions, and a part of everything is held out. Of the edits that keep ``keep`` of that
+    the weakest is taken that forgets everything, or else the one that leaves least. Nothing is written, and nothing is
+    kept for the next call, as the weights may be others by then. The model is left as it was.
 
     Args:
         model: A loaded model, without any edit.
