@@ -14,6 +14,7 @@ from tests.fixtures import TWO
 
 import kvw
 from kvw.edits import Condition, ConditionalGateEdit, EditMetadata, GateEdit, attach_where, export_ia3
+from kvw.edits.prompts import NO_PROMPT, prompt_ends
 from kvw.edits.weight_edit import weight_edit
 from kvw.models.finding import find_value_matrices
 from kvw.models.forward_names import cache_name
@@ -77,6 +78,16 @@ def test_the_threshold_decides(llava):
     for threshold, expected in ((2.0, plain), (-1.0, weakened)):
         with attach_where(edit, llava, Condition(1, found.filter, threshold)):
             assert torch.equal(logits(llava, batch), expected)
+
+
+def test_text_that_nobody_asked_for_is_left_alone(llava):
+    batch = prompts()
+    ends = torch.full((len(batch["input_ids"]),), NO_PROMPT)
+    plain = logits(llava, batch)
+    with attach_where(gate_edit(llava), llava, Condition(1, condition_for(llava, batch, {0}).filter, -9.0)):
+        assert not torch.equal(logits(llava, batch), plain)
+        with prompt_ends(llava, ends):
+            assert torch.equal(logits(llava, batch), plain)
 
 
 def test_experts_see_rows_out_of_order():

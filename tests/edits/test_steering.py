@@ -235,6 +235,20 @@ def test_answers_that_are_given_are_no_prompt(model):
             torch.testing.assert_close(torch.tensor(scores.log_probabilities), log_probabilities, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("decoding", [False, True])
+def test_text_that_nobody_asked_for_is_left_alone(llava, decoding):
+    """It has no prompt that could decide: its first token says nothing of it."""
+    ids = torch.tensor([ROWS[0]] * 2)
+    labels = ids.clone()
+    labels[0, :1] = labels[1, :2] = -100
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    plain = score_batch(llava, batch)
+    with steering_edit(llava, decoding=decoding).attach(llava):
+        text, asked = score_batch(llava, batch)
+    assert text == plain[0]
+    assert asked != plain[1]
+
+
 def test_prompt_ends_matters_to_nobody_without_such_an_edit(llava):
     batch = text_batch(2, 10, 3, seed=0)
     original = logits(llava, batch)

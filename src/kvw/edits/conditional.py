@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from kvw.edits.edit import Attachment, Edit, EditMetadata
 from kvw.edits.gates import GateEdit, Scaling
 from kvw.edits.hooks import Hooks
-from kvw.edits.prompts import Prompts, observe_prompts
+from kvw.edits.prompts import NO_PROMPT, Prompts, observe_prompts
 from kvw.edits.steering import SteeringEdit
 from kvw.edits.summary import LayerSummary
 from kvw.edits.values import Values
@@ -189,8 +189,9 @@ class _Decision:
         span.check(states)
         if span.last is not None:
             exact = states.to(torch.promote_types(states.dtype, torch.float32))
-            gates = at_columns(exact, span.last.to(states.device)) @ self._condition.filter.to(exact)
-            self._chosen = gates > self._condition.threshold
+            last = span.last.to(states.device)
+            gates = at_columns(exact, last) @ self._condition.filter.to(exact)
+            self._chosen = (gates > self._condition.threshold) & (last != NO_PROMPT)
         elif self._chosen is None or len(self._chosen) != span.rows:
             raise UserError(
                 "Generated tokens come in other rows than their prompts, so it is unknown who is affected.",

@@ -20,6 +20,9 @@ from kvw.models.forward_names import given_cache, named_arguments
 from kvw.models.layer_inputs import InputHook
 from kvw.models.whole_prompts import OBSERVERS
 
+NO_PROMPT = -1
+"""In place of the column of a last prompt token: the row is text without a prompt, so nothing can decide by it."""
+
 
 @dataclass(frozen=True)
 class Span:
@@ -28,8 +31,8 @@ class Span:
     Args:
         rows: Rows of the batch.
         tokens: Columns of this forward.
-        last: The column of each row's last prompt token: (rows,), int64. None if the prompts lie behind: the forward
-            holds generated tokens only, and the cache the rest.
+        last: The column of each row's last prompt token: (rows,), int64, :data:`NO_PROMPT` for text without
+            one. None if the prompts lie behind: the forward holds generated tokens only, and the cache the rest.
     """
 
     rows: int
@@ -212,7 +215,7 @@ def prompt_ends(model: PreTrainedModel, last: Tensor) -> Iterator[None]:
 
     Args:
         model: Any model; nothing happens if no such edit is attached to it.
-        last: The column of each row's last prompt token: (rows,), int64.
+        last: The column of each row's last prompt token, or :data:`NO_PROMPT`: (rows,), int64.
     """
     observer = OBSERVERS.get(model)
     if observer is None:
@@ -226,8 +229,16 @@ def prompt_ends(model: PreTrainedModel, last: Tensor) -> Iterator[None]:
 
 
 def ends_before(labels: Tensor) -> Tensor:
-    """The column before each row's first label: (rows,), int64; labels are (rows, tokens), -100 outside the answer."""
-    return ((labels != IGNORED).int().argmax(1) - 1).clamp(min=0)
+    """Where each row's prompt ends: the column before its first label, or :data:`NO_PROMPT`: (rows,), int64.
+
+    A row with at most one token before its labels is a text that nobody has asked for. That token is its first one, or
+    the one with which every text begins.
+
+    Args:
+        labels: (rows, tokens), -100 outside the answer.
+    """
+    last = (labels != IGNORED).int().argmax(1) - 1
+    return torch.where(last < 1, NO_PROMPT, last)
 
 
 def _before_labels(labels: Tensor | None, last: Tensor) -> Tensor:

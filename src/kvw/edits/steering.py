@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from kvw.edits.edit import Attachment, Edit, EditMetadata, check_sign, signed
 from kvw.edits.hooks import Hooks
-from kvw.edits.prompts import Prompts, observe_prompts
+from kvw.edits.prompts import NO_PROMPT, Prompts, observe_prompts
 from kvw.edits.summary import LayerSummary
 from kvw.edits.values import Values
 from kvw.errors import UserError
@@ -190,6 +190,7 @@ class _Shift:
         else:
             last = span.last.to(states.device)
             gates = (at_columns(exact, last) @ self._filter.to(exact.dtype)) * self._strength
+            gates = gates * (last != NO_PROMPT)
             if self._decoding:
                 self._amounts = gates.detach()
             amounts = gates[:, None] * self._chosen(last, states.shape[1])
