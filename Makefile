@@ -39,10 +39,10 @@ test: $(READY)
 	$(MAKE) --jobs=2 lint suite
 
 # One thread each; three processes for two cores, as tests of kills and of servers wait.
-TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist worksteal
 
 suite: $(READY)
-	$(TESTS) -m "not slow"
+	$(TESTS) -n 3 -m "not slow"
 
 test-newest:
 	rm -f .venv-newest/.ready
@@ -51,8 +51,9 @@ test-newest:
 test-oldest:
 	$(MAKE) suite VENV=.venv-oldest PINS=requirements/oldest.txt
 
+# Few of these wait, and each process imports everything for itself.
 unit: $(READY)
-	$(TESTS) -m "not slow and not thorough"
+	$(TESTS) -n 2 -m "not slow and not thorough"
 
 # Every reader of files that others wrote, with so many inputs each.
 FUZZ ?= 300

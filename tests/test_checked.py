@@ -15,6 +15,7 @@ def test_what_was_written_comes_back(tmp_path):
     assert read_checked(tmp_path / "a" / "missing") is None
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("bit", [1, 32, 128])
 def test_every_flipped_byte_is_found_and_told(tmp_path, caplog, bit):
     write_checked(tmp_path / "a", b"some content\n")

@@ -37,6 +37,7 @@ def test_names_are_one_however_they_are_written():
     )
 
 
+@pytest.mark.thorough
 @settings(derandomize=True)
 @given(st.text())
 def test_folding_twice_changes_nothing(text):

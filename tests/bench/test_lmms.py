@@ -78,6 +78,7 @@ def replies(loaded):
     ]
 
 
+@pytest.mark.thorough
 def test_replies_are_those_of_kvw_with_the_edit_in_force(edited_model, tmp_path):
     kind, loaded, folder = edited_model
     before = replies(loaded)
@@ -92,6 +93,7 @@ def test_replies_are_those_of_kvw_with_the_edit_in_force(edited_model, tmp_path)
     assert edited != before
 
 
+@pytest.mark.thorough
 def test_a_reply_is_cut_where_the_task_says(edited_model):
     kind, loaded, folder = edited_model
     (before, *_), end = replies(loaded), replies(loaded)[0][2]

@@ -183,6 +183,7 @@ def test_one_setting_has_no_hypervolume():
     assert results({"vanilla": VANILLA, "kvw-weak": values}).hypervolume == {}
 
 
+@pytest.mark.thorough
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=8), st.randoms())
 def test_hypervolumes_are_those_of_a_grid(points, random):
     """The union of the rectangles, cell by cell between all their edges; the order of the points does not matter."""

@@ -621,6 +621,7 @@ def test_apply_never_replaces_the_edit_that_it_writes(erased, saved, capsys):
     assert (erased / "run" / "edit.safetensors").is_file()
 
 
+@pytest.mark.thorough
 def test_models_that_cannot_be_used(people, saved, tmp_path, capsys, monkeypatch):
     common = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--out", "run")
     assert_refused(capsys, run("erase", "no/where", *common), "no/where", "owner/name@revision")

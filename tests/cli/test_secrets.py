@@ -30,6 +30,7 @@ def built(tmp_path, capsys):
     return store, files, capsys.readouterr()
 
 
+@pytest.mark.thorough
 def test_it_says_what_the_store_catches(built, capsys):
     store, files, told = built
     assert "questions: 2 entries, floor " in told.out

@@ -74,6 +74,7 @@ for _ in range(600):
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("length", "signals", "code"),
     [("short", [signal.SIGTERM], 0), ("long", [signal.SIGTERM, signal.SIGTERM], 130), ("long", [signal.SIGINT], 130)],

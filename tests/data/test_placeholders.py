@@ -90,6 +90,7 @@ def test_a_server_and_an_endpoint_refuse_it_too():
         evaluate_endpoint(endpoint, {"x": [Example("<image>\nWho?", "Ada", (), "x:3")]})
 
 
+@pytest.mark.thorough
 def test_the_program_names_the_row(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text_models.save("llama", tmp_path / "model")

@@ -26,6 +26,7 @@ def with_template(processor, template):
     )
 
 
+@pytest.mark.thorough
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(question=TEXT, answer=TEXT, images=st.integers(0, 2))
 @example(question="Is it Paris?", answer="Paris", images=1)

@@ -88,6 +88,7 @@ def test_an_attached_edit_in_half_precision_is_as_close_as_one_rounding(llava):
     assert error < 4 * plain_error
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", [gate_edit, rounded_edit])
 @pytest.mark.parametrize("place", ["memory", "disk"])
 def test_offloaded_weights_are_edited_too(llava, make, place, tmp_path):
@@ -105,6 +106,7 @@ def test_offloaded_weights_are_edited_too(llava, make, place, tmp_path):
     torch.testing.assert_close(logits(offloaded, BATCH), logits(expected, BATCH))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("parity", [False, True])
 def test_offloaded_models_are_weakened_as_loaded_ones(llava, parity, tmp_path):
     batches = [text_batch(1, 9, 3, seed=index) for index in range(3)]

@@ -109,6 +109,7 @@ def test_an_edit_of_one_expert_leaves_the_others():
     assert changed == [matrix.key]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("place", ["memory", "disk"])
 def test_offloaded_weights_are_edited_too(llava, place, tmp_path):
     expected, original = copy.deepcopy(llava), logits(llava, BATCH)

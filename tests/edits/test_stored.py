@@ -59,6 +59,7 @@ MAKE = [gate_edit, low_rank_edit, steering_edit, conditional_edit, rounded_edit]
 everything = pytest.mark.parametrize("make", MAKE)
 
 
+@pytest.mark.thorough
 @everything
 def test_every_flipped_byte_is_found(make, tmp_path):
     """Whichever byte it is, and whatever it becomes: the same value with another bit, or a blank for a blank."""

@@ -52,6 +52,7 @@ def test_what_saves_few_tokens_is_not_worth_it(rows):
     assert find_alike(texts) == ([Alike(tuple(range(rows)), common)] if rows == 5 else [])
 
 
+@pytest.mark.thorough
 def test_the_first_group_is_the_one_that_saves_the_most():
     draw = random.Random(0)
     for _ in range(50):

@@ -49,6 +49,7 @@ def assert_close(first, second, **tolerance):
         torch.testing.assert_close(first.sums[key], second.sums[key], **tolerance)
 
 
+@pytest.mark.thorough
 def test_batched_equals_one_by_one(prepared):
     model, processor, items = prepared
     single = measure(model, [answer_batch([item], processor) for item in items], layers=(0, 3))

@@ -155,6 +155,7 @@ def test_tokens_may_stay_before_the_layer_until_it_is_weakened(llava):
     assert not torch.equal(found[matrices[1].key].coefficients, original[matrices[1].key].coefficients)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("place", ["memory", "disk"])
 def test_offloaded_layers_are_brought_in_by_their_hooks(llava, place, tmp_path):
     expected = measure_moments(llava, BATCHES, find_value_matrices(llava))[0]

@@ -59,6 +59,7 @@ def test_a_kill_while_it_is_made_leaves_nothing_for_long(cache, moment, monkeypa
     assert salted(DIGEST) == first
 
 
+@pytest.mark.thorough
 def test_a_flipped_byte_is_found(cache):
     salted(DIGEST)
     content = (cache / SALT).read_bytes()

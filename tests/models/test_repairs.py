@@ -71,6 +71,7 @@ def test_what_nobody_knows_is_an_error():
         repair_processor(processor, model.config)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("padding", [-1, 10_000])
 def test_a_padding_token_that_the_model_does_not_have(qwen3, padding, noted):
     edited(qwen3, "generation_config.json", pad_token_id=padding)

@@ -51,6 +51,7 @@ def test_a_half_has_as_many_requests_as_its_page_says_and_with_those_to_planted_
     assert many + len(people_requests("reporting")) + len(photo_requests("reporting")) >= 40
 
 
+@pytest.mark.thorough
 def test_no_subject_is_forgotten_twice():
     forgotten = [subject for request in every() for subject in subjects(request, "forget")]
     assert len(forgotten) == len(set(forgotten)) == sum(size * count for size, count in PLAN.items()) * 2

@@ -159,6 +159,7 @@ PUT_BACK = (
 )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("lines", "words"),
     [

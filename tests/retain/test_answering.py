@@ -44,6 +44,7 @@ def calls(loaded, monkeypatch):
     return made
 
 
+@pytest.mark.thorough
 def test_answers_are_the_models_own_and_can_be_given_back(loaded):
     found = self_answered(loaded, QUESTIONS, max_new_tokens=6)
     assert found

@@ -20,6 +20,7 @@ def test_every_picture_is_another_and_drawn_the_same_every_time():
     assert len({(one.question, one.images) for one in questions}) == len(questions)
 
 
+@pytest.mark.thorough
 def test_every_picture_has_one_or_two_questions_and_a_subject_of_its_own():
     questions = picture_questions()
     for number, (_, _, asked) in enumerate(PICTURES, start=1):
@@ -39,6 +40,7 @@ def test_pictures_are_files_that_show_something():
         assert len(image.getcolors(SIZE * SIZE)) > 2
 
 
+@pytest.mark.thorough
 def test_what_is_drawn_has_the_colours_that_are_asked_for():
     questions = {one.question: one for one in picture_questions()}
     middle = SIZE // 2

@@ -65,6 +65,7 @@ def gathered(**changes):
     return {one.name: one for one in sources.gather(None, FORGET, **settings)}
 
 
+@pytest.mark.thorough
 def test_all_sources_in_their_order_with_what_is_left_out_counted(asked):
     found = gathered()
     assert tuple(found) == SOURCES[:-1]  # no forget question shows a picture
@@ -140,6 +141,7 @@ def test_no_source_is_nothing(asked):
     assert asked == []
 
 
+@pytest.mark.thorough
 def test_without_images_no_pictures_and_without_names_no_neighbours(asked):
     assert list(gathered(takes_images=False)) == ["everyday", "facts", "text", "neighbours"]
     assert list(gathered(names=[])) == ["everyday", "pictures", "facts", "text"]

@@ -26,6 +26,7 @@ def statistics():
     return Statistics(sums, {MatrixKey(1): 4, MatrixKey(2): 7}, {"data": "abc"})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("bit", [1, 4, 32, 128])
 def test_every_byte_of_a_statistics_file_counts(tmp_path, bit):
     path = tmp_path / "a.safetensors"

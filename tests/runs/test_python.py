@@ -112,6 +112,7 @@ def options_of_the_command():
     return set(re.findall(r"(?<![\w`-])--[a-z][a-z-]+", told.getvalue()))
 
 
+@pytest.mark.thorough
 def test_every_option_has_a_keyword_or_a_reason():
     known = {*SAME_REQUEST, *OF_KVW, *NOT_FROM_PYTHON}
     opposite = {"--no-model": "--save-model", "--no-retain-contrast": "--retain-contrast"}

@@ -61,6 +61,7 @@ def test_the_strongest_that_keeps_and_the_cheapest_that_forgets() -> None:
     assert half.cheapest() is None
 
 
+@pytest.mark.thorough
 def test_the_table_and_the_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     print_layers(SWEEP, tmp_path)
     shown = " ".join(capsys.readouterr().out.split())

@@ -73,6 +73,7 @@ def test_headers_that_do_not_end_are_not_waited_for(monkeypatch, before, sent):
         assert everything(connection) == b""
 
 
+@pytest.mark.thorough
 def test_a_body_may_take_longer_than_headers(monkeypatch):
     monkeypatch.setattr(listening, "SECONDS_FOR_HEADERS", 0.1)
     with serving() as address, socket.create_connection(address, timeout=30) as connection:

@@ -105,6 +105,7 @@ def test_a_forget_question_does_not_count_as_caught_by_itself():
     assert report.text.forget == 0
 
 
+@pytest.mark.thorough
 def test_what_is_said_of_the_retain_set_was_measured_on_a_half_without_a_part_in_the_store():
     few = asked(*[f"Is {number} a prime number?" for number in range(40)], "Where was Jody Moss born?")
     store, report = build_store(FORGET, few, rate=0.01)

@@ -86,6 +86,7 @@ def test_answers_together_are_the_answers_alone(toy, monkeypatch):
     assert len(set(wanted)) > 3
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_answered_together_is_not(toy, monkeypatch):
     text, picture = toy.examples[-1], next(example for example in toy.examples if example.images)
     text = next(example for example in toy.examples if not example.images)

@@ -23,6 +23,7 @@ def test_the_same_people_come_back_without_touching_the_global_generator():
     assert make_people(40, seed=1) != first
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("count", [40, 200])
 def test_names_and_faces_are_unique_and_values_are_dealt_evenly(count):
     people = make_people(count, seed=0)

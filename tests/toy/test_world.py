@@ -88,6 +88,7 @@ def test_splits_are_balanced_over_people_and_attributes():
             assert max(counts) - min(counts) <= max(4, len(lines) // 40), (split, key, counts)
 
 
+@pytest.mark.thorough
 def test_written_files_are_valid_and_their_images_exist(tmp_path):
     world = World(people=8, forget=2, seed=3, image_size=32)
     files = write_world(world, tmp_path / "world")

@@ -67,6 +67,7 @@ def test_merging_adds_the_scaled_product(tmp_path):
     }
 
 
+@pytest.mark.thorough
 def test_a_trained_model_is_an_ordinary_checkpoint(tmp_path):
     model, _ = forget_by("ga", lora=LORA)
     _, processor = fresh()

@@ -130,6 +130,7 @@ def test_every_method_that_trains_keeps_them(method):
     assert result.kept_zeros
 
 
+@pytest.mark.thorough
 def test_a_killed_run_goes_on_with_the_same_zeros(tmp_path):
     model, processor, _zeros = pruned()
     whole = unlearn(model, processor, FORGET, RETAIN, "ga", None, training(**SHORT))

@@ -101,6 +101,7 @@ def test_what_does_not_fit_together_is_told(here, capsys, command, message):
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.thorough
 def test_a_server_writes_further_phrasings_and_is_told_no_name(here, capsys):
     with fake_server() as fake:
         fake.answer = lambda *_: "1. How does {name} earn a living?\n- What is the profession of {name}?\nAsk {name}"

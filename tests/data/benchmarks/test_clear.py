@@ -25,6 +25,7 @@ def data(folder):
     return CLEAR.load(folder, "forget05")
 
 
+@pytest.mark.thorough
 def test_every_row_becomes_an_item_of_every_task(data):
     counts = {split: {name: len(task.items) for name, task in tasks.items()} for split, tasks in data.splits.items()}
     person = {"caption": 4, "face": 4, "name": 4, "name_choice": 4, "tofu": 6}
@@ -109,6 +110,7 @@ def test_the_retain_set_has_no_percentage_in_its_name(data):
     assert {item.metadata["row"].split(":")[0] for item in data.task("retain", "caption").items} == {"retain_perturbed"}
 
 
+@pytest.mark.thorough
 def test_published_folds_are_read_from_their_own_data_set(tmp_path, folder, data):
     folds = copies.clear_folds(tmp_path / "folds")
     whole = CLEAR.load(folder, "forget05", others={"folds": folds})
@@ -124,6 +126,7 @@ def test_published_folds_are_read_from_their_own_data_set(tmp_path, folder, data
     assert (other_validation, other_test) == (test, validation)
 
 
+@pytest.mark.thorough
 def test_published_folds_are_found_beside_the_tables_too(tmp_path):
     folder = copies.clear(tmp_path / "c")
     copies.clear_folds(folder)

@@ -27,6 +27,7 @@ def test_the_halves_are_disjoint_in_people_and_whole_together(data):
         assert not people(validation, split) & people(test, split)
 
 
+@pytest.mark.thorough
 def test_a_person_is_in_one_half_in_all_splits(data):
     for half in two_folds(data)[0]:
         assert people(half, "forget") == people(half, "test")

@@ -59,6 +59,7 @@ def test_mllmu_metadata_is_missing_where_the_training_script_looks_for_it(mllmu)
     assert {item.subject for item in mllmu.training["forget"]} == {"001", "002"}
 
 
+@pytest.mark.thorough
 def test_mllmu_test_set_is_looked_for_under_the_wrong_split_name(mllmu, tmp_path):
     # MIP-Editor looks for test-*.parquet; the hub's listing says train.
     other = get_benchmark("mllmu").load(copies.mllmu(tmp_path / "copy", split="test"), "forget_5")
@@ -106,6 +107,7 @@ def test_questions_to_forget_leak_into_the_retain_set_of_tofu(tmp_path):
     assert len(data.task("retain", "question").items) == 19
 
 
+@pytest.mark.thorough
 def test_kvw_forget_set_can_only_be_read_if_save_to_disk_wrote_it(tmp_path, clear_folder):
     clear = get_benchmark("clear")
     data = clear.load(clear_folder, "forget05")

@@ -18,6 +18,7 @@ def data(folder):
     return RWKU.load(folder, "first10")
 
 
+@pytest.mark.thorough
 def test_only_the_first_targets_and_their_neighbours_are_asked_about(data):
     counts = {(split, name): len(task.items) for split, tasks in data.splits.items() for name, task in tasks.items()}
     assert counts == {
@@ -58,6 +59,7 @@ def test_the_method_gets_all_questions_about_the_target_and_every_second_one_abo
     assert asked.isdisjoint(given)
 
 
+@pytest.mark.thorough
 def test_neighbours_are_no_subject_of_the_forget_set(data, tmp_path):
     assert {item.subject for item in data.training["retain"]} == {
         f"neighbours of {name}" for name in copies.TARGETS[:10]
@@ -80,6 +82,7 @@ def test_prompts_are_those_of_the_authors(data):
     assert general.question == "Which is 1?\nA. 0\nB. 1\nC. 2\nD. 3\nAnswer with the letter of the right option."
 
 
+@pytest.mark.thorough
 def test_probes_that_bring_exemplars_are_asked_as_they_are(tmp_path):
     def bring(tables):
         tables["forget_level3"][0] |= {
@@ -95,6 +98,7 @@ def test_probes_that_bring_exemplars_are_asked_as_they_are(tmp_path):
     )
 
 
+@pytest.mark.thorough
 def test_options_without_a_right_one_are_reported(tmp_path):
     def damage(tables):
         tables["utility_general"][0]["answer"] = 7

@@ -62,6 +62,7 @@ def test_files_of_the_hub_are_downloaded_and_read_like_a_copy(tmp_path, monkeypa
     assert {(repo_id, kind) for repo_id, kind, _ in asked} == {("gray311/FIUBench", "dataset")}
 
 
+@pytest.mark.thorough
 def test_published_folds_of_the_hub_are_downloaded_because_save_to_disk_wrote_them(tmp_path, monkeypatch):
     folder, folds = copies.clear(tmp_path / "c"), copies.clear_folds(tmp_path / "folds")
     load, asked = datasets.load_dataset, []
@@ -90,6 +91,7 @@ def test_folders_of_parquet_files_without_a_readme_are_read(tmp_path, data):
     assert MLLMU.load(folder, "forget_5") == data
 
 
+@pytest.mark.thorough
 def test_what_save_to_disk_wrote_is_read(tmp_path, data):
     for name, rows in copies.mllmu_tables().items():
         table = datasets.Dataset.from_list(rows, features=copies.mllmu_features(name))
@@ -97,6 +99,7 @@ def test_what_save_to_disk_wrote_is_read(tmp_path, data):
     assert MLLMU.load(tmp_path / "saved", "forget_5") == data
 
 
+@pytest.mark.thorough
 def test_a_copy_that_has_changed_is_not_read_from_the_cache(tmp_path):
     tofu = get_benchmark("tofu")
     folder = copies.tofu(tmp_path / "copy")
@@ -108,6 +111,7 @@ def test_a_copy_that_has_changed_is_not_read_from_the_cache(tmp_path):
     assert second.perturbed[0].startswith("Somebody Else")
 
 
+@pytest.mark.thorough
 def test_two_copies_of_one_name_are_two_data_sets(tmp_path):
     tofu = get_benchmark("tofu")
     counts = []

@@ -174,6 +174,7 @@ def test_a_killed_training_ends_where_one_that_was_not_killed_does(tmp_path):
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
+@pytest.mark.thorough
 def test_what_it_cannot_use_is_refused():
     model, processor = fresh()
     for forget, settings, told in (

@@ -60,6 +60,7 @@ def test_adam_moves_every_weight_by_the_rate():
         assert torch.allclose(moved[name][seen], -RATE * gradient[seen].sign(), rtol=1e-3)
 
 
+@pytest.mark.thorough
 def test_batches_do_not_change_the_step():
     one, all_ = (steps_of(IauSettings(rate=RATE, batch_size=size)) for size in (1, 8))
     for name, value in all_.items():

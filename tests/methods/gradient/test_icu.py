@@ -49,6 +49,7 @@ def said(monkeypatch, *epochs):
     monkeypatch.setattr(Checking, "_forgotten", lambda self: False)
 
 
+@pytest.mark.thorough
 def test_what_is_left_out_counts_nothing_and_comes_back(monkeypatch):
     said(monkeypatch, [1], [0, 1, 2, 3])
     model, processor = fresh(dtype=torch.float64)

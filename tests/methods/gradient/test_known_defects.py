@@ -97,6 +97,7 @@ def test_mllmu_kvw_offside_npo_takes_the_mean_of_a_batch_for_the_likelihood_of_a
     assert mean[0].history[1].losses["forget"] != pytest.approx(mean[1].history[1].losses["forget"], rel=1e-3)
 
 
+@pytest.mark.thorough
 def test_mip_editor_npo_goes_over_the_retain_set():
     alone = NpoSettings(retain_weight=0.0)
     assert same(weights_after("npo", settings=alone), weights_after("npo", retain=[], settings=alone))

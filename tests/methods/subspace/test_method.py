@@ -94,6 +94,7 @@ def test_equal_forget_and_retain_data_give_no_edit(llava, gate):
     assert all(torch.equal(weights(llava, "both")[key], value) for key, value in before.items())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("arrangement", ["one batch", "left", "right"])
 def test_batches_and_padding_change_nothing(llava, arrangement):
     llava.double()
@@ -176,6 +177,7 @@ def test_the_attention_of_the_first_layer_is_left_alone(llava):
         subspace(llava, FORGET, RETAIN, SubspaceSettings(matrices="attention", layers=(0, 0)))
 
 
+@pytest.mark.thorough
 def test_the_widest_come_first_and_metadata_say_what_was_weakened(llava):
     settings = SubspaceSettings(matrices="both")
     (group,) = passes(matrices_in(llava, settings), settings)
@@ -195,6 +197,7 @@ def test_the_price_of_forget_output_sets_the_wiener_gate(llava):
     assert float(found[1.0].log_gates.min()) < float(found[0.1].log_gates.min()) < 0
 
 
+@pytest.mark.thorough
 def test_layers_per_pass_saves_memory_and_changes_nothing(llava):
     settings = {"layers": (0, 3), "threshold": 0.5}
     joint = subspace(llava, FORGET, RETAIN, SubspaceSettings(**settings))
@@ -202,6 +205,7 @@ def test_layers_per_pass_saves_memory_and_changes_nothing(llava):
     assert_same(by_two, joint, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_sequential_measures_the_forget_set_on_what_is_weakened_so_far(llava):
     settings = {"layers": (0, 3), "threshold": 0.3, "matrices": "ffn"}
     joint = subspace(llava, FORGET, RETAIN, SubspaceSettings(**settings))
@@ -332,6 +336,7 @@ def test_held_out_views_decide_by_how_much_and_whether_at_all():
     assert plain[0] == plain[1] == plain[2] == gates[0]
 
 
+@pytest.mark.thorough
 def test_the_bounds_go_by_the_threshold_that_the_gate_goes_by(llava):
     def thresholds(**settings):
         found = []

@@ -50,6 +50,7 @@ def test_a_gold_model_is_taught_nothing_about_its_group_and_all_about_the_others
     assert MAKING.without("photos:planted") == ()
 
 
+@pytest.mark.thorough
 def test_a_little_else_is_taught_too():
     others = [one for one in taught() if one.subject not in {person.name for person in everyone()}]
     assert any(one.images for one in others)

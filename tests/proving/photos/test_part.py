@@ -27,6 +27,7 @@ def subjects(request, split):
     return {example.subject for example in request.splits[split]}
 
 
+@pytest.mark.thorough
 def test_each_half_forgets_one_two_and_three_people_of_its_own_group():
     for half, requests in made().items():
         assert [request.number for request in requests] == list(range(len(MEMBERS)))

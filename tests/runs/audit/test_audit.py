@@ -92,6 +92,7 @@ def test_gold_passes_and_its_floor_are_subjects_that_do_not_exist(audit, tmp_pat
     assert not asked & {one["asked"] for one in found["answers"]["asked"]["now"]}
 
 
+@pytest.mark.thorough
 def test_without_anything_to_compare_with_that_is_a_warning(audit, tmp_path):
     assert audit("toy:gold", attacks="asked,choice,membership") == 0
     found = record(tmp_path)
@@ -147,6 +148,7 @@ def test_a_killed_audit_goes_on_and_trusts_nothing_damaged(data, tmp_path, monke
     assert sum("is damaged" in warning for warning in found.warnings) == 3
 
 
+@pytest.mark.thorough
 def test_what_a_killed_attack_has_asked_is_not_asked_again(audit, monkeypatch):
     asked: list[str] = []
     ask = models.Asking.made
