@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 from tests.program import assert_refused, run
 
+from kvw.progress import unheard
 from kvw.records.layer_sweep import LayerCurve, LayerPoint, LayerSweep
 from kvw.report.layer_sweep import plot_layers, print_layers
+from kvw.runs import sweep_layers
 from kvw.runs.sweep_layers import _spread
 
 FORGET = [
@@ -93,7 +95,10 @@ def test_a_sweep_of_the_toy(
     monkeypatch.setattr("kvw.runs.sweep_layers.WRECK", 0.0 if points > 1 else 9.0)
     command = ["sweep", "layers", "toy:vanilla", "--forget", files / "forget.jsonl", "--retain", files / "retain.jsonl"]
     layers = ["--layers", "0:5", "--windows", "all,0:1", "--points", 2, "--keep", 0.5, "--retain-sources", "none"]
+    make, heard = sweep_layers.scorer_for, []
+    monkeypatch.setattr(sweep_layers, "scorer_for", lambda *given: heard.append(given[-1]) or make(*given))
     assert run(*command, *layers, "--method", *options, "--json", "--out", files / "out") == 0
+    assert heard == [unheard], "edits would be told as the original model"
     found = LayerSweep.model_validate_json(capsys.readouterr().out)
     assert found == LayerSweep.model_validate_json((files / "out" / "sweep.json").read_text())
     assert (files / "out" / "sweep.png").is_file()

@@ -10,7 +10,7 @@ from kvw.edits.edit import Edit
 from kvw.edits.parts import within_layers
 from kvw.errors import UserError
 from kvw.files import write_text
-from kvw.progress import Progress, Reporter
+from kvw.progress import Progress, Reporter, unheard
 from kvw.records.layer_sweep import LayerCurve, LayerPoint, LayerSweep
 from kvw.runs.choosing import paths_of
 from kvw.runs.costs import Stopwatch
@@ -71,8 +71,8 @@ def sweep_layers(
         layers = sorted({key.layer for key in found.widths})
         chosen = windows(asked, layers) if layers else []
         cut = [(one, within_layers(found, range(one[0], one[1] + 1))) for one in chosen]
-        with watch.stage("scoring the original model") as progress:
-            scorer = scorer_for(job.loaded, material, [], progress)
+        with watch.stage("scoring the original model"):
+            scorer = scorer_for(job.loaded, material, [], unheard)  # it scores the edits later, in another stage
         with watch.stage(f"scoring {len(cut)} ranges of layers") as progress:
             record = _swept(job, material, scorer, cut, points, progress)
         write_text(folder / RECORD, record.model_dump_json(indent=2) + "\n")
