@@ -39,6 +39,7 @@ from kvw.runs.erase import erase
 from kvw.runs.knowing import chosen_first
 from kvw.runs.request import EraseRequest, read_data
 from kvw.selection.candidate import Candidate
+from kvw.selection.known_scores import KnownScores
 from kvw.selection.scoring import Score, Share
 from kvw.selection.splits import ALL_HELD_OUT, FORGET, HELD_OUT_FORGET, OWN_WORDS, TEXT
 from kvw.toy import checkpoint
@@ -259,7 +260,8 @@ def test_what_the_model_still_says_after_the_edit_judges_a_new_choice(monkeypatc
     class FakeSearch:
         of_each: ClassVar = {"ann": "what Ann needs", "bo": "what Bo needs"}
 
-        def __init__(self, own, must_stay, keep):
+        def __init__(self, scorer, must_stay, keep):
+            own, self.known = scorer
             judged_by.append(own)
 
         def choose(self, paths, of_each):
@@ -274,13 +276,13 @@ def test_what_the_model_still_says_after_the_edit_judges_a_new_choice(monkeypatc
         return [left] if len(asked) <= says_it else []
 
     monkeypatch.setattr(choosing, "Search", FakeSearch)
-    monkeypatch.setattr(choosing, "scorer_for", lambda loaded, material, own, progress: own)
+    monkeypatch.setattr(choosing, "scorer_for", lambda loaded, material, own, progress, known: (own, known))
     monkeypatch.setattr(choosing, "replies_to_forget", replies)
     monkeypatch.setattr(choosing, "said_by", lambda loaded, material, replies: replies)
     task = SimpleNamespace(request=SimpleNamespace(max_new_tokens=4, keep=0.98), loaded=None)
     material = SimpleNamespace(must_stay=[])
-    first = SimpleNamespace(forgets=lambda one: True, of_each=FakeSearch.of_each)
-    _search, chosen = asked_freely(
+    first = SimpleNamespace(forgets=lambda one: True, of_each=FakeSearch.of_each, known=KnownScores())
+    last, chosen = asked_freely(
         first,
         Candidate(edits[0], 1.0),
         [],
@@ -291,6 +293,7 @@ def test_what_the_model_still_says_after_the_edit_judges_a_new_choice(monkeypatc
         SimpleNamespace(note=notes.append),
         lambda *_: None,
     )
+    assert last.known is first.known
     assert judged_by == [["own"] + [left] * number for number in range(1, searches + 1)]
     assert tried == [{"ann": ["all of Ann's"], "bo": ["what Bo needs"]}] * searches
     assert chosen.edit is edits[searches]

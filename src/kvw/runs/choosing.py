@@ -184,7 +184,7 @@ def _asked_freely(
         # What the others need is known.
         settled = {subject: [path] for subject, path in search.of_each.items() if subject not in said}
         of_each = {**of_each, **settled}
-        search = Search(scorer_for(loaded, material, own, progress), material.must_stay, request.keep)
+        search = Search(scorer_for(loaded, material, own, progress, search.known), material.must_stay, request.keep)
         chosen = search.choose(paths, of_each)
     return search, chosen
 

@@ -12,6 +12,7 @@ from kvw.measuring.in_memory import InMemory
 from kvw.progress import Progress
 from kvw.retain.answering import usable
 from kvw.runs.material import MOST_FORGET, Material
+from kvw.selection.known_scores import KnownScores
 from kvw.selection.own_words import Span, own_words, tokens_at
 from kvw.selection.scoring import Scorer
 from kvw.selection.splits import AS_ASKED, FORGET, OWN_WORDS
@@ -47,7 +48,9 @@ def replies(loaded: InMemory, asked: Sequence[Example], max_new_tokens: int) -> 
     return generate_answers(loaded.model, loaded.processor, prepared, max_new_tokens=max_new_tokens)
 
 
-def scorer_for(loaded: InMemory, material: Material, own: OwnWords, progress: Progress) -> Scorer:
+def scorer_for(
+    loaded: InMemory, material: Material, own: OwnWords, progress: Progress, known: KnownScores | None = None
+) -> Scorer:
     """Scores edits on what judges them, with the model's own words as a split of their own if there are any."""
     judged, telling = dict(material.judged), {}
     if own:
@@ -58,7 +61,7 @@ def scorer_for(loaded: InMemory, material: Material, own: OwnWords, progress: Pr
         telling = {OWN_WORDS: [tokens_at(item, spans, loaded.processor) for item, (_, spans) in pairs]}
     pool = loaded.prepare([*material.retain, *material.forget])
     with kept_answers(loaded, [], 0) as journal:
-        return Scorer(loaded.model, loaded.processor, splits, pool, progress, telling, journal)
+        return Scorer(loaded.model, loaded.processor, splits, pool, progress, telling, journal, known)
 
 
 def _asked(material: Material) -> list[Example]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass
 from itertools import count
@@ -18,8 +19,10 @@ from kvw.data.telling import beginnings, telling_tokens
 from kvw.edits.edit import Edit
 from kvw.evaluation.journal import Journal
 from kvw.evaluation.probability import TokenScores, token_scores
+from kvw.evaluation.running import content_keys
 from kvw.processes import current
 from kvw.progress import Progress
+from kvw.selection.known_scores import KnownScores
 from kvw.selection.splits import FORGETTING
 
 
@@ -143,9 +146,11 @@ class Scorer:
             questions only those count with which a word begins.
         journal: Keeps what the original model makes of splits of shared examples
             (:func:`kvw.data.shared.is_shared`), which other requests judge by, too.
+        known: What other scorers of the same model have asked already. What this one asks is added.
 
     Attributes:
         original: Scores without an edit, by split.
+        known: What was asked so far.
     """
 
     def __init__(
@@ -157,9 +162,12 @@ class Scorer:
         progress: Progress | None = None,
         telling: Mapping[str, Sequence[tuple[int, ...]]] | None = None,
         journal: Journal | None = None,
+        known: KnownScores | None = None,
     ) -> None:
+        self.known = known or KnownScores()
         self._model, self._processor = model, processor
         self._splits = {name: list(items) for name, items in splits.items()}
+        self._keys = {name: content_keys(items, [item.full for item in items]) for name, items in self._splits.items()}
         everything = [item for items in self._splits.values() for item in items]
         telling_of = telling_tokens([*everything, *pool], processor)
         self._telling: dict[str, Sequence[tuple[int, ...]]] = {}
@@ -198,6 +206,7 @@ class Scorer:
         }
         places = {name: some for name, some in places.items() if some}
         part._splits = {name: [self._splits[name][place] for place in some] for name, some in places.items()}
+        part._keys = {name: [self._keys[name][place] for place in some] for name, some in places.items()}
         part._telling = {name: [self._telling[name][place] for place in some] for name, some in places.items()}
         part.original = {name: self.original[name].part(some) for name, some in places.items()}
         return part
@@ -212,8 +221,7 @@ class Scorer:
             names: Names of the splits.
             places: The questions to ask of each split, from 0; None for all.
         """
-        with edit.attach(self._model):
-            scores = self._scores(names, places)
+        scores = self._scores(names, places, edit)
         self._tell()
         return scores
 
@@ -221,6 +229,7 @@ class Scorer:
         self,
         names: Sequence[str],
         places: Mapping[str, Sequence[int]] | None = None,
+        edit: Edit | None = None,
         journal: Journal | None = None,
     ) -> dict[str, Score]:
         asked = {
@@ -229,7 +238,13 @@ class Scorer:
             if name in self._splits
         }
         items = [self._splits[name][place] for name, some in asked.items() for place in some]
-        found = token_scores(self._model, self._processor, items, journal=journal)
+        keys = [self._keys[name][place] for name, some in asked.items() for place in some]
+
+        def ask(new: Sequence[Prepared]) -> list[TokenScores]:
+            with nullcontext() if edit is None else edit.attach(self._model):
+                return token_scores(self._model, self._processor, new, journal=journal)
+
+        found = self.known.complete(edit, items, keys, ask)
         scores = {}
         for name, some in asked.items():
             own, found = found[: len(some)], found[len(some) :]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 
 from kvw.edits.edit import Edit
 from kvw.selection.candidate import Candidate
+from kvw.selection.known_scores import KnownScores
 from kvw.selection.no_less import NoLess
 from kvw.selection.paths import WEAKER, DirectionsPath, Path, united
 from kvw.selection.scoring import Score, Scorer, Share, share_of_answers, share_of_text
@@ -58,6 +59,11 @@ class Search:
     def original(self) -> dict[str, Score]:
         """The scores without an edit."""
         return self._scorer.original
+
+    @property
+    def known(self) -> KnownScores:
+        """What was asked so far, for a later search on the same model."""
+        return self._scorer.known
 
     def _forgetting(self) -> list[str]:
         return [name for name in FORGETTING if name in self.original]
