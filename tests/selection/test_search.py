@@ -157,18 +157,28 @@ def test_a_path_that_only_forgets_beyond_the_bound_gives_way_to_one_that_need_no
     assert (chosen.path.where, chosen.dose) == ("", 8)  # type: ignore[union-attr]
 
 
+class Half(Invented):
+    """The more, the less is left."""
+
+    def _score(self, name: str, dose: float) -> Score:
+        if name not in (FORGET, HELD_OUT_FORGET):
+            return super()._score(name, dose)
+        return Score((True,) * 4, (0.8 - 0.01 * dose,) * 4, (1.0,) * 4, (2,) * 4)
+
+
 def test_if_no_path_forgets_the_one_that_leaves_least_is_taken() -> None:
-    class Half(Invented):
-        """The more, the less is left."""
-
-        def _score(self, name: str, dose: float) -> Score:
-            if name not in (FORGET, HELD_OUT_FORGET):
-                return super()._score(name, dose)
-            return Score((True,) * 4, (0.8 - 0.01 * dose,) * 4, (1.0,) * 4, (2,) * 4)
-
     chosen = Search(Half(forgets=99, loses=10), (TEXT, NEAR), 0.98).choose([Line(), Shifted(0.5)])  # type: ignore[arg-type, list-item]
     assert chosen is not None
     assert (chosen.path.where, chosen.dose) == ("elsewhere", 9)  # type: ignore[union-attr]
+
+
+def test_an_edit_that_leaves_more_than_another_that_keeps_is_not_asked_about_what_must_stay() -> None:
+    scorer = Half(forgets=99, loses=10)
+    chosen = Search(scorer, (TEXT, NEAR), 0.98).choose([Shifted(0.5), Line()])  # type: ignore[arg-type, list-item]
+    assert chosen is not None
+    assert (chosen.path.where, chosen.dose) == ("elsewhere", 9)  # type: ignore[union-attr]
+    # Of the second path the strongest, and the weakest that leaves less than 9.5.
+    assert {edit for edit, name in scorer.asked if name == NEAR and edit == int(edit)} == {10.0, 20.0}
 
 
 def test_a_path_without_edits_is_passed_over() -> None:

@@ -99,8 +99,9 @@ class Search:
             if best is not None and not best.below(self._keep):
                 break
         if best is None:
-            weakened = [one for end in ends if (one := self._weakened(*end)) is not None]
-            best = min(weakened, key=self._rank, default=None)
+            for end in ends:
+                found = [one for one in (best, self._weakened(*end, best)) if one is not None]
+                best = min(found, key=self._rank, default=None)
         return self._complete(best) if best is not None else None
 
     def kept(self, paths: Sequence[Path]) -> Iterator[Candidate]:
@@ -205,19 +206,32 @@ class Search:
             self._gentle[path] = self._tell(found)
         return self._gentle[path]
 
-    def _weakened(self, path: Path, last: int) -> Candidate | None:
+    def _weakened(self, path: Path, last: int, best: Candidate | None) -> Candidate | None:
         """The strongest candidate up to a place that keeps what must stay, or the strongest part of all directions that
-        does, whichever leaves less; None if there is none."""
-        if last < 0:
+        does, whichever leaves less; None if there is none, or none that leaves less than the best one so far."""
+        if last < 0 or not self._may_beat(whole := self._at(path, last), best):
             return None
-        if self.keeps(self._at(path, last)):
-            return self._at(path, last)
-        too_much = _first(last, lambda place: not self.keeps(self._at(path, place)))
-        found = [self._at(path, too_much - 1)] if too_much else []
-        strongest_first = self._parts(path)[::-1]
-        enough = _first(len(strongest_first), lambda place: self.keeps(strongest_first[place]))
-        found += [one for one in strongest_first[enough : enough + 1] if self._tell(one)]
-        return min(found, key=self._rank, default=None)
+        if self.keeps(whole):
+            return whole
+        fewer = self._strongest(last, lambda place: self._at(path, place), best)
+        parts = self._parts(path)
+        part = self._tell(self._strongest(len(parts), parts.__getitem__, fewer or best))
+        return min((one for one in (fewer, part) if one is not None), key=self._rank, default=None)
+
+    def _strongest(self, count: int, at: Callable[[int], Candidate], best: Candidate | None) -> Candidate | None:
+        """The strongest of ``count`` candidates, the weakest first, that keeps what must stay and leaves less than the
+        best one so far; None if none does. What must stay is asked only of those that leave less."""
+        least = _first(count, lambda place: self._may_beat(at(place), best))
+        if least == count or (least and not self.keeps(at(least))):
+            return None
+        too_much = least + _first(count - least, lambda place: not self.keeps(at(least + place)))
+        return at(too_much - 1) if too_much > least else None
+
+    def _may_beat(self, candidate: Candidate, best: Candidate | None) -> bool:
+        """Whether a candidate forgets enough to be better, if it keeps what must stay."""
+        if best is None or self.forgets(candidate):
+            return True
+        return not self.forgets(best) and self._left(candidate) < self._left(best)
 
     def _parts(self, path: Path) -> list[Candidate]:
         """The edit of all directions of a path at parts of its strength, the weakest first; nothing of other paths."""
