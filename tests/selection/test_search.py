@@ -173,11 +173,14 @@ def test_if_no_path_forgets_the_one_that_leaves_least_is_taken() -> None:
 
 
 def test_an_edit_that_leaves_more_than_another_that_keeps_is_not_asked_about_what_must_stay() -> None:
+    class Weak(Line):
+        doses = (1.0, 2.0)
+
     scorer = Half(forgets=99, loses=10)
-    chosen = Search(scorer, (TEXT, NEAR), 0.98).choose([Shifted(0.5), Line()])  # type: ignore[arg-type, list-item]
+    chosen = Search(scorer, (TEXT, NEAR), 0.98).choose([Shifted(0.5), Line(), Weak()])  # type: ignore[arg-type, list-item]
     assert chosen is not None
     assert (chosen.path.where, chosen.dose) == ("elsewhere", 9)  # type: ignore[union-attr]
-    # Of the second path the strongest, and the weakest that leaves less than 9.5.
+    # Of the second path the strongest, and the weakest that leaves less than 9.5; of the third none.
     assert {edit for edit, name in scorer.asked if name == NEAR and edit == int(edit)} == {10.0, 20.0}
 
 

@@ -229,9 +229,7 @@ class Search:
 
     def _may_beat(self, candidate: Candidate, best: Candidate | None) -> bool:
         """Whether a candidate forgets enough to be better, if it keeps what must stay."""
-        if best is None or self.forgets(candidate):
-            return True
-        return not self.forgets(best) and self._left(candidate) < self._left(best)
+        return best is None or self.forgets(candidate) or self._left(candidate) < self._left(best)
 
     def _parts(self, path: Path) -> list[Candidate]:
         """The edit of all directions of a path at parts of its strength, the weakest first; nothing of other paths."""
