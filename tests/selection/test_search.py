@@ -94,6 +94,7 @@ def test_otherwise_the_strongest_that_keeps_is_taken(limit: str) -> None:
     assert chosen.answered() == 4
     assert chosen.keeps(0.98)
     assert any(not one.keeps(0.98) for one in found.candidates)
+    assert all(one.scores for one in found.candidates)  # each is a row of the table
 
 
 @pytest.mark.parametrize("limit", ["loses", "text"])

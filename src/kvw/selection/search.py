@@ -221,7 +221,7 @@ class Search:
     def _strongest(self, count: int, at: Callable[[int], Candidate], best: Candidate | None) -> Candidate | None:
         """The strongest of ``count`` candidates, the weakest first, that keeps what must stay and leaves less than the
         best one so far; None if none does. What must stay is asked only of those that leave less."""
-        least = _first(count, lambda place: self._may_beat(at(place), best))
+        least = 0 if best is None else _first(count, lambda place: self._may_beat(at(place), best))
         if least == count or (least and not self.keeps(at(least))):
             return None
         too_much = least + _first(count - least, lambda place: not self.keeps(at(least + place)))
